@@ -1,0 +1,37 @@
+"""Stereo depth with efficient attention over the cost volume.
+
+    import stereo
+    matcher = stereo.load()
+    result = matcher("left.png", "right.png")
+    result.disparity  # (H, W) float32, pixels
+
+Names are loaded on first use, so that ``import stereo`` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from stereo.version import __version__
+
+if TYPE_CHECKING:
+    from stereo import attention
+    from stereo.bundled import DEFAULT_MODEL
+    from stereo.matcher import Matcher, Result, load
+
+_HOME = {
+    "DEFAULT_MODEL": "stereo.bundled",
+    "Matcher": "stereo.matcher",
+    "Result": "stereo.matcher",
+    "load": "stereo.matcher",
+}
+_MODULES = ("attention",)
+
+__all__ = ["DEFAULT_MODEL", "Matcher", "Result", "__version__", "attention", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"stereo.{name}")
+    raise AttributeError(f"module 'stereo' has no attribute '{name}'")

@@ -1,0 +1,287 @@
+"""The command line: parse, then call one function."""
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+
+from stereo.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL
+from stereo.errors import StereoError
+from stereo.version import __version__
+
+DESCRIPTION = "Stereo depth: disparity maps from rectified pairs, and figures others can trust."
+INTERRUPTED = 130
+TERMINATED = 143
+
+
+class _Help(DefaultHelpFormatter):
+    """Help that keeps the line breaks of the worked examples."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if not text.startswith("example"):
+            return super()._fill_text(text, width, indent)
+        return "\n".join(indent + line for line in text.splitlines()) + "\n"
+
+
+class _Parser(ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        line = " ".join(str(message).split())
+        line = re.sub(r"\b(demo|infer|evaluate|convert)\.(?=\w)", "", line)
+        line = re.sub(
+            r"Parser key \"(\w+)\": Expected a <class '(\w+)'>\. Got value",
+            r"'\1' is not of type \2",
+            line,
+        )
+        sys.stderr.write(f"stereo: error: {line} (see '{self.prog} --help')\n")
+        sys.exit(2)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit: 0 on success, 1 on a failure of the work, 2 on a wrong call."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    parser, commands = _build_parser()
+    config = parser.parse_args(None if arguments is None else list(arguments))
+    if not config.get("command"):
+        parser.print_help()
+        return 2
+    from stereo.console import show_warnings_as_lines
+
+    show_warnings_as_lines()
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return commands[config.command](config[config.command])
+    except StereoError as error:
+        return _fail(config.command, str(error), error.exit_status)
+    except KeyboardInterrupt:
+        return _fail(config.command, "interrupted; files written so far are whole", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of a pipe has left (`| head`): no message, and no second error at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except MemoryError:
+        return _fail(config.command, "out of memory; use smaller images or --max-disparity", 1)
+    except RuntimeError as error:
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        return _fail(config.command, "out of memory; use smaller images or --max-disparity", 1)
+
+
+def _fail(command: str, message: str, status: int) -> int:
+    sys.stderr.write(f"stereo {command}: error: {message}\n")
+    return status
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(TERMINATED)
+
+
+def _build_parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
+    parser = _Parser(
+        prog="stereo", description=DESCRIPTION, version=__version__, formatter_class=_Help
+    )
+    subcommands = parser.add_subcommands(required=False, dest="command")
+    commands: dict[str, Callable[[Namespace], int]] = {}
+    for name, add_arguments, function, summary, example in (
+        (
+            "demo",
+            _demo_arguments,
+            _demo,
+            "map the bundled pairs and print their EPE",
+            "stereo demo",
+        ),
+        (
+            "infer",
+            _infer_arguments,
+            _infer,
+            "disparity maps of your own rectified pairs",
+            "stereo infer left.png right.png --output maps --formats color,pfm,png16\n"
+            "  stereo infer 'scenes/*/im0.png' 'scenes/*/im1.png' --output maps",
+        ),
+        (
+            "evaluate",
+            _evaluate_arguments,
+            _evaluate,
+            "metrics over a data set under a named protocol",
+            "stereo evaluate --dataset sceneflow --root DIR --model sgbm --protocol pooled "
+            "--output results",
+        ),
+        (
+            "convert",
+            _convert_arguments,
+            _convert,
+            "a published PSMNet checkpoint into this project's form",
+            "stereo convert pretrained_sceneflow.tar --output psmnet.safetensors "
+            "--align-corners true",
+        ),
+    ):
+        command = _Parser(
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=f"example:\n  {example}",
+        )
+        add_arguments(command)
+        subcommands.add_subcommand(name, command, help=summary)
+        command.prog = f"stereo {name}"
+        commands[name] = function
+    return parser, commands
+
+
+def _demo_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--output", default="stereo-demo", help="folder for pictures and figures")
+
+
+def _infer_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("left", help="left view: a file, a folder or a quoted glob")
+    parser.add_argument("right", help="right view: the same kind of thing, matched by name")
+    parser.add_argument("--output", required=True, help="folder for the files")
+    _model_arguments(parser)
+    parser.add_argument(
+        "--formats",
+        default="color,pfm",
+        help="comma-separated: color, pfm, png16 (KITTI), npy, error",
+    )
+    parser.add_argument(
+        "--ground-truth",
+        help="disparities of the left views: a file, folder or glob; adds metrics.json and errors",
+    )
+    parser.add_argument(
+        "--ground-truth-scale",
+        type=float,
+        help="stored value per pixel of an integer ground-truth picture (16-bit PNG: 256)",
+    )
+
+
+def _evaluate_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--dataset", required=True, help="manifest, sceneflow, flyingthings3d, ...")
+    parser.add_argument("--root", required=True, help="the data set's folder")
+    parser.add_argument("--output", required=True, help="folder for metrics.json")
+    _model_arguments(parser)
+    parser.add_argument(
+        "--protocol",
+        default="pooled",
+        help="pooled, psmnet, gwcnet, raft, kitti, middlebury or eth3d",
+    )
+    parser.add_argument("--split", help="train or test, where the data set has them")
+    parser.add_argument(
+        "--pass", help="clean or final, for rendered data (default: the protocol's)"
+    )
+    parser.add_argument("--limit", type=int, help="match only the first N pairs")
+
+
+def _convert_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("file", help="the authors' .tar file (stacked hourglass or basic)")
+    parser.add_argument("--output", required=True, help="the .safetensors file to write")
+    parser.add_argument(
+        "--align-corners",
+        required=True,
+        choices=["true", "false"],
+        help="true for weights of PyTorch below 0.4.1, false for the retrained model of 2021",
+    )
+
+
+def _model_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        help="sgbm, psmnet, psmnet_basic, ea_psmnet or a .safetensors file",
+    )
+    parser.add_argument(
+        "--max-disparity",
+        type=int,
+        default=DEFAULT_MAX_DISPARITY,
+        help="largest disparity searched, pixels, a multiple of 16",
+    )
+    parser.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to run"
+    )
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        choices=["auto", "fp32", "bf16", "fp16"],
+        help="auto is fp32",
+    )
+    parser.add_argument(
+        "--allow-untrained",
+        action="store_true",
+        help="run a network that has no weights yet with random ones; its map means nothing",
+    )
+
+
+def _demo(config: Namespace) -> int:
+    from stereo.demo import demo
+
+    demo(config.output)
+    return 0
+
+
+def _infer(config: Namespace) -> int:
+    from stereo.infer import infer
+
+    failed = infer(
+        _load_model(config),
+        config.left,
+        config.right,
+        config.output,
+        formats=config.formats,
+        ground_truth=config.ground_truth,
+        ground_truth_scale=config.ground_truth_scale,
+    )
+    return 1 if failed else 0
+
+
+def _evaluate(config: Namespace) -> int:
+    from stereo.evaluate import evaluate
+
+    _, failed = evaluate(
+        _load_model(config),
+        config.dataset,
+        config.root,
+        config.output,
+        protocol=config.protocol,
+        split=config.split,
+        render_pass=config["pass"],
+        limit=config.limit,
+    )
+    return 1 if failed else 0
+
+
+def _convert(config: Namespace) -> int:
+    from stereo.checkpoint import save_checkpoint
+    from stereo.console import say
+    from stereo.convert import convert_psmnet
+
+    checkpoint = convert_psmnet(config.file, align_corners=config.align_corners == "true")
+    save_checkpoint(config.output, checkpoint)
+    say(f"{config.output}: {checkpoint.config.name}, {checkpoint.config.upsampling}")
+    return 0
+
+
+def _load_model(config: Namespace) -> Any:
+    from stereo.console import complain, say
+    from stereo.matcher import load
+
+    matcher = load(
+        config.model,
+        device=config.device,
+        precision=config.precision,
+        max_disparity=config.max_disparity,
+        allow_untrained=config.allow_untrained,
+    )
+    facts = matcher.description
+    if facts.get("weights") == "untrained":
+        complain(f"warning: '{facts['name']}' runs with random weights; its map means nothing")
+    say(
+        f"model {facts['name']}, max disparity {facts['max_disparity']} px, "
+        f"device {facts['device']}, precision {facts['precision']}"
+    )
+    return matcher

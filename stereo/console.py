@@ -1,0 +1,110 @@
+"""What the commands print: progress, tables and warnings."""
+
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from stereo.metrics import ImageScore, figures
+from stereo.protocols import Protocol
+
+T = TypeVar("T")
+
+
+def progress(items: Sequence[T], label: str) -> Iterator[T]:
+    """Yield the items under a progress bar on a terminal; elsewhere callers' lines serve."""
+    yield from tqdm(items, desc=label, unit="pair", disable=not sys.stderr.isatty())
+
+
+def say(line: str) -> None:
+    """Print a line without breaking a progress bar."""
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def complain(line: str) -> None:
+    """Print a line on stderr without breaking a progress bar."""
+    tqdm.write(line, file=sys.stderr)
+
+
+def show_warnings_as_lines() -> None:
+    """Print each Python warning as one line, without the place in the code."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        complain(f"warning: {message}")
+
+    warnings.showwarning = show
+
+
+def protocol_line(
+    protocol: Protocol, split: str | None = None, render_pass: str | None = None
+) -> str:
+    """Say in one line how the figures below it were made."""
+    facts = protocol.describe()
+    parts = [
+        f"mask {facts['mask']}",
+        f"averaging: {facts['averaging']}",
+        f"images: {facts['images']}",
+    ]
+    if facts["region"] != "all":
+        parts.append(f"region: {facts['region']}")
+    parts += [f"split {split}"] if split else []
+    parts += [f"{render_pass} pass"] if render_pass else []
+    return f"protocol {protocol.name}: " + "; ".join(parts)
+
+
+def score_line(score: ImageScore) -> str:
+    """Return one image's figures as text."""
+    seconds = "" if score.seconds is None else f"  {score.seconds:.2f} s"
+    if score.skipped:
+        return f"{score.name}: skipped, too few valid pixels{seconds}"
+    f = figures(score.sums["all"])
+    return (
+        f"{score.name}: EPE {f['epe']:.3f} px  bad-1 {f['bad_1']:.2f} %  bad-2 {f['bad_2']:.2f} %  "
+        f"bad-3 {f['bad_3']:.2f} %  D1 {f['d1']:.2f} %{seconds}"
+    )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return an aligned Markdown table; numbers get two decimals and stand on the right."""
+    text = [[f"{c:.2f}" if isinstance(c, float) else str(c) for c in row] for row in rows]
+    widths = [max(len(str(r[i])) for r in [header, *text]) for i in range(len(header))]
+    numeric = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        aligned = (
+            c.rjust(w) if right else c.ljust(w)
+            for c, w, right in zip(cells, widths, numeric, strict=True)
+        )
+        return "| " + " | ".join(aligned) + " |"
+
+    rule = [
+        "-" * (w - 1) + (":" if right else "-") for w, right in zip(widths, numeric, strict=True)
+    ]
+    return "\n".join([line(header), line(rule), *(line(row) for row in text)])
+
+
+def summary_table(summaries: Sequence[tuple[str, dict[str, object]]]) -> str:
+    """Return the averages of several groups of images as a table.
+
+    Args:
+        summaries: (label, what ``stereo.metrics.summarise`` returned).
+    """
+    keys = ("epe_pixel", "epe_image", "bad_1_image", "bad_2_image", "bad_3_image", "d1_pixel")
+    header = [
+        "",
+        "images",
+        "EPE pixel",
+        "EPE image",
+        "bad-1 image",
+        "bad-2 image",
+        "bad-3 image",
+        "D1 pixel",
+    ]
+    rows = [
+        [label, summary["images"], *(summary.get(key, "none") for key in keys)]
+        for label, summary in summaries
+    ]
+    return table(header, rows)

@@ -1,0 +1,1 @@
+"""Images, disparities and data sets: what is read from disk and written to it."""

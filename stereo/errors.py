@@ -1,0 +1,27 @@
+"""Errors that a user can mend: each message is one line that says what is wrong and how."""
+
+
+class StereoError(Exception):
+    """Base of this package's errors; the command line prints it as one line, exit status 1."""
+
+    exit_status = 1
+
+
+class InputError(StereoError):
+    """An input file or folder that cannot be used."""
+
+
+class OutputError(StereoError):
+    """A result that cannot be written."""
+
+
+class UsageError(StereoError):
+    """A wrong call: an unknown name or an impossible combination of options."""
+
+    exit_status = 2
+
+
+def unknown_name(kind: str, name: str, known: object) -> UsageError:
+    """Return the error for a name that is not in the list of known ones."""
+    names = ", ".join(sorted(str(k) for k in known))  # type: ignore[attr-defined]
+    return UsageError(f"unknown {kind} '{name}'; known: {names}")

@@ -1,0 +1,97 @@
+"""Disparity maps of the user's own pairs."""
+
+from pathlib import Path
+from typing import Any
+
+from stereo import console
+from stereo.data.pairs import PairFiles, find_pairs
+from stereo.data.sample import Sample, SampleFiles
+from stereo.errors import StereoError
+from stereo.evaluate import metrics_report, print_summary, write_metrics
+from stereo.files import output_folder
+from stereo.matcher import Matcher
+from stereo.metrics import ImageScore, score_image
+from stereo.outputs import PairOutput, parse_formats, write_pair
+from stereo.protocols import get_protocol
+
+
+def infer(
+    matcher: Matcher,
+    left: str,
+    right: str,
+    output: str | Path,
+    *,
+    formats: str = "color,pfm",
+    ground_truth: str | None = None,
+    ground_truth_scale: float | None = None,
+) -> int:
+    """Match pairs and write their maps; with ground truth also ``metrics.json`` and a table.
+
+    A pair that cannot be read, matched or written is named and left out; the others go on.
+
+    Args:
+        matcher: the model.
+        left: a file, a folder or a glob.
+        right: the same kind of thing; matched with ``left`` by name.
+        output: folder for the files.
+        formats: comma-separated names of ``stereo.outputs.FORMATS``.
+        ground_truth: a file, a folder or a glob of disparities, matched with ``left`` by name.
+        ground_truth_scale: stored value per pixel, for integer pictures.
+
+    Returns:
+        The number of pairs that failed.
+
+    Raises:
+        UsageError: an unknown format.
+        InputError: files without partners.
+        OutputError: the output folder cannot be written.
+    """
+    names = parse_formats(formats, has_truth=ground_truth is not None)
+    pairs = find_pairs(left, right, ground_truth)
+    folder = output_folder(Path(output))
+    rules = get_protocol("pooled")
+    scores: list[ImageScore] = []
+    failed: list[str] = []
+    for index, pair in enumerate(console.progress(pairs, "infer")):
+        try:
+            sample = _read(pair, ground_truth_scale)
+            result = matcher(sample.left, sample.right)
+            output_files = PairOutput(result.disparity, sample.disparity, sample.valid)
+            write_pair(folder, pair.name, names, output_files)
+        except StereoError as error:
+            console.complain(f"stereo infer: error: {error}")
+            failed.append(pair.name)
+            continue
+        height, width = result.disparity.shape
+        low, high = float(result.disparity.min()), float(result.disparity.max())
+        console.say(
+            f"{pair.name}: {width}x{height}, disparity {low:.1f} to {high:.1f} px, "
+            f"{result.seconds:.2f} s"
+        )
+        if sample.disparity is not None and sample.valid is not None:
+            score = score_image(
+                pair.name,
+                index,
+                result.disparity,
+                sample.disparity,
+                sample.valid,
+                rules,
+                seconds=result.seconds,
+            )
+            scores.append(score)
+            console.say(console.score_line(score))
+    if ground_truth is not None:
+        report = metrics_report(matcher, _protocol_facts(), rules, scores, failed)
+        write_metrics(folder / "metrics.json", report)
+        print_summary(scores, rules, console.protocol_line(rules))
+    console.say(f"{len(pairs) - len(failed)} of {len(pairs)} pairs written to {folder}")
+    return len(failed)
+
+
+def _protocol_facts() -> dict[str, Any]:
+    return get_protocol("pooled").describe() | {"split": None, "pass": None}
+
+
+def _read(pair: PairFiles, ground_truth_scale: float | None) -> Sample:
+    files = SampleFiles(pair.name, pair.left, pair.right, pair.truth, scale=ground_truth_scale)
+    return files.read()

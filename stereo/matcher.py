@@ -1,0 +1,237 @@
+"""Match one pair or many: any size, any engine, one interface."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stereo.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL, SGBM
+from stereo.checkpoint import file_sha256, load_checkpoint, restore_network
+from stereo.data.images import ImageLike, as_image
+from stereo.data.sample import check_same_size
+from stereo.errors import StereoError, UsageError, unknown_name
+from stereo.model import NETWORK_NAMES, NetworkConfig, PSMNet, build_network
+from stereo.model.config import check_max_disparity
+from stereo.runtime import pick_device, pick_dtype
+from stereo.sgbm import semi_global_matching
+from stereo.version import __version__
+
+Engine = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a match gives.
+
+    Attributes:
+        disparity: (H, W) float32, pixels of the left image; finite, never negative.
+        seconds: time of the match, without reading the images.
+    """
+
+    disparity: np.ndarray
+    seconds: float
+
+
+class Matcher:
+    """A model ready to match; made by ``stereo.load``.
+
+    Args:
+        engine: lists of (H, W, 3) uint8 views of one size to a list of (H, W) float32 disparities.
+        network: the network behind the engine; None for semi-global matching.
+        description: what ``metrics.json`` stores about the model.
+    """
+
+    def __init__(self, engine: Engine, network: PSMNet | None, description: dict[str, Any]) -> None:
+        self._engine = engine
+        self.network = network
+        self.description = description
+
+    def __call__(self, left: ImageLike, right: ImageLike) -> Result:
+        """Match one rectified pair of any size.
+
+        Args:
+            left: (H, W, 3) uint8 array (RGB), PIL image or path; grey, RGBA and uint16 are
+                converted.
+            right: the same.
+
+        Raises:
+            InputError: unreadable, or of different sizes.
+        """
+        return self.batch([left], [right])[0]
+
+    def batch(self, lefts: Sequence[ImageLike], rights: Sequence[ImageLike]) -> list[Result]:
+        """Match several pairs at once.
+
+        Args:
+            lefts: left views as in ``__call__``; all of one size.
+            rights: as many right views.
+
+        Returns:
+            One result per pair; ``seconds`` is the batch's time divided by its size.
+
+        Raises:
+            InputError: unreadable, or of different sizes.
+            StereoError: the network's output is not finite.
+        """
+        left_images = [as_image(image, _name_of(image, "left image")) for image in lefts]
+        right_images = [as_image(image, _name_of(image, "right image")) for image in rights]
+        for left, right in zip(left_images, right_images, strict=True):
+            check_same_size(left, right, "the left image", "the right image")
+            check_same_size(left_images[0], left, "the first left image", "another one")
+        start = time.perf_counter()
+        disparities = self._engine(left_images, right_images)
+        seconds = (time.perf_counter() - start) / max(len(disparities), 1)
+        for disparity in disparities:
+            if not np.isfinite(disparity).all():
+                raise StereoError(
+                    f"{self.description['name']} gave disparities that are not finite; "
+                    "try --precision fp32"
+                )
+        return [Result(disparity, seconds) for disparity in disparities]
+
+
+def load(
+    model: str | Path = DEFAULT_MODEL,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    max_disparity: int | None = None,
+    allow_untrained: bool = False,
+) -> Matcher:
+    """Load a model by name or file.
+
+    Args:
+        model: ``sgbm``, a network's name, or the path of a ``.safetensors`` checkpoint.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: ``auto`` (fp32), ``fp32``, ``bf16`` or ``fp16``.
+        max_disparity: pixels, a multiple of 16; None for the checkpoint's own, or 192.
+        allow_untrained: run a network by name although no weights are at hand. Its weights are
+            random, always the same, and its map means nothing.
+
+    Raises:
+        UsageError: an unknown name, device or precision, or no weights.
+        InputError: a checkpoint that cannot be used.
+    """
+    if max_disparity is not None:
+        check_max_disparity(max_disparity)
+    if str(model) == SGBM:
+        pick_device(device)
+        return _load_sgbm(max_disparity or DEFAULT_MAX_DISPARITY)
+    name = str(model)
+    weights = "untrained"
+    is_file = name.endswith(".safetensors") or Path(name).is_file()
+    if is_file:
+        checkpoint = load_checkpoint(model)
+        network = restore_network(checkpoint, name)
+        config, weights = checkpoint.config, f"sha256:{file_sha256(Path(model))}"
+    elif name not in NETWORK_NAMES:
+        raise unknown_name("model", name, [SGBM, *NETWORK_NAMES, "a .safetensors file"])
+    elif not allow_untrained:
+        raise UsageError(
+            f"'{name}' has no trained weights yet: give a checkpoint with --model "
+            "FILE.safetensors, use --model sgbm, or add --allow-untrained for random weights"
+        )
+    else:
+        config = NetworkConfig(name)
+        network = _untrained_network(config)
+    network.max_disparity = max_disparity or config.max_disparity
+    engine = NetworkEngine(network, config, pick_device(device), precision)
+    description = {
+        "name": Path(name).stem if is_file else name,
+        "network": config.to_dict(),
+        "weights": weights,
+        "max_disparity": network.max_disparity,
+        "device": str(engine.device),
+        "precision": str(engine.dtype).removeprefix("torch."),
+        "version": __version__,
+    }
+    return Matcher(engine, network, description)
+
+
+class NetworkEngine:
+    """Runs a network on images of any size: normalise, pad, match, crop.
+
+    Args:
+        network: the network.
+        config: its conventions.
+        device: where to run.
+        precision: a name of ``stereo.runtime.Precision``.
+    """
+
+    def __init__(
+        self, network: PSMNet, config: NetworkConfig, device: torch.device, precision: str
+    ) -> None:
+        self.network = network.eval().to(device)
+        self.config = config
+        self.device = device
+        self.dtype = pick_dtype(precision, device)
+
+    @torch.inference_mode()
+    def __call__(
+        self, lefts: Sequence[np.ndarray], rights: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """Match views of one size, (H, W, 3) uint8 each; return (H, W) float32 maps."""
+        left, right = self._prepare(lefts), self._prepare(rights)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
+            disparity = self.network(left, right)
+        height, width = lefts[0].shape[:2]
+        cropped = disparity[:, -height:, :width].float().clamp(min=0)
+        return list(cropped.cpu().numpy())
+
+    def _prepare(self, views: Sequence[np.ndarray]) -> Tensor:  # (B, 3, H', W')
+        pixels = torch.from_numpy(np.stack(views)).to(self.device).permute(0, 3, 1, 2)
+        mean = torch.tensor(self.config.mean, device=self.device).view(3, 1, 1)
+        std = torch.tensor(self.config.std, device=self.device).view(3, 1, 1)
+        normalised = (pixels.float() / 255 - mean) / std
+        return pad_to_multiple(normalised, self.network.stride, self.config.padding)
+
+
+def pad_to_multiple(image: Tensor, multiple: int, padding: str) -> Tensor:
+    """Fill an image up at the top and right, PSMNet's sides, so that x - d keeps its meaning.
+
+    Args:
+        image: (B, C, H, W).
+        multiple: of which the result's height and width are.
+        padding: ``replicate`` or ``zeros``.
+
+    Returns:
+        (B, C, H', W'); the input is ``result[..., -H:, :W]``.
+    """
+    height, width = image.shape[2:]
+    right, top = -width % multiple, -height % multiple
+    if padding == "zeros":
+        return F.pad(image, (0, right, top, 0))
+    return F.pad(image, (0, right, top, 0), mode="replicate")
+
+
+def _load_sgbm(max_disparity: int) -> Matcher:
+    def engine(lefts: Sequence[np.ndarray], rights: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [
+            semi_global_matching(left, right, max_disparity)
+            for left, right in zip(lefts, rights, strict=True)
+        ]
+
+    description = {
+        "name": SGBM,
+        "max_disparity": max_disparity,
+        "device": "cpu",
+        "precision": "int16",
+        "version": __version__,
+    }
+    return Matcher(engine, None, description)
+
+
+def _untrained_network(config: NetworkConfig) -> PSMNet:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build_network(config)
+
+
+def _name_of(image: ImageLike, role: str) -> str:
+    return str(image) if isinstance(image, str | Path) else f"the {role}"

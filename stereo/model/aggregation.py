@@ -1,0 +1,133 @@
+"""3D aggregation of the cost volume: logits over disparity planes, at a quarter of the size."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from stereo.model.blocks import ConvNorm3d, UpConvNorm3d, he_normal_
+
+WIDTH = 32
+
+
+class ResidualPair3d(nn.Module):
+    """Two 3x3x3 convolutions added to their input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = ConvNorm3d(channels, channels)
+        self.second = ConvNorm3d(channels, channels, activate=False)
+
+    def forward(self, volume: Tensor) -> Tensor:  # (B, C, D, H, W), shape kept
+        """Return input plus both convolutions."""
+        return self.second(self.first(volume)) + volume
+
+
+class LogitHead(nn.Module):
+    """32 channels to one logit per cell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = ConvNorm3d(WIDTH, WIDTH)
+        self.project = nn.Conv3d(WIDTH, 1, 3, padding=1, bias=False)
+        he_normal_(self.project)
+
+    def forward(self, volume: Tensor) -> Tensor:  # (B, 32, D, H, W) -> (B, D, H, W)
+        """Return the logits; larger is likelier."""
+        return self.project(self.hidden(volume)).squeeze(1)
+
+
+class Hourglass(nn.Module):
+    """One encoder-decoder of the stack, with attention at 1/8 and 1/16 where it is given.
+
+    Args:
+        attentions: site name -> module on a 64-channel volume.
+    """
+
+    def __init__(self, attentions: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.to_eighth = ConvNorm3d(WIDTH, 2 * WIDTH, stride=2)
+        self.eighth = ConvNorm3d(2 * WIDTH, 2 * WIDTH, activate=False)
+        self.to_sixteenth = ConvNorm3d(2 * WIDTH, 2 * WIDTH, stride=2)
+        self.sixteenth = ConvNorm3d(2 * WIDTH, 2 * WIDTH)
+        self.up_to_eighth = UpConvNorm3d(2 * WIDTH, 2 * WIDTH)
+        self.up_to_quarter = UpConvNorm3d(2 * WIDTH, WIDTH)
+        self.attention_eighth = attentions.get("eighth", nn.Identity())
+        self.attention_sixteenth = attentions.get("sixteenth", nn.Identity())
+
+    def forward(
+        self,
+        volume: Tensor,  # (B, 32, D, H, W)
+        encoded_skip: Tensor | None = None,  # (B, 64, D / 2, H / 2, W / 2)
+        decoded_skip: Tensor | None = None,  # (B, 64, D / 2, H / 2, W / 2)
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Aggregate once.
+
+        Args:
+            volume: input at a quarter of the image size.
+            encoded_skip: the first hourglass's encoder output; joins this decoder.
+            decoded_skip: the previous hourglass's decoder output; joins this encoder.
+
+        Returns:
+            Output (B, 32, D, H, W), encoder output and decoder output at half of that size.
+        """
+        encoded = self.eighth(self.to_eighth(volume))
+        if decoded_skip is not None:
+            encoded = encoded + decoded_skip
+        encoded = self.attention_eighth(torch.relu(encoded))
+        coarse = self.attention_sixteenth(self.sixteenth(self.to_sixteenth(encoded)))
+        skip = encoded if encoded_skip is None else encoded_skip
+        decoded = torch.relu(self.up_to_eighth(coarse) + skip)
+        return self.up_to_quarter(decoded), encoded, decoded
+
+
+class StackedHourglass(nn.Module):
+    """PSMNet's stacked hourglass: three hourglasses, three supervised outputs.
+
+    Args:
+        in_channels: channels of the cost volume.
+        attentions: site name -> module; ``quarter`` acts on the volume before the first hourglass,
+            the others inside the first hourglass.
+    """
+
+    def __init__(self, in_channels: int, attentions: Mapping[str, nn.Module] | None = None) -> None:
+        super().__init__()
+        attentions = attentions or {}
+        self.reduce = nn.Sequential(ConvNorm3d(in_channels, WIDTH), ConvNorm3d(WIDTH, WIDTH))
+        self.refine = ResidualPair3d(WIDTH)
+        self.attention_quarter = attentions.get("quarter", nn.Identity())
+        self.hourglasses = nn.ModuleList([Hourglass(attentions), Hourglass({}), Hourglass({})])
+        self.heads = nn.ModuleList(LogitHead() for _ in range(3))
+
+    def forward(self, volume: Tensor) -> list[Tensor]:  # (B, C, D, H, W) -> 3 x (B, D, H, W)
+        """Return the logits after each hourglass, the last being the best."""
+        cost = self.attention_quarter(self.refine(self.reduce(volume)))
+        first, second, third = self.hourglasses
+        out, encoded, decoded = first(cost)
+        outputs = [out + cost]
+        out, _, decoded = second(outputs[-1], encoded, decoded)
+        outputs.append(out + cost)
+        out, _, decoded = third(outputs[-1], encoded, decoded)
+        outputs.append(out + cost)
+        logits: list[Tensor] = []
+        for head, output in zip(self.heads, outputs, strict=True):
+            logits.append(head(output) + logits[-1] if logits else head(output))
+        return logits
+
+
+class ResidualStack(nn.Module):
+    """PSMNet's basic aggregation: residual blocks at one resolution, one output.
+
+    Args:
+        in_channels: channels of the cost volume.
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.reduce = nn.Sequential(ConvNorm3d(in_channels, WIDTH), ConvNorm3d(WIDTH, WIDTH))
+        self.residuals = nn.Sequential(*(ResidualPair3d(WIDTH) for _ in range(4)))
+        self.head = LogitHead()
+
+    def forward(self, volume: Tensor) -> list[Tensor]:  # (B, C, D, H, W) -> 1 x (B, D, H, W)
+        """Return the logits, in a list for one signature with ``StackedHourglass``."""
+        return [self.head(self.residuals(self.reduce(volume)))]

@@ -1,0 +1,95 @@
+"""What a network is made of: enough to rebuild it, stored in every checkpoint."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from stereo.attention import ATTENTIONS
+from stereo.errors import UsageError, unknown_name
+
+Upsampling = Literal["unbiased", "align_corners", "half_pixel"]
+Padding = Literal["replicate", "zeros"]
+
+NETWORK_NAMES = ("psmnet", "psmnet_basic", "ea_psmnet")
+SITES = ("quarter", "eighth", "sixteenth")
+STRIDE = 16
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """Which attention stands where in the 4D cost volume's aggregation."""
+
+    name: str = "efficient"
+    """A key of ``stereo.attention.ATTENTIONS``."""
+    sites: tuple[str, ...] = ("quarter",)
+    """``quarter``: the volume before the first hourglass; ``eighth`` and ``sixteenth``: inside the
+    first hourglass, at these resolutions. The stereo paper does not give its site."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword options of the attention's class, such as ``heads``."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sites", tuple(self.sites))
+        if self.name not in ATTENTIONS:
+            raise unknown_name("attention", self.name, ATTENTIONS)
+        for site in self.sites:
+            if site not in SITES:
+                raise unknown_name("attention site", site, SITES)
+        if not self.sites or len(set(self.sites)) != len(self.sites):
+            raise UsageError(f"attention sites {self.sites}: name each of one or several once")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """A network and the conventions its weights were trained under."""
+
+    name: str
+    """A name of ``NETWORK_NAMES``."""
+    max_disparity: int = 192
+    """Disparities below this many pixels are searched; a multiple of 16."""
+    upsampling: Upsampling = "unbiased"
+    """How the quarter-resolution volume is read at full resolution. ``unbiased``: sample i is
+    pixel 4i and plane k is disparity 4k. ``align_corners`` and ``half_pixel`` are PSMNet's two
+    conventions, which published weights need."""
+    padding: Padding = "replicate"
+    """How images are filled up to a multiple of 16, at the top and right; ``zeros`` (after
+    normalisation) is PSMNet's."""
+    attention: AttentionConfig | None = None
+    """Attention over the cost volume, in ``ea_psmnet`` only."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Subtracted from RGB in 0..1."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    """Divides RGB after the mean is subtracted."""
+
+    def __post_init__(self) -> None:
+        if self.name not in NETWORK_NAMES:
+            raise unknown_name("network", self.name, NETWORK_NAMES)
+        check_max_disparity(self.max_disparity)
+        for key, known in (("upsampling", Upsampling), ("padding", Padding)):
+            if getattr(self, key) not in known.__args__:  # type: ignore[attr-defined]
+                raise unknown_name(key, getattr(self, key), known.__args__)  # type: ignore[attr-defined]
+        if self.name == "ea_psmnet" and self.attention is None:
+            object.__setattr__(self, "attention", AttentionConfig())
+        if self.name != "ea_psmnet" and self.attention is not None:
+            raise UsageError(f"the network '{self.name}' takes no attention; use 'ea_psmnet'")
+        object.__setattr__(self, "mean", tuple(self.mean))
+        object.__setattr__(self, "std", tuple(self.std))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "NetworkConfig":
+        """Undo ``to_dict``."""
+        data = dict(data)
+        if data.get("attention") is not None:
+            data["attention"] = AttentionConfig(**data["attention"])
+        return cls(**data)
+
+
+def check_max_disparity(max_disparity: int) -> None:
+    """Raise ``UsageError`` unless ``max_disparity`` is a positive multiple of 16."""
+    if max_disparity < 16 or max_disparity % 16:
+        raise UsageError(f"max disparity {max_disparity} is not a positive multiple of 16")

@@ -1,0 +1,100 @@
+"""The files written per pair, by format name; all of a pair appear together or not at all."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from stereo import colors
+from stereo.data.disparities import write_disparity
+from stereo.errors import UsageError, unknown_name
+from stereo.files import staged
+
+
+@dataclass(frozen=True)
+class PairOutput:
+    """What a pair's files are made from.
+
+    Attributes:
+        disparity: (H, W) float32, pixels.
+        truth: (H, W) float32, pixels, or None.
+        valid: (H, W) bool, true where there is ground truth, or None.
+    """
+
+    disparity: np.ndarray
+    truth: np.ndarray | None = None
+    valid: np.ndarray | None = None
+
+
+def _write_color(path: Path, output: PairOutput) -> None:
+    limit = colors.disparity_limit(output.disparity)
+    if output.truth is not None and output.valid is not None:
+        limit = colors.disparity_limit(
+            output.disparity, np.where(output.valid, output.truth, np.nan)
+        )
+    _write_picture(path, colors.disparity_picture(output.disparity, limit))
+
+
+def _write_error(path: Path, output: PairOutput) -> None:
+    assert output.truth is not None and output.valid is not None
+    _write_picture(path, colors.error_picture(output.disparity, output.truth, output.valid))
+
+
+def _write_map(path: Path, output: PairOutput) -> None:
+    write_disparity(path, output.disparity)
+
+
+def _write_picture(path: Path, picture: np.ndarray) -> None:
+    Image.fromarray(picture).save(path)
+
+
+FORMATS: dict[str, tuple[str, Callable[[Path, PairOutput], None]]] = {
+    "color": ("_color.png", _write_color),
+    "pfm": ("_disparity.pfm", _write_map),
+    "png16": ("_disparity.png", _write_map),
+    "npy": ("_disparity.npy", _write_map),
+    "error": ("_error.png", _write_error),
+}
+
+
+def parse_formats(text: str, *, has_truth: bool) -> list[str]:
+    """Split a comma-separated list of format names.
+
+    With ground truth, ``color`` brings the error map along.
+
+    Raises:
+        UsageError: an unknown or missing name, or ``error`` without ground truth.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"--formats '{text}' names none; known: {', '.join(sorted(FORMATS))}")
+    for name in names:
+        if name not in FORMATS:
+            raise unknown_name("format", name, FORMATS)
+    if "error" in names and not has_truth:
+        raise UsageError("the format 'error' needs --ground-truth")
+    if "color" in names and has_truth:
+        names.append("error")
+    return list(dict.fromkeys(names))
+
+
+def write_pair(folder: Path, name: str, formats: Sequence[str], output: PairOutput) -> list[Path]:
+    """Write the chosen files of one pair.
+
+    Returns:
+        Their paths.
+
+    Raises:
+        OutputError: one of them cannot be written; then none of them is.
+    """
+    targets = [folder / f"{name}{FORMATS[f][0]}" for f in formats]
+    with staged(*targets) as temporary, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for format_name, path in zip(formats, temporary, strict=True):
+            FORMATS[format_name][1](path, output)
+    for warning in caught:
+        warnings.warn(f"{name}: {warning.message}", stacklevel=2)
+    return targets

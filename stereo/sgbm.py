@@ -1,0 +1,82 @@
+"""Semi-global matching (Hirschmüller, PAMI 2008) as OpenCV has it: the baseline."""
+
+import numpy as np
+
+from stereo.opencv import import_cv2
+
+BLOCK_SIZE = 3
+FIXED_POINT = 16.0
+MIN_ROWS = 8
+
+
+def semi_global_matching(left: np.ndarray, right: np.ndarray, max_disparity: int) -> np.ndarray:
+    """Match a pair with OpenCV's StereoSGBM (MODE_HH) and fill what it leaves out.
+
+    Pixels that fail its checks take the background's disparity, the smaller of the nearest ones to
+    the left and right in their row, as KITTI's evaluation does with missing estimates.
+
+    Args:
+        left: (H, W, 3) uint8 RGB.
+        right: (H, W, 3) uint8 RGB.
+        max_disparity: pixels, a multiple of 16.
+
+    Returns:
+        (H, W) float32 disparity, pixels; finite, 0 where nothing could be matched.
+
+    Raises:
+        StereoError: OpenCV cannot be loaded.
+    """
+    cv2 = import_cv2()
+    matcher = cv2.StereoSGBM_create(
+        minDisparity=0,
+        numDisparities=max_disparity,
+        blockSize=BLOCK_SIZE,
+        P1=8 * 3 * BLOCK_SIZE**2,
+        P2=32 * 3 * BLOCK_SIZE**2,
+        disp12MaxDiff=1,
+        preFilterCap=63,
+        uniquenessRatio=10,
+        speckleWindowSize=100,
+        speckleRange=2,
+        mode=cv2.STEREO_SGBM_MODE_HH,
+    )
+    # StereoSGBM gives no estimate in the first max_disparity columns: put that band outside.
+    rows_below = max(0, MIN_ROWS - left.shape[0])
+    padded = [
+        cv2.copyMakeBorder(view, 0, rows_below, max_disparity, 0, cv2.BORDER_REPLICATE)
+        for view in (left, right)
+    ]
+    raw = matcher.compute(*padded)[: left.shape[0], max_disparity:]
+    return fill_from_background(raw.astype(np.float32) / np.float32(FIXED_POINT), raw >= 0)
+
+
+def fill_from_background(disparity: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Give each invalid pixel the smaller of its nearest valid disparities left and right.
+
+    Rows without any valid pixel take the nearest row that has one.
+
+    Args:
+        disparity: (H, W) float32, pixels.
+        valid: (H, W) bool.
+
+    Returns:
+        (H, W) float32; all zeros if nothing is valid.
+    """
+    has_any = valid.any(axis=1)
+    if not has_any.any():
+        return np.zeros_like(disparity)
+    left = _last_valid(disparity, valid)
+    right = _last_valid(disparity[:, ::-1], valid[:, ::-1])[:, ::-1]
+    filled = np.where(valid, disparity, np.minimum(left, right))
+    rows = np.arange(len(filled))
+    with_any = rows[has_any]
+    nearest = with_any[np.abs(rows[:, None] - with_any[None]).argmin(axis=1)]
+    return np.ascontiguousarray(filled[nearest])
+
+
+def _last_valid(disparity: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Return the nearest valid value at or before each pixel of its row, infinity if none."""
+    columns = np.where(valid, np.arange(valid.shape[1]), -1)
+    last = np.maximum.accumulate(columns, axis=1)
+    values = np.take_along_axis(disparity, np.maximum(last, 0), axis=1)
+    return np.where(last >= 0, values, np.float32(np.inf))
