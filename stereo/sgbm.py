@@ -6,7 +6,7 @@ from stereo.opencv import import_cv2
 
 BLOCK_SIZE = 3
 FIXED_POINT = 16.0
-MIN_ROWS = 8
+MIN_SIDE = 8
 
 
 def semi_global_matching(left: np.ndarray, right: np.ndarray, max_disparity: int) -> np.ndarray:
@@ -41,12 +41,13 @@ def semi_global_matching(left: np.ndarray, right: np.ndarray, max_disparity: int
         mode=cv2.STEREO_SGBM_MODE_HH,
     )
     # StereoSGBM gives no estimate in the first max_disparity columns: put that band outside.
-    rows_below = max(0, MIN_ROWS - left.shape[0])
+    height, width = left.shape[:2]
+    below, beside = max(0, MIN_SIDE - height), max(0, MIN_SIDE - width)
     padded = [
-        cv2.copyMakeBorder(view, 0, rows_below, max_disparity, 0, cv2.BORDER_REPLICATE)
+        cv2.copyMakeBorder(view, 0, below, max_disparity, beside, cv2.BORDER_REPLICATE)
         for view in (left, right)
     ]
-    raw = matcher.compute(*padded)[: left.shape[0], max_disparity:]
+    raw = matcher.compute(*padded)[:height, max_disparity : max_disparity + width]
     return fill_from_background(raw.astype(np.float32) / np.float32(FIXED_POINT), raw >= 0)
 
 

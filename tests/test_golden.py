@@ -64,4 +64,3 @@ def test_efficient_attention_equals_the_authors_module():
     for name in layers:
         gradient = getattr(module, name).weight.grad[..., 0].numpy()
         assert np.abs(gradient - golden[f"{name}.weight.gradient"]).max() < 1e-9, name
-

@@ -116,6 +116,8 @@ def _sceneflow(name: str, root: Path, split: str | None, render_pass: str | None
     render_pass = render_pass or "final"
     if split not in ("train", "test"):
         raise unknown_name("split", split, ("train", "test"))
+    if render_pass not in ("clean", "final"):
+        raise unknown_name("pass", render_pass, ("clean", "final"))
     if split == "test" and "FlyingThings3D" not in parts:
         raise UsageError(f"the data set '{name}' has no test split; use --split train")
     samples: list[SampleFiles] = []

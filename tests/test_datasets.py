@@ -1,0 +1,149 @@
+"""Data sets by name, on small trees that the tests write."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY, shared
+from PIL import Image
+
+from stereo.data.datasets import open_dataset
+from stereo.errors import InputError, UsageError
+
+
+def write_frame(root, part, below, stem, suffix=".png", passes=("clean", "final")):
+    for render_pass in passes:
+        for side in ("left", "right"):
+            path = root / part / f"frames_{render_pass}pass" / below / side / f"{stem}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (6, 4), "white").save(path, lossless=True)
+    path = root / part / "disparity" / below / "left" / f"{stem}.pfm"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((4, 6), 3.5, np.float32)).save(path)
+
+
+@pytest.fixture
+def sceneflow(tmp_path):
+    write_frame(tmp_path, "FlyingThings3D", "TRAIN/A/0000", "0006")
+    write_frame(tmp_path, "FlyingThings3D", "TEST/B/0003", "0007", suffix=".webp")
+    write_frame(tmp_path, "FlyingThings3D", "TEST/A/0001", "0010")
+    write_frame(tmp_path, "Monkaa", "a_rain_of_stones_x2", "0000")
+    write_frame(tmp_path, "Driving", "15mm_focallength/scene_forwards/fast", "0001")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "names"),
+    [
+        ("sceneflow", None, ["TEST/A/0001/0010", "TEST/B/0003/0007"]),
+        (
+            "sceneflow",
+            "train",
+            [
+                "FlyingThings3D/TRAIN/A/0000/0006",
+                "Monkaa/a_rain_of_stones_x2/0000",
+                "Driving/15mm_focallength/scene_forwards/fast/0001",
+            ],
+        ),
+        ("flyingthings3d", "train", ["TRAIN/A/0000/0006"]),
+        ("monkaa", None, ["Monkaa/a_rain_of_stones_x2/0000"]),
+        ("driving", None, ["Driving/15mm_focallength/scene_forwards/fast/0001"]),
+    ],
+)
+def test_sceneflow_lists_each_part_and_split(sceneflow, name, split, names):
+    data = open_dataset(name, sceneflow, split=split)
+    assert len(data.samples) == len(names)
+    for sample, end in zip(data.samples, names, strict=True):
+        assert sample.name.endswith(end)
+        assert sample.read().disparity.tolist() == [[3.5] * 6] * 4
+
+
+def test_sceneflow_reads_the_chosen_pass(sceneflow):
+    for render_pass in ("clean", "final"):
+        sample = open_dataset("sceneflow", sceneflow, render_pass=render_pass).samples[0]
+        assert f"frames_{render_pass}pass" in str(sample.left)
+
+
+def test_sceneflow_zeros_are_disparities(sceneflow):
+    sample = open_dataset("sceneflow", sceneflow).samples[0]
+    Image.fromarray(np.zeros((4, 6), np.float32)).save(sample.disparity)
+    assert sample.read().valid.all()
+
+
+def test_sceneflow_names_a_missing_frame_and_shows_the_tree(sceneflow, tmp_path_factory):
+    (sceneflow / "FlyingThings3D/frames_finalpass/TEST/A/0001/right/0010.png").unlink()
+    with pytest.raises(InputError, match="0001/right/0010"):
+        open_dataset("sceneflow", sceneflow)
+    elsewhere = tmp_path_factory.mktemp("other")
+    (elsewhere / "something").mkdir()
+    with pytest.raises(InputError, match="found something; expected frames such as"):
+        open_dataset("sceneflow", elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("name", "choice"),
+    [
+        ("scenflow", {}),
+        ("sceneflow", {"split": "val"}),
+        ("monkaa", {"split": "test"}),
+        ("sceneflow", {"render_pass": "rough"}),
+        ("manifest", {"split": "test"}),
+    ],
+)
+def test_unknown_names_splits_and_passes_are_wrong_calls(sceneflow, name, choice):
+    with pytest.raises(UsageError):
+        open_dataset(name, sceneflow, **choice)
+
+
+def test_manifest_keys(tmp_path):
+    Image.new("RGB", (3, 2)).save(tmp_path / "view.png")
+    Image.fromarray(np.array([[0, 20, 30], [40, 50, 60]], np.uint8)).save(tmp_path / "gt.png")
+    Image.fromarray(np.array([[255, 255, 128], [0, 255, 255]], np.uint8)).save(tmp_path / "m.png")
+    entry = {"name": "a", "left": "view.png", "right": "view.png", "gt": "gt.png"}
+    entry |= {"gt_scale": 10, "nonoccluded": "m.png", "anything": 1}
+    (tmp_path / "manifest.json").write_text(json.dumps([entry]))
+    sample = open_dataset("manifest", tmp_path).samples[0].read()
+    assert sample.disparity[sample.valid].tolist() == [2, 3, 4, 5, 6]
+    assert sample.nonoccluded.tolist() == [[True, True, False], [False, True, True]]
+
+
+def test_manifest_of_the_real_pairs():
+    data = open_dataset("manifest", shared("real"))
+    assert len(data.samples) == 21
+    facts = json.loads(shared("real/manifest.json").read_text())
+    for sample, entry in zip(data.samples, facts, strict=True):
+        read = sample.read()
+        assert read.left.shape == (entry["height"], entry["width"], 3)
+        assert read.valid.mean() == pytest.approx(entry["valid_fraction"], abs=1e-3)
+        assert read.disparity[read.valid].max() == pytest.approx(entry["max_disparity"], abs=0.01)
+
+
+def test_bundled_samples_are_three_pairs_of_at_most_4_mb():
+    root = REPOSITORY / "datasets" / "samples"
+    assert sum(p.stat().st_size for p in root.rglob("*") if p.is_file()) <= 4_000_000
+    for render_pass in ("clean", "final"):
+        data = open_dataset("sceneflow", root, render_pass=render_pass)
+        assert len(data.samples) == 3
+        for sample in data.samples:
+            read = sample.read()
+            assert read.valid.all()
+            assert read.disparity.min() > 0
+
+
+def test_bundled_truth_brings_the_right_view_onto_the_left():
+    data = open_dataset("sceneflow", REPOSITORY / "datasets" / "samples", render_pass="clean")
+    for sample in data.samples:
+        read = sample.read()
+        errors = [warp_error(read, offset) for offset in (-1.0, 0.0, 1.0)]
+        assert errors[1] < 1.0
+        assert errors[1] < 0.4 * min(errors[0], errors[2])
+
+
+def warp_error(sample, offset):
+    columns = np.arange(sample.left.shape[1])[None] - sample.disparity - offset
+    inside = (columns >= 0) & (columns < sample.left.shape[1] - 1)
+    low = np.clip(columns.astype(int), 0, sample.left.shape[1] - 2)
+    part = (columns - low)[..., None]
+    rows = np.arange(sample.left.shape[0])[:, None]
+    warped = sample.right[rows, low] * (1 - part) + sample.right[rows, low + 1] * part
+    return np.median(np.abs(warped - sample.left)[inside])

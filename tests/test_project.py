@@ -1,0 +1,96 @@
+"""The project's own shape: layers, data folders, README commands, what imports what."""
+
+import ast
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+# A module imports only from rows above its own.
+LAYERS = [
+    ["version", "errors"],
+    ["opencv", "files", "bundled"],
+    ["data"],
+    ["attention"],
+    ["model"],
+    ["runtime", "protocols", "colors"],
+    ["metrics", "checkpoint", "sgbm", "outputs"],
+    ["torch_metric", "convert", "matcher", "console"],
+    ["evaluate"],
+    ["infer", "demo"],
+    ["cli"],
+    ["__init__", "__main__"],
+]
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("stereo"):
+            parts = node.module.split(".")
+            if len(parts) > 1:
+                yield parts[1]
+            else:
+                yield from (alias.name for alias in node.names)
+
+
+def test_modules_import_only_from_the_layers_above():
+    level = {name: i for i, names in enumerate(LAYERS) for name in names}
+    for path in (REPOSITORY / "stereo").rglob("*.py"):
+        module = path.relative_to(REPOSITORY / "stereo").parts[0].removesuffix(".py")
+        assert module in level, f"{module} has no layer"
+        if module.startswith("__"):
+            continue
+        for imported in imports_of(path):
+            assert imported == module or level[imported] < level[module], f"{path}: {imported}"
+
+
+@pytest.mark.parametrize("folder", ["datasets", "checkpoints", "scripts"])
+def test_data_folders_are_never_packages(folder):
+    assert not list((REPOSITORY / folder).rglob("__init__.py"))
+
+
+def test_only_one_file_imports_opencv_and_none_torchvision():
+    for path in (REPOSITORY / "stereo").rglob("*.py"):
+        names = re.findall(r"^\s*(?:import|from) (cv2|torchvision)\b", path.read_text(), re.M)
+        assert not names or (path.name, names) == ("opencv.py", ["cv2"]), path
+
+
+def test_readme_shows_the_two_commands_and_ci_runs_the_second():
+    readme = (REPOSITORY / "README.md").read_text()
+    assert "\n    pip install -e . && stereo demo" in readme
+    assert '\n    pip install -e ".[dev]" && pytest' in readme
+    assert r'pip install -e "\.\[dev\]" && pytest' in (REPOSITORY / ".ci" / "run").read_text()
+
+
+def test_import_is_light_and_public_names_are_there():
+    code = (
+        "import sys, stereo; assert 'torch' not in sys.modules;"
+        "assert all(hasattr(stereo, n) for n in stereo.__all__);"
+        "assert stereo.attention.ATTENTIONS['efficient'];"
+        "assert 'torchvision' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_missing_opencv_libraries_give_one_line_with_the_remedy(tmp_path):
+    # A module that fails to import as the wheel does on a machine without libGL.
+    code = """
+import builtins, sys
+real = builtins.__import__
+def fail(name, *rest):
+    if name == "cv2":
+        raise ImportError("libGL.so.1: cannot open shared object file")
+    return real(name, *rest)
+builtins.__import__ = fail
+from stereo.cli import main
+main(["demo", "--output", sys.argv[1]])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "libGL.so.1" in done.stderr
+    assert "apt-get install" in done.stderr
