@@ -33,13 +33,15 @@ class _Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         line = " ".join(str(message).split())
+        command = re.search(r"\b(demo|infer|evaluate|convert)\.(?=\w)", line)
+        program = f"stereo {command[1]}" if command else self.prog
         line = re.sub(r"\b(demo|infer|evaluate|convert)\.(?=\w)", "", line)
         line = re.sub(
             r"Parser key \"(\w+)\": Expected a <class '(\w+)'>\. Got value",
             r"'\1' is not of type \2",
             line,
         )
-        sys.stderr.write(f"stereo: error: {line} (see '{self.prog} --help')\n")
+        sys.stderr.write(f"stereo: error: {line} (see '{program} --help')\n")
         sys.exit(2)
 
 

@@ -65,7 +65,7 @@ def evaluate(
             assert sample.disparity is not None and sample.valid is not None
             result = matcher(sample.left, sample.right)
         except StereoError as error:
-            console.complain(f"stereo evaluate: {item.name}: {error}")
+            console.complain(f"stereo evaluate: error: {item.name}: {error}")
             failed.append(item.name)
             continue
         score = score_image(

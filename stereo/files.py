@@ -1,14 +1,17 @@
 """Writing: files appear whole and together, or not at all."""
 
+import contextlib
+import errno
 import os
+import shutil
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from stereo.errors import OutputError
 
 
-@contextmanager
+@contextlib.contextmanager
 def staged(*targets: Path) -> Iterator[list[Path]]:
     """Give a temporary path beside each target; rename them all when the block succeeds.
 
@@ -18,22 +21,24 @@ def staged(*targets: Path) -> Iterator[list[Path]]:
     Args:
         targets: final paths; the temporary ones keep their suffix, since writers go by it.
     """
-    temporary = [t.with_name(f".{t.stem}.partial-{os.getpid()}{t.suffix}") for t in targets]
+    temporary = [_hidden_sibling(target) for target in targets]
     try:
         yield temporary
-        for path in temporary:
-            _flush_to_disk(path)
         for path, target in zip(temporary, targets, strict=True):
-            path.replace(target)
+            if target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+            _flush_to_disk(path)
+        _replace_all(temporary, targets)
     except OSError as error:
         reason = error.strerror or str(error)
+        culprit = next((str(t) for t in targets if str(t) == error.filename), _name_all(targets))
         raise OutputError(
-            f"cannot write {_name_all(targets)}: {reason}; nothing was written, "
+            f"cannot write {culprit}: {reason}; nothing was written, "
             "free some space or choose another output"
         ) from error
     finally:
         for path in temporary:
-            path.unlink(missing_ok=True)
+            _remove(path)
 
 
 def output_folder(folder: Path) -> Path:
@@ -53,6 +58,48 @@ def output_folder(folder: Path) -> Path:
             f"cannot write to the output folder {folder}: {reason}; choose another --output"
         ) from error
     return folder
+
+
+def _replace_all(temporary: list[Path], targets: tuple[Path, ...]) -> None:
+    """Rename all, or restore all: a single rename is atomic, several need a way back."""
+    if len(targets) == 1:
+        temporary[0].replace(targets[0])
+        return
+    backups: list[tuple[Path, Path | None]] = []
+    try:
+        for path, target in zip(temporary, targets, strict=True):
+            backup = _hidden_sibling(target) if target.exists() else None
+            backups.append((target, backup))
+            if backup is not None:
+                _keep(target, backup)
+            path.replace(target)
+    except BaseException:
+        for target, backup in backups:
+            if backup is None:
+                _remove(target)
+            elif backup.exists():
+                backup.replace(target)
+        raise
+    finally:
+        for _, backup in backups:
+            if backup is not None:
+                _remove(backup)
+
+
+def _keep(target: Path, backup: Path) -> None:
+    try:
+        backup.hardlink_to(target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(target, backup)
+
+
+def _hidden_sibling(target: Path) -> Path:
+    return target.with_name(f".{uuid.uuid4().hex[:12]}{target.suffix[:16]}")
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _flush_to_disk(path: Path) -> None:

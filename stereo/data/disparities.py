@@ -5,7 +5,6 @@ mean that there is none; in PNG files 0 does.
 """
 
 import warnings
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +71,7 @@ def write_disparity(path: str | Path, disparity: np.ndarray, *, scale: float | N
         raise UsageError(f"{path}: a disparity map is floating point, got {disparity.dtype}")
     values = np.ascontiguousarray(disparity, dtype=np.float32)
     if suffix == ".png":
-        Image.fromarray(_to_integers(values, scale, path)).save(path)
+        Image.fromarray(_to_integers(values, scale)).save(path)
     elif suffix in (".pfm", ".tif", ".tiff"):
         Image.fromarray(values).save(path)
     elif suffix == ".npy":
@@ -89,9 +88,12 @@ def _read_picture(path: Path) -> np.ndarray:
             if file.read(2) == b"PF":
                 raise InputError(f"{path}: colour PFM (optical flow?); expected one channel")
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore")  # what matters becomes an error
             image.load()
-            if image.mode not in ("L", "F", "P") and not image.mode.startswith("I"):
+            if image.mode == "P" and _is_grey(image):
+                return np.asarray(image.convert("L"))
+            if image.mode not in ("L", "F") and not image.mode.startswith("I"):
                 raise InputError(
                     f"{path}: a {image.mode} picture, expected one channel of disparities"
                 )
@@ -100,6 +102,11 @@ def _read_picture(path: Path) -> np.ndarray:
         raise InputError(f"{path}: not a {path.suffix[1:].upper()} file") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: damaged or truncated disparity ({error})") from error
+
+
+def _is_grey(image: Image.Image) -> bool:
+    red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")), 2, 0)
+    return bool((red == green).all() and (green == blue).all())
 
 
 def _read_numpy(path: Path) -> np.ndarray:
@@ -115,8 +122,12 @@ def _read_numpy(path: Path) -> np.ndarray:
                         f"{path}: holds {', '.join(names) or 'no array'}; name one 'disparity'"
                     )
                 values = loaded["disparity" if "disparity" in names else names[0]]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything here
         raise InputError(f"{path}: damaged or not a NumPy file ({error})") from error
+    if not isinstance(values, np.ndarray):
+        raise InputError(f"{path}: holds {type(values).__name__} data, expected an array")
     if values.dtype.kind not in "fiu":
         raise InputError(f"{path}: expected numbers, got {values.dtype}")
     return values
@@ -146,7 +157,7 @@ def _from_integers(values: np.ndarray, scale: float | None, path: Path) -> np.nd
     return disparity
 
 
-def _to_integers(values: np.ndarray, scale: float | None, path: Path) -> np.ndarray:
+def _to_integers(values: np.ndarray, scale: float | None) -> np.ndarray:
     dtype = np.uint16 if scale is None else np.uint8
     largest = np.iinfo(dtype).max
     factor = PNG16_SCALE if scale is None else scale
@@ -156,7 +167,7 @@ def _to_integers(values: np.ndarray, scale: float | None, path: Path) -> np.ndar
     outside = int(((stored > largest) | (stored < 0)).sum())
     if outside:
         warnings.warn(
-            f"{path.name}: {outside} disparities outside 0..{largest / factor:.3f} px were clamped",
+            f"{outside} disparities outside 0..{largest / factor:.3f} px were clamped",
             stacklevel=3,
         )
     return np.clip(stored, 0, largest).astype(dtype)

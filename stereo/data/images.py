@@ -16,7 +16,7 @@ IMAGE_SUFFIXES = frozenset(
     f".{name}"
     for name in (
         *("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "ppm"),
-        *("pgm", "pnm", "gif", "jp2", "exr", "hdr", "avif"),
+        *("pgm", "pnm", "gif", "jp2", "avif"),
     )
 )
 
@@ -40,7 +40,7 @@ def read_image(path: str | Path) -> np.ndarray:
     check_readable(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # what matters becomes an error
             with Image.open(path) as image:
                 image.load()
                 return _from_pillow(image, str(path))
@@ -89,7 +89,7 @@ def _from_pillow(image: Image.Image, name: str) -> np.ndarray:
         raise InputError(f"{name}: floating-point picture of unknown range; save it with 8 bits")
     if upright.mode.startswith("I"):
         return _from_array(np.asarray(upright), name)
-    return np.array(upright.convert("RGB"))
+    return _from_array(np.asarray(upright.convert("RGB")), name)
 
 
 def _from_array(array: np.ndarray, name: str) -> np.ndarray:
@@ -99,7 +99,7 @@ def _from_array(array: np.ndarray, name: str) -> np.ndarray:
         raise InputError(
             f"{name}: expected (H, W), (H, W, 3) or (H, W, 4) samples, got shape {array.shape}"
         )
-    if array.dtype == np.uint16 or (array.dtype == np.int32 and _fits_uint16(array)):
+    if _is_16_bit(array):
         array = (array >> 8).astype(np.uint8)
     if array.dtype != np.uint8:
         raise InputError(f"{name}: expected uint8 or uint16 samples, got {array.dtype}")
@@ -108,17 +108,23 @@ def _from_array(array: np.ndarray, name: str) -> np.ndarray:
     return np.ascontiguousarray(array[..., :3])
 
 
-def _fits_uint16(array: np.ndarray) -> bool:
-    return bool(array.min() >= 0 and array.max() <= 65535)
+def _is_16_bit(array: np.ndarray) -> bool:
+    if array.dtype == np.int32:  # what Pillow makes of some 16-bit pictures
+        return bool(array.min() >= 0 and array.max() <= 65535)
+    return array.dtype.kind == "u" and array.dtype.itemsize == 2
 
 
 def _read_with_opencv(path: Path) -> np.ndarray:
     cv2 = import_cv2()
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our error line says it all
     try:
         bgr = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
     except cv2.error:
         bgr = None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     if bgr is None:
         raise InputError(f"{path}: not a picture that Pillow or OpenCV can read")
     return _from_array(np.ascontiguousarray(bgr[..., ::-1]), str(path))

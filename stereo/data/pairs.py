@@ -1,6 +1,7 @@
 """From what the user names (a file, a folder or a glob per view) to pairs matched by name."""
 
 import glob
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,9 @@ def find_pairs(left: str, right: str, truth: str | None = None) -> list[PairFile
     if truth is not None:
         selected = _Selection(truth, DISPARITY_SUFFIXES, "ground truth")
         truths = _match(lefts, selected, both_ways=False)
+    for one, other in zip(lefts.files, partners, strict=True):
+        if one.resolve() == other.resolve():
+            raise InputError(f"{one}: is named as the left and as the right view")
     names = unique_names(lefts.files)
     return [PairFiles(*row) for row in zip(names, lefts.files, partners, truths, strict=True)]
 
@@ -67,19 +71,19 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
     Names differ without regard to case, so that they also differ on file systems that ignore it.
     """
     absolute = [path.absolute() for path in paths]
-    deepest = max((len(path.parts) for path in absolute), default=0)
-    names = [path.stem for path in absolute]
-    for depth in range(1, deepest):
-        clashing = _clashes(names)
-        if not clashing:
-            return names
-        for i in clashing:
-            folders = absolute[i].parts[1:-1][-depth:]
-            names[i] = "_".join([*folders, absolute[i].stem])
-    for i in _clashes(names):
-        names[i] = f"{names[i]}_{absolute[i].suffix[1:]}"
-    for i in _clashes(names):
-        names[i] = f"{names[i]}_{i}"
+    stems = [path.stem for path in absolute]
+    # Folders cannot tell L/1.png from L/1.jpg: there the suffix becomes part of the stem.
+    for i in _clashes([str(path.with_suffix("")) for path in absolute]):
+        stems[i] += f"_{absolute[i].suffix[1:]}"
+    names = list(stems)
+    for depth in range(1, max((len(path.parts) for path in absolute), default=0)):
+        for i in _clashes(names):
+            names[i] = "_".join([*absolute[i].parts[1:-1][-depth:], stems[i]])
+    taken = {name.casefold() for name in names}
+    for i in _clashes(names)[1:]:
+        number = next(n for n in itertools.count(2) if f"{names[i]}_{n}".casefold() not in taken)
+        names[i] = f"{names[i]}_{number}"
+        taken.add(names[i].casefold())
     return names
 
 
@@ -101,7 +105,9 @@ class _Selection:
             self.base = path
             found = [p for p in path.rglob("*") if p.suffix.lower() in suffixes]
             self.files = [p for p in found if not p.name.startswith(".") and p.is_file()]
-        elif path.exists() or not glob.has_magic(argument):
+        elif not path.exists() and not glob.has_magic(argument):
+            raise InputError(f"{argument}: no such file or folder")
+        elif path.exists():
             self.kind = "file"
             self.base = path.parent
             self.files = [path]
@@ -118,7 +124,7 @@ class _Selection:
     def key_by_wildcards(self, path: Path) -> str:
         assert self.wildcards is not None
         match = self.wildcards.fullmatch(path.as_posix())
-        return "/".join(match.groups()) if match else path.as_posix()
+        return "/".join(group or "" for group in match.groups()) if match else path.as_posix()
 
     def key_by_path(self, path: Path) -> str:
         return path.relative_to(self.base).with_suffix("").as_posix()

@@ -1,0 +1,346 @@
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, UnidentifiedImageError
+
+from stereo.data.images import as_image, read_image
+from stereo.errors import InputError
+
+ORIENTATION_TAG = 0x0112
+RGB = np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8)
+GREY = RGB[..., 0]
+DEEP_RGB = np.random.default_rng(2).integers(0, 65536, (5, 7, 3), np.uint16)
+DEEP_GREY = DEEP_RGB[..., 0]
+
+
+def repeated(grey):
+    return np.repeat(np.asarray(grey)[..., None], 3, axis=2)
+
+
+def high_byte(samples):
+    return (samples >> 8).astype(np.uint8)
+
+
+def assert_reads_as(path, expected):
+    read = read_image(path)
+    assert read.dtype == np.uint8
+    assert read.shape == expected.shape
+    assert np.array_equal(read, expected)
+
+
+def assert_refused(path):
+    with pytest.raises(InputError) as caught:
+        read_image(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert len(message.splitlines()) == 1
+    return message
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "ppm", "tif", "tiff", "webp", "PNG", "jp2"])
+def test_lossless_rgb_reads_as_it_was_written(suffix, tmp_path):
+    path = tmp_path / f"view.{suffix}"
+    options = {"lossless": True} if suffix == "webp" else {}
+    Image.fromarray(RGB).save(path, **options)
+    assert_reads_as(path, RGB)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "pgm", "tif", "gif"])
+def test_eight_bit_grey_is_repeated_to_three_channels(suffix, tmp_path):
+    path = tmp_path / f"view.{suffix}"
+    Image.fromarray(GREY).save(path)
+    assert_reads_as(path, repeated(GREY))
+
+
+@pytest.mark.parametrize("suffix", ["png", "pgm", "tif"])
+def test_sixteen_bit_grey_keeps_its_high_byte(suffix, tmp_path):
+    path = tmp_path / f"view.{suffix}"
+    assert cv2.imwrite(str(path), DEEP_GREY)
+    assert_reads_as(path, repeated(high_byte(DEEP_GREY)))
+
+
+def test_big_endian_sixteen_bit_tiff_keeps_its_high_byte(tmp_path):
+    path = tmp_path / "view.tif"
+    Image.frombytes("I;16B", (7, 5), DEEP_GREY.astype(">u2").tobytes()).save(path)
+    assert_reads_as(path, repeated(high_byte(DEEP_GREY)))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_rgb_keeps_its_high_bytes(suffix, tmp_path):
+    path = tmp_path / f"view.{suffix}"
+    assert cv2.imwrite(str(path), DEEP_RGB[..., ::-1])
+    assert_reads_as(path, high_byte(DEEP_RGB))
+
+
+def test_sixteen_bit_rgb_ppm_is_brought_to_eight_bits(tmp_path):
+    path = tmp_path / "view.ppm"
+    assert cv2.imwrite(str(path), DEEP_RGB[..., ::-1])
+    # Pillow divides by 257 here, so a value can differ by one from the high byte.
+    assert np.abs(read_image(path).astype(int) - high_byte(DEEP_RGB)).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_rgba_keeps_its_high_bytes_and_drops_transparency(suffix, tmp_path):
+    path = tmp_path / f"view.{suffix}"
+    alpha = np.full((5, 7, 1), 9000, np.uint16)
+    assert cv2.imwrite(str(path), np.concatenate([DEEP_RGB[..., ::-1], alpha], axis=2))
+    assert_reads_as(path, high_byte(DEEP_RGB))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+def test_rgba_drops_transparency_and_keeps_the_colours_below_it(suffix, tmp_path):
+    path = tmp_path / f"view.{suffix}"
+    alpha = np.arange(35, dtype=np.uint8).reshape(5, 7, 1)
+    options = {"lossless": True, "exact": True} if suffix == "webp" else {}
+    Image.fromarray(np.concatenate([RGB, alpha], axis=2)).save(path, **options)
+    assert_reads_as(path, RGB)
+
+
+def test_grey_with_alpha_reads_as_grey(tmp_path):
+    alpha = np.arange(35, dtype=np.uint8).reshape(5, 7)
+    Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(alpha)]).save(tmp_path / "view.png")
+    assert_reads_as(tmp_path / "view.png", repeated(GREY))
+
+
+@pytest.mark.parametrize("transparent", [None, 1], ids=["opaque", "with transparency"])
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_palettes_are_expanded(suffix, transparent, tmp_path):
+    palette = np.array([[255, 0, 0], [0, 200, 10], [9, 8, 7]], np.uint8)
+    indices = np.arange(35, dtype=np.uint8).reshape(5, 7) % 3
+    picture = Image.frombytes("P", (7, 5), indices.tobytes())
+    picture.putpalette(palette.ravel().tolist())
+    options = {} if transparent is None else {"transparency": transparent}
+    picture.save(tmp_path / f"view.{suffix}", **options)
+    assert_reads_as(tmp_path / f"view.{suffix}", palette[indices])
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pbm", "bmp"])
+def test_one_bit_pictures_become_black_and_white(suffix, tmp_path):
+    bits = GREY > 127
+    Image.fromarray(bits).save(tmp_path / f"view.{suffix}")
+    assert_reads_as(tmp_path / f"view.{suffix}", repeated(np.where(bits, 255, 0).astype(np.uint8)))
+
+
+def test_cmyk_jpeg_reads_as_rgb(tmp_path):
+    red = Image.new("RGB", (16, 8), (220, 30, 40)).convert("CMYK")
+    red.save(tmp_path / "view.jpg", quality=95)
+    read = read_image(tmp_path / "view.jpg")
+    assert read.shape == (8, 16, 3)
+    assert np.abs(read.astype(int) - [220, 30, 40]).max() <= 6
+
+
+def test_jpeg_reads_as_rgb_within_its_loss(tmp_path):
+    Image.new("RGB", (16, 8), (220, 30, 40)).save(tmp_path / "view.jpeg", quality=95)
+    read = read_image(tmp_path / "view.jpeg")
+    assert read.shape == (8, 16, 3)
+    assert np.abs(read.astype(int) - [220, 30, 40]).max() <= 6
+
+
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [
+        (1, lambda stored: stored),
+        (2, lambda stored: stored[:, ::-1]),
+        (3, lambda stored: stored[::-1, ::-1]),
+        (4, lambda stored: stored[::-1]),
+        (5, lambda stored: stored.transpose(1, 0, 2)),
+        (6, lambda stored: np.rot90(stored, -1)),
+        (7, lambda stored: stored[::-1, ::-1].transpose(1, 0, 2)),
+        (8, np.rot90),
+    ],
+)
+def test_a_jpeg_turned_by_its_exif_reads_upright(orientation, upright, tmp_path):
+    stored = np.zeros((16, 32, 3), np.uint8)
+    stored[:8, :16] = (250, 10, 10)
+    stored[8:, 16:] = (10, 10, 250)
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = orientation
+    Image.fromarray(stored).save(tmp_path / "view.jpg", quality=100, subsampling=0, exif=exif)
+    read = read_image(tmp_path / "view.jpg")
+    expected = upright(stored)
+    assert read.shape == expected.shape
+    assert np.abs(read.astype(int) - expected).max() < 30
+
+
+def test_opencv_reads_what_pillow_cannot(tmp_path):
+    path = tmp_path / "view.pam"
+    header = b"P7\nWIDTH 7\nHEIGHT 5\nDEPTH 1\nMAXVAL 255\nTUPLTYPE GRAYSCALE\nENDHDR\n"
+    path.write_bytes(header + GREY.tobytes())
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(path)
+    assert_reads_as(path, repeated(GREY))
+
+
+def test_a_high_dynamic_range_picture_is_refused(tmp_path):
+    assert cv2.imwrite(str(tmp_path / "view.hdr"), RGB.astype(np.float32))
+    assert_refused(tmp_path / "view.hdr")
+
+
+def test_a_floating_point_tiff_is_refused(tmp_path):
+    Image.fromarray(GREY.astype(np.float32)).save(tmp_path / "view.tif")
+    assert "8 bits" in assert_refused(tmp_path / "view.tif")
+
+
+def test_only_the_first_frame_of_a_gif_is_read(tmp_path):
+    frames = [Image.new("L", (7, 5), value) for value in (40, 200)]
+    frames[0].save(tmp_path / "view.gif", save_all=True, append_images=frames[1:])
+    assert_reads_as(tmp_path / "view.gif", np.full((5, 7, 3), 40, np.uint8))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "ppm"])
+def test_a_text_file_with_the_suffix_is_refused_quietly(suffix, tmp_path, capfd):
+    path = tmp_path / f"view.{suffix}"
+    path.write_text("This is a note.\nIt has two lines.\n")
+    assert_refused(path)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "ppm", "hdr", "exr", "jp2"])
+def test_a_file_of_zero_bytes_values_is_refused_quietly(suffix, tmp_path, capfd):
+    path = tmp_path / f"view.{suffix}"
+    path.write_bytes(bytes(300))
+    assert_refused(path)
+    assert capfd.readouterr().err == ""
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    (tmp_path / "view.png").touch()
+    assert "empty" in assert_refused(tmp_path / "view.png")
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    assert "no such file" in assert_refused(tmp_path / "view.png")
+
+
+def test_a_folder_is_refused(tmp_path):
+    assert "folder" in assert_refused(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "bmp", "ppm", "gif"])
+@pytest.mark.parametrize("kept", [0.01, 0.3, 0.7], ids=lambda kept: f"{kept:.0%} kept")
+def test_a_truncated_picture_is_refused_quietly(suffix, kept, tmp_path, capfd):
+    noise = np.random.default_rng(4).integers(0, 256, (40, 50, 3), np.uint8)
+    path = tmp_path / f"view.{suffix}"
+    Image.fromarray(noise).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: max(1, int(len(content) * kept))])
+    assert_refused(path)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "bmp", "ppm", "gif"])
+def test_damaged_bytes_give_a_picture_or_an_input_error_and_nothing_else(suffix, tmp_path):
+    rng = np.random.default_rng(6)
+    path = tmp_path / f"view.{suffix}"
+    Image.fromarray(RGB.repeat(4, 0).repeat(4, 1)).save(path)
+    original = np.frombuffer(path.read_bytes(), np.uint8)
+    others = {}
+    for _ in range(300):
+        damaged = original.copy()
+        end = 150 if rng.random() < 0.5 else len(original)
+        places = rng.integers(0, min(end, len(original)), rng.integers(1, 4))
+        damaged[places] = rng.integers(0, 256, len(places))
+        path.write_bytes(damaged.tobytes())
+        try:
+            read = read_image(path)
+            assert read.ndim == 3 and read.shape[2] == 3
+        except InputError as error:
+            assert len(str(error).splitlines()) == 1
+        except Exception as error:
+            others[type(error).__name__] = str(error)[:100]
+    assert not others
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (RGB, RGB),
+        (GREY, repeated(GREY)),
+        (GREY[..., None], repeated(GREY)),
+        (np.dstack([RGB, GREY]), RGB),
+        (DEEP_RGB, high_byte(DEEP_RGB)),
+        (DEEP_GREY, repeated(high_byte(DEEP_GREY))),
+        (DEEP_GREY.astype(">u2"), repeated(high_byte(DEEP_GREY))),
+        (RGB[:, ::-1], RGB[:, ::-1]),
+    ],
+    ids=[
+        "rgb",
+        "grey",
+        "grey channel",
+        "rgba",
+        "deep rgb",
+        "deep grey",
+        "big-endian",
+        "mirrored view",
+    ],
+)
+def test_arrays_become_three_channels_of_uint8(array, expected):
+    image = as_image(array, "the left image")
+    assert image.dtype == np.uint8
+    assert image.flags.c_contiguous
+    assert np.array_equal(image, expected)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        RGB.astype(np.float32),
+        GREY > 3,
+        RGB.astype(np.int64) - 400,
+        RGB.astype(np.int32) + 70000,
+        RGB[..., :2],
+        RGB[None],
+        RGB[0, :, 0],
+        RGB[:0],
+        np.zeros((4, 4, 5), np.uint8),
+    ],
+    ids=[
+        "float",
+        "bool",
+        "int64",
+        "large int32",
+        "2 channels",
+        "4d",
+        "1d",
+        "no rows",
+        "5 channels",
+    ],
+)
+def test_arrays_of_another_type_or_shape_are_refused_by_name(array):
+    with pytest.raises(InputError, match="the left image") as caught:
+        as_image(array, "the left image")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I"])
+def test_pil_images_of_any_mode_become_rgb(mode):
+    image = as_image(Image.new(mode, (7, 5)), "the left image")
+    assert image.dtype == np.uint8
+    assert image.shape == (5, 7, 3)
+
+
+def test_a_pil_image_keeps_its_values():
+    assert np.array_equal(as_image(Image.fromarray(RGB), "the left image"), RGB)
+
+
+def test_a_floating_point_pil_image_is_refused():
+    with pytest.raises(InputError, match="the left image"):
+        as_image(Image.new("F", (7, 5)), "the left image")
+
+
+def test_a_pil_image_without_pixels_is_refused():
+    with pytest.raises(InputError, match="the left image"):
+        as_image(Image.new("RGB", (0, 5)), "the left image")
+
+
+@pytest.mark.parametrize("kind", [str, lambda path: path], ids=["text", "Path"])
+def test_a_path_is_read(kind, tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "view.png")
+    assert np.array_equal(as_image(kind(tmp_path / "view.png"), "the left image"), RGB)
+
+
+@pytest.mark.parametrize("thing", [None, 3, [[1, 2]], b"bytes"], ids=repr)
+def test_anything_else_is_refused(thing):
+    with pytest.raises(InputError, match="the left image"):
+        as_image(thing, "the left image")
