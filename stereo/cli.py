@@ -5,13 +5,14 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from stereo.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL
-from stereo.errors import StereoError
+from stereo.errors import StereoError, UsageError
 from stereo.version import __version__
 
 DESCRIPTION = "Stereo depth: disparity maps from rectified pairs, and figures others can trust."
@@ -33,9 +34,10 @@ class _Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         line = " ".join(str(message).split())
-        command = re.search(r"\b(demo|infer|evaluate|convert)\.(?=\w)", line)
-        program = f"stereo {command[1]}" if command else self.prog
-        line = re.sub(r"\b(demo|infer|evaluate|convert)\.(?=\w)", "", line)
+        # jsonargparse names arguments "infer.left"; and the program by its parent's parser.
+        command = re.search(rf"\b((?:(?:{_NAMES})\.)+)(?=\w)", line)
+        program = f"stereo {command[1].replace('.', ' ').strip()}" if command else self.prog
+        line = re.sub(rf"\b(?:(?:{_NAMES})\.)+(?=\w)", "", line)
         line = re.sub(
             r"Parser key \"(\w+)\": Expected a <class '(\w+)'>\. Got value",
             r"'\1' is not of type \2",
@@ -47,6 +49,7 @@ class _Parser(ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit: 0 on success, 1 on a failure of the work, 2 on a wrong call."""
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(arguments))
 
 
@@ -54,29 +57,30 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     parser, commands = _build_parser()
     config = parser.parse_args(None if arguments is None else list(arguments))
-    if not config.get("command"):
+    name, config = _chosen(config)
+    if not name:
         parser.print_help()
         return 2
     from stereo.console import show_warnings_as_lines
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return _fail(name, "runs in one process so far; start it without torchrun", 2)
     show_warnings_as_lines()
-    signal.signal(signal.SIGTERM, _terminate)
     try:
-        return commands[config.command](config[config.command])
+        return commands[name](config)
     except StereoError as error:
-        return _fail(config.command, str(error), error.exit_status)
+        return _fail(name, str(error), error.exit_status)
     except KeyboardInterrupt:
-        return _fail(config.command, "interrupted; files written so far are whole", INTERRUPTED)
+        return _fail(name, "interrupted; files written so far are whole", INTERRUPTED)
     except BrokenPipeError:
         # The reader of a pipe has left (`| head`): no message, and no second error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except MemoryError:
-        return _fail(config.command, "out of memory; use smaller images or --max-disparity", 1)
-    except RuntimeError as error:
-        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
-            raise
-        return _fail(config.command, "out of memory; use smaller images or --max-disparity", 1)
+        return _fail(name, "out of memory; use smaller images or a smaller --max-disparity", 1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(name, f"{where}{error.strerror or error}", 1)
 
 
 def _fail(command: str, message: str, status: int) -> int:
@@ -85,57 +89,41 @@ def _fail(command: str, message: str, status: int) -> int:
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    sys.stderr.write("stereo: terminated; files written so far are whole\n")
     sys.exit(TERMINATED)
 
 
 def _build_parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
+    """Return the parser and, by command ("benchmark attention" is one), what each calls."""
     parser = _Parser(
         prog="stereo", description=DESCRIPTION, version=__version__, formatter_class=_Help
     )
-    subcommands = parser.add_subcommands(required=False, dest="command")
+    groups = {"": parser.add_subcommands(required=False, dest="command")}
     commands: dict[str, Callable[[Namespace], int]] = {}
-    for name, add_arguments, function, summary, example in (
-        (
-            "demo",
-            _demo_arguments,
-            _demo,
-            "map the bundled pairs and print their EPE",
-            "stereo demo",
-        ),
-        (
-            "infer",
-            _infer_arguments,
-            _infer,
-            "disparity maps of your own rectified pairs",
-            "stereo infer left.png right.png --output maps --formats color,pfm,png16\n"
-            "  stereo infer 'scenes/*/im0.png' 'scenes/*/im1.png' --output maps",
-        ),
-        (
-            "evaluate",
-            _evaluate_arguments,
-            _evaluate,
-            "metrics over a data set under a named protocol",
-            "stereo evaluate --dataset sceneflow --root DIR --model sgbm --protocol pooled "
-            "--output results",
-        ),
-        (
-            "convert",
-            _convert_arguments,
-            _convert,
-            "a published PSMNet checkpoint into this project's form",
-            "stereo convert pretrained_sceneflow.tar --output psmnet.safetensors "
-            "--align-corners true",
-        ),
-    ):
-        command = _Parser(
-            description=summary[0].upper() + summary[1:] + ".",
-            epilog=f"example:\n  {example}",
+    for command in _COMMANDS:
+        group, _, name = command.name.rpartition(" ")
+        if group not in groups:
+            parent = _Parser(description=_GROUPS[group][0].upper() + _GROUPS[group][1:] + ".")
+            groups[""].add_subcommand(group, parent, help=_GROUPS[group])
+            parent.prog = f"stereo {group}"
+            groups[group] = parent.add_subcommands(dest="command")
+        own = _Parser(
+            description=command.summary[0].upper() + command.summary[1:] + ".",
+            epilog=f"example:\n  {command.example}",
         )
-        add_arguments(command)
-        subcommands.add_subcommand(name, command, help=summary)
-        command.prog = f"stereo {name}"
-        commands[name] = function
+        command.add_arguments(own)
+        groups[group].add_subcommand(name, own, help=command.summary)
+        own.prog = f"stereo {command.name}"
+        commands[command.name] = command.function
     return parser, commands
+
+
+def _chosen(config: Namespace) -> tuple[str, Namespace]:
+    """Return the name and arguments of the command that was given; "" for none."""
+    name = ""
+    while config.get("command"):
+        name, config = f"{name} {config.command}".strip(), config[config.command]
+    return name, config
 
 
 def _demo_arguments(parser: ArgumentParser) -> None:
@@ -219,6 +207,25 @@ def _model_arguments(parser: ArgumentParser) -> None:
     )
 
 
+def _benchmark_attention_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--output", required=True, help="the JSON file; table (.md) and plot (.png) beside it"
+    )
+    parser.add_argument("--members", help="comma-separated attentions (default: all)")
+    parser.add_argument("--sizes", help="comma-separated volumes such as 12x16x32,48x136x240")
+    parser.add_argument("--precisions", default="fp32,bf16", help="comma-separated")
+    parser.add_argument(
+        "--directions", default="forward,backward", help="comma-separated; backward includes both"
+    )
+    parser.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to run"
+    )
+    parser.add_argument(
+        "--time-limit", type=float, default=60.0, help="a call expected to take longer is not made"
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="timed calls per case")
+
+
 def _demo(config: Namespace) -> int:
     from stereo.demo import demo
 
@@ -268,6 +275,33 @@ def _convert(config: Namespace) -> int:
     return 0
 
 
+def _benchmark_attention(config: Namespace) -> int:
+    from stereo.benchmark.attention import SIZES, benchmark_attention
+
+    benchmark_attention(
+        config.output,
+        members=_split(config.members) if config.members else None,
+        sizes=[_size(text) for text in _split(config.sizes)] if config.sizes else SIZES,
+        precisions=_split(config.precisions),
+        directions=_split(config.directions),
+        device=config.device,
+        time_limit=config.time_limit,
+        repeats=config.repeats,
+    )
+    return 0
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _size(text: str) -> tuple[int, int, int]:
+    parts = text.split("x")
+    if len(parts) != 3 or not all(part.isdigit() and int(part) for part in parts):
+        raise UsageError(f"'{text}' is not a volume; write it as DxHxW, such as 48x136x240")
+    return int(parts[0]), int(parts[1]), int(parts[2])
+
+
 def _load_model(config: Namespace) -> Any:
     from stereo.console import complain, say
     from stereo.matcher import load
@@ -287,3 +321,51 @@ def _load_model(config: Namespace) -> Any:
         f"device {facts['device']}, precision {facts['precision']}"
     )
     return matcher
+
+
+@dataclass(frozen=True)
+class _Command:
+    """One command: its name below ``stereo``, its arguments, what it calls, and its help."""
+
+    name: str
+    add_arguments: Callable[[ArgumentParser], None]
+    function: Callable[[Namespace], int]
+    summary: str
+    example: str
+
+
+_GROUPS = {"benchmark": "time and peak memory, with the machine and commit in the JSON"}
+_COMMANDS = (
+    _Command("demo", _demo_arguments, _demo, "map the bundled pairs and print EPE", "stereo demo"),
+    _Command(
+        "infer",
+        _infer_arguments,
+        _infer,
+        "disparity maps of your own rectified pairs",
+        "stereo infer left.png right.png --output maps --formats color,pfm,png16\n"
+        "  stereo infer 'scenes/*/im0.png' 'scenes/*/im1.png' --output maps",
+    ),
+    _Command(
+        "evaluate",
+        _evaluate_arguments,
+        _evaluate,
+        "metrics over a data set under a named protocol",
+        "stereo evaluate --dataset sceneflow --root DIR --model sgbm --protocol pooled "
+        "--output results",
+    ),
+    _Command(
+        "convert",
+        _convert_arguments,
+        _convert,
+        "a published PSMNet checkpoint into this project's form",
+        "stereo convert pretrained_sceneflow.tar --output psmnet.safetensors --align-corners true",
+    ),
+    _Command(
+        "benchmark attention",
+        _benchmark_attention_arguments,
+        _benchmark_attention,
+        "every attention against the size of the volume",
+        "stereo benchmark attention --output attention.json --members efficient,dot_product",
+    ),
+)
+_NAMES = "|".join(sorted({word for command in _COMMANDS for word in command.name.split()}))

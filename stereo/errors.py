@@ -1,5 +1,7 @@
 """Errors that a user can mend: each message is one line that says what is wrong and how."""
 
+from collections.abc import Iterable
+
 
 class StereoError(Exception):
     """Base of this package's errors; the command line prints it as one line, exit status 1."""
@@ -21,7 +23,6 @@ class UsageError(StereoError):
     exit_status = 2
 
 
-def unknown_name(kind: str, name: str, known: object) -> UsageError:
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """Return the error for a name that is not in the list of known ones."""
-    names = ", ".join(sorted(str(k) for k in known))  # type: ignore[attr-defined]
-    return UsageError(f"unknown {kind} '{name}'; known: {names}")
+    return UsageError(f"unknown {kind} '{name}'; known: {', '.join(sorted(known))}")

@@ -1,13 +1,8 @@
 """Where and how to compute: device and precision."""
 
-from typing import Literal
-
 import torch
 
 from stereo.errors import UsageError
-
-Device = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -46,3 +41,12 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "fp16" and device.type == "cpu":
         raise UsageError("fp16 needs a GPU; use --precision bf16 or fp32 on the CPU")
     return _DTYPES[precision]
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the memory that is free on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil  # comes with accelerate
+
+    return psutil.virtual_memory().available

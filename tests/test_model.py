@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from stereo.attention import ATTENTIONS
+from stereo.checkpoint import Checkpoint, load_checkpoint, restore_network, save_checkpoint
 from stereo.errors import UsageError
 from stereo.model import AttentionConfig, NetworkConfig, build_network
+from stereo.model.config import SITES
 from stereo.model.cost_volume import concatenation_volume
 from stereo.model.regression import regress_disparity
 
@@ -176,3 +179,39 @@ def test_sizes_that_are_not_multiples_of_16_are_refused_by_the_network():
     for size in [(24, 32), (32, 24)]:
         with pytest.raises(ValueError, match="multiples of 16"):
             network(torch.zeros(1, 3, *size), torch.zeros(1, 3, *size))
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_every_attention_trains_saves_and_loads_at_every_site(name, tmp_path):
+    attention = AttentionConfig(name, SITES, {"zero_init": False, "heads": 2})
+    config = NetworkConfig("ea_psmnet", 32, attention=attention)
+    torch.manual_seed(0)
+    network = build_network(config).train()
+    left, right = torch.randn(2, 2, 3, 32, 48)
+    modules = [m for n, m in network.named_modules() if n.rpartition("attention_")[2] in SITES]
+    assert [type(m) for m in modules] == [ATTENTIONS[name]] * 3
+    optimizer = torch.optim.Adam(network.parameters())
+    sum(p.mean() for p in network(left, right)).backward()
+    optimizer.step()
+    assert all(m.reprojection.weight.grad.any() for m in modules)
+    save_checkpoint(tmp_path / "it.safetensors", Checkpoint(config, network.state_dict()))
+    loaded = restore_network(load_checkpoint(tmp_path / "it.safetensors"), "it").eval()
+    with torch.inference_mode():
+        maps = loaded(left, right), network.eval()(left, right)
+    torch.testing.assert_close(*maps, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("site", ["quarter", "eighth", "sixteenth"])
+def test_invalid_cells_can_be_left_out_as_keys(site):
+    seen = []
+    attention = AttentionConfig("efficient", (site,), mask_invalid=True)
+    network = build_network(NetworkConfig("ea_psmnet", 64, attention=attention)).eval()
+    module = next(m for n, m in network.named_modules() if n.endswith(f"attention_{site}"))
+    module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
+    with torch.inference_mode():
+        network(*torch.randn(2, 1, 3, 32, 64))
+    (mask,) = seen
+    d, x = torch.meshgrid(*map(torch.arange, mask.shape[2:5:2]), indexing="ij")
+    assert torch.equal(mask[0, 0], (x >= d)[:, None].expand(mask.shape[2:]))
+    with pytest.raises(UsageError, match="reformer"):
+        AttentionConfig("reformer", mask_invalid=True)

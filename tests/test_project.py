@@ -11,14 +11,14 @@ from conftest import REPOSITORY
 # A module imports only from rows above its own.
 LAYERS = [
     ["version", "errors"],
-    ["opencv", "files", "bundled"],
+    ["opencv", "files", "bundled", "runtime"],
     ["data"],
     ["attention"],
     ["model"],
-    ["runtime", "protocols", "colors"],
+    ["protocols", "colors"],
     ["metrics", "checkpoint", "sgbm", "outputs"],
     ["torch_metric", "convert", "matcher", "console"],
-    ["evaluate"],
+    ["evaluate", "benchmark"],
     ["infer", "demo"],
     ["cli"],
     ["__init__", "__main__"],

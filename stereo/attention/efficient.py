@@ -1,45 +1,84 @@
-"""Efficient Attention: Attention with Linear Complexities (Shen et al., WACV 2021)."""
+"""Efficient Attention: Attention with Linear Complexities (Shen et al., WACV 2021).
+
+Softmax form: rho_q(Q) (rho_k(K)^T V), rho_q a softmax over the channels of one head, rho_k one over
+positions. Scaling form: Q (K^T V) / n. O(N K V) time and O(K V) memory beyond the activations.
+"""
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from stereo.attention.volume import VolumeAttention
+from stereo.attention.volume import Size, VolumeAttention
 
 
 class EfficientAttention(VolumeAttention):
-    """Softmax normalisation: rho_q(Q) (rho_k(K)^T V), O(N K V) time, O(K V) memory per head.
+    """Efficient attention with softmax normalisation.
 
-    ``rho_q`` is a softmax over the channels of one head, ``rho_k`` a softmax over positions. The
-    implied N x N map rho_q(Q) rho_k(K)^T has rows that sum to one, but it is not the softmax of
-    Q K^T. As in the authors' module there is no scale and no position code. Unlike theirs, the
-    reprojection starts at zero unless ``zero_init=False``.
+    The implied N x N map rho_q(Q) rho_k(K)^T has rows that sum to one, but it is not the softmax of
+    Q K^T. As in the authors' module there is no position code; unlike theirs, the reprojection
+    starts at zero unless ``zero_init=False``.
+
+    Args:
+        channels: C of the volume.
+        temperature: divide both logits by K^(1/4), the counterpart of 1 / sqrt(K) in scaled dot
+            products; off in the authors' module.
+        options: see ``VolumeAttention``.
     """
 
+    weights_sum_to_one = True
+    permutation_equivariant = True
+    deletes_keys = True
+
+    def __init__(self, channels: int, *, temperature: bool = False, **options: Any) -> None:
+        super().__init__(channels, **options)
+        self.temperature = self.key_width**-0.25 if temperature else 1.0
+
     def attend(  # noqa: D102
-        self,
-        queries: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        key_mask: Tensor | None,
+        self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
     ) -> Tensor:
-        # A softmax over a million positions has weights near 1e-6: half precision loses them.
-        with torch.autocast(queries.device.type, enabled=False):
-            dtype = torch.promote_types(queries.dtype, torch.float32)
-            return efficient_attention(
-                queries.to(dtype), keys.to(dtype), values.to(dtype), key_mask
-            ).to(values.dtype)
+        keys = keys * self.temperature if self.temperature != 1 else keys
+        queries = queries * self.temperature if self.temperature != 1 else queries
+        if key_mask is not None:
+            some = key_mask.any(dim=2, keepdim=True)
+            keys = torch.where(key_mask | ~some, keys, -torch.inf)
+            values = values * key_mask
+        context = keys.softmax(dim=2).transpose(2, 3) @ values  # (B, heads, K, V)
+        return queries.softmax(dim=3) @ context
+
+    def attend_explicitly(  # noqa: D102
+        self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
+    ) -> Tensor:
+        share = torch.exp(keys * self.temperature)
+        if key_mask is not None:
+            share = share * key_mask
+        share = share / share.sum(dim=2, keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)
+        weights = torch.softmax(queries * self.temperature, dim=3) @ share.transpose(2, 3)
+        return weights @ values
 
 
-def efficient_attention(
-    queries: Tensor,  # (B, heads, N, K)
-    keys: Tensor,  # (B, heads, N, K)
-    values: Tensor,  # (B, heads, N, V)
-    key_mask: Tensor | None = None,  # (B, 1, N, 1) bool
-) -> Tensor:  # (B, heads, N, V)
-    """Return softmax_K(Q) (softmax_N(K)^T V). With no key left by the mask the result is zero."""
-    if key_mask is not None:
-        keys = keys.masked_fill(~key_mask, -torch.inf)
-        keys = torch.where(key_mask.any(dim=2, keepdim=True), keys, 0)
-        values = values.masked_fill(~key_mask, 0)
-    context = keys.softmax(dim=2).transpose(2, 3) @ values  # (B, heads, K, V)
-    return queries.softmax(dim=3) @ context
+class EfficientScalingAttention(VolumeAttention):
+    """Efficient attention with scaling normalisation: (Q K^T / n) V, exactly.
+
+    n is the number of keys, as in the paper; the authors' blog divides by sqrt(k) instead.
+    """
+
+    permutation_equivariant = True
+    deletes_keys = True
+
+    def attend(  # noqa: D102
+        self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
+    ) -> Tensor:
+        count = keys.new_tensor(keys.shape[2])
+        if key_mask is not None:
+            keys = keys * key_mask
+            count = key_mask.sum(dim=2, keepdim=True).clamp(min=1).to(keys.dtype)
+        return queries @ (keys.transpose(2, 3) @ values / count)
+
+    def attend_explicitly(  # noqa: D102
+        self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
+    ) -> Tensor:
+        weights = queries @ keys.transpose(2, 3)  # (B, heads, N, N)
+        if key_mask is None:
+            return weights @ values / values.shape[2]
+        return (weights * key_mask.transpose(2, 3)) @ values / key_mask.sum(2, True).clamp(min=1)

@@ -1,13 +1,19 @@
 """Cost volumes and attention: the only file that turns (B, C, D, H, W) into tokens and back.
 
 Tokens are (B, heads, N, dim) everywhere, the layout of ``scaled_dot_product_attention``, with
-N = D * H * W positions in row-major order.
+N = D * H * W positions in row-major order. Windows and disparity lines are tokens too, with the
+batch multiplied by their number.
 """
 
+import math
 from abc import ABC, abstractmethod
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+Size: TypeAlias = tuple[int, int, int]  # D, H, W
 
 
 def to_tokens(
@@ -20,16 +26,91 @@ def to_tokens(
 
 def to_volume(
     tokens: Tensor,  # (B, heads, N, dim)
-    size: torch.Size | tuple[int, ...],  # (D, H, W)
+    size: Size,
 ) -> Tensor:  # (B, heads * dim, D, H, W)
     """Undo ``to_tokens``."""
-    return tokens.transpose(2, 3).flatten(1, 2).unflatten(2, tuple(size))
+    return tokens.transpose(2, 3).flatten(1, 2).unflatten(2, size)
+
+
+def to_lines(
+    tokens: Tensor,  # (B, heads, D * H * W, dim)
+    size: Size,
+) -> Tensor:  # (B * H * W, heads, D, dim)
+    """Gather the tokens of each pixel, one per disparity."""
+    heads, dim = tokens.shape[1], tokens.shape[3]
+    grid = tokens.unflatten(2, size)  # (B, heads, D, H, W, dim)
+    return grid.permute(0, 3, 4, 1, 2, 5).reshape(-1, heads, size[0], dim)
+
+
+def from_lines(
+    lines: Tensor,  # (B * H * W, heads, D, dim)
+    size: Size,
+) -> Tensor:  # (B, heads, D * H * W, dim)
+    """Undo ``to_lines``."""
+    grid = lines.unflatten(0, (-1, *size[1:]))  # (B, H, W, heads, D, dim)
+    return grid.permute(0, 3, 4, 1, 2, 5).flatten(2, 4)
+
+
+def to_windows(
+    tokens: Tensor,  # (B, heads, N, dim)
+    size: Size,
+    window: Size,
+    shift: Size,
+) -> Tensor:  # (B * windows, heads, window cells, dim)
+    """Cut the volume into windows whose grid is moved by ``-shift``; cells outside are zero."""
+    heads = tokens.shape[1]
+    before, cells = _window_grid(size, window, shift)
+    volume = to_volume(tokens, size)
+    pads = [
+        (front, n * w - front - extent)
+        for front, n, w, extent in zip(before, cells, window, size, strict=True)
+    ]
+    volume = F.pad(volume, [p for pair in reversed(pads) for p in pair])
+    (d, h, w), (cd, ch, cw) = window, cells
+    grid = volume.reshape(len(volume), heads, -1, cd, d, ch, h, cw, w)
+    return grid.permute(0, 3, 5, 7, 1, 4, 6, 8, 2).reshape(-1, heads, d * h * w, grid.shape[2])
+
+
+def from_windows(
+    windows: Tensor,  # (B * windows, heads, window cells, dim)
+    size: Size,
+    window: Size,
+    shift: Size,
+) -> Tensor:  # (B, heads, N, dim)
+    """Undo ``to_windows``."""
+    heads, dim = windows.shape[1], windows.shape[3]
+    before, cells = _window_grid(size, window, shift)
+    (d, h, w), (cd, ch, cw) = window, cells
+    grid = windows.reshape(-1, cd, ch, cw, heads, d, h, w, dim).permute(0, 4, 1, 5, 2, 6, 3, 7, 8)
+    padded = grid.reshape(-1, heads, cd * d, ch * h, cw * w, dim)
+    inside = [slice(front, front + n) for front, n in zip(before, size, strict=True)]
+    return padded[:, :, inside[0], inside[1], inside[2]].flatten(2, 4)
+
+
+def clip_window(size: Size, window: Size, shift: bool) -> tuple[Size, Size]:
+    """Fit a window to the volume at hand: no larger than it, and shifted only where it is smaller.
+
+    Returns:
+        The window, and the shift: half a window, or 0.
+    """
+    fitted = [min(w, extent) for w, extent in zip(window, size, strict=True)]
+    shifts = [w // 2 if shift and w < n else 0 for w, n in zip(fitted, size, strict=True)]
+    return (fitted[0], fitted[1], fitted[2]), (shifts[0], shifts[1], shifts[2])
+
+
+def _window_grid(size: Size, window: Size, shift: Size) -> tuple[list[int], list[int]]:
+    """Return the empty cells in front of each axis, and the number of windows along it."""
+    before = [(w - s) % w for w, s in zip(window, shift, strict=True)]
+    count = [-(-(b + n) // w) for b, n, w in zip(before, size, window, strict=True)]
+    return before, count
 
 
 class VolumeAttention(nn.Module, ABC):
     """Queries, keys and values by 1x1x1 convolutions, attention, reprojection, residual.
 
-    Members of the family implement ``attend``.
+    A member of the family implements ``attend``, and beside it ``attend_explicitly``, its own
+    definition written for reading: the oracle of the tests. The class attributes say what the tests
+    hold it to.
 
     Args:
         channels: C of the volume.
@@ -42,6 +123,19 @@ class VolumeAttention(nn.Module, ABC):
         ValueError: ``heads`` does not divide the channels.
     """
 
+    weights_sum_to_one = False
+    """Constant values come back constant."""
+    permutation_equivariant = False
+    """Positions carry no meaning: permuting them permutes the output."""
+    deletes_keys = False
+    """A mask gives what cutting the masked cells off the volume would give."""
+    linear = True
+    """Time and memory grow with N, not faster."""
+    takes_mask = True
+    """Whether cells can be left out as keys; passing a mask where not is an error."""
+    half_precision = False
+    """Whether ``attend`` may run in bf16 or fp16; else it gets float32 whatever autocast says."""
+
     def __init__(
         self,
         channels: int,
@@ -51,17 +145,26 @@ class VolumeAttention(nn.Module, ABC):
         zero_init: bool = True,
     ) -> None:
         super().__init__()
-        key_channels = key_channels or max(channels // 2, heads)
-        value_channels = value_channels or channels
+        if key_channels is None:
+            key_channels = max(channels // 2, heads)
+        if value_channels is None:
+            value_channels = channels
+        if min(heads, key_channels, value_channels) < 1:
+            raise ValueError(
+                f"{key_channels} key channels, {value_channels} value channels and {heads} heads: "
+                "each must be at least 1"
+            )
         if key_channels % heads or value_channels % heads:
             raise ValueError(
                 f"{heads} heads do not divide {key_channels} key "
                 f"and {value_channels} value channels"
             )
         self.heads = heads
-        self.queries = nn.Conv3d(channels, key_channels, 1)
-        self.keys = nn.Conv3d(channels, key_channels, 1)
-        self.values = nn.Conv3d(channels, value_channels, 1)
+        self.key_width = key_channels // heads
+        self.value_width = value_channels // heads
+        self.queries: nn.Module = nn.Conv3d(channels, key_channels, 1)
+        self.keys: nn.Module = nn.Conv3d(channels, key_channels, 1)
+        self.values: nn.Module = nn.Conv3d(channels, value_channels, 1)
         self.reprojection = nn.Conv3d(value_channels, channels, 1)
         if zero_init:
             nn.init.zeros_(self.reprojection.weight)
@@ -72,19 +175,36 @@ class VolumeAttention(nn.Module, ABC):
         volume: Tensor,  # (B, C, D, H, W)
         mask: Tensor | None = None,  # (B, 1, D, H, W) bool
     ) -> Tensor:  # (B, C, D, H, W)
-        """Attend over all positions and add the result to the volume.
+        """Attend and add the result to the volume.
 
         Args:
             volume: the cost volume.
-            mask: true where a cell may serve as a key; None for all.
+            mask: true where a cell may serve as a key; None for all. Where no key is left the
+                attended value is zero.
+
+        Raises:
+            ValueError: a mask of another shape or type, or one that this member cannot honour.
         """
-        queries, keys, values = (
-            to_tokens(project(volume), self.heads)
-            for project in (self.queries, self.keys, self.values)
+        size = (volume.shape[2], volume.shape[3], volume.shape[4])
+        key_mask = self._check_mask(mask, volume)
+        queries, keys, values = self.project(volume)
+        if self.half_precision:
+            attended = self.attend(queries, keys, values, key_mask, size)
+        else:
+            with torch.autocast(volume.device.type, enabled=False):
+                dtype = torch.promote_types(queries.dtype, torch.float32)
+                attended = self.attend(
+                    queries.to(dtype), keys.to(dtype), values.to(dtype), key_mask, size
+                ).to(values.dtype)
+        return self.reprojection(to_volume(attended, size)) + volume
+
+    def project(self, volume: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the queries, keys and values of a (B, C, D, H, W) volume as tokens."""
+        return (
+            to_tokens(self.queries(volume), self.heads),
+            to_tokens(self.keys(volume), self.heads),
+            to_tokens(self.values(volume), self.heads),
         )
-        key_mask = None if mask is None else to_tokens(mask, 1)  # (B, 1, N, 1)
-        attended = self.attend(queries, keys, values, key_mask)
-        return self.reprojection(to_volume(attended, volume.shape[2:]).to(volume.dtype)) + volume
 
     @abstractmethod
     def attend(
@@ -93,5 +213,34 @@ class VolumeAttention(nn.Module, ABC):
         keys: Tensor,  # (B, heads, N, K)
         values: Tensor,  # (B, heads, N, V)
         key_mask: Tensor | None,  # (B, 1, N, 1) bool
+        size: Size,
     ) -> Tensor:  # (B, heads, N, V)
-        """Mix the values of all positions."""
+        """Mix the values, at the cost that the paper promises."""
+
+    @abstractmethod
+    def attend_explicitly(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        key_mask: Tensor | None,
+        size: Size,
+    ) -> Tensor:
+        """Do the same by definition, for small volumes; the arguments are those of ``attend``."""
+
+    def _check_mask(self, mask: Tensor | None, volume: Tensor) -> Tensor | None:
+        if mask is None:
+            return None
+        if not self.takes_mask:
+            raise ValueError(f"{type(self).__name__} cannot leave out keys; pass no mask")
+        expected = (volume.shape[0], 1, *volume.shape[2:])
+        if mask.dtype != torch.bool or tuple(mask.shape) != expected:
+            raise ValueError(
+                f"the mask must be bool {expected}, got {mask.dtype} {tuple(mask.shape)}"
+            )
+        return to_tokens(mask, 1)
+
+
+def cells(size: Size) -> int:
+    """Return the number of positions N."""
+    return math.prod(size)

@@ -28,7 +28,12 @@ def build_network(config: NetworkConfig) -> PSMNet:
     if config.name == "psmnet_basic":
         aggregation = ResidualStack(in_channels)
     else:
-        aggregation = StackedHourglass(in_channels, _build_attentions(config.attention))
+        attention = config.attention
+        aggregation = StackedHourglass(
+            in_channels,
+            _build_attentions(attention),
+            mask_invalid=attention is not None and attention.mask_invalid,
+        )
     return PSMNet(
         features=features,
         aggregation=aggregation,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from stereo.model.blocks import ConvNorm3d, UpConvNorm3d, he_normal_
+from stereo.model.cost_volume import valid_cells
 
 WIDTH = 32
 
@@ -42,18 +43,20 @@ class Hourglass(nn.Module):
 
     Args:
         attentions: site name -> module on a 64-channel volume.
+        mask_invalid: leave out as keys the cells whose match lies outside the right view.
     """
 
-    def __init__(self, attentions: Mapping[str, nn.Module]) -> None:
+    def __init__(self, attentions: Mapping[str, nn.Module], mask_invalid: bool = False) -> None:
         super().__init__()
+        self.mask_invalid = mask_invalid
         self.to_eighth = ConvNorm3d(WIDTH, 2 * WIDTH, stride=2)
         self.eighth = ConvNorm3d(2 * WIDTH, 2 * WIDTH, activate=False)
         self.to_sixteenth = ConvNorm3d(2 * WIDTH, 2 * WIDTH, stride=2)
         self.sixteenth = ConvNorm3d(2 * WIDTH, 2 * WIDTH)
         self.up_to_eighth = UpConvNorm3d(2 * WIDTH, 2 * WIDTH)
         self.up_to_quarter = UpConvNorm3d(2 * WIDTH, WIDTH)
-        self.attention_eighth = attentions.get("eighth", nn.Identity())
-        self.attention_sixteenth = attentions.get("sixteenth", nn.Identity())
+        self.attention_eighth = attentions.get("eighth")
+        self.attention_sixteenth = attentions.get("sixteenth")
 
     def forward(
         self,
@@ -74,8 +77,9 @@ class Hourglass(nn.Module):
         encoded = self.eighth(self.to_eighth(volume))
         if decoded_skip is not None:
             encoded = encoded + decoded_skip
-        encoded = self.attention_eighth(torch.relu(encoded))
-        coarse = self.attention_sixteenth(self.sixteenth(self.to_sixteenth(encoded)))
+        encoded = _attend(self.attention_eighth, torch.relu(encoded), self.mask_invalid)
+        coarse = self.sixteenth(self.to_sixteenth(encoded))
+        coarse = _attend(self.attention_sixteenth, coarse, self.mask_invalid)
         skip = encoded if encoded_skip is None else encoded_skip
         decoded = torch.relu(self.up_to_eighth(coarse) + skip)
         return self.up_to_quarter(decoded), encoded, decoded
@@ -88,20 +92,29 @@ class StackedHourglass(nn.Module):
         in_channels: channels of the cost volume.
         attentions: site name -> module; ``quarter`` acts on the volume before the first hourglass,
             the others inside the first hourglass.
+        mask_invalid: leave out as keys the cells whose match lies outside the right view.
     """
 
-    def __init__(self, in_channels: int, attentions: Mapping[str, nn.Module] | None = None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        attentions: Mapping[str, nn.Module] | None = None,
+        mask_invalid: bool = False,
+    ) -> None:
         super().__init__()
         attentions = attentions or {}
+        self.mask_invalid = mask_invalid
         self.reduce = nn.Sequential(ConvNorm3d(in_channels, WIDTH), ConvNorm3d(WIDTH, WIDTH))
         self.refine = ResidualPair3d(WIDTH)
-        self.attention_quarter = attentions.get("quarter", nn.Identity())
-        self.hourglasses = nn.ModuleList([Hourglass(attentions), Hourglass({}), Hourglass({})])
+        self.attention_quarter = attentions.get("quarter")
+        first = Hourglass(attentions, mask_invalid)
+        self.hourglasses = nn.ModuleList([first, Hourglass({}), Hourglass({})])
         self.heads = nn.ModuleList(LogitHead() for _ in range(3))
 
     def forward(self, volume: Tensor) -> list[Tensor]:  # (B, C, D, H, W) -> 3 x (B, D, H, W)
         """Return the logits after each hourglass, the last being the best."""
-        cost = self.attention_quarter(self.refine(self.reduce(volume)))
+        cost = self.refine(self.reduce(volume))
+        cost = _attend(self.attention_quarter, cost, self.mask_invalid)
         first, second, third = self.hourglasses
         out, encoded, decoded = first(cost)
         outputs = [out + cost]
@@ -113,6 +126,12 @@ class StackedHourglass(nn.Module):
         for head, output in zip(self.heads, outputs, strict=True):
             logits.append(head(output) + logits[-1] if logits else head(output))
         return logits
+
+
+def _attend(attention: nn.Module | None, volume: Tensor, mask_invalid: bool) -> Tensor:
+    if attention is None:
+        return volume
+    return attention(volume, valid_cells(volume) if mask_invalid else None)
 
 
 class ResidualStack(nn.Module):

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from stereo.attention import ATTENTIONS
 from stereo.errors import UsageError, unknown_name
@@ -25,9 +25,11 @@ class AttentionConfig:
     """A key of ``stereo.attention.ATTENTIONS``."""
     sites: tuple[str, ...] = ("quarter",)
     """``quarter``: the volume before the first hourglass; ``eighth`` and ``sixteenth``: inside the
-    first hourglass, at these resolutions. The stereo paper does not give its site."""
+    first hourglass, at these resolutions. Where the paper's own stood is in no source we read."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword options of the attention's class, such as ``heads``."""
+    mask_invalid: bool = False
+    """Leave out as keys the cells whose match lies outside the right image (x < d)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sites", tuple(self.sites))
@@ -36,6 +38,8 @@ class AttentionConfig:
         for site in self.sites:
             if site not in SITES:
                 raise unknown_name("attention site", site, SITES)
+        if self.mask_invalid and not ATTENTIONS[self.name].takes_mask:
+            raise UsageError(f"the attention '{self.name}' cannot leave out cells (mask_invalid)")
         if not self.sites or len(set(self.sites)) != len(self.sites):
             raise UsageError(f"attention sites {self.sites}: name each of one or several once")
 
@@ -65,16 +69,23 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         if self.name not in NETWORK_NAMES:
             raise unknown_name("network", self.name, NETWORK_NAMES)
+        if type(self.max_disparity) is not int:
+            raise UsageError(f"max disparity {self.max_disparity!r} is not a whole number")
         check_max_disparity(self.max_disparity)
         for key, known in (("upsampling", Upsampling), ("padding", Padding)):
-            if getattr(self, key) not in known.__args__:  # type: ignore[attr-defined]
-                raise unknown_name(key, getattr(self, key), known.__args__)  # type: ignore[attr-defined]
+            if getattr(self, key) not in get_args(known):
+                raise unknown_name(key, getattr(self, key), get_args(known))
         if self.name == "ea_psmnet" and self.attention is None:
             object.__setattr__(self, "attention", AttentionConfig())
         if self.name != "ea_psmnet" and self.attention is not None:
             raise UsageError(f"the network '{self.name}' takes no attention; use 'ea_psmnet'")
-        object.__setattr__(self, "mean", tuple(self.mean))
-        object.__setattr__(self, "std", tuple(self.std))
+        for key in ("mean", "std"):
+            values = tuple(getattr(self, key))
+            if len(values) != 3 or not all(isinstance(v, int | float) for v in values):
+                raise UsageError(f"{key} {values}: expected three numbers")
+            object.__setattr__(self, key, values)
+        if not all(value > 0 for value in self.std):
+            raise UsageError(f"std {self.std}: expected positive numbers")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""

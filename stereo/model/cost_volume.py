@@ -1,5 +1,6 @@
 """The 4D cost volume: left features beside right features shifted by each hypothesis."""
 
+import torch
 from torch import Tensor
 
 
@@ -23,3 +24,11 @@ def concatenation_volume(
         volume[:, :channels, d, :, d:] = left[..., d:]
         volume[:, channels:, d, :, d:] = right[..., : width - d]
     return volume
+
+
+def valid_cells(volume: Tensor) -> Tensor:  # (B, C, D, H, W) -> (B, 1, D, H, W) bool
+    """Return true where a cell's match x - d lies inside the right view; holds at any scale."""
+    batch, _, planes, height, width = volume.shape
+    column = torch.arange(width, device=volume.device)
+    plane = torch.arange(planes, device=volume.device)[:, None, None]
+    return (column >= plane).expand(batch, 1, planes, height, width)

@@ -1,0 +1,78 @@
+"""Softmax attention without its map: the fused kernel, in slices of queries, with masks."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+MAP_ELEMENTS = 2**24
+"""Entries of the attention map that may exist at once: 64 MiB in float32."""
+
+
+def softmax_attention(
+    queries: Tensor,  # (B, heads, N, K)
+    keys: Tensor,  # (B, heads, M, K)
+    values: Tensor,  # (B, heads, M, V)
+    key_mask: Tensor | None = None,  # (B, 1, M, 1) bool
+    *,
+    scale: float | None = None,
+    bias: Tensor | None = None,  # (heads, N, M)
+) -> Tensor:  # (B, heads, N, V)
+    """Return softmax(scale * Q K^T + bias) V; zero where the mask leaves no key.
+
+    Args:
+        queries: any number of them.
+        keys: any number of them.
+        values: as many as keys.
+        key_mask: true where a key takes part.
+        scale: factor of the logits; 1 / sqrt(K) by default.
+        bias: added to the logits.
+    """
+    if key_mask is None:
+        attn_mask = None if bias is None else bias.to(queries.dtype)[None]
+        return F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=attn_mask, scale=scale
+        )
+    some = key_mask.any(dim=2, keepdim=True)
+    # A row without any key would be NaN, and NaN in its gradient: let it see all, then erase it.
+    attn_mask = (key_mask | ~some).transpose(2, 3)  # (B, 1, 1, M)
+    if bias is not None:
+        attn_mask = torch.where(attn_mask, bias.to(queries.dtype), -torch.inf)
+    attended = F.scaled_dot_product_attention(
+        queries, keys, values, attn_mask=attn_mask, scale=scale
+    )
+    return attended * some
+
+
+def in_slices(
+    function: Callable[..., Tensor],
+    *tensors: Tensor,
+    dim: int,
+    elements_each: int,
+    limit: int,
+) -> Tensor:
+    """Apply a function to slices along one axis and join the results along it.
+
+    With gradients each slice is computed again in the backward pass, so that the map of only one
+    exists at a time there too.
+
+    Args:
+        function: takes one slice of each tensor.
+        tensors: all of one length along ``dim``.
+        dim: the axis.
+        elements_each: intermediate elements per unit of that axis.
+        limit: intermediate elements allowed at once.
+    """
+    step = max(1, limit // max(1, elements_each))
+    if step >= tensors[0].shape[dim]:
+        return function(*tensors)
+    recompute = torch.is_grad_enabled()
+    parts = []
+    for slices in zip(*(t.split(step, dim) for t in tensors), strict=True):
+        part = (
+            checkpoint(function, *slices, use_reentrant=False) if recompute else function(*slices)
+        )
+        parts.append(part)
+    return torch.cat(parts, dim)

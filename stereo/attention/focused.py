@@ -1,0 +1,75 @@
+"""FLatten Transformer (Han et al., ICCV 2023): focused linear attention.
+
+phi(x) = f(relu(x)), f(x) = x^p |x| / |x^p| (direction sharpened, norm kept), then linear attention,
+plus a depthwise convolution of the values that restores the rank of the map. O(N K V + N k^3 V).
+Kept: the learned scale, norms over all heads, the convolution shared by the heads. Dropped: the
+learned position code of fixed length, and the epsilon in the denominator.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stereo.attention.linearized import linearized_attention
+from stereo.attention.reference import convolution_map, neighbour_taps, weighted_average
+from stereo.attention.volume import Size, VolumeAttention, to_tokens, to_volume
+
+
+class FocusedAttention(VolumeAttention):
+    """Focused linear attention.
+
+    Args:
+        channels: C of the volume.
+        power: the focusing factor p.
+        kernel: extent of the depthwise convolution, odd.
+        options: see ``VolumeAttention``.
+    """
+
+    deletes_keys = True
+
+    def __init__(
+        self, channels: int, *, power: float = 3.0, kernel: int = 3, **options: Any
+    ) -> None:
+        super().__init__(channels, **options)
+        self.power = power
+        self.scale = nn.Parameter(torch.zeros(self.heads, 1, self.key_width))
+        width = self.value_width
+        self.depthwise = nn.Conv3d(width, width, kernel, padding=kernel // 2, groups=width)
+
+    def focus(self, tokens: Tensor) -> Tensor:  # (B, heads, N, K), shape kept
+        """Apply phi: sharpen the direction of each token, keep its norm over all heads."""
+        positive = (F.relu(tokens) + 1e-6) / F.softplus(self.scale)
+        norm = _norm(positive)
+        # Sharpen the unit vector: powers of raw values would leave the range of float32.
+        sharpened = (positive / norm) ** self.power
+        return sharpened * (norm / _norm(sharpened))
+
+    def attend(  # noqa: D102
+        self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
+    ) -> Tensor:
+        if key_mask is not None:
+            values = values * key_mask
+        attended = linearized_attention(self.focus(queries), self.focus(keys), values, key_mask)
+        # The heads share one convolution: let them be part of the batch.
+        local = self.depthwise(to_volume(values.flatten(0, 1)[:, None], size))
+        return attended + to_tokens(local, 1).reshape_as(attended)
+
+    def attend_explicitly(  # noqa: D102
+        self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
+    ) -> Tensor:
+        weights = self.focus(queries) @ self.focus(keys).transpose(2, 3)
+        attended = weighted_average(weights, values, key_mask)
+        kernel = self.depthwise.kernel_size
+        taps = neighbour_taps(size, (kernel[0], kernel[1], kernel[2]), values.device)
+        mixing = convolution_map(self.depthwise.weight.flatten(1), taps)  # (V, N, N)
+        if key_mask is not None:
+            values = values * key_mask
+        local = torch.einsum("vij,bhjv->bhiv", mixing, values)
+        assert self.depthwise.bias is not None
+        return attended + local + self.depthwise.bias
+
+
+def _norm(tokens: Tensor) -> Tensor:  # (B, heads, N, K) -> (B, 1, N, 1)
+    return tokens.square().sum(dim=(1, 3), keepdim=True).sqrt()

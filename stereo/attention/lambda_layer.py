@@ -1,0 +1,79 @@
+"""LambdaNetworks (Bello, ICLR 2021): content lambda plus local position lambda.
+
+lambda_c = softmax(K)^T V (over positions), lambda_p(i) = sum_j E(j - i) v_j over a small kernel,
+and y_i = q_i (lambda_c + lambda_p(i)). O(N K V) plus O(N r^3 K V) time. Kept: batch norm on queries
+and values, one position kernel for all heads. Changed: keys and values per head rather than shared
+by the heads, and a local convolution in 3D; a global position code would fix the size.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stereo.attention.exact import MAP_ELEMENTS, in_slices
+from stereo.attention.reference import convolution_map, neighbour_taps, softmax_map
+from stereo.attention.volume import Size, VolumeAttention, to_tokens
+
+
+class LambdaAttention(VolumeAttention):
+    """A lambda layer.
+
+    Args:
+        channels: C of the volume.
+        kernel: extent of the position kernel, odd.
+        map_elements: entries of the position lambdas that may exist at once.
+        options: see ``VolumeAttention``.
+    """
+
+    deletes_keys = True
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        kernel: int = 3,
+        map_elements: int = 4 * MAP_ELEMENTS,
+        **options: Any,
+    ) -> None:
+        super().__init__(channels, **options)
+        self.queries = nn.Sequential(self.queries, nn.BatchNorm3d(self.heads * self.key_width))
+        self.values = nn.Sequential(self.values, nn.BatchNorm3d(self.heads * self.value_width))
+        spread = 1 / math.sqrt(kernel**3)
+        self.positions = nn.Parameter(spread * torch.randn(self.key_width, 1, *[kernel] * 3))
+        self.map_elements = map_elements
+
+    def attend(  # noqa: D102
+        self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
+    ) -> Tensor:
+        if key_mask is not None:
+            some = key_mask.any(dim=2, keepdim=True)
+            keys = torch.where(key_mask | ~some, keys, -torch.inf)
+            values = values * key_mask
+        content = queries @ (keys.softmax(dim=2).transpose(2, 3) @ values)
+
+        def position_term(some_values: Tensor) -> Tensor:  # (B, heads, N, few)
+            few = some_values.shape[3]
+            planes = some_values.permute(0, 1, 3, 2).reshape(-1, 1, *size)
+            lambdas = F.conv3d(planes, self.positions, padding=self.positions.shape[-1] // 2)
+            lambdas = to_tokens(lambdas, 1)[:, 0].unflatten(0, (-1, self.heads, few))
+            return torch.einsum("bhnk,bhvnk->bhnv", queries, lambdas)
+
+        each = keys.numel()
+        return content + in_slices(
+            position_term, values, dim=3, elements_each=each, limit=self.map_elements
+        )
+
+    def attend_explicitly(  # noqa: D102
+        self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
+    ) -> Tensor:
+        if key_mask is not None:
+            values = values * key_mask
+        share = softmax_map(keys.transpose(2, 3), key_mask)
+        extent = self.positions.shape[-1]
+        taps = neighbour_taps(size, (extent, extent, extent), values.device)
+        codes = convolution_map(self.positions.flatten(1), taps)  # (K, N, N)
+        weights = queries @ share + torch.einsum("bhik,kij->bhij", queries, codes)
+        return weights @ values

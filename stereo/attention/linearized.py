@@ -1,0 +1,20 @@
+"""Attention whose kernel factorises: phi(Q) (phi(K)^T V), in time and memory linear in N."""
+
+import torch
+from torch import Tensor
+
+
+def linearized_attention(
+    query_features: Tensor,  # (B, heads, N, F), not negative
+    key_features: Tensor,  # (B, heads, N, F), not negative
+    values: Tensor,  # (B, heads, N, V)
+    key_mask: Tensor | None = None,  # (B, 1, N, 1) bool
+) -> Tensor:  # (B, heads, N, V)
+    """Return phi(q_i) . sum_j phi(k_j) v_j / phi(q_i) . sum_j phi(k_j)."""
+    if key_mask is not None:
+        key_features = key_features * key_mask
+    context = key_features.transpose(2, 3) @ values  # (B, heads, F, V)
+    total = key_features.sum(dim=2, keepdim=True).transpose(2, 3)  # (B, heads, F, 1)
+    norm = query_features @ total  # (B, heads, N, 1)
+    # Not the papers' added epsilon: that would keep constant values from coming back constant.
+    return (query_features @ context) / torch.where(norm > 0, norm, 1)

@@ -1,0 +1,89 @@
+"""Linformer (Wang et al., 2020): keys and values projected to a fixed length.
+
+softmax(Q (E K)^T / sqrt(K)) (F V) with E and F of k rows. The original's E and F have one column
+per position, so its length is fixed. Here keys and values are first averaged into a fixed grid of
+cells (adaptive pooling) and E and F act on that grid, so that any size works; this is a change.
+O(N k V) time.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stereo.attention.exact import MAP_ELEMENTS, in_slices, softmax_attention
+from stereo.attention.reference import softmax_map
+from stereo.attention.volume import Size, VolumeAttention, to_tokens, to_volume
+
+
+class LinformerAttention(VolumeAttention):
+    """Attention to a fixed number of projected keys.
+
+    Args:
+        channels: C of the volume.
+        grid: cells (D, H, W) that keys and values are averaged into.
+        projected: number k of projected keys; as many as cells by default.
+        map_elements: entries of the map that may exist at once.
+        options: see ``VolumeAttention``.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        grid: Size = (4, 8, 8),
+        projected: int | None = None,
+        map_elements: int = MAP_ELEMENTS,
+        **options: Any,
+    ) -> None:
+        super().__init__(channels, **options)
+        self.grid = (grid[0], grid[1], grid[2])
+        self.map_elements = map_elements
+        count = math.prod(self.grid)
+        projected = projected or count
+        self.key_projection = nn.Parameter(torch.randn(projected, count) / math.sqrt(count))
+        self.value_projection = nn.Parameter(torch.randn(projected, count) / math.sqrt(count))
+
+    def attend(  # noqa: D102
+        self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
+    ) -> Tensor:
+        keys = self.key_projection @ self._averaged(keys, key_mask, size)
+        values = self.value_projection @ self._averaged(values, key_mask, size)
+
+        def attend_slice(some_queries: Tensor) -> Tensor:
+            return softmax_attention(some_queries, keys, values)
+
+        each = queries.shape[0] * queries.shape[1] * keys.shape[2]
+        return in_slices(attend_slice, queries, dim=2, elements_each=each, limit=self.map_elements)
+
+    def attend_explicitly(  # noqa: D102
+        self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
+    ) -> Tensor:
+        averaging = self._averaging_matrix(size, queries)  # (cells, N)
+        share = averaging if key_mask is None else averaging * key_mask[:, :, :, 0][:, :, None]
+        share = share / share.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)
+        keys = self.key_projection @ (share @ keys)
+        values = self.value_projection @ (share @ values)
+        logits = queries @ keys.transpose(2, 3) / math.sqrt(self.key_width)
+        return softmax_map(logits, None) @ values
+
+    def _averaged(self, tokens: Tensor, key_mask: Tensor | None, size: Size) -> Tensor:
+        """Average (B, heads, N, dim) tokens into the grid; a cell without any key is zero."""
+        if key_mask is None:
+            return to_tokens(F.adaptive_avg_pool3d(to_volume(tokens, size), self.grid), self.heads)
+        kept = to_volume(key_mask.to(tokens.dtype), size)
+        share = to_tokens(F.adaptive_avg_pool3d(kept, self.grid), 1)
+        total = to_volume(tokens * key_mask, size)
+        total = to_tokens(F.adaptive_avg_pool3d(total, self.grid), self.heads)
+        return torch.where(share > 0, total / torch.where(share > 0, share, 1), 0)
+
+    def _averaging_matrix(self, size: Size, like: Tensor) -> Tensor:  # (cells, N)
+        axes = []
+        for extent, count in zip(size, self.grid, strict=True):
+            rows = torch.zeros(count, extent, dtype=like.dtype, device=like.device)
+            for i in range(count):
+                rows[i, i * extent // count : -(-(i + 1) * extent // count)] = 1
+            axes.append(rows)
+        return torch.einsum("ad,bh,cw->abcdhw", *axes).reshape(math.prod(self.grid), -1)

@@ -1,0 +1,71 @@
+"""Perceiver (Jaegle et al., ICML 2021): a fixed set of latents reads the volume and is read back.
+
+L = softmax(latents K^T / sqrt(K)) V over positions, then softmax(Q keys(L)^T / sqrt(K)) L over the
+latents, as Perceiver IO decodes. O(N M (K + V)) time for M latents. Dropped: the latents' own
+self-attention blocks and the position code of the input.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stereo.attention.exact import MAP_ELEMENTS, in_slices, softmax_attention
+from stereo.attention.reference import softmax_map
+from stereo.attention.volume import Size, VolumeAttention
+
+
+class PerceiverAttention(VolumeAttention):
+    """Attention through latents.
+
+    Args:
+        channels: C of the volume.
+        latents: number of latents M, per head.
+        map_elements: entries of the attention maps that may exist at once.
+        options: see ``VolumeAttention``.
+    """
+
+    weights_sum_to_one = True
+    permutation_equivariant = True
+    deletes_keys = True
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        latents: int = 64,
+        map_elements: int = MAP_ELEMENTS,
+        **options: Any,
+    ) -> None:
+        super().__init__(channels, **options)
+        self.map_elements = map_elements
+        self.latents = nn.Parameter(torch.randn(self.heads, latents, self.key_width))
+        self.latent_keys = nn.Linear(self.value_width, self.key_width)
+
+    def attend(  # noqa: D102
+        self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
+    ) -> Tensor:
+        latents = self.latents.to(keys.dtype)
+
+        def read(some_latents: Tensor) -> Tensor:
+            return softmax_attention(some_latents, keys, values, key_mask)
+
+        reading = latents.expand(len(keys), -1, -1, -1)
+        each = queries.shape[0] * self.heads * keys.shape[2]
+        context = in_slices(read, reading, dim=2, elements_each=each, limit=self.map_elements)
+        context_keys = self.latent_keys(context) + latents
+
+        def read_back(some_queries: Tensor) -> Tensor:
+            return softmax_attention(some_queries, context_keys, context)
+
+        each = queries.shape[0] * self.heads * latents.shape[1]
+        return in_slices(read_back, queries, dim=2, elements_each=each, limit=self.map_elements)
+
+    def attend_explicitly(  # noqa: D102
+        self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
+    ) -> Tensor:
+        scale = self.key_width**-0.5
+        reading = softmax_map(self.latents @ keys.transpose(2, 3) * scale, key_mask)
+        context_keys = self.latent_keys(reading @ values) + self.latents
+        back = softmax_map(queries @ context_keys.transpose(2, 3) * scale, None)
+        return (back @ reading) @ values

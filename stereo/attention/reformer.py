@@ -1,0 +1,171 @@
+"""Reformer (Kitaev et al., ICLR 2020): softmax attention among tokens that hash alike.
+
+Queries and keys are shared, keys normalised. In each of several rounds the tokens are sorted by a
+locality-sensitive hash and cut into chunks; a token sees its own chunk and the one before. Rounds
+are joined by their softmax normalisers, so a key counts once per round that shows it. A token sees
+itself only where nothing else is visible. O(N log N) time. The rotations are a function of the seed
+and, in training, of the number of steps before. Buckets are a product of two smaller hashes, since
+a volume has too many for one. Padding is masked, and a chunk has no wrapped-around predecessor.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stereo.attention.exact import MAP_ELEMENTS, in_slices
+from stereo.attention.reference import softmax_map
+from stereo.attention.volume import Size, VolumeAttention, to_tokens
+
+SELF_LOGIT = -1e5
+
+
+class ReformerAttention(VolumeAttention):
+    """LSH attention.
+
+    A mask is refused: queries and keys share one sorted order, in which a cell that is left out as
+    a key would still take its place.
+
+    Args:
+        channels: C of the volume.
+        chunk: tokens in a chunk, and on average in a bucket.
+        rounds: number of hashes.
+        seed: of the random rotations.
+        map_elements: entries of the attention maps that may exist at once.
+        options: see ``VolumeAttention``.
+    """
+
+    weights_sum_to_one = True
+    linear = False
+    takes_mask = False
+
+    steps: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        chunk: int = 64,
+        rounds: int = 4,
+        seed: int = 0,
+        map_elements: int = MAP_ELEMENTS,
+        **options: Any,
+    ) -> None:
+        super().__init__(channels, **options)
+        del self.keys
+        self.chunk = chunk
+        self.rounds = rounds
+        self.seed = seed
+        self.map_elements = map_elements
+        self.register_buffer("steps", torch.tensor(0))
+
+    def forward(self, volume: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend; in training mode every step hashes with rotations of its own."""
+        if self.training:
+            self.steps += 1
+        return super().forward(volume, mask)
+
+    def project(self, volume: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the queries, which are the keys too, and the values."""
+        queries = to_tokens(self.queries(volume), self.heads)
+        return queries, queries, to_tokens(self.values(volume), self.heads)
+
+    def attend(  # noqa: D102
+        self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
+    ) -> Tensor:
+        keys = F.normalize(keys, dim=3)
+        total: Tensor | None = None
+        log_norm: Tensor | None = None
+        for number in range(self.rounds):
+            attended, normaliser = self._one_round(queries, keys, values, number)
+            if total is None or log_norm is None:
+                total, log_norm = attended, normaliser
+                continue
+            joint = torch.logaddexp(log_norm, normaliser)
+            total = total * (log_norm - joint).exp() + attended * (normaliser - joint).exp()
+            log_norm = joint
+        assert total is not None
+        return total
+
+    def attend_explicitly(  # noqa: D102
+        self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
+    ) -> Tensor:
+        keys = F.normalize(keys, dim=3)
+        count = queries.shape[2]
+        times_seen = queries.new_zeros(*queries.shape[:2], count, count)
+        for number in range(self.rounds):
+            place = self._order(keys, number).argsort(dim=2)  # of each token in sorted order
+            chunk = place // self.chunk
+            behind = chunk[..., :, None] - chunk[..., None, :]
+            times_seen += ((behind == 0) | (behind == 1)).to(times_seen.dtype)
+        logits = queries @ keys.transpose(2, 3) / self.key_width**0.5
+        itself = torch.eye(count, dtype=torch.bool, device=queries.device)
+        logits = logits.masked_fill(itself, SELF_LOGIT) + times_seen.log()
+        return softmax_map(logits, None) @ values
+
+    def _order(self, keys: Tensor, number: int) -> Tensor:  # (B, heads, N) long
+        """Return the positions in the order of their hashes; equal hashes keep theirs."""
+        buckets = max(1, keys.shape[2] // self.chunk)
+        per_hash = 2 * max(1, math.ceil(math.sqrt(buckets) / 2))
+        seed = (self.seed * 1_000_003 + int(self.steps)) * 131 + number
+        generator = torch.Generator().manual_seed(seed)
+        rotations = torch.randn(
+            2, self.key_width, per_hash // 2, generator=generator, dtype=torch.float64
+        ).to(keys.device, keys.dtype)
+
+        def hashed(some: Tensor) -> Tensor:  # (B, heads, n, K) -> (B, heads, n)
+            sides = [some @ rotation for rotation in rotations]
+            first, second = (torch.cat([s, -s], dim=3).argmax(dim=3) for s in sides)
+            return first * per_hash + second
+
+        with torch.no_grad():
+            each = keys.shape[0] * keys.shape[1] * per_hash * 2
+            hashes = in_slices(hashed, keys, dim=2, elements_each=each, limit=self.map_elements)
+            return hashes.argsort(dim=2, stable=True)
+
+    def _one_round(
+        self, queries: Tensor, keys: Tensor, values: Tensor, number: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return (B, heads, N, V) attended values and (B, heads, N, 1) log normalisers."""
+        count = keys.shape[2]
+        order = self._order(keys, number)
+        chunks = [self._chunked(_gather(t, order)) for t in (queries, keys, values)]
+        index = self._chunked(order[..., None], fill=-1)  # (B, heads, chunks, chunk, 1)
+        keys_seen, values_seen = (_with_previous(t, fill=0) for t in chunks[1:])
+        index_seen = _with_previous(index, fill=-1)
+        scale = self.key_width**-0.5
+
+        def attend_some(q: Tensor, k: Tensor, v: Tensor, own: Tensor, seen: Tensor) -> Tensor:
+            logits = q @ k.transpose(3, 4) * scale
+            seen = seen.transpose(3, 4)
+            logits = torch.where(own == seen, SELF_LOGIT, logits).masked_fill(seen < 0, -torch.inf)
+            log_norm = logits.logsumexp(dim=4, keepdim=True)
+            return torch.cat([(logits - log_norm).exp() @ v, log_norm], dim=4)
+
+        each = keys.shape[0] * keys.shape[1] * 2 * self.chunk**2
+        joined = in_slices(
+            attend_some,
+            *(chunks[0], keys_seen, values_seen, index, index_seen),
+            dim=2,
+            elements_each=each,
+            limit=self.map_elements,
+        )
+        joined = _gather(joined.flatten(2, 3)[:, :, :count], order.argsort(dim=2))
+        return joined[..., :-1], joined[..., -1:]
+
+    def _chunked(self, tokens: Tensor, fill: int = 0) -> Tensor:
+        """Pad (B, heads, N, dim) at the end and cut it into (B, heads, chunks, chunk, dim)."""
+        padded = F.pad(tokens, (0, 0, 0, -tokens.shape[2] % self.chunk), value=fill)
+        return padded.unflatten(2, (-1, self.chunk))
+
+
+def _gather(tokens: Tensor, order: Tensor) -> Tensor:
+    return tokens.gather(2, order[..., None].expand(-1, -1, -1, tokens.shape[3]))
+
+
+def _with_previous(chunks: Tensor, fill: int) -> Tensor:
+    """Put before each (B, heads, chunks, chunk, dim) chunk the one before it, or ``fill``."""
+    first = torch.full_like(chunks[:, :, :1], fill)
+    return torch.cat([torch.cat([first, chunks[:, :, :-1]], dim=2), chunks], dim=3)

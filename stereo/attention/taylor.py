@@ -1,0 +1,36 @@
+"""Linear Attention Mechanism (Li et al., 2020): the first-order Taylor form of softmax attention.
+
+sum_j (1 + q_i . k_j) v_j / sum_j (1 + q_i . k_j) with q and k of unit L2 norm, so that no weight is
+negative. O(N K V) time.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stereo.attention.linearized import linearized_attention
+from stereo.attention.reference import weighted_average
+from stereo.attention.volume import Size, VolumeAttention
+
+
+class TaylorAttention(VolumeAttention):
+    """First-order Taylor attention; the original's epsilon in the denominator is left out."""
+
+    weights_sum_to_one = True
+    permutation_equivariant = True
+    deletes_keys = True
+
+    def attend(  # noqa: D102
+        self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
+    ) -> Tensor:
+        queries, keys = F.normalize(queries, dim=3), F.normalize(keys, dim=3)
+        one = queries.new_ones(1).expand(*queries.shape[:3], 1)
+        return linearized_attention(
+            torch.cat([one, queries], dim=3), torch.cat([one, keys], dim=3), values, key_mask
+        )
+
+    def attend_explicitly(  # noqa: D102
+        self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
+    ) -> Tensor:
+        cosine = F.normalize(queries, dim=3) @ F.normalize(keys, dim=3).transpose(2, 3)
+        return weighted_average(1 + cosine, values, key_mask)

@@ -1,0 +1,310 @@
+"""Every attention of the family against the size of the volume: time, memory, operations."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stereo import console
+from stereo.attention import ATTENTIONS, VolumeAttention
+from stereo.attention.volume import Size, cells
+from stereo.benchmark import measure
+from stereo.benchmark.plot import growth_plot, require_matplotlib
+from stereo.errors import StereoError, UsageError, unknown_name
+from stereo.files import output_folder, staged
+from stereo.runtime import free_bytes, pick_device, pick_dtype
+
+# The quarter-resolution volume of a 544x960 image is 48x136x240; the last one is 8 times as large.
+SIZES: tuple[Size, ...] = (
+    (12, 16, 32),
+    (24, 34, 60),
+    (24, 68, 120),
+    (48, 68, 120),
+    (48, 136, 240),
+    (48, 272, 480),
+)
+CHANNELS = 32
+TOLERANCE = 1e-10
+MEMORY_SHARE = 0.8
+FITTED_POINTS = 3
+COUNTING_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the benchmark: what runs, at which precision, in which direction."""
+
+    member: str
+    direction: str  # "forward" or "backward", which includes the forward pass
+    precision: str
+
+
+def benchmark_attention(
+    output: str | Path,
+    *,
+    members: Sequence[str] | None = None,
+    sizes: Sequence[Size] = SIZES,
+    precisions: Sequence[str] = ("fp32", "bf16"),
+    directions: Sequence[str] = ("forward", "backward"),
+    device: str = "auto",
+    time_limit: float = 60.0,
+    repeats: int = 5,
+) -> dict[str, Any]:
+    """Measure the family and write ``OUTPUT`` (JSON), a table and a plot beside it.
+
+    Each member must first equal its explicit form on a small volume, within 1e-10 in float64. A
+    case that is expected to take longer than ``time_limit`` or more memory than is free is not run:
+    its computed need stands in the JSON instead.
+
+    Args:
+        output: the JSON file; the plot takes its name with ``.png``, the table with ``.md``.
+        members: names of ``ATTENTIONS``; None for all.
+        sizes: volumes (D, H, W), from small to large.
+        precisions: of ``fp32``, ``bf16`` and ``fp16``.
+        directions: of ``forward`` and ``backward``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        time_limit: seconds expected of one call, beyond which it is not made.
+        repeats: timed calls per case.
+
+    Returns:
+        What was written to the JSON file.
+
+    Raises:
+        UsageError: an unknown member, precision or device.
+        StereoError: a member does not equal its explicit form.
+    """
+    require_matplotlib()
+    names = list(members or ATTENTIONS)
+    for name in names:
+        if name not in ATTENTIONS:
+            raise unknown_name("attention", name, ATTENTIONS)
+    for direction in directions:
+        if direction not in ("forward", "backward"):
+            raise unknown_name("direction", direction, ("forward", "backward"))
+    if not sizes or any(min(size) < 1 for size in sizes):
+        raise UsageError("--sizes needs at least one volume such as 12x16x32")
+    where = pick_device(device)
+    for precision in precisions:
+        pick_dtype(precision, where)
+    path = Path(output)
+    output_folder(path.parent)
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        check_against_definition(name)
+        for precision in precisions:
+            for direction in directions:
+                case = Case(name, direction, precision)
+                rows += _measure_case(case, sorted(sizes, key=cells), where, time_limit, repeats)
+    report = {
+        "benchmark": "attention",
+        "machine": measure.machine(where),
+        "settings": {
+            "channels": CHANNELS,
+            "batch": 1,
+            "repeats": repeats,
+            "time_limit_seconds": time_limit,
+            "equality_gate": f"each member equals its explicit form within {TOLERANCE} in float64",
+        },
+        "exponents": _exponents(rows),
+        "rows": rows,
+    }
+    text = _table(report)
+    with staged(path, path.with_suffix(".md"), path.with_suffix(".png")) as (data, table, plot):
+        data.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        table.write_text(text + "\n", encoding="utf-8")
+        growth_plot(plot, report)
+    console.say(text)
+    return report
+
+
+def check_against_definition(name: str) -> None:
+    """Raise ``StereoError`` unless a member equals its explicit form on a small volume."""
+    module = _build(name, 8).double().eval()
+    generator = torch.Generator().manual_seed(0)
+    volume = torch.randn(1, 8, 5, 6, 7, generator=generator, dtype=torch.float64)
+    with torch.inference_mode():
+        fast = module(volume)
+        module.attend = module.attend_explicitly  # type: ignore[method-assign]
+        difference = float((fast - module(volume)).abs().max())
+    if not difference < TOLERANCE:
+        raise StereoError(
+            f"'{name}' differs from its explicit form by {difference:.1e}; nothing is timed"
+        )
+
+
+def _build(name: str, channels: int, **options: Any) -> VolumeAttention:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return ATTENTIONS[name](channels, zero_init=False, **options)
+
+
+def _measure_case(
+    case: Case, sizes: Sequence[Size], device: torch.device, time_limit: float, repeats: int
+) -> list[dict[str, Any]]:
+    module = _build(case.member, CHANNELS).to(device).eval()
+    parameters = sum(p.numel() for p in module.parameters())
+    rows: list[dict[str, Any]] = []
+    for size in sizes:
+        row: dict[str, Any] = {
+            "member": case.member,
+            "direction": case.direction,
+            "precision": case.precision,
+            "size": list(size),
+            "cells": cells(size),
+            "parameters": parameters,
+        }
+        if case.member == "dot_product":
+            row |= _need_of_dot_product(size, parameters, module.key_width + module.value_width)
+        reason = _reason_not_to_run(rows, cells(size), module.linear, time_limit, device)
+        if reason:
+            row["not_run"] = reason
+        else:
+            row |= _run(module, case, size, device, time_limit, repeats)
+        rows.append(row)
+        console.say(_line(row))
+    return rows
+
+
+def _run(
+    module: VolumeAttention,
+    case: Case,
+    size: Size,
+    device: torch.device,
+    time_limit: float,
+    repeats: int,
+) -> dict[str, Any]:
+    dtype = pick_dtype(case.precision, device)
+    volume = torch.randn(1, CHANNELS, *size, device=device)
+
+    def autocast() -> torch.autocast:
+        return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
+
+    def forward() -> None:
+        with torch.inference_mode(), autocast():
+            module(volume)
+
+    def backward() -> None:
+        module.zero_grad(set_to_none=True)
+        leaf = volume.detach().requires_grad_()
+        with autocast():
+            result: Tensor = module(leaf)
+        result.backward(volume)
+
+    function = forward if case.direction == "forward" else backward
+    peak = measure.peak_bytes(function, device)
+    once = measure.seconds(function, device, repeats=1)["median"]
+    # Long calls are timed less often; the count stands beside the median.
+    affordable = max(1, min(repeats, int(time_limit / max(once, 1e-9))))
+    measured = {"seconds": measure.seconds(function, device, repeats=affordable)}
+    # Counting decomposes the fused kernel: it must not be part of the timed or weighed call.
+    macs = measure.macs(function) if once < COUNTING_SECONDS else None
+    return measured | {"peak_bytes": peak, "macs": macs}
+
+
+def _need_of_dot_product(size: Size, parameters: int, width: int) -> dict[str, int]:
+    """Return the bytes of the float32 map and the forward multiply-accumulates, computed."""
+    count = cells(size)
+    return {"map_bytes": 4 * count**2, "computed_macs": count**2 * width + count * parameters}
+
+
+def _reason_not_to_run(
+    rows: Sequence[dict[str, Any]],
+    count: int,
+    linear: bool,
+    time_limit: float,
+    device: torch.device,
+) -> str | None:
+    """Say why the next size is not run, from how the sizes before it went; None to run it."""
+    if not rows:
+        return None
+    if "not_run" in rows[-1]:
+        return rows[-1]["not_run"]
+    ratio = count / rows[-1]["cells"]
+    expected = rows[-1]["seconds"]["median"] * (ratio if linear else ratio**2)
+    if expected > time_limit:
+        return f"expected to take {expected:,.0f} s, more than the limit of {time_limit:g} s"
+    needed = (rows[-1]["peak_bytes"] or 0) * ratio
+    free = MEMORY_SHARE * free_bytes(device)
+    if needed > free:
+        return f"expected to need {needed / 1e9:,.1f} GB, more than the {free / 1e9:,.1f} GB free"
+    return None
+
+
+def _exponents(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Fit time and memory ~ N^e over the largest sizes that were run, by case."""
+    cases: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        if "seconds" in row:
+            key = (row["member"], row["direction"], row["precision"])
+            cases.setdefault(key, []).append(row)
+    return [
+        {
+            "member": member,
+            "direction": direction,
+            "precision": precision,
+            "cells": [row["cells"] for row in run[-FITTED_POINTS:]],
+            "time": _slope([(r["cells"], r["seconds"]["median"]) for r in run]),
+            "memory": _slope([(r["cells"], r["peak_bytes"]) for r in run]),
+        }
+        for (member, direction, precision), run in cases.items()
+    ]
+
+
+def _slope(points: Sequence[tuple[int, float | None]]) -> float | None:
+    """Return the least-squares slope of log y over log x of the last points; None without two."""
+    logs = [(math.log(x), math.log(y)) for x, y in points[-FITTED_POINTS:] if y]
+    if len(logs) < 2:
+        return None
+    mean_x, mean_y = (sum(column) / len(logs) for column in zip(*logs, strict=True))
+    spread = sum((x - mean_x) ** 2 for x, _ in logs)
+    return sum((x - mean_x) * (y - mean_y) for x, y in logs) / spread
+
+
+def _line(row: dict[str, Any]) -> str:
+    label = f"{row['member']} {row['direction']} {row['precision']} {_size_text(row['size'])}: "
+    if "not_run" in row:
+        need = ""
+        if "map_bytes" in row:
+            need = f"; its map would take {row['map_bytes'] / 1e9:,.1f} GB"
+        return f"{label}not run, {row['not_run']}{need}"
+    peak = "" if row["peak_bytes"] is None else f", {row['peak_bytes'] / 2**20:,.0f} MiB"
+    return label + f"{row['seconds']['median']:.3g} s{peak}"
+
+
+def _table(report: dict[str, Any]) -> str:
+    """Return the largest size each case ran at, with its growth exponents, as Markdown."""
+    exponents = {(e["member"], e["direction"], e["precision"]): e for e in report["exponents"]}
+    body: list[list[object]] = []
+    for (member, direction, precision), fitted in exponents.items():
+        run = [
+            row
+            for row in report["rows"]
+            if (row["member"], row["direction"], row["precision"]) == (member, direction, precision)
+            and "seconds" in row
+        ]
+        last = run[-1]
+        peak = "" if last["peak_bytes"] is None else f"{last['peak_bytes'] / 2**20:,.0f}"
+        spread = f"{last['seconds']['min']:.3g} to {last['seconds']['max']:.3g}"
+        body.append(
+            [
+                *(member, direction, precision, _size_text(last["size"])),
+                *(f"{last['seconds']['median']:.3g}", spread, last["seconds"]["repeats"], peak),
+                *(_exponent_text(fitted["time"]), _exponent_text(fitted["memory"])),
+            ]
+        )
+    header = ["attention", "direction", "precision", "largest volume run", "s, median", "s, spread"]
+    header += ["calls", "peak MiB", "time ~ N^", "memory ~ N^"]
+    return console.table(header, body)
+
+
+def _exponent_text(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _size_text(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))

@@ -1,0 +1,58 @@
+"""Log-log plots of the benchmarks; matplotlib is an extra."""
+
+from pathlib import Path
+from typing import Any
+
+from stereo.errors import StereoError
+
+
+def require_matplotlib() -> None:
+    """Raise ``StereoError`` before any work if the plot could not be drawn."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise StereoError(
+            "the benchmark draws a plot with matplotlib: pip install -e '.[benchmark]'"
+        ) from error
+
+
+def growth_plot(path: Path, report: dict[str, Any]) -> None:
+    """Plot time and memory of the fp32 forward pass against the number of cells.
+
+    Args:
+        path: the picture to write.
+        report: what ``stereo.benchmark.attention.benchmark_attention`` returns.
+    """
+    from matplotlib.figure import Figure
+
+    rows = [r for r in report["rows"] if (r["direction"], r["precision"]) == ("forward", "fp32")]
+    rows = rows or report["rows"]
+    figure = Figure(figsize=(12, 5.5), layout="constrained")
+    panels = figure.subplots(1, 2)
+    members = list(dict.fromkeys(row["member"] for row in rows))
+    for number, member in enumerate(members):
+        run = [r for r in rows if r["member"] == member and "seconds" in r]
+        style: dict[str, Any] = {
+            "label": member,
+            "color": f"C{number % 10}",
+            "linestyle": ("-", "--", ":")[number // 10 % 3],
+            "marker": "o",
+            "markersize": 3,
+        }
+        count = [r["cells"] for r in run]
+        panels[0].plot(count, [r["seconds"]["median"] for r in run], **style)
+        panels[1].plot(count, [(r["peak_bytes"] or float("nan")) / 2**30 for r in run], **style)
+    maps = [(r["cells"], r["map_bytes"] / 2**30) for r in rows if "map_bytes" in r]
+    if maps:
+        panels[1].plot(*zip(*maps, strict=True), color="black", label="N x N map, computed")
+    for panel, label in zip(panels, ("seconds, median", "peak memory, GiB"), strict=True):
+        panel.set(xscale="log", yscale="log", xlabel="cells N of the volume", ylabel=label)
+        panel.grid(True, which="major", alpha=0.3)
+    panels[1].legend(ncols=1, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    machine = report["machine"]
+    figure.suptitle(
+        f"Forward pass, fp32, {report['settings']['channels']} channels; {machine['name']}, "
+        f"{machine['threads']} threads, torch {machine['torch']}, commit {machine['commit']}",
+        fontsize=9,
+    )
+    figure.savefig(path, dpi=120)

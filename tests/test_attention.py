@@ -1,0 +1,443 @@
+"""The attention family: every member of the dict is held to its own definition.
+
+All tests run with a random reprojection (``zero_init=False``), so that a module that does nothing
+fails.
+"""
+
+import itertools
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from stereo.attention import ATTENTIONS
+from stereo.attention.volume import cells, clip_window, from_windows, to_tokens, to_windows
+
+SIZE = (3, 4, 5)
+# Small windows, chunks and grids, so that the small volumes here have several of them.
+SMALL = {
+    "window": {"window": (2, 3, 2)},
+    "local_global": {"window": (2, 3, 2)},
+    "reformer": {"chunk": 8, "rounds": 3},
+    "linformer": {"grid": (2, 2, 3), "projected": 7},
+    "perceiver": {"latents": 5},
+    "dot_product": {"kind": "embedded_gaussian"},
+}
+SUM_TO_ONE = {
+    *("efficient", "dot_product", "linear", "performer", "reformer", "window", "disparity"),
+    *("factorized", "taylor", "perceiver"),
+}
+WITHOUT_POSITION = {
+    *("efficient", "efficient_scaling", "factorized", "dot_product", "linear", "taylor"),
+    *("performer", "aft_simple", "perceiver"),
+}
+REFUSE_MASKS = {"reformer"}
+VARIANTS = [
+    *((name, {}) for name in ATTENTIONS),
+    ("efficient", {"temperature": True}),
+    ("factorized", {"normalization": "scaling"}),
+    ("dot_product", {"kind": "scaled"}),
+    ("dot_product", {"pool": (1, 2, 2)}),
+    ("window", {"shift": False}),
+    ("focused", {"power": 4.0, "kernel": 5}),
+    ("aft_conv", {"kernel": 5}),
+    ("lambda", {"kernel": 5}),
+]
+all_members = pytest.mark.parametrize("name", ATTENTIONS)
+all_variants = pytest.mark.parametrize(
+    ("name", "options"), VARIANTS, ids=lambda v: v if isinstance(v, str) else "-".join(v)
+)
+
+
+def build(name, options=None, channels=8, heads=2, dtype=torch.float64, **more):
+    torch.manual_seed(7)
+    options = {**SMALL.get(name, {}), **(options or {}), **more}
+    module = ATTENTIONS[name](
+        channels, key_channels=4, value_channels=8, heads=heads, zero_init=False, **options
+    )
+    return module.to(dtype).eval()
+
+
+def volume_of(size=SIZE, batch=2, channels=8, dtype=torch.float64, seed=0, scale=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    volume = torch.randn(batch, channels, *size, generator=generator, dtype=torch.float64)
+    return (scale * volume).to(dtype)
+
+
+def random_mask(size=SIZE, batch=2, share=0.6):
+    generator = torch.Generator().manual_seed(3)
+    return torch.rand(batch, 1, *size, generator=generator) < share
+
+
+def explicit(module, volume, mask=None):
+    """The same module through its definition."""
+    implementation, module.attend = module.attend, module.attend_explicitly
+    try:
+        return module(volume, mask)
+    finally:
+        module.attend = implementation
+
+
+def masks_for(name):
+    return [None] if name in REFUSE_MASKS else [None, random_mask()]
+
+
+@all_variants
+@pytest.mark.parametrize("heads", [1, 2])
+def test_member_equals_its_definition_in_value_and_gradient(name, options, heads):
+    if name == "local_global" and heads == 1:
+        pytest.skip("needs a local and a global head")
+    module = build(name, options, heads=heads)
+    for mask in masks_for(name):
+        outputs, gradients = [], []
+        for run in (module, lambda *a: explicit(module, *a)):
+            volume = volume_of().requires_grad_()
+            module.zero_grad()
+            output = run(volume, mask)
+            (output * volume_of(seed=5)).sum().backward()
+            outputs.append(output.detach())
+            gradients.append([volume.grad, *(p.grad for p in module.parameters())])
+        assert (outputs[0] - outputs[1]).abs().max() < 1e-10
+        for one, other in zip(*gradients, strict=True):
+            assert one is not None
+            assert (one - other).abs().max() < 1e-10
+
+
+@all_members
+def test_gradcheck(name):
+    module = build(name)
+    volume = volume_of((2, 3, 2), batch=1).requires_grad_()
+    parameters = list(module.parameters())
+    assert gradcheck(lambda *_: module(volume), (volume, *parameters), atol=1e-5)
+
+
+@all_members
+def test_module_does_something_and_starts_as_the_identity_by_default(name):
+    volume = volume_of()
+    assert (build(name)(volume) - volume).abs().max() > 1e-2
+    torch.manual_seed(0)
+    heads = {"heads": 2} if name == "local_global" else {}
+    module = ATTENTIONS[name](8, **heads).double()
+    assert torch.equal(module(volume), volume)
+
+
+@all_variants
+def test_constant_values_come_back_constant(name, options):
+    module = build(name, options)
+    if name == "focused":  # before its depthwise term
+        torch.nn.init.zeros_(module.depthwise.weight)
+        torch.nn.init.zeros_(module.depthwise.bias)
+    queries, keys, values = module.project(volume_of())
+    constant = torch.linspace(-2, 3, values.shape[3], dtype=values.dtype).expand_as(values)
+    if name == "reformer":
+        keys = queries
+    attended = module.attend(queries, keys, constant, None, SIZE)
+    is_constant = (attended - constant).abs().max() < 1e-10
+    assert is_constant == (module.weights_sum_to_one or name == "focused")
+
+
+def test_the_issue_s_lists_of_properties_hold():
+    built = {name: build(name) for name in ATTENTIONS}
+    assert {n for n, m in built.items() if m.weights_sum_to_one} == SUM_TO_ONE
+    assert {n for n, m in built.items() if m.permutation_equivariant} == WITHOUT_POSITION
+    assert {n for n, m in built.items() if not m.takes_mask} == REFUSE_MASKS
+    assert {n for n, m in built.items() if not m.linear} == {"dot_product", "reformer", "disparity"}
+
+
+@all_variants
+def test_permuting_positions_permutes_the_output(name, options):
+    module = build(name, options)
+    volume = volume_of()
+    order = torch.randperm(cells(SIZE), generator=torch.Generator().manual_seed(1))
+    permuted = volume.flatten(2)[..., order].unflatten(2, SIZE)
+    expected = module(volume).flatten(2)[..., order].unflatten(2, SIZE)
+    equal = (module(permuted) - expected).abs().max() < 1e-10
+    assert equal == (module.permutation_equivariant and "pool" not in options)
+
+
+def moved_by(module, cell, run=None):
+    """Positions whose output moves when one cell changes, (D, H, W) bool."""
+    volume = volume_of(batch=1)
+    changed, (d, y, x) = volume.clone(), cell
+    changed[..., d, y, x] += volume_of(batch=1, seed=9, scale=20.0)[..., 0, 0, 0]
+    run = run or module
+    return (run(changed) - run(volume)).abs().amax(dim=(0, 1)) > 1e-12
+
+
+@all_members
+@pytest.mark.parametrize("cell", [(0, 0, 0), (1, 2, 3), (2, 3, 4)])
+def test_axis_a_change_in_one_cell_moves_the_positions_it_should(name, cell):
+    # Sharpened to the third power, weights of 1e-18 would not show.
+    module = build(name, {"power": 1.0} if name == "focused" else {})
+    moved = moved_by(module, cell)
+    assert torch.equal(moved, moved_by(module, cell, lambda v: explicit(module, v)))
+    expected = torch.zeros(SIZE, dtype=torch.bool)
+    if name == "disparity":
+        expected[:, cell[1], cell[2]] = True
+    elif name == "window":
+        for other in itertools.product(*map(range, SIZE)):
+            expected[other] = window_of(other) == window_of(cell)
+    elif name == "reformer":  # which ones depends on the hashes
+        assert moved.sum() > 1
+        return
+    else:
+        expected[:] = True
+    assert torch.equal(moved, expected)
+
+
+def window_of(cell):
+    """Shifted windows of 2x3x2 in 3x4x5: cuts before 1; 1 and 4; 1 and 3, and so on."""
+    return tuple((x + w - w // 2) // w for x, w in zip(cell, (2, 3, 2), strict=True))
+
+
+def test_the_axis_test_catches_attention_across_heads():
+    """The defect of FoundationStereo's disparity attention: heads where positions belong."""
+
+    class Defective(ATTENTIONS["disparity"]):
+        def attend(self, queries, keys, values, key_mask, size):
+            swapped = (t.transpose(1, 2) for t in (queries, keys, values))
+            return torch.nn.functional.scaled_dot_product_attention(*swapped).transpose(1, 2)
+
+    torch.manual_seed(0)
+    module = Defective(8, heads=2, zero_init=False).double()
+    assert moved_by(module, (1, 2, 3)).sum() == 1
+
+
+@all_members
+def test_members_that_cannot_leave_out_keys_refuse_a_mask(name):
+    module = build(name)
+    if module.takes_mask:
+        module(volume_of(), random_mask())
+    else:
+        with pytest.raises(ValueError, match="cannot leave out keys"):
+            module(volume_of(), random_mask())
+
+
+@pytest.mark.parametrize("wrong", ["float", "no channel", "size"])
+def test_masks_of_another_shape_or_type_are_refused(wrong):
+    mask = random_mask()
+    mask = {"float": mask.float(), "no channel": mask[:, 0], "size": mask[..., 1:]}[wrong]
+    with pytest.raises(ValueError, match="must be bool"):
+        build("efficient")(volume_of(), mask)
+
+
+@all_variants
+def test_contents_of_masked_cells_do_not_matter(name, options):
+    if name in REFUSE_MASKS:
+        pytest.skip("takes no mask")
+    module = build(name, options)
+    mask, volume = random_mask(), volume_of()
+    other = torch.where(mask, volume, volume_of(seed=8, scale=50.0))
+    difference = (module(volume, mask) - module(other, mask)) * mask
+    assert difference.abs().max() < 1e-10
+
+
+@all_variants
+def test_a_mask_equals_deleting_the_cells(name, options):
+    module = build(name, options)
+    if not module.takes_mask or not module.deletes_keys or "pool" in options:
+        pytest.skip("deletion is not defined")
+    size = (5, 6, 5)
+    volume = volume_of(size)
+    for axis, keep in ((2, 4), (3, 5), (4, 3)):
+        cut = volume.narrow(axis, 0, keep)
+        mask = torch.zeros(2, 1, *size, dtype=torch.bool)
+        mask.narrow(axis, 0, keep).fill_(True)
+        masked = module(volume, mask).narrow(axis, 0, keep)
+        assert (masked - module(cut)).abs().max() < 1e-10, axis
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_POSITION))
+def test_without_position_any_cells_can_be_deleted(name):
+    module = build(name)
+    volume, mask = volume_of(batch=1), random_mask(batch=1)
+    kept = volume[:, :, mask[0, 0]][..., None, None]
+    masked = module(volume, mask)[:, :, mask[0, 0]][..., None, None]
+    assert (masked - module(kept)).abs().max() < 1e-10
+
+
+@all_members
+def test_without_any_key_the_attended_value_is_zero_and_gradients_are_finite(name):
+    module = build(name)
+    if not module.takes_mask:
+        pytest.skip("takes no mask")
+    mask = torch.zeros(2, 1, *SIZE, dtype=torch.bool)
+    mask[1] = True  # only the first volume has no key at all
+    queries, keys, values = module.project(volume_of().requires_grad_())
+    attended = module.attend(queries, keys, values, to_tokens(mask, 1), SIZE)
+    if name == "focused":
+        attended = attended - module.depthwise.bias
+    if name != "linformer":  # its grid cells are then zero, and attended to
+        assert attended[0].abs().max() < 1e-10
+    volume = volume_of().requires_grad_()
+    module(volume, mask).sum().backward()
+    assert volume.grad.isfinite().all()
+
+
+@all_members
+def test_chunked_equals_unchunked_in_value_and_gradient(name):
+    results = []
+    for limit in (2**24, 50):
+        module = build(name)
+        if not hasattr(module, "map_elements"):
+            pytest.skip("nothing to chunk")
+        module.map_elements = limit
+        volume = volume_of().requires_grad_()
+        output = module(volume, None if name in REFUSE_MASKS else random_mask())
+        output.square().sum().backward()
+        results.append([output.detach(), volume.grad, *(p.grad for p in module.parameters())])
+    for one, other in zip(*results, strict=True):
+        assert (one - other).abs().max() < 1e-10
+
+
+@all_variants
+def test_sizes_change_between_calls(name, options):
+    module = build(name, options)
+    for size in [(3, 4, 5), (1, 1, 1), (6, 2, 3), (1, 7, 2), (3, 4, 5)]:
+        volume = volume_of(size)
+        assert (module(volume) - explicit(module, volume)).abs().max() < 1e-10
+        assert module(volume).shape == volume.shape
+
+
+# Relative to the largest output: eight bits of precision, on logits in the hundreds.
+BF16_TOLERANCE = 0.05
+
+
+@all_variants
+def test_bf16_stays_close_with_large_inputs(name, options):
+    volume = volume_of((4, 6, 8), scale=30.0, dtype=torch.float32)
+    expected = build(name, options, dtype=torch.float64)(volume.double()) - volume
+    module = build(name, options, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = module(volume).double() - volume
+    assert got.isfinite().all()
+    error = (got - expected).abs().mean() / expected.abs().max()
+    assert error < BF16_TOLERANCE
+
+
+@all_members
+def test_state_survives_saving(name):
+    first, second = build(name), build(name)
+    for p in first.parameters():
+        torch.nn.init.normal_(p)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first(volume_of()), second(volume_of()))
+
+
+@all_members
+def test_every_member_says_what_it_is(name):
+    module = __import__(ATTENTIONS[name].__module__, fromlist=["_"])
+    assert "O(N" in module.__doc__, "cost"
+
+
+@pytest.mark.parametrize("heads", [0, 3])
+def test_heads_must_divide_the_channels(heads):
+    for name in ATTENTIONS:
+        with pytest.raises(ValueError, match="heads"):
+            ATTENTIONS[name](8, key_channels=4, value_channels=8, heads=heads)
+
+
+def test_factorized_equals_efficient_and_its_scaling_divides_by_the_bases():
+    efficient, factorized = build("efficient", heads=1), build("factorized", heads=1)
+    factorized.load_state_dict(efficient.state_dict())
+    assert torch.equal(efficient(volume_of()), factorized(volume_of()))
+    scaled = build("factorized", {"normalization": "scaling"}, heads=1)
+    c, b, v = scaled.project(volume_of())
+    expected = c @ (b.transpose(2, 3) @ v) / 4
+    assert (scaled.attend(c, b, v, None, SIZE) - expected).abs().max() < 1e-12
+
+
+def test_efficient_scaling_is_the_dot_product_map_over_n():
+    module = build("efficient_scaling")
+    q, k, v = module.project(volume_of())
+    expected = q @ k.transpose(2, 3) / cells(SIZE) @ v
+    assert (module.attend(q, k, v, None, SIZE) - expected).abs().max() < 1e-12
+
+
+def test_temperature_divides_both_logits_by_the_fourth_root_of_their_width():
+    warm, plain = build("efficient", {"temperature": True}, heads=1), build("efficient", heads=1)
+    for layer in (plain.queries, plain.keys):
+        layer.weight.data /= 4**0.25
+        layer.bias.data /= 4**0.25
+    assert (warm(volume_of()) - plain(volume_of())).abs().max() < 1e-12
+
+
+def test_explicit_dot_product_refuses_what_does_not_fit_and_states_the_bytes():
+    module = build("dot_product", {"form": "explicit"}, heads=1, dtype=torch.float32)
+    # 48x136x240 positions, a 544x960 image: 1,566,720 squared in four bytes.
+    size = (48, 136, 240)
+    tokens = torch.zeros(1).expand(1, 1, cells(size), 4)
+    with pytest.raises(ValueError, match=r"9,818,446,233,600 bytes \(9,818\.4 GB\)"):
+        module.attend(tokens, tokens, tokens, None, size)
+    assert torch.equal(module(volume_of(dtype=torch.float32)).isfinite().all(), torch.tensor(True))
+
+
+def test_performer_redraws_in_training_only_and_by_its_seed():
+    module = build("performer", redraw_every=2)
+    first = module.projection.clone()
+    for _ in range(4):
+        module(volume_of())
+    assert torch.equal(module.projection, first)
+    module.train()
+    module(volume_of())
+    assert torch.equal(module.projection, first)
+    module(volume_of())
+    second = module.projection.clone()
+    assert not torch.equal(second, first)
+    again = build("performer", redraw_every=2).train()
+    again(volume_of())
+    again(volume_of())
+    assert torch.equal(again.projection, second)
+    assert not torch.equal(build("performer", seed=1).projection, first)
+
+
+def test_performer_rows_are_orthogonal_within_a_block():
+    module = ATTENTIONS["performer"](32, key_channels=8, features=20)
+    gram = module.projection[:8] @ module.projection[:8].T
+    assert (gram - gram.diag().diag()).abs().max() < 1e-4
+
+
+def test_performer_approaches_softmax_attention():
+    torch.manual_seed(0)
+    errors = []
+    for features in (8, 4096):
+        module = build("performer", features=features, heads=1)
+        q, k, v = (0.5 * t for t in module.project(volume_of()))
+        exact = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        errors.append((module.attend(q, k, v, None, SIZE) - exact).abs().mean())
+    assert errors[1] < 0.2 * errors[0]
+
+
+def test_reformer_padding_does_not_change_the_result():
+    """60 tokens in chunks of 8 leave the last chunk half empty."""
+    module = build("reformer")
+    volume = volume_of()
+    _, keys, _ = module.project(volume)
+    padded = module._chunked(keys)
+    assert padded.shape[2] * padded.shape[3] > keys.shape[2]
+    assert (module(volume) - explicit(module, volume)).abs().max() < 1e-10
+
+
+def test_reformer_with_one_chunk_is_softmax_attention_without_oneself():
+    module = build("reformer", {"chunk": 64, "rounds": 2}, heads=1)
+    q, k, v = module.project(volume_of())
+    logits = q @ torch.nn.functional.normalize(k, dim=3).transpose(2, 3) / 2
+    logits = logits.masked_fill(torch.eye(60, dtype=torch.bool), -1e5)
+    assert (module.attend(q, k, v, None, SIZE) - logits.softmax(3) @ v).abs().max() < 1e-10
+
+
+def test_reformer_hashes_anew_in_training_only():
+    module = build("reformer")
+    volume = volume_of()
+    assert torch.equal(module(volume), module(volume))
+    module.train()
+    assert not torch.equal(module(volume), module(volume))
+
+
+@pytest.mark.parametrize("size", [(3, 4, 5), (1, 1, 1), (5, 2, 7)])
+def test_windows_go_back_to_where_they_came_from(size):
+    tokens = to_tokens(volume_of(size), 2)
+    for shift in (True, False):
+        window, by = clip_window(size, (2, 3, 4), shift)
+        windows = to_windows(tokens, size, window, by)
+        assert torch.equal(from_windows(windows, size, window, by), tokens)
