@@ -1,4 +1,4 @@
-"""Launcher of ``stereo evaluate`` for torchrun and accelerate, which take a path."""
+"""Launcher of ``stereo evaluate`` for tools that take a path."""
 
 import sys
 

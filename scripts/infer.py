@@ -1,4 +1,4 @@
-"""Launcher of ``stereo infer`` for torchrun and accelerate, which take a path."""
+"""Launcher of ``stereo infer`` for tools that take a path."""
 
 import sys
 

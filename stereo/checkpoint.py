@@ -55,7 +55,8 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "network": json.dumps(checkpoint.config.to_dict()),
         "training": json.dumps(checkpoint.training),
     }
-    weights = {name: t.detach().cpu().contiguous() for name, t in checkpoint.weights.items()}
+    # Cloned: safetensors refuses tensors that share memory.
+    weights = {name: t.detach().cpu().clone() for name, t in checkpoint.weights.items()}
     with staged(path) as (temporary,):
         try:
             save_file(weights, temporary, metadata)
@@ -103,8 +104,11 @@ def restore_network(checkpoint: Checkpoint, source: str) -> PSMNet:
     Raises:
         InputError: the weights do not belong to the network that the metadata describe.
     """
-    with torch.random.fork_rng(devices=[]):
-        network = build_network(checkpoint.config)
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            network = build_network(checkpoint.config)
+    except StereoError as error:
+        raise InputError(f"{source}: its network cannot be built ({error})") from error
     load_weights(network, checkpoint.weights, source)
     return network
 
@@ -131,6 +135,11 @@ def load_weights(
     problems = [
         *(f"'{n}' is missing" for n in sorted(missing)),
         *(f"'{n}' is unknown" for n in sorted(weights.keys() - expected.keys())),
+        *(
+            f"'{n}' holds values that are not finite"
+            for n, t in weights.items()
+            if not t.isfinite().all()
+        ),
         *(
             f"'{n}' has shape {tuple(weights[n].shape)}, expected {tuple(t.shape)}"
             for n, t in expected.items()

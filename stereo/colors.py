@@ -6,20 +6,21 @@ from PIL import Image, ImageDraw, ImageFont
 from stereo.opencv import import_cv2
 
 INVALID_GREY = 128
-BAR_HEIGHT = 34
 MIN_WIDTH = 160
 ERROR_LIMIT_PX = 8.0
 _SCALE_ENDS = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
 
-def disparity_limit(*maps: np.ndarray) -> float:
-    """Return the end of a colour scale that all these maps share, a round number of pixels.
+def disparity_limit(disparity: np.ndarray) -> float:
+    """Return the end of the colour scale for a map, a round number of pixels.
+
+    Scales start at 0 and their ends are few, so that most maps of one camera share theirs.
 
     Args:
-        maps: (H, W) float each; values that are not finite are left out.
+        disparity: (H, W) float; values that are not finite are left out.
     """
-    finite = [m[np.isfinite(m)] for m in maps]
-    high = max((float(np.percentile(f, 99.5)) for f in finite if f.size), default=1.0)
+    finite = disparity[np.isfinite(disparity)]
+    high = float(np.percentile(finite, 99.5)) if finite.size else 1.0
     return float(next((end for end in _SCALE_ENDS if end >= high), high))
 
 
@@ -53,9 +54,9 @@ def disparity_picture(
         valid: (H, W) bool, or None for all finite pixels.
 
     Returns:
-        (H + 34, max(W, 160), 3) uint8 RGB.
+        (H + bar, max(W, 160), 3) uint8 RGB.
     """
-    return _with_bar(colorize(disparity, limit, valid), limit, "disparity, px")
+    return _with_bar(colorize(disparity, limit, valid), limit, "")
 
 
 def error_picture(estimate: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -67,11 +68,11 @@ def error_picture(estimate: np.ndarray, truth: np.ndarray, valid: np.ndarray) ->
         valid: (H, W) bool; the rest is grey.
 
     Returns:
-        (H + 34, max(W, 160), 3) uint8 RGB.
+        (H + bar, max(W, 160), 3) uint8 RGB.
     """
     with np.errstate(invalid="ignore"):
         error = np.abs(estimate - truth)
-    return _with_bar(colorize(error, ERROR_LIMIT_PX, valid), ERROR_LIMIT_PX, "error, px", "+")
+    return _with_bar(colorize(error, ERROR_LIMIT_PX, valid), ERROR_LIMIT_PX, "error", "+")
 
 
 def side_by_side(*pictures: np.ndarray, gap: int = 6) -> np.ndarray:
@@ -92,23 +93,26 @@ def stack(*pictures: np.ndarray, gap: int = 6) -> np.ndarray:
 
 
 def _with_bar(picture: np.ndarray, limit: float, label: str, suffix: str = "") -> np.ndarray:
+    """Put a colour bar below a picture, with ticks; its size follows the picture's width."""
     height, width = picture.shape[:2]
-    canvas = np.full((height + BAR_HEIGHT, max(width, MIN_WIDTH), 3), 255, np.uint8)
+    canvas_width = max(width, MIN_WIDTH)
+    unit = max(11, canvas_width // 60)  # height of the text, pixels
+    bar_height = 3 * unit
+    canvas = np.full((height + bar_height, canvas_width, 3), 255, np.uint8)
     canvas[:height, :width] = picture
-    margin = 14
-    bar_width = canvas.shape[1] - 2 * margin
-    ramp = np.linspace(0, limit, bar_width, dtype=np.float32)[None].repeat(10, axis=0)
-    canvas[height + 5 : height + 15, margin : margin + bar_width] = colorize(ramp, limit)
+    margin = 2 * unit
+    bar_width = canvas_width - 2 * margin
+    ramp = np.linspace(0, limit, bar_width, dtype=np.float32)[None].repeat(unit, axis=0)
+    top = height + unit // 2
+    canvas[top : top + unit, margin : margin + bar_width] = colorize(ramp, limit)
     image = Image.fromarray(canvas)
     draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(11)
-    ticks = 4 if canvas.shape[1] >= 320 else 2
+    font = ImageFont.load_default(unit)
+    ticks = 4 if bar_width >= 24 * unit else 2
     for i in range(ticks + 1):
-        end = suffix if i == ticks else ""
-        text = f"{limit * i / ticks:g}{end}"
-        x = margin + bar_width * i / ticks
-        draw.text((x, height + 17), text, fill="black", font=font, anchor="ma")
-    if canvas.shape[1] >= 320:
-        x = margin + bar_width * 1.5 / ticks
-        draw.text((x, height + 17), label, fill=(90, 90, 90), font=font, anchor="ma")
+        text = f"{limit * i / ticks:g}"
+        x, anchor = margin + bar_width * i / ticks, "ma"
+        if i == ticks:
+            text, x, anchor = f"{text}{suffix} px {label}".rstrip(), canvas_width - unit / 2, "ra"
+        draw.text((x, top + 1.2 * unit), text, fill="black", font=font, anchor=anchor)
     return np.asarray(image)

@@ -3,7 +3,7 @@
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -20,13 +20,15 @@ def progress(items: Sequence[T], label: str) -> Iterator[T]:
 
 def say(line: str) -> None:
     """Print a line without breaking a progress bar."""
-    tqdm.write(line, file=sys.stdout)
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
 
 
 def complain(line: str) -> None:
     """Print a line on stderr without breaking a progress bar."""
-    tqdm.write(line, file=sys.stderr)
+    if sys.stderr is not None:
+        tqdm.write(line, file=sys.stderr)
 
 
 def show_warnings_as_lines() -> None:
@@ -86,23 +88,17 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join([line(header), line(rule), *(line(row) for row in text)])
 
 
-def summary_table(summaries: Sequence[tuple[str, dict[str, object]]]) -> str:
+def summary_table(summaries: Sequence[tuple[str, dict[str, Any]]]) -> str:
     """Return the averages of several groups of images as a table.
+
+    The columns without a suffix are the protocol's own averages.
 
     Args:
         summaries: (label, what ``stereo.metrics.summarise`` returned).
     """
-    keys = ("epe_pixel", "epe_image", "bad_1_image", "bad_2_image", "bad_3_image", "d1_pixel")
-    header = [
-        "",
-        "images",
-        "EPE pixel",
-        "EPE image",
-        "bad-1 image",
-        "bad-2 image",
-        "bad-3 image",
-        "D1 pixel",
-    ]
+    keys = ("epe", "bad_1", "bad_2", "bad_3", "d1", "epe_pixel", "epe_image", "bad_2_image")
+    header = ["", "images", "EPE", "bad-1", "bad-2", "bad-3", "D1"]
+    header += ["EPE pixel", "EPE image", "bad-2 image"]
     rows = [
         [label, summary["images"], *(summary.get(key, "none") for key in keys)]
         for label, summary in summaries

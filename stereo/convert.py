@@ -96,6 +96,8 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:  # the bytes of a file of anything else can raise nearly anything
         raise InputError(
             f"{refusal}: not a file of tensors written by torch.save (no code in it was run); "
@@ -107,6 +109,8 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise InputError(f"{refusal}: 'state_dict' holds {type(value).__name__} at {key!r}")
+        if value.layout != torch.strided or value.is_meta or value.is_complex():
+            raise InputError(f"{refusal}: '{key}' is not a plain tensor of real numbers")
     return state
 
 

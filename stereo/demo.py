@@ -9,10 +9,10 @@ from PIL import Image
 from stereo import colors, console
 from stereo.bundled import DEFAULT_MODEL, SGBM, samples_root
 from stereo.data.datasets import open_dataset
-from stereo.evaluate import metrics_report, write_metrics
+from stereo.evaluate import metrics_report, score_result, write_metrics
 from stereo.files import output_folder, staged
 from stereo.matcher import load
-from stereo.metrics import ImageScore, score_image, summarise
+from stereo.metrics import ImageScore, summarise
 from stereo.protocols import get_protocol
 
 
@@ -37,22 +37,13 @@ def demo(output: str | Path) -> None:
     console.say(line)
     for index, item in enumerate(data.samples):
         sample = item.read()
-        assert sample.disparity is not None and sample.valid is not None
+        assert sample.disparity is not None and sample.valid is not None  # for the type checker
         limit = colors.disparity_limit(sample.disparity)
         panels = [sample.left, colors.disparity_picture(sample.disparity, limit, sample.valid)]
         for name, matcher in matchers.items():
             result = matcher(sample.left, sample.right)
-            score = score_image(
-                item.name,
-                index,
-                result.disparity,
-                sample.disparity,
-                sample.valid,
-                rules,
-                seconds=result.seconds,
-            )
-            scores[name].append(score)
-            console.say(f"{name}  {console.score_line(score)}")
+            scores[name].append(score_result(sample, result, index, rules))
+            console.say(f"{name}  {console.score_line(scores[name][-1])}")
             panels.append(colors.disparity_picture(result.disparity, limit))
             panels.append(colors.error_picture(result.disparity, sample.disparity, sample.valid))
         rows = [colors.side_by_side(*panels[i : i + 2]) for i in range(0, len(panels), 2)]

@@ -1,16 +1,16 @@
 """Metrics of a model over a data set, under a named protocol."""
 
-import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from stereo import console
 from stereo.data.datasets import open_dataset
+from stereo.data.sample import Sample
 from stereo.errors import StereoError, UsageError
 from stereo.files import output_folder, staged
-from stereo.matcher import Matcher
+from stereo.matcher import Matcher, Result
 from stereo.metrics import ImageScore, image_record, score_image, summarise
 from stereo.protocols import Protocol, get_protocol
 
@@ -62,24 +62,13 @@ def evaluate(
     for index, item in enumerate(console.progress(files, "evaluate")):
         try:
             sample = item.read()
-            assert sample.disparity is not None and sample.valid is not None
             result = matcher(sample.left, sample.right)
         except StereoError as error:
             console.complain(f"stereo evaluate: error: {item.name}: {error}")
             failed.append(item.name)
             continue
-        score = score_image(
-            item.name,
-            index,
-            result.disparity,
-            sample.disparity,
-            sample.valid,
-            rules,
-            sample.nonoccluded,
-            result.seconds,
-        )
-        scores.append(score)
-        console.say(console.score_line(score))
+        scores.append(score_result(sample, result, index, rules))
+        console.say(console.score_line(scores[-1]))
     protocol_facts = rules.describe() | {
         "split": data.split,
         "pass": data.render_pass,
@@ -88,8 +77,23 @@ def evaluate(
     }
     report = metrics_report(matcher, protocol_facts, rules, scores, failed)
     write_metrics(folder / "metrics.json", report)
-    print_summary(scores, rules, line)
+    print_summary(report["summary"], scores, rules, line)
     return report, len(failed)
+
+
+def score_result(sample: Sample, result: Result, index: int, rules: Protocol) -> ImageScore:
+    """Score the match of a sample that has ground truth; ``index`` is its place in the list."""
+    assert sample.disparity is not None and sample.valid is not None
+    return score_image(
+        sample.name,
+        index,
+        result.disparity,
+        sample.disparity,
+        sample.valid,
+        rules,
+        sample.nonoccluded,
+        result.seconds,
+    )
 
 
 def metrics_report(
@@ -114,19 +118,22 @@ def write_metrics(path: Path, report: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
-def print_summary(scores: Sequence[ImageScore], rules: Protocol, line: str) -> None:
-    """Print the averages, per folder of the data set where there are several, and over all."""
+def print_summary(
+    summary: dict[str, Any], scores: Sequence[ImageScore], rules: Protocol, line: str
+) -> None:
+    """Print the averages, per folder of the data set where there are several, and over all.
+
+    Args:
+        summary: the averages over all images.
+        scores: one per image.
+        rules: the protocol.
+        line: what ``console.protocol_line`` says of it.
+    """
     groups: dict[str, list[ImageScore]] = {}
     for score in scores:
         groups.setdefault(score.name.rpartition("/")[0], []).append(score)
-    summaries: list[tuple[str, dict[str, object]]] = []
+    rows: list[tuple[str, dict[str, Any]]] = []
     if 1 < len(groups) <= 40:
-        summaries = [(name or ".", _summary(group, rules)) for name, group in groups.items()]
-    summaries.append(("all", _summary(scores, rules)))
-    console.say(console.summary_table(summaries))
+        rows = [(name or ".", summarise(group, rules.averaging)) for name, group in groups.items()]
+    console.say(console.summary_table([*rows, ("all", summary)]))
     console.say(line)
-
-
-def _summary(scores: Iterable[ImageScore], rules: Protocol) -> dict[str, object]:
-    numbered = [dataclasses.replace(score, index=i) for i, score in enumerate(scores)]
-    return summarise(numbered, rules.averaging)

@@ -25,8 +25,8 @@ def staged(*targets: Path) -> Iterator[list[Path]]:
     try:
         yield temporary
         for path, target in zip(temporary, targets, strict=True):
-            if target.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+            if target.exists() and not target.is_file():
+                raise OSError(errno.EEXIST, "not a regular file", str(target))
             _flush_to_disk(path)
         _replace_all(temporary, targets)
     except OSError as error:

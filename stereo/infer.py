@@ -1,17 +1,17 @@
 """Disparity maps of the user's own pairs."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from stereo import console
 from stereo.data.pairs import PairFiles, find_pairs
 from stereo.data.sample import Sample, SampleFiles
-from stereo.errors import StereoError
-from stereo.evaluate import metrics_report, print_summary, write_metrics
+from stereo.errors import InputError, StereoError
+from stereo.evaluate import metrics_report, print_summary, score_result, write_metrics
 from stereo.files import output_folder
 from stereo.matcher import Matcher
-from stereo.metrics import ImageScore, score_image
-from stereo.outputs import PairOutput, parse_formats, write_pair
+from stereo.metrics import ImageScore
+from stereo.outputs import PairOutput, pair_targets, parse_formats, write_pair
 from stereo.protocols import get_protocol
 
 
@@ -43,12 +43,14 @@ def infer(
 
     Raises:
         UsageError: an unknown format.
-        InputError: files without partners.
+        InputError: files without partners, or an output that would replace an input.
         OutputError: the output folder cannot be written.
     """
     names = parse_formats(formats, has_truth=ground_truth is not None)
     pairs = find_pairs(left, right, ground_truth)
     folder = output_folder(Path(output))
+    targets = [path for pair in pairs for path in pair_targets(folder, pair.name, names)]
+    _refuse_to_overwrite_inputs(pairs, targets)
     rules = get_protocol("pooled")
     scores: list[ImageScore] = []
     failed: list[str] = []
@@ -68,28 +70,25 @@ def infer(
             f"{pair.name}: {width}x{height}, disparity {low:.1f} to {high:.1f} px, "
             f"{result.seconds:.2f} s"
         )
-        if sample.disparity is not None and sample.valid is not None:
-            score = score_image(
-                pair.name,
-                index,
-                result.disparity,
-                sample.disparity,
-                sample.valid,
-                rules,
-                seconds=result.seconds,
-            )
-            scores.append(score)
-            console.say(console.score_line(score))
+        if sample.disparity is not None:
+            scores.append(score_result(sample, result, index, rules))
+            console.say(console.score_line(scores[-1]))
     if ground_truth is not None:
-        report = metrics_report(matcher, _protocol_facts(), rules, scores, failed)
+        facts = rules.describe() | {"split": None, "pass": None}
+        report = metrics_report(matcher, facts, rules, scores, failed)
         write_metrics(folder / "metrics.json", report)
-        print_summary(scores, rules, console.protocol_line(rules))
+        print_summary(report["summary"], scores, rules, console.protocol_line(rules))
     console.say(f"{len(pairs) - len(failed)} of {len(pairs)} pairs written to {folder}")
     return len(failed)
 
 
-def _protocol_facts() -> dict[str, Any]:
-    return get_protocol("pooled").describe() | {"split": None, "pass": None}
+def _refuse_to_overwrite_inputs(pairs: Sequence[PairFiles], targets: Iterable[Path]) -> None:
+    inputs = {path.resolve() for pair in pairs for path in pair.files()}
+    for target in targets:
+        if target.resolve() in inputs:
+            raise InputError(
+                f"{target}: is an input and would be overwritten; choose another --output"
+            )
 
 
 def _read(pair: PairFiles, ground_truth_scale: float | None) -> Sample:

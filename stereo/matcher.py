@@ -18,8 +18,9 @@ from stereo.data.sample import check_same_size
 from stereo.errors import StereoError, UsageError, unknown_name
 from stereo.model import NETWORK_NAMES, NetworkConfig, PSMNet, build_network
 from stereo.model.config import check_max_disparity
+from stereo.opencv import import_cv2
 from stereo.runtime import pick_device, pick_dtype
-from stereo.sgbm import semi_global_matching
+from stereo.sgbm import SGBM_LIMIT, semi_global_matching
 from stereo.version import __version__
 
 Engine = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[np.ndarray]]
@@ -84,14 +85,25 @@ class Matcher:
         for left, right in zip(left_images, right_images, strict=True):
             check_same_size(left, right, "the left image", "the right image")
             check_same_size(left_images[0], left, "the first left image", "another one")
+        if not left_images:
+            return []
         start = time.perf_counter()
-        disparities = self._engine(left_images, right_images)
-        seconds = (time.perf_counter() - start) / max(len(disparities), 1)
+        try:
+            disparities = self._engine(left_images, right_images)
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and "memory" not in str(error):
+                raise
+            height, width = left_images[0].shape[:2]
+            raise StereoError(
+                f"out of memory matching {width}x{height} pixels with "
+                f"{self.description['name']}; use smaller images or a smaller --max-disparity"
+            ) from error
+        seconds = (time.perf_counter() - start) / len(disparities)
         for disparity in disparities:
             if not np.isfinite(disparity).all():
                 raise StereoError(
-                    f"{self.description['name']} gave disparities that are not finite; "
-                    "try --precision fp32"
+                    f"{self.description['name']} gave disparities that are not finite: damaged "
+                    "weights, or too little range in this precision; try --precision fp32"
                 )
         return [Result(disparity, seconds) for disparity in disparities]
 
@@ -125,7 +137,7 @@ def load(
         return _load_sgbm(max_disparity or DEFAULT_MAX_DISPARITY)
     name = str(model)
     weights = "untrained"
-    is_file = name.endswith(".safetensors") or Path(name).is_file()
+    is_file = name not in NETWORK_NAMES and (name.endswith(".safetensors") or Path(name).is_file())
     if is_file:
         checkpoint = load_checkpoint(model)
         network = restore_network(checkpoint, name)
@@ -161,7 +173,7 @@ class NetworkEngine:
         network: the network.
         config: its conventions.
         device: where to run.
-        precision: a name of ``stereo.runtime.Precision``.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
     """
 
     def __init__(
@@ -178,7 +190,12 @@ class NetworkEngine:
     ) -> list[np.ndarray]:
         """Match views of one size, (H, W, 3) uint8 each; return (H, W) float32 maps."""
         left, right = self._prepare(lefts), self._prepare(rights)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
+        fp32 = self.dtype is torch.float32
+        with (
+            torch.autocast(self.device.type, self.dtype, enabled=not fp32),
+            # On CUDA convolutions would else run in TF32, with ten bits of precision.
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=not fp32),
+        ):
             disparity = self.network(left, right)
         height, width = lefts[0].shape[:2]
         cropped = disparity[:, -height:, :width].float().clamp(min=0)
@@ -211,6 +228,10 @@ def pad_to_multiple(image: Tensor, multiple: int, padding: str) -> Tensor:
 
 
 def _load_sgbm(max_disparity: int) -> Matcher:
+    import_cv2()
+    if max_disparity > SGBM_LIMIT:
+        raise UsageError(f"sgbm searches at most {SGBM_LIMIT} px, not {max_disparity}")
+
     def engine(lefts: Sequence[np.ndarray], rights: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [
             semi_global_matching(left, right, max_disparity)
@@ -228,7 +249,7 @@ def _load_sgbm(max_disparity: int) -> Matcher:
 
 
 def _untrained_network(config: NetworkConfig) -> PSMNet:
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(0)
         return build_network(config)
 

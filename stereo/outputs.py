@@ -30,11 +30,11 @@ class PairOutput:
 
 
 def _write_color(path: Path, output: PairOutput) -> None:
-    limit = colors.disparity_limit(output.disparity)
-    if output.truth is not None and output.valid is not None:
-        limit = colors.disparity_limit(
-            output.disparity, np.where(output.valid, output.truth, np.nan)
-        )
+    # With ground truth the scale is its own, so that the maps of several models compare.
+    shown = output.disparity
+    if output.truth is not None and output.valid is not None and output.valid.any():
+        shown = np.where(output.valid, output.truth, np.nan)
+    limit = colors.disparity_limit(shown)
     _write_picture(path, colors.disparity_picture(output.disparity, limit))
 
 
@@ -81,6 +81,11 @@ def parse_formats(text: str, *, has_truth: bool) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def pair_targets(folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
+    """Return the files that ``write_pair`` writes."""
+    return [folder / f"{name}{FORMATS[f][0]}" for f in formats]
+
+
 def write_pair(folder: Path, name: str, formats: Sequence[str], output: PairOutput) -> list[Path]:
     """Write the chosen files of one pair.
 
@@ -90,7 +95,7 @@ def write_pair(folder: Path, name: str, formats: Sequence[str], output: PairOutp
     Raises:
         OutputError: one of them cannot be written; then none of them is.
     """
-    targets = [folder / f"{name}{FORMATS[f][0]}" for f in formats]
+    targets = pair_targets(folder, name, formats)
     with staged(*targets) as temporary, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for format_name, path in zip(formats, temporary, strict=True):

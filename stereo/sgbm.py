@@ -6,7 +6,8 @@ from stereo.opencv import import_cv2
 
 BLOCK_SIZE = 3
 FIXED_POINT = 16.0
-MIN_SIDE = 8
+MARGIN = 8
+SGBM_LIMIT = 2048  # larger disparities leave its 16-bit fixed point
 
 
 def semi_global_matching(left: np.ndarray, right: np.ndarray, max_disparity: int) -> np.ndarray:
@@ -40,14 +41,22 @@ def semi_global_matching(left: np.ndarray, right: np.ndarray, max_disparity: int
         speckleRange=2,
         mode=cv2.STEREO_SGBM_MODE_HH,
     )
-    # StereoSGBM gives no estimate in the first max_disparity columns: put that band outside.
+    # StereoSGBM gives no estimate in the first max_disparity columns and a poor one at the other
+    # borders: put those bands outside.
     height, width = left.shape[:2]
-    below, beside = max(0, MIN_SIDE - height), max(0, MIN_SIDE - width)
     padded = [
-        cv2.copyMakeBorder(view, 0, below, max_disparity, beside, cv2.BORDER_REPLICATE)
+        cv2.copyMakeBorder(
+            view, MARGIN, MARGIN, max_disparity, MARGIN, borderType=cv2.BORDER_REPLICATE
+        )
         for view in (left, right)
     ]
-    raw = matcher.compute(*padded)[:height, max_disparity : max_disparity + width]
+    try:
+        raw = matcher.compute(*padded)
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError(str(error)) from error
+        raise
+    raw = raw[MARGIN : MARGIN + height, max_disparity : max_disparity + width]
     return fill_from_background(raw.astype(np.float32) / np.float32(FIXED_POINT), raw >= 0)
 
 

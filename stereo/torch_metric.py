@@ -4,6 +4,8 @@ It is a file of its own because importing torchmetrics imports torchvision, whic
 evaluation must not need.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -47,13 +49,22 @@ class DisparityMetric(Metric):
             skipped = not self.protocol.enough_valid(counted)
             sums = error_sums(e.detach().float().cpu().numpy(), true, counted)
             rows.append([float(i), float(skipped), *sums])
-        self.rows.append(torch.tensor(rows, dtype=torch.float64).reshape(-1, 2 + len(COLUMNS)))
+        self.rows.append(self._as_rows(rows))
+
+    def sync(self, *arguments: Any, **options: Any) -> None:
+        """Gather the rows of all processes; one without images gathers none."""
+        self.rows = self.rows or [self._as_rows([])]
+        super().sync(*arguments, **options)
+
+    def _as_rows(self, rows: list[list[float]]) -> Tensor:
+        rows_of_floats = torch.tensor(rows, dtype=torch.float64, device=self.device)
+        return rows_of_floats.reshape(-1, 2 + len(COLUMNS))
 
     def compute(self) -> dict[str, object]:
         """Return the summary of ``stereo.metrics.summarise`` over all images seen."""
-        gathered = self.rows if isinstance(self.rows, list) else [self.rows]
         scores = {}
-        for row in torch.cat(gathered).cpu().numpy() if gathered else []:
+        gathered = self.rows if isinstance(self.rows, list) else [self.rows]
+        for row in torch.cat([*gathered, self._as_rows([])]).cpu().numpy():
             index = int(row[0])
             scores[index] = ImageScore(str(index), index, {"all": row[2:]}, skipped=bool(row[1]))
         return summarise(list(scores.values()), self.protocol.averaging)

@@ -1,9 +1,12 @@
 """Fixtures: the reference data, where they are at hand."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
+from stereo.cli import run
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
@@ -20,3 +23,18 @@ def shared(path: str) -> Path:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def stereo(capfd):
+    """Call the command line in this process; give its status, output and lines on stderr."""
+
+    def call(*arguments):
+        try:
+            status = run([str(argument) for argument in arguments])
+        except SystemExit as error:
+            status = error.code
+        captured = capfd.readouterr()
+        return SimpleNamespace(status=status, out=captured.out, errors=captured.err.splitlines())
+
+    return call

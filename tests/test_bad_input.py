@@ -5,35 +5,21 @@ import shutil
 import signal
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
-from stereo.cli import run
+from stereo.checkpoint import Checkpoint, save_checkpoint
 from stereo.data.disparities import read_disparity, write_disparity
+from stereo.model import NetworkConfig, build_network
 
 SIZE = (24, 32)
 SHORT = ("--max-disparity", "16")
 DAMAGES = ["missing", "empty", "truncated", "zeros", "text"]
-
-
-@pytest.fixture
-def stereo(capfd):
-    """Call the command line in this process; give its status, output and lines on stderr."""
-    terminate = signal.getsignal(signal.SIGTERM)
-
-    def call(*arguments):
-        try:
-            status = run([str(argument) for argument in arguments])
-        except SystemExit as error:
-            status = error.code
-        captured = capfd.readouterr()
-        return SimpleNamespace(status=status, out=captured.out, errors=captured.err.splitlines())
-
-    yield call
-    signal.signal(signal.SIGTERM, terminate)
 
 
 def command(*arguments, **options):
@@ -540,3 +526,103 @@ def test_a_root_of_another_data_set_says_what_was_expected(stereo, folders, tmp_
     options = ("--root", tmp_path, "--output", tmp_path / "out")
     result = stereo("evaluate", "--dataset", "sceneflow", *options)
     assert_one_line(result, 1, tmp_path, "frames_finalpass")
+
+
+def test_an_input_is_never_overwritten(stereo, tmp_path):
+    left, right = picture(tmp_path / "a.png", seed=1), picture(tmp_path / "b.png", seed=2)
+    ground_truth = truth(tmp_path / "a_disparity.pfm")
+    before = ground_truth.read_bytes()
+    call = ("infer", left, right, "--output", tmp_path, "--ground-truth", ground_truth, *SHORT)
+    assert_one_line(stereo(*call), 1, "a_disparity.pfm", "overwritten")
+    assert ground_truth.read_bytes() == before
+    assert written(tmp_path) == ["a.png", "a_disparity.pfm", "b.png"]
+
+
+def test_one_file_as_both_views_is_one_line(stereo, pair, tmp_path):
+    result = stereo("infer", pair[0], pair[0], "--output", tmp_path / "out", *SHORT)
+    assert_one_line(result, 1, pair[0], "left and as the right")
+
+
+@pytest.mark.parametrize("scale", ["0", "-2"])
+def test_a_scale_that_is_not_positive_is_one_line(stereo, pair, tmp_path, scale):
+    write_disparity(tmp_path / "gt.png", np.ones(SIZE, np.float32))
+    call = ("infer", *pair, "--output", tmp_path / "out", *SHORT)
+    result = stereo(*call, "--ground-truth", tmp_path / "gt.png", f"--ground-truth-scale={scale}")
+    assert_one_line(result, 1, "positive")
+
+
+@pytest.mark.parametrize("argument", ["x" * 300, "[z-a]*.png", ""])
+def test_paths_that_cannot_be_looked_at_are_one_line(stereo, pair, tmp_path, argument):
+    result = stereo("infer", argument, pair[1], "--output", tmp_path / "out", *SHORT)
+    assert_one_line(result, 1)
+
+
+def test_sgbm_refuses_disparities_beyond_its_fixed_point(stereo, pair, tmp_path):
+    call = ("infer", *pair, "--output", tmp_path / "out", "--max-disparity", "4096")
+    assert_one_line(stereo(*call), 2, "2048")
+
+
+def test_running_out_of_memory_is_one_line_and_the_other_pairs_go_on(
+    stereo, folders, tmp_path, monkeypatch
+):
+    import stereo.matcher as matcher
+
+    match, calls = matcher.semi_global_matching, []
+
+    def fail_once(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise MemoryError
+        return match(*arguments)
+
+    monkeypatch.setattr(matcher, "semi_global_matching", fail_once)
+    call = ("infer", *folders[:2], "--output", tmp_path / "out", "--formats", "pfm", *SHORT)
+    assert_one_line(stereo(*call), 1, "out of memory")
+    assert written(tmp_path / "out") == ["a_disparity.pfm", "c_disparity.pfm"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"max_disparity": 192.0},
+        {"max_disparity": 100},
+        {"mean": [1, 2]},
+        {"mean": "abc"},
+        {"std": [0, 0, 0]},
+        {"attention": {"options": {"heads": 0}}},
+        {"attention": {"options": {"heads": -1}}},
+        {"attention": {"options": {"key_channels": -3}}},
+        {"attention": {"options": {"key_channels": 0}}},
+        {"attention": {"options": {"unknown": 1}}},
+        {"attention": {"name": "unknown"}},
+        {"surprise": 1},
+    ],
+    ids=str,
+)
+def test_damaged_metadata_of_a_checkpoint_are_one_line(stereo, pair, tmp_path, changed):
+    config = NetworkConfig("ea_psmnet", 16)
+    path = tmp_path / "it.safetensors"
+    save_checkpoint(path, Checkpoint(config, build_network(config).state_dict()))
+    with safe_open(path, "pt") as file:
+        metadata, weights = file.metadata(), {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+    metadata["network"] = json.dumps(config.to_dict() | changed)
+    save_file(weights, path, metadata)
+    result = stereo("infer", *pair, "--output", tmp_path / "out", "--model", path, *SHORT)
+    assert_one_line(result, 1, path)
+
+
+def test_weights_that_are_not_finite_are_one_line(stereo, pair, tmp_path):
+    config = NetworkConfig("psmnet_basic", 16)
+    weights = build_network(config).state_dict()
+    weights["features.project.weight"][0] = torch.nan
+    path = tmp_path / "it.safetensors"
+    save_checkpoint(path, Checkpoint(config, weights))
+    result = stereo("infer", *pair, "--output", tmp_path / "out", "--model", path, *SHORT)
+    assert_one_line(result, 1, path, "not finite")
+
+
+def test_several_processes_are_refused_until_they_share_the_work(
+    stereo, pair, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert_one_line(stereo("infer", *pair, "--output", tmp_path / "out"), 2, "torchrun")

@@ -1,12 +1,10 @@
 import json
 import pickle
-import signal
 import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,30 +14,12 @@ from PIL import Image
 
 import stereo as package
 from stereo.checkpoint import load_checkpoint
-from stereo.cli import run
 from stereo.data.disparities import read_disparity, write_disparity
 
 SIZE = (24, 40)
 SHIFT = 5
 SHORT = ("--max-disparity", "16")
 COMMANDS = ["demo", "infer", "evaluate", "convert"]
-
-
-@pytest.fixture
-def stereo(capfd):
-    """Call the command line in this process; give its status, output and lines on stderr."""
-    terminate = signal.getsignal(signal.SIGTERM)
-
-    def call(*arguments):
-        try:
-            status = run([str(argument) for argument in arguments])
-        except SystemExit as error:
-            status = error.code
-        captured = capfd.readouterr()
-        return SimpleNamespace(status=status, out=captured.out, errors=captured.err.splitlines())
-
-    yield call
-    signal.signal(signal.SIGTERM, terminate)
 
 
 def views(folder, name="scene", size=SIZE, seed=0):

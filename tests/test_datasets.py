@@ -1,6 +1,7 @@
 """Data sets by name, on small trees that the tests write."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -76,8 +77,25 @@ def test_sceneflow_names_a_missing_frame_and_shows_the_tree(sceneflow, tmp_path_
         open_dataset("sceneflow", sceneflow)
     elsewhere = tmp_path_factory.mktemp("other")
     (elsewhere / "something").mkdir()
-    with pytest.raises(InputError, match="found something; expected frames such as"):
+    with pytest.raises(InputError, match=r"TEST: no such folder; expected frames such as"):
         open_dataset("sceneflow", elsewhere)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["monkaa", "driving", "sceneflow"],
+)
+def test_test_frames_never_pass_for_training_data(sceneflow, name):
+    """A root that is FlyingThings3D's own folder holds no Monkaa and no Driving."""
+    with pytest.raises(InputError, match="no such folder"):
+        open_dataset(name, sceneflow / "FlyingThings3D", split="train")
+
+
+def test_a_missing_part_of_sceneflow_is_named(sceneflow):
+    shutil.rmtree(sceneflow / "Monkaa")
+    with pytest.raises(InputError, match="Monkaa"):
+        open_dataset("sceneflow", sceneflow, split="train")
+    assert len(open_dataset("driving", sceneflow / "Driving").samples) == 1
 
 
 @pytest.mark.parametrize(

@@ -224,14 +224,16 @@ def test_an_eight_bit_palette_picture_reads_as_its_grey_values(tmp_path):
 
 
 @pytest.mark.parametrize("order", ["<", ">"], ids=["little", "big"])
-def test_sixteen_bit_tiff_and_pgm_read_as_256ths(order, tmp_path):
+def test_sixteen_bit_tiff_and_pgm_need_a_scale(order, tmp_path):
     mode = {"<": "I;16", ">": "I;16B"}[order]
     stored = np.array([[0, 256, 640], [1, 65535, 512]], f"{order}u2")
     Image.frombytes(mode, (3, 2), stored.tobytes()).save(tmp_path / "map.tiff")
     (tmp_path / "map.pgm").write_bytes(b"P5\n3 2\n65535\n" + stored.astype(">u2").tobytes())
     expected = np.where(stored == 0, np.nan, stored / 256)
     for name in ("map.tiff", "map.pgm"):
-        assert np.array_equal(read_disparity(tmp_path / name), expected, equal_nan=True), name
+        with pytest.raises(InputError, match="unknown scale"):
+            read_disparity(tmp_path / name)
+        assert np.array_equal(read_disparity(tmp_path / name, 256), expected, equal_nan=True), name
 
 
 @pytest.mark.parametrize("dtype", ["<f8", ">f4", "<f2", "u1", "<i4"])
@@ -402,3 +404,28 @@ def test_published_disparities_decode_to_the_reference(entry):
     assert decoded.shape == (entry["height"], entry["width"])
     assert valid.any()
     assert np.array_equal(decoded[valid], truth[valid])
+
+
+@pytest.mark.parametrize("scale", [0, -1, float("nan")])
+def test_scales_that_are_not_positive_are_wrong_calls(scale, tmp_path):
+    write_disparity(tmp_path / "map.png", np.ones((2, 2), np.float32))
+    with pytest.raises(UsageError, match="positive"):
+        read_disparity(tmp_path / "map.png", scale)
+
+
+@pytest.mark.parametrize("suffix", [".pfm", ".npy", ".npz", ".tiff"])
+def test_float_formats_take_no_scale(suffix, tmp_path):
+    write_disparity(tmp_path / f"map{suffix}", np.ones((2, 2), np.float32))
+    with pytest.raises(InputError, match="integer pictures only"):
+        read_disparity(tmp_path / f"map{suffix}", 16)
+
+
+def test_a_pfm_with_bytes_to_spare_or_dos_line_ends_is_refused(tmp_path):
+    data = np.ones(6, "<f4").tobytes()
+    for name, content in {
+        "long.pfm": b"Pf\n3 2\n-1\n" + data + b"\0",
+        "dos.pfm": b"Pf\r\n3 2\r\n-1\r\n" + data,
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match="takes"):
+            read_disparity(tmp_path / name)

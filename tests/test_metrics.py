@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -192,3 +193,18 @@ def test_skipped_images_are_counted_by_the_metric():
 def test_records_keep_their_numbers_of_pixels():
     score = ImageScore("a", 0, {"all": error_sums(*np.ones((2, 2, 3)), np.ones((2, 3), bool))})
     assert image_record(score)["valid_pixels"] == 6
+
+
+def gather(rank, folder):
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    metric = DisparityMetric(get_protocol("pooled"))
+    truth = torch.arange(1.0, 25).view(2, 3, 4)
+    if rank == 0:  # the other process has no image at all
+        metric.update(truth + 1, truth, torch.ones_like(truth).bool(), torch.arange(2))
+    summary = metric.compute()
+    assert (summary["epe"], summary["images"]) == (1.0, 2)
+    dist.destroy_process_group()
+
+
+def test_metric_gathers_over_processes_even_from_one_without_images(tmp_path):
+    torch.multiprocessing.spawn(gather, (tmp_path,), nprocs=2)

@@ -332,3 +332,19 @@ PATHS = st.builds(
 def test_names_never_clash(paths):
     names = unique_names([Path(path) for path in paths])
     assert len({name.casefold() for name in names}) == len(paths)
+
+
+def test_wildcards_in_suffixes_match_files_of_any_format(tmp_path):
+    for scene, suffix in (("a", "png"), ("b", "jpg")):
+        (tmp_path / scene).mkdir()
+        for name in (f"left.{suffix}", f"right.{suffix}", "gt.pfm"):
+            (tmp_path / scene / name).touch()
+    globs = [str(tmp_path / "*" / f"{name}.*") for name in ("left", "right", "gt")]
+    pairs = find_pairs(*globs)
+    assert [pair.left.name for pair in pairs] == ["left.png", "left.jpg"]
+    assert [pair.truth.parent.name for pair in pairs] == ["a", "b"]
+
+
+def test_thousands_of_equal_stems_are_named_in_no_time():
+    paths = [Path(f"/data/scene{i}/left/0006.png") for i in range(20_000)]
+    assert len(set(unique_names(paths))) == 20_000

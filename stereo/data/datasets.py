@@ -63,7 +63,7 @@ def _manifest(name: str, root: Path, split: str | None, render_pass: str | None)
         entries = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; 'manifest' reads its list of pairs") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path}: expected a list of pairs, and at least one")
@@ -83,7 +83,9 @@ def _manifest_entry(path: Path, root: Path, index: int, entry: object) -> Sample
         if not isinstance(entry.get(key), str):
             raise InputError(f"{path}: entry {index} lacks the text '{key}'")
     scale = entry.get("gt_scale")
-    if scale is not None and not (isinstance(scale, int | float) and scale > 0):
+    if scale is not None and (
+        isinstance(scale, bool) or not isinstance(scale, int | float) or not scale > 0
+    ):
         raise InputError(f"{path}: entry {index}: 'gt_scale' must be a positive number")
     mask = entry.get("nonoccluded")
     return SampleFiles(
@@ -121,10 +123,8 @@ def _sceneflow(name: str, root: Path, split: str | None, render_pass: str | None
     if split == "test" and "FlyingThings3D" not in parts:
         raise UsageError(f"the data set '{name}' has no test split; use --split train")
     samples: list[SampleFiles] = []
-    for part in parts:
-        if split == "test" and part != "FlyingThings3D":
-            continue
-        samples += _sceneflow_part(root, part, split, render_pass)
+    for part in parts if split == "train" else ("FlyingThings3D",):
+        samples += _sceneflow_part(root, part, split, render_pass, alone=len(parts) == 1)
     if not samples:
         found = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
         raise InputError(
@@ -134,9 +134,18 @@ def _sceneflow(name: str, root: Path, split: str | None, render_pass: str | None
     return Dataset(name, split, render_pass, samples)
 
 
-def _sceneflow_part(root: Path, part: str, split: str, render_pass: str) -> list[SampleFiles]:
+def _sceneflow_part(
+    root: Path, part: str, split: str, render_pass: str, *, alone: bool
+) -> list[SampleFiles]:
     below = Path(split.upper()) if part == "FlyingThings3D" else Path()
-    base = root / part if (root / part).is_dir() else root
+    base = root / part
+    if alone and root.name == part and not base.is_dir():
+        base = root
+    if not (base / "disparity" / below).is_dir():
+        raise InputError(
+            f"{base / 'disparity' / below}: no such folder; {_SCENEFLOW_TREE}, and likewise for "
+            "Monkaa and Driving; name one of the three to leave the others out"
+        )
     frames = base / f"frames_{render_pass}pass" / below
     disparities = base / "disparity" / below
     samples = []

@@ -23,16 +23,20 @@ def read_disparity(path: str | Path, scale: float | None = None) -> np.ndarray:
     Args:
         path: the file; its suffix names the format.
         scale: stored value per pixel of disparity, for integer pictures: the map is value / scale.
-            16-bit PNG defaults to KITTI's 256; 8-bit pictures have no default.
+            16-bit PNG defaults to KITTI's 256; other integer pictures have no default, and float
+            formats take none.
 
     Returns:
         (H, W) float32, pixels. Float formats come back bit for bit; in integer pictures 0 means
         that there is no disparity and becomes NaN.
 
     Raises:
-        InputError: missing, empty, damaged, of another kind, or 8-bit without ``scale``.
+        InputError: missing, empty, damaged, of another kind, or with a scale missing or misplaced.
+        UsageError: ``scale`` is not positive.
     """
     path = Path(path)
+    if scale is not None and not scale > 0:
+        raise UsageError(f"disparity scale {scale:g}: expected a positive number")
     check_readable(path)
     suffix = path.suffix.lower()
     if suffix not in DISPARITY_SUFFIXES:
@@ -41,9 +45,10 @@ def read_disparity(path: str | Path, scale: float | None = None) -> np.ndarray:
     values = _read_numpy(path) if suffix in (".npy", ".npz") else _read_picture(path)
     values = _drop_single_axes(values, path)
     if values.dtype.kind == "f" or suffix in (".npy", ".npz"):
+        if scale is not None:
+            raise InputError(f"{path}: holds pixels; a scale is for integer pictures only")
         with np.errstate(over="ignore"):
-            disparity = values.astype(np.float32)
-        return disparity if scale is None else disparity / np.float32(scale)
+            return values.astype(np.float32)
     return _from_integers(values, scale, path)
 
 
@@ -84,12 +89,9 @@ def write_disparity(path: str | Path, disparity: np.ndarray, *, scale: float | N
 
 def _read_picture(path: Path) -> np.ndarray:
     if path.suffix.lower() == ".pfm":
-        with path.open("rb") as file:
-            if file.read(2) == b"PF":
-                raise InputError(f"{path}: colour PFM (optical flow?); expected one channel")
+        _check_pfm(path)
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter("ignore")  # what matters becomes an error
+        with Image.open(path) as image:
             image.load()
             if image.mode == "P" and _is_grey(image):
                 return np.asarray(image.convert("L"))
@@ -100,8 +102,30 @@ def _read_picture(path: Path) -> np.ndarray:
             return np.asarray(image)
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: not a {path.suffix[1:].upper()} file") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
         raise InputError(f"{path}: damaged or truncated disparity ({error})") from error
+
+
+def _check_pfm(path: Path) -> None:
+    """Refuse what Pillow would misread: three channels, and headers with other line ends."""
+    with path.open("rb") as file:
+        kind, size, scale = (file.readline(80) for _ in range(3))
+        header = file.tell()
+    if kind.strip() == b"PF":
+        raise InputError(f"{path}: colour PFM (optical flow?); expected one channel")
+    try:
+        width, height = map(int, size.split())
+        float(scale)
+    except ValueError:
+        return  # no header at all: Pillow says so
+    found, expected = path.stat().st_size, header + 4 * width * height
+    if found != expected or b"\r" in kind + size + scale:
+        raise InputError(
+            f"{path}: a PFM of {width}x{height} with its header takes {expected} bytes and unix "
+            f"line ends, this file has {found}; truncated, or changed by a text-mode copy"
+        )
 
 
 def _is_grey(image: Image.Image) -> bool:
@@ -122,9 +146,9 @@ def _read_numpy(path: Path) -> np.ndarray:
                         f"{path}: holds {', '.join(names) or 'no array'}; name one 'disparity'"
                     )
                 values = loaded["disparity" if "disparity" in names else names[0]]
-    except InputError:
+    except (InputError, MemoryError):
         raise
-    except Exception as error:  # a damaged file can raise nearly anything here
+    except Exception as error:  # a damaged file can raise nearly anything
         raise InputError(f"{path}: damaged or not a NumPy file ({error})") from error
     if not isinstance(values, np.ndarray):
         raise InputError(f"{path}: holds {type(values).__name__} data, expected an array")
@@ -146,10 +170,10 @@ def _drop_single_axes(values: np.ndarray, path: Path) -> np.ndarray:
 
 def _from_integers(values: np.ndarray, scale: float | None, path: Path) -> np.ndarray:
     if scale is None:
-        if values.dtype == np.uint8:
+        if path.suffix.lower() != ".png" or values.dtype == np.uint8:
             raise InputError(
-                f"{path}: 8-bit disparity of unknown scale; give the stored value per pixel "
-                "(--ground-truth-scale, or 'gt_scale' in a manifest)"
+                f"{path}: {values.dtype} disparity of unknown scale; give the stored value per "
+                "pixel (--ground-truth-scale, or 'gt_scale' in a manifest)"
             )
         scale = PNG16_SCALE
     disparity = values.astype(np.float32) / np.float32(scale)

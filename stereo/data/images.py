@@ -1,5 +1,6 @@
 """Images in: any picture that Pillow or OpenCV reads becomes (H, W, 3) uint8 RGB."""
 
+import threading
 import warnings
 from pathlib import Path
 from typing import TypeAlias
@@ -11,6 +12,10 @@ from stereo.errors import InputError
 from stereo.opencv import import_cv2
 
 ImageLike: TypeAlias = "np.ndarray | Image.Image | str | Path"
+
+# What matters in a damaged file becomes an error. Set once: the filters belong to all threads.
+warnings.filterwarnings("ignore", module=r"PIL\..*")
+_OPENCV_LOG = threading.Lock()
 
 IMAGE_SUFFIXES = frozenset(
     f".{name}"
@@ -38,15 +43,17 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     check_readable(path)
+    if path.suffix.lower() == ".jp2":  # Pillow overflows in its 16-bit colours
+        return _read_with_opencv(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what matters becomes an error
-            with Image.open(path) as image:
-                image.load()
-                return _from_pillow(image, str(path))
+        with Image.open(path) as image:
+            image.load()
+            return _from_pillow(image, str(path))
     except UnidentifiedImageError:
         return _read_with_opencv(path)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
         raise InputError(f"{path}: damaged or truncated image ({error})") from error
 
 
@@ -117,14 +124,15 @@ def _is_16_bit(array: np.ndarray) -> bool:
 def _read_with_opencv(path: Path) -> np.ndarray:
     cv2 = import_cv2()
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our error line says it all
-    try:
-        bgr = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
-    except cv2.error:
-        bgr = None
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+    log = cv2.utils.logging
+    with _OPENCV_LOG:
+        level = log.setLogLevel(log.LOG_LEVEL_SILENT)  # our error line says it all
+        try:
+            bgr = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
+        except cv2.error:
+            bgr = None
+        finally:
+            log.setLogLevel(level)
     if bgr is None:
         raise InputError(f"{path}: not a picture that Pillow or OpenCV can read")
     return _from_array(np.ascontiguousarray(bgr[..., ::-1]), str(path))

@@ -3,6 +3,7 @@
 import glob
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,10 @@ class PairFiles:
     left: Path
     right: Path
     truth: Path | None = None
+
+    def files(self) -> list[Path]:
+        """Return all files of the pair."""
+        return [path for path in (self.left, self.right, self.truth) if path is not None]
 
 
 def find_pairs(left: str, right: str, truth: str | None = None) -> list[PairFiles]:
@@ -77,7 +82,10 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
         stems[i] += f"_{absolute[i].suffix[1:]}"
     names = list(stems)
     for depth in range(1, max((len(path.parts) for path in absolute), default=0)):
-        for i in _clashes(names):
+        clashing = _clashes(names)
+        if not clashing:
+            break
+        for i in clashing:
             names[i] = "_".join([*absolute[i].parts[1:-1][-depth:], stems[i]])
     taken = {name.casefold() for name in names}
     for i in _clashes(names)[1:]:
@@ -89,7 +97,8 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
 
 def _clashes(names: Sequence[str]) -> list[int]:
     folded = [name.casefold() for name in names]
-    return [i for i, name in enumerate(folded) if folded.count(name) > 1]
+    count = Counter(folded)
+    return [i for i, name in enumerate(folded) if count[name] > 1]
 
 
 class _Selection:
@@ -98,8 +107,10 @@ class _Selection:
     def __init__(self, argument: str, suffixes: frozenset[str], role: str) -> None:
         self.argument = argument
         self.role = role
-        self.wildcards: re.Pattern[str] | None = None
+        self.wildcards: list[re.Pattern[str]] = []  # without and with the suffix
         path = Path(argument)
+        if not argument:
+            raise InputError(f"the {role} view is named by an empty text")
         if path.is_dir():
             self.kind = "folder"
             self.base = path
@@ -114,16 +125,27 @@ class _Selection:
         else:
             self.kind = "glob"
             self.base = Path(*_leading_parts_without_magic(path))
-            self.wildcards = _wildcard_pattern(argument)
-            self.files = [Path(p) for p in glob.glob(argument, recursive=True)]
+            try:
+                self.wildcards = [
+                    _wildcard_pattern(text.as_posix()) for text in (path.with_suffix(""), path)
+                ]
+                self.files = [Path(p) for p in glob.glob(argument, recursive=True)]
+            except re.error as error:
+                raise InputError(f"{argument}: not a valid glob ({error})") from error
             self.files = [p for p in self.files if p.is_file()]
         if not self.files:
             raise InputError(f"{argument}: no {role} files found in this {self.kind}")
         self.files.sort()
 
     def key_by_wildcards(self, path: Path) -> str:
-        assert self.wildcards is not None
-        match = self.wildcards.fullmatch(path.as_posix())
+        return self._captured(self.wildcards[0], path.with_suffix(""))
+
+    def key_by_wildcards_and_suffix(self, path: Path) -> str:
+        return self._captured(self.wildcards[1], path)
+
+    @staticmethod
+    def _captured(pattern: re.Pattern[str], path: Path) -> str:
+        match = pattern.fullmatch(path.as_posix())
         return "/".join(group or "" for group in match.groups()) if match else path.as_posix()
 
     def key_by_path(self, path: Path) -> str:
@@ -171,6 +193,7 @@ def _key_schemes(
     schemes = []
     if left.kind == other.kind == "glob":
         schemes.append(_keyed_pair(left, other, lambda s: s.key_by_wildcards))
+        schemes.append(_keyed_pair(left, other, lambda s: s.key_by_wildcards_and_suffix))
     schemes.append(_keyed_pair(left, other, lambda s: s.key_by_path))
     schemes.append(_keyed_pair(left, other, lambda s: s.key_without_side))
     return schemes
@@ -195,9 +218,9 @@ def _leading_parts_without_magic(path: Path) -> list[str]:
 
 
 def _wildcard_pattern(argument: str) -> re.Pattern[str]:
-    """Turn a glob into a regular expression whose groups are what the wildcards stand for."""
+    """Turn a glob into an expression that captures what its wildcards match."""
     pattern = ""
-    for token in re.findall(r"\*\*/|\*\*|\*|\?|\[[^\]]*\]|[^*?\[]+|\[", Path(argument).as_posix()):
+    for token in re.findall(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|[^*?\[]+|\[", argument):
         if token == "**/":
             pattern += "(?:(.*)/)?"
         elif token == "**":
