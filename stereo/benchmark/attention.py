@@ -196,14 +196,11 @@ def _run(
         result.backward(volume)
 
     function = forward if case.direction == "forward" else backward
-    peak = measure.peak_bytes(function, device)
-    once = measure.seconds(function, device, repeats=1)["median"]
-    # Long calls are timed less often; the count stands beside the median.
-    affordable = max(1, min(repeats, int(time_limit / max(once, 1e-9))))
-    measured = {"seconds": measure.seconds(function, device, repeats=affordable)}
+    peak = measure.peak_bytes(function, device)  # the first call: it warms up, too
+    timed = measure.seconds(function, device, repeats=repeats, limit=time_limit)
     # Counting decomposes the fused kernel: it must not be part of the timed or weighed call.
-    macs = measure.macs(function) if once < COUNTING_SECONDS else None
-    return measured | {"peak_bytes": peak, "macs": macs}
+    macs = measure.macs(function) if timed["median"] < COUNTING_SECONDS else None
+    return {"seconds": timed, "peak_bytes": peak, "macs": macs}
 
 
 def _need_of_dot_product(size: Size, parameters: int, width: int) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import math
 import platform
 import statistics
 import subprocess
@@ -21,21 +22,25 @@ _STATUS = Path("/proc/self/status")
 
 
 def seconds(
-    function: Callable[[], object], device: torch.device, *, repeats: int = 5
+    function: Callable[[], object],
+    device: torch.device,
+    *,
+    repeats: int = 5,
+    limit: float = math.inf,
 ) -> dict[str, float]:
-    """Time a call, the device synchronised inside, after one call to warm up.
+    """Time a call, the device synchronised inside; the caller has warmed it up.
 
     Args:
         function: what to time.
         device: where it runs.
         repeats: timed calls.
+        limit: seconds after which no further call is started; one is always made.
 
     Returns:
-        ``median``, ``min`` and ``max`` in seconds, and ``repeats``.
+        ``median``, ``min`` and ``max`` in seconds, and ``repeats``, the calls made.
     """
-    function()
-    times = []
-    for _ in range(repeats):
+    times: list[float] = []
+    while len(times) < repeats and (not times or sum(times) < limit):
         _synchronize(device)
         start = time.perf_counter()
         function()
@@ -45,7 +50,7 @@ def seconds(
         "median": statistics.median(times),
         "min": min(times),
         "max": max(times),
-        "repeats": repeats,
+        "repeats": len(times),
     }
 
 
