@@ -11,7 +11,15 @@ import torch
 from torch.autograd import gradcheck
 
 from stereo.attention import ATTENTIONS
-from stereo.attention.volume import cells, clip_window, from_windows, to_tokens, to_windows
+from stereo.attention.reference import weighted_average
+from stereo.attention.volume import (
+    VolumeAttention,
+    cells,
+    clip_window,
+    from_windows,
+    to_tokens,
+    to_windows,
+)
 
 SIZE = (3, 4, 5)
 # Small windows, chunks and grids, so that the small volumes here have several of them.
@@ -32,6 +40,12 @@ WITHOUT_POSITION = {
     *("performer", "aft_simple", "perceiver"),
 }
 REFUSE_MASKS = {"reformer"}
+NOT_LINEAR = {"dot_product", "reformer", "disparity"}
+# Members whose output moves everywhere when one cell changes; others are held to their definition.
+GLOBAL = set(ATTENTIONS) & {
+    *WITHOUT_POSITION,
+    *("focused", "linformer", "aft_conv", "local_global", "lambda"),
+}
 VARIANTS = [
     *((name, {}) for name in ATTENTIONS),
     ("efficient", {"temperature": True}),
@@ -79,7 +93,7 @@ def explicit(module, volume, mask=None):
 
 
 def masks_for(name):
-    return [None] if name in REFUSE_MASKS else [None, random_mask()]
+    return [None, random_mask()] if ATTENTIONS[name].takes_mask else [None]
 
 
 @all_variants
@@ -137,11 +151,13 @@ def test_constant_values_come_back_constant(name, options):
 
 
 def test_the_issue_s_lists_of_properties_hold():
-    built = {name: build(name) for name in ATTENTIONS}
+    known = GLOBAL | NOT_LINEAR | {"window"}
+    assert len(known) == 17
+    built = {name: build(name) for name in known}
     assert {n for n, m in built.items() if m.weights_sum_to_one} == SUM_TO_ONE
     assert {n for n, m in built.items() if m.permutation_equivariant} == WITHOUT_POSITION
     assert {n for n, m in built.items() if not m.takes_mask} == REFUSE_MASKS
-    assert {n for n, m in built.items() if not m.linear} == {"dot_product", "reformer", "disparity"}
+    assert {n for n, m in built.items() if not m.linear} == NOT_LINEAR
 
 
 @all_variants
@@ -177,11 +193,11 @@ def test_axis_a_change_in_one_cell_moves_the_positions_it_should(name, cell):
     elif name == "window":
         for other in itertools.product(*map(range, SIZE)):
             expected[other] = window_of(other) == window_of(cell)
-    elif name == "reformer":  # which ones depends on the hashes
+    elif name in GLOBAL:
+        expected[:] = True
+    else:  # which ones depends on the hashes, or on a member to come
         assert moved.sum() > 1
         return
-    else:
-        expected[:] = True
     assert torch.equal(moved, expected)
 
 
@@ -223,7 +239,7 @@ def test_masks_of_another_shape_or_type_are_refused(wrong):
 
 @all_variants
 def test_contents_of_masked_cells_do_not_matter(name, options):
-    if name in REFUSE_MASKS:
+    if not ATTENTIONS[name].takes_mask:
         pytest.skip("takes no mask")
     module = build(name, options)
     mask, volume = random_mask(), volume_of()
@@ -283,7 +299,7 @@ def test_chunked_equals_unchunked_in_value_and_gradient(name):
             pytest.skip("nothing to chunk")
         module.map_elements = limit
         volume = volume_of().requires_grad_()
-        output = module(volume, None if name in REFUSE_MASKS else random_mask())
+        output = module(volume, random_mask() if ATTENTIONS[name].takes_mask else None)
         output.square().sum().backward()
         results.append([output.detach(), volume.grad, *(p.grad for p in module.parameters())])
     for one, other in zip(*results, strict=True):
@@ -441,3 +457,42 @@ def test_windows_go_back_to_where_they_came_from(size):
         window, by = clip_window(size, (2, 3, 4), shift)
         windows = to_windows(tokens, size, window, by)
         assert torch.equal(from_windows(windows, size, window, by), tokens)
+
+
+class MeanAttention(VolumeAttention):
+    """A member to come: every position receives the mean of the values. O(N)."""
+
+    weights_sum_to_one = True
+    permutation_equivariant = True
+    deletes_keys = True
+    error = 0.0
+
+    def attend(self, queries, keys, values, key_mask, size):
+        key_mask = torch.ones_like(values[:, :1, :, :1]).bool() if key_mask is None else key_mask
+        mean = (values * key_mask).sum(2, True) / key_mask.sum(2, True).clamp(min=1)
+        return mean + 0 * (queries.sum(3, True) + keys.sum(3, True)) + self.error * values
+
+    def attend_explicitly(self, queries, keys, values, key_mask, size):
+        weights = 1 + 0 * queries @ keys.transpose(2, 3)
+        return weighted_average(weights, values, key_mask)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_one_line_in_the_dict_brings_a_new_member_all_these_tests(monkeypatch, wrong):
+    monkeypatch.setitem(ATTENTIONS, "mean", MeanAttention)
+    monkeypatch.setattr(MeanAttention, "error", 0.001 if wrong else 0.0)
+    tests = [
+        lambda: test_member_equals_its_definition_in_value_and_gradient("mean", {}, 2),
+        lambda: test_constant_values_come_back_constant("mean", {}),
+        lambda: test_a_mask_equals_deleting_the_cells("mean", {}),
+        lambda: test_without_position_any_cells_can_be_deleted("mean"),
+        lambda: test_contents_of_masked_cells_do_not_matter("mean", {}),
+        lambda: test_sizes_change_between_calls("mean", {}),
+    ]
+    failures = 0
+    for test in tests:
+        try:
+            test()
+        except AssertionError:
+            failures += 1
+    assert bool(failures) == wrong

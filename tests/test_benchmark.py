@@ -22,8 +22,7 @@ needs_linux = pytest.mark.skipif(
 
 
 def forward_peak(name, size):
-    heads = {"heads": 2} if name == "local_global" else {}
-    module = ATTENTIONS[name](32, zero_init=False, **heads).eval()
+    module = ATTENTIONS[name](32, zero_init=False).eval()
     volume = torch.randn(1, 32, *size)
     with torch.inference_mode():
         return measure.peak_bytes(lambda: module(volume), CPU)
@@ -48,6 +47,12 @@ def test_memory_of_linear_members_grows_no_faster_than_the_volume(name):
 @pytest.mark.parametrize("name", LINEAR)
 def test_linear_members_take_the_volume_of_a_544x960_image_in_4_gib(name):
     assert forward_peak(name, (48, 136, 240)) < 4 * 2**30
+
+
+@needs_linux
+def test_dot_product_never_holds_its_map():
+    size = (16, 20, 32)
+    assert forward_peak("dot_product", size) < 0.5 * 4 * cells(size) ** 2
 
 
 @pytest.mark.parametrize("name", ATTENTIONS)
