@@ -2,11 +2,13 @@
 
 No code runs when one is read. Metadata keys: ``format``, ``version`` (of this package), ``network``
 (``NetworkConfig`` as JSON: architecture, attention, max disparity, disparity convention, padding,
-normalisation) and ``training`` (recipe, protocol and metrics as JSON, empty if unknown).
+normalisation), ``training`` (recipe, protocol and metrics as JSON, empty if unknown) and, in a
+run's own checkpoints, ``state``.
 """
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,11 @@ from torch import Tensor
 from stereo.data.images import check_readable
 from stereo.errors import InputError, StereoError
 from stereo.files import staged
-from stereo.model import NetworkConfig, PSMNet, build_network
+from stereo.model import NetworkConfig, StereoNetwork, build_network
 from stereo.version import __version__
 
 FORMAT = "stereo-efficient-attention/1"
+STATE_PREFIX = "state."
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,20 @@ class Checkpoint:
     version: str = __version__
 
 
-def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
+def save_checkpoint(
+    path: str | Path,
+    checkpoint: Checkpoint,
+    *,
+    state: Mapping[str, Tensor] | None = None,
+    state_facts: dict[str, Any] | None = None,
+) -> None:
     """Write a checkpoint, whole or not at all.
+
+    Args:
+        path: the ``.safetensors`` file.
+        checkpoint: weights and metadata.
+        state: further tensors, of the training run; loading the network leaves them unread.
+        state_facts: what goes with them, as JSON.
 
     Raises:
         OutputError: it cannot be written.
@@ -55,11 +70,15 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "network": json.dumps(checkpoint.config.to_dict()),
         "training": json.dumps(checkpoint.training),
     }
+    if state_facts is not None:
+        metadata["state"] = json.dumps(state_facts)
+    tensors = dict(checkpoint.weights)
+    tensors |= {f"{STATE_PREFIX}{name}": tensor for name, tensor in (state or {}).items()}
     # Cloned: safetensors refuses tensors that share memory.
-    weights = {name: t.detach().cpu().clone() for name, t in checkpoint.weights.items()}
+    tensors = {name: t.detach().cpu().clone() for name, t in tensors.items()}
     with staged(path) as (temporary,):
         try:
-            save_file(weights, temporary, metadata)
+            save_file(tensors, temporary, metadata)
         except SafetensorError as error:  # its I/O errors are not OSErrors
             raise OSError(str(error)) from error
 
@@ -75,7 +94,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            weights = {
+                name: file.get_tensor(name)
+                for name in file.keys()  # noqa: SIM118
+                if not name.startswith(STATE_PREFIX)
+            }
     except (SafetensorError, OSError, ValueError) as error:
         hint = (
             "; 'stereo convert' reads published PSMNet .tar files" if path.suffix == ".tar" else ""
@@ -94,7 +117,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(config, weights, training, metadata.get("version", "unknown"))
 
 
-def restore_network(checkpoint: Checkpoint, source: str) -> PSMNet:
+def restore_network(checkpoint: Checkpoint, source: str) -> StereoNetwork:
     """Build the checkpoint's network with its weights.
 
     Args:
@@ -114,7 +137,11 @@ def restore_network(checkpoint: Checkpoint, source: str) -> PSMNet:
 
 
 def load_weights(
-    network: PSMNet, weights: dict[str, Tensor], source: str, *, allow_new_attention: bool = False
+    network: StereoNetwork,
+    weights: dict[str, Tensor],
+    source: str,
+    *,
+    allow_new_attention: bool = False,
 ) -> None:
     """Load weights and insist that all fit.
 

@@ -183,7 +183,7 @@ def _model_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default=DEFAULT_MODEL,
-        help="sgbm, psmnet, psmnet_basic, ea_psmnet or a .safetensors file",
+        help="sgbm, psmnet, psmnet_basic, ea_psmnet, ea_stereo_fast or a .safetensors file",
     )
     parser.add_argument(
         "--max-disparity",

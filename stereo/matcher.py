@@ -16,7 +16,7 @@ from stereo.checkpoint import file_sha256, load_checkpoint, restore_network
 from stereo.data.images import ImageLike, as_image
 from stereo.data.sample import check_same_size
 from stereo.errors import StereoError, UsageError, unknown_name
-from stereo.model import NETWORK_NAMES, NetworkConfig, PSMNet, build_network
+from stereo.model import NETWORK_NAMES, NetworkConfig, StereoNetwork, build_network
 from stereo.model.config import check_max_disparity
 from stereo.opencv import import_cv2
 from stereo.runtime import pick_device, pick_dtype
@@ -48,7 +48,9 @@ class Matcher:
         description: what ``metrics.json`` stores about the model.
     """
 
-    def __init__(self, engine: Engine, network: PSMNet | None, description: dict[str, Any]) -> None:
+    def __init__(
+        self, engine: Engine, network: StereoNetwork | None, description: dict[str, Any]
+    ) -> None:
         self._engine = engine
         self.network = network
         self.description = description
@@ -177,7 +179,7 @@ class NetworkEngine:
     """
 
     def __init__(
-        self, network: PSMNet, config: NetworkConfig, device: torch.device, precision: str
+        self, network: StereoNetwork, config: NetworkConfig, device: torch.device, precision: str
     ) -> None:
         self.network = network.eval().to(device)
         self.config = config
@@ -248,7 +250,7 @@ def _load_sgbm(max_disparity: int) -> Matcher:
     return Matcher(engine, None, description)
 
 
-def _untrained_network(config: NetworkConfig) -> PSMNet:
+def _untrained_network(config: NetworkConfig) -> StereoNetwork:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(0)
         return build_network(config)

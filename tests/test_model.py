@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from stereo.attention import ATTENTIONS
 from stereo.checkpoint import Checkpoint, load_checkpoint, restore_network, save_checkpoint
 from stereo.errors import UsageError
-from stereo.model import AttentionConfig, NetworkConfig, build_network
+from stereo.model import NETWORK_NAMES, AttentionConfig, NetworkConfig, build_network
 from stereo.model.config import SITES
 from stereo.model.cost_volume import concatenation_volume
 from stereo.model.regression import regress_disparity
@@ -85,10 +85,10 @@ def test_regression_runs_in_fp32_under_autocast(rng):
         assert torch.equal(regress_disparity(logits, "unbiased"), expected)
 
 
-@pytest.mark.parametrize("name", ["psmnet", "psmnet_basic", "ea_psmnet"])
+@pytest.mark.parametrize("name", NETWORK_NAMES)
 def test_training_gives_every_output_and_gradients_reach_every_weight(name):
     attention = {"attention": AttentionConfig(options={"zero_init": False})}
-    config = NetworkConfig(name, max_disparity=32, **(attention if name == "ea_psmnet" else {}))
+    config = NetworkConfig(name, max_disparity=32, **(attention if name.startswith("ea") else {}))
     network = build_network(config).train()
     left, right = torch.randn(2, 2, 3, 32, 48)
     predictions = network(left, right)
@@ -125,8 +125,9 @@ def test_attention_is_the_identity_at_step_0():
 
 
 @pytest.mark.parametrize("size", [(16, 16), (16, 272), (64, 48)])
-def test_networks_take_any_multiple_of_16(size):
-    network = build_network(NetworkConfig("ea_psmnet", 48)).eval()
+@pytest.mark.parametrize("name", ["ea_psmnet", "ea_stereo_fast"])
+def test_networks_take_any_multiple_of_16(name, size):
+    network = build_network(NetworkConfig(name, 48)).eval()
     with torch.inference_mode():
         disparity = network(torch.randn(2, 3, *size), torch.randn(2, 3, *size))
     assert disparity.shape == (2, *size)
@@ -150,6 +151,7 @@ def test_one_pair_of_a_batch_does_not_touch_another():
         {"name": "psmnet", "upsampling": "bilinear"},
         {"name": "psmnet", "padding": "reflect"},
         {"name": "psmnet", "attention": {"name": "efficient"}},
+        {"name": "ea_stereo_fast", "attention": {"sites": ["quarter"]}},
         {"name": "ea_psmnet", "attention": {"name": "nothing"}},
         {"name": "ea_psmnet", "attention": {"sites": ["half"]}},
         {"name": "ea_psmnet", "attention": {"sites": []}},

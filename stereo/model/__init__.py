@@ -4,54 +4,76 @@ Shapes: B batch, C channels, D disparity planes at the volume's resolution, H W 
 or volume, N tokens, K key channels, V value channels.
 """
 
+from typing import TypeAlias
+
 from torch import nn
 
 from stereo.attention import ATTENTIONS
 from stereo.errors import UsageError
-from stereo.model.aggregation import WIDTH, ResidualStack, StackedHourglass
+from stereo.model import aggregation, fast
+from stereo.model.aggregation import ResidualStack, StackedHourglass
 from stereo.model.config import NETWORK_NAMES, AttentionConfig, NetworkConfig
+from stereo.model.fast import FastStereo
 from stereo.model.features import PyramidFeatures
 from stereo.model.psmnet import PSMNet
 
-SITE_CHANNELS = {"quarter": WIDTH, "eighth": 2 * WIDTH, "sixteenth": 2 * WIDTH}
+StereoNetwork: TypeAlias = PSMNet | FastStereo
+
+_PSMNET_CHANNELS = {
+    "quarter": aggregation.WIDTH,
+    "eighth": 2 * aggregation.WIDTH,
+    "sixteenth": 2 * aggregation.WIDTH,
+}
+_FAST_CHANNELS = {"eighth": fast.VOLUME_WIDTH, "sixteenth": 2 * fast.VOLUME_WIDTH}
 
 
-def build_network(config: NetworkConfig) -> PSMNet:
+def build_network(config: NetworkConfig) -> StereoNetwork:
     """Build a network with fresh weights.
 
     Raises:
         UsageError: an attention option that its class does not take.
     """
+    attention = config.attention
+    mask_invalid = attention is not None and attention.mask_invalid
+    if config.name == "ea_stereo_fast":
+        attentions = _build_attentions(attention, _FAST_CHANNELS)
+        return FastStereo(attentions, config.max_disparity, mask_invalid=mask_invalid)
     features = PyramidFeatures(align_corners=config.upsampling == "align_corners")
     in_channels = 2 * features.out_channels
-    aggregation: nn.Module
+    stack: nn.Module
     if config.name == "psmnet_basic":
-        aggregation = ResidualStack(in_channels)
+        stack = ResidualStack(in_channels)
     else:
-        attention = config.attention
-        aggregation = StackedHourglass(
-            in_channels,
-            _build_attentions(attention),
-            mask_invalid=attention is not None and attention.mask_invalid,
-        )
+        attentions = _build_attentions(attention, _PSMNET_CHANNELS)
+        stack = StackedHourglass(in_channels, attentions, mask_invalid=mask_invalid)
     return PSMNet(
         features=features,
-        aggregation=aggregation,
+        aggregation=stack,
         max_disparity=config.max_disparity,
         upsampling=config.upsampling,
     )
 
 
-def _build_attentions(config: AttentionConfig | None) -> dict[str, nn.Module]:
+def _build_attentions(
+    config: AttentionConfig | None, channels: dict[str, int]
+) -> dict[str, nn.Module]:
     if config is None:
         return {}
     build = ATTENTIONS[config.name]
     try:
-        return {site: build(SITE_CHANNELS[site], **config.options) for site in config.sites}
+        return {site: build(channels[site], **config.options) for site in config.sites or ()}
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"attention '{config.name}' with options {config.options}: {error}"
         ) from error
 
 
-__all__ = ["NETWORK_NAMES", "AttentionConfig", "NetworkConfig", "PSMNet", "build_network"]
+__all__ = [
+    "NETWORK_NAMES",
+    "AttentionConfig",
+    "FastStereo",
+    "NetworkConfig",
+    "PSMNet",
+    "StereoNetwork",
+    "build_network",
+]

@@ -77,9 +77,9 @@ class Hourglass(nn.Module):
         encoded = self.eighth(self.to_eighth(volume))
         if decoded_skip is not None:
             encoded = encoded + decoded_skip
-        encoded = _attend(self.attention_eighth, torch.relu(encoded), self.mask_invalid)
+        encoded = attend_at_site(self.attention_eighth, torch.relu(encoded), self.mask_invalid)
         coarse = self.sixteenth(self.to_sixteenth(encoded))
-        coarse = _attend(self.attention_sixteenth, coarse, self.mask_invalid)
+        coarse = attend_at_site(self.attention_sixteenth, coarse, self.mask_invalid)
         skip = encoded if encoded_skip is None else encoded_skip
         decoded = torch.relu(self.up_to_eighth(coarse) + skip)
         return self.up_to_quarter(decoded), encoded, decoded
@@ -114,7 +114,7 @@ class StackedHourglass(nn.Module):
     def forward(self, volume: Tensor) -> list[Tensor]:  # (B, C, D, H, W) -> 3 x (B, D, H, W)
         """Return the logits after each hourglass, the last being the best."""
         cost = self.refine(self.reduce(volume))
-        cost = _attend(self.attention_quarter, cost, self.mask_invalid)
+        cost = attend_at_site(self.attention_quarter, cost, self.mask_invalid)
         first, second, third = self.hourglasses
         out, encoded, decoded = first(cost)
         outputs = [out + cost]
@@ -128,7 +128,8 @@ class StackedHourglass(nn.Module):
         return logits
 
 
-def _attend(attention: nn.Module | None, volume: Tensor, mask_invalid: bool) -> Tensor:
+def attend_at_site(attention: nn.Module | None, volume: Tensor, mask_invalid: bool) -> Tensor:
+    """Attend over a (B, C, D, H, W) volume, if there is an attention at this site."""
     if attention is None:
         return volume
     return attention(volume, valid_cells(volume) if mask_invalid else None)

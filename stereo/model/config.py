@@ -10,7 +10,14 @@ from stereo.errors import UsageError, unknown_name
 Upsampling = Literal["unbiased", "align_corners", "half_pixel"]
 Padding = Literal["replicate", "zeros"]
 
-NETWORK_NAMES = ("psmnet", "psmnet_basic", "ea_psmnet")
+SITES_OF: dict[str, tuple[str, ...]] = {
+    "psmnet": (),
+    "psmnet_basic": (),
+    "ea_psmnet": ("quarter", "eighth", "sixteenth"),
+    "ea_stereo_fast": ("sixteenth", "eighth"),
+}
+"""Network -> where attention can stand, the default site first."""
+NETWORK_NAMES = tuple(SITES_OF)
 SITES = ("quarter", "eighth", "sixteenth")
 STRIDE = 16
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -23,23 +30,26 @@ class AttentionConfig:
 
     name: str = "efficient"
     """A key of ``stereo.attention.ATTENTIONS``."""
-    sites: tuple[str, ...] = ("quarter",)
+    sites: tuple[str, ...] | None = None
     """``quarter``: the volume before the first hourglass; ``eighth`` and ``sixteenth``: inside the
-    first hourglass, at these resolutions. Where the paper's own stood is in no source we read."""
+    first hourglass (in ``ea_stereo_fast`` the encoder-decoder), at these resolutions. None for the
+    network's default. Where the paper's own stood is in no source we read."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword options of the attention's class, such as ``heads``."""
     mask_invalid: bool = False
     """Leave out as keys the cells whose match lies outside the right image (x < d)."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sites", tuple(self.sites))
         if self.name not in ATTENTIONS:
             raise unknown_name("attention", self.name, ATTENTIONS)
+        if self.mask_invalid and not ATTENTIONS[self.name].takes_mask:
+            raise UsageError(f"the attention '{self.name}' cannot leave out cells (mask_invalid)")
+        if self.sites is None:
+            return
+        object.__setattr__(self, "sites", tuple(self.sites))
         for site in self.sites:
             if site not in SITES:
                 raise unknown_name("attention site", site, SITES)
-        if self.mask_invalid and not ATTENTIONS[self.name].takes_mask:
-            raise UsageError(f"the attention '{self.name}' cannot leave out cells (mask_invalid)")
         if not self.sites or len(set(self.sites)) != len(self.sites):
             raise UsageError(f"attention sites {self.sites}: name each of one or several once")
 
@@ -60,7 +70,7 @@ class NetworkConfig:
     """How images are filled up to a multiple of 16, at the top and right; ``zeros`` (after
     normalisation) is PSMNet's."""
     attention: AttentionConfig | None = None
-    """Attention over the cost volume, in ``ea_psmnet`` only."""
+    """Attention over the cost volume, in ``ea_psmnet`` and ``ea_stereo_fast``."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Subtracted from RGB in 0..1."""
     std: tuple[float, float, float] = IMAGENET_STD
@@ -75,10 +85,7 @@ class NetworkConfig:
         for key, known in (("upsampling", Upsampling), ("padding", Padding)):
             if getattr(self, key) not in get_args(known):
                 raise unknown_name(key, getattr(self, key), get_args(known))
-        if self.name == "ea_psmnet" and self.attention is None:
-            object.__setattr__(self, "attention", AttentionConfig())
-        if self.name != "ea_psmnet" and self.attention is not None:
-            raise UsageError(f"the network '{self.name}' takes no attention; use 'ea_psmnet'")
+        self._settle_attention()
         for key in ("mean", "std"):
             values = tuple(getattr(self, key))
             if len(values) != 3 or not all(isinstance(v, int | float) for v in values):
@@ -86,6 +93,22 @@ class NetworkConfig:
             object.__setattr__(self, key, values)
         if not all(value > 0 for value in self.std):
             raise UsageError(f"std {self.std}: expected positive numbers")
+
+    def _settle_attention(self) -> None:
+        """Fill in the default attention and sites; refuse what the network cannot take."""
+        sites = SITES_OF[self.name]
+        if not sites:
+            if self.attention is not None:
+                raise UsageError(f"the network '{self.name}' takes no attention; use 'ea_psmnet'")
+            return
+        attention = self.attention or AttentionConfig()
+        if attention.sites is None:
+            attention = dataclasses.replace(attention, sites=sites[:1])
+        assert attention.sites is not None
+        for site in attention.sites:
+            if site not in sites:
+                raise unknown_name(f"attention site of '{self.name}'", site, sites)
+        object.__setattr__(self, "attention", attention)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""

@@ -1,0 +1,1 @@
+"""Training: configuration, the order of samples, losses, the loop and its checkpoints."""

@@ -1,0 +1,96 @@
+"""What a training run is made of; recipes are YAML files of these fields."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from stereo.errors import UsageError
+from stereo.model.config import NetworkConfig
+
+Schedule = Literal["constant", "one_cycle", "steps"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam or AdamW and its learning rate."""
+
+    learning_rate: float = 1e-3
+    """The largest learning rate."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's averaging factors."""
+    weight_decay: float = 0.0
+    """Decoupled (AdamW); 0 is plain Adam."""
+    schedule: Schedule = "constant"
+    """``constant``; ``one_cycle``: linear warm-up, then a cosine down to 0; ``steps``: divided by
+    10 at each of ``milestones``."""
+    warmup_share: float = 0.05
+    """Share of the steps that ``one_cycle`` warms up over."""
+    milestones: tuple[float, ...] = ()
+    """Shares of the steps after which ``steps`` divides the learning rate by 10."""
+    clip_norm: float | None = None
+    """Largest L2 norm of the gradient; None for no clipping."""
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0:
+            raise UsageError(f"learning rate {self.learning_rate}: expected a positive number")
+        if not 0 <= self.warmup_share < 1:
+            raise UsageError(f"warm-up share {self.warmup_share}: expected 0 to below 1")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise UsageError(f"clip norm {self.clip_norm}: expected a positive number")
+        if list(self.milestones) != sorted(self.milestones):
+            raise UsageError(f"milestones {self.milestones}: expected a rising list of shares")
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """The loop: how long, how large, how often."""
+
+    max_steps: int = 1000
+    """Optimiser steps."""
+    batch_size: int = 12
+    """Pairs per optimiser step over all processes and accumulations."""
+    accumulation: int = 1
+    """Backward passes per optimiser step."""
+    precision: Precision = "auto"
+    """Of the forward pass under autocast; ``auto`` is fp32."""
+    workers: int = 2
+    """Loader processes per training process."""
+    freeze_batch_norm: bool = False
+    """Keep batch norm's running statistics and use them, as in evaluation."""
+    ema_decay: float | None = None
+    """Decay of the moving average of the weights, which is then validated and shipped."""
+    validate_every: int = 500
+    """Steps between validations."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints."""
+    keep_last: int = 2
+    """Checkpoints of the latest steps that are kept."""
+    log_every: int = 10
+    """Steps between lines and TensorBoard scalars."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "batch_size", "accumulation", "keep_last", "log_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"trainer.{name} {getattr(self, name)}: expected at least 1")
+        for name in ("validate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"trainer.{name} {getattr(self, name)}: expected at least 1")
+        if self.workers < 0:
+            raise UsageError(f"trainer.workers {self.workers}: expected 0 or more")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise UsageError(f"trainer.ema_decay {self.ema_decay}: expected between 0 and 1")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Smooth L1 on every supervised output."""
+
+    weights: tuple[float, ...] = (0.5, 0.7, 1.0)
+    """Of the outputs, the best last; a network with fewer takes the last ones."""
+    beta: float = 1.0
+    """Error in pixels at which the loss turns from quadratic to linear."""
+    zero_counts: bool = False
+    """Whether a true disparity of 0 or less counts, as in PSMNet's training."""
+
+
+__all__ = ["LossConfig", "NetworkConfig", "OptimizerConfig", "TrainerConfig", "field"]

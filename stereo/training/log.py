@@ -1,0 +1,130 @@
+"""What a run says while it goes: a progress bar or lines, TensorBoard, pictures."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from stereo import colors, console
+
+
+class RunLog:
+    """Progress and TensorBoard of the main process; silent on the others.
+
+    Args:
+        folder: the run's folder.
+        first_step: steps done before.
+        max_steps: steps in all.
+        active: false on processes other than the first.
+    """
+
+    def __init__(self, folder: Path, first_step: int, max_steps: int, active: bool) -> None:
+        self.active = active
+        self.writer = (
+            SummaryWriter(folder / "tensorboard", purge_step=first_step) if active else None
+        )
+        self.bar = tqdm(
+            total=max_steps,
+            initial=first_step,
+            desc="train",
+            unit="step",
+            disable=not (active and sys.stderr.isatty()),
+        )
+        self.epe: float | None = None
+
+    def step(self, step: int, facts: dict[str, float], *, speak: bool) -> None:
+        """Count a step; every so often write its scalars and say them in one line.
+
+        Args:
+            step: steps done, this one included.
+            facts: names to values: loss, learning rate, gradient norm, throughput and so on.
+            speak: whether this step is one of those that are logged.
+        """
+        self.bar.update(1)
+        if not (self.active and speak):
+            return
+        self.scalars(step, facts, "train")
+        epe = "" if self.epe is None else f"  EPE {self.epe:.3f} px"
+        self.bar.set_postfix_str(f"loss {facts['loss']:.3f}{epe}")
+        if self.bar.disable:
+            console.say(
+                f"step {step}/{self.bar.total}  loss {facts['loss']:.3f}  "
+                f"lr {facts['learning_rate']:.2e}  gradient {facts['gradient_norm']:.2f}  "
+                f"{facts['pairs_per_second']:.2f} pairs/s  "
+                f"waiting for data {facts['data_waiting_percent']:.1f} %{epe}"
+            )
+
+    def validation(
+        self, step: int, summary: dict[str, Any], example: dict[str, Any] | None
+    ) -> None:
+        """Write validation figures, say them, and show the last pair's map and error.
+
+        Args:
+            step: steps done.
+            summary: what ``stereo.metrics.summarise`` returned.
+            example: ``left``, ``disparity``, ``truth`` and ``valid`` arrays of one pair.
+        """
+        if not self.active:
+            return
+        self.epe = summary.get("epe_image")
+        names = ("epe_image", "bad_1_image", "bad_2_image", "bad_3_image", "d1_image")
+        figures = {name: summary[name] for name in names if name in summary}
+        self.scalars(step, figures, "validation")
+        console.say(
+            f"validation at step {step}: "
+            + "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
+            + f"  images {summary['images']}, skipped {summary['skipped']}"
+        )
+        if example is not None and self.writer is not None:
+            truth = np.where(example["valid"], example["truth"], np.nan)
+            limit = colors.disparity_limit(truth)
+            picture = colors.stack(
+                example["left"],
+                colors.disparity_picture(example["disparity"], limit),
+                colors.disparity_picture(truth, limit),
+                colors.error_picture(example["disparity"], truth, example["valid"]),
+            )
+            self.writer.add_image("left, map, truth, error", picture, step, dataformats="HWC")
+
+    def scalars(self, step: int, facts: dict[str, float], group: str) -> None:
+        """Write scalars to TensorBoard."""
+        if self.writer is not None:
+            for name, value in facts.items():
+                self.writer.add_scalar(f"{group}/{name}", value, step)
+
+    def close(self) -> None:
+        """Close the bar and flush TensorBoard."""
+        self.bar.close()
+        if self.writer is not None:
+            self.writer.close()
+
+
+class Stopwatch:
+    """Seconds spent in named parts of the loop since the last reset."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start from zero."""
+        self.parts: dict[str, float] = {}
+        self.started = time.perf_counter()
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Add the time of the block to a part."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.parts[name] = self.parts.get(name, 0.0) + time.perf_counter() - start
+
+    def total(self) -> float:
+        """Return the seconds since the last reset."""
+        return time.perf_counter() - self.started

@@ -1,0 +1,397 @@
+"""The training loop, top to bottom: load, forward, backward, step, log, validate, save."""
+
+import contextlib
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from stereo import console
+from stereo.checkpoint import Checkpoint, load_weights, save_checkpoint
+from stereo.data.sample import SampleFiles
+from stereo.errors import OutputError, StereoError
+from stereo.files import output_folder, staged
+from stereo.matcher import NetworkEngine
+from stereo.model import NetworkConfig, StereoNetwork
+from stereo.protocols import get_protocol
+from stereo.torch_metric import DisparityMetric
+from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
+from stereo.training.log import RunLog, Stopwatch
+from stereo.training.losses import counted_pixels, smooth_l1_sum
+from stereo.training.order import Share, StepSampler
+from stereo.training.schedule import learning_rate
+from stereo.training.state import (
+    BEST,
+    RunState,
+    find_resume,
+    last_path,
+    random_state,
+    remove_old,
+    restore_random_state,
+    save_run,
+)
+
+FIRST_VALIDATION_PAIRS = 2
+CHECKPOINTS_OF_ROOM = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a run is made of.
+
+    Attributes:
+        network: the network to train, with its first weights.
+        network_config: what it was built from.
+        training_set: sample key (epoch, index) to the tensors ``left``, ``right`` (3, H, W),
+            ``disparity`` and ``valid`` (H, W); has a length.
+        validation_set: pairs to validate on.
+        optimizer: optimiser and learning rate.
+        trainer: how long, how large, how often.
+        loss: what is minimised.
+        seed: of the order of samples, and of everything random in training.
+        facts: recipe, data and the like, stored in every checkpoint.
+    """
+
+    network: StereoNetwork
+    network_config: NetworkConfig
+    training_set: Dataset[dict[str, Tensor]]
+    validation_set: Sequence[SampleFiles]
+    optimizer: OptimizerConfig
+    trainer: TrainerConfig
+    loss: LossConfig
+    seed: int
+    facts: dict[str, Any]
+
+
+class _StopRequest:
+    """Remembers Ctrl-C and SIGTERM, so that a run saves before it goes."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "_StopRequest":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt  # asked twice: do not wait for the step to end
+        self.signal = number
+
+
+def train(
+    run: Run, folder: str | Path, *, resume: str = "auto", max_seconds: float | None = None
+) -> int:
+    """Train until ``max_steps``, the time limit, or a signal; every way out saves first.
+
+    Args:
+        run: what to train.
+        folder: receives ``last-STEP.safetensors``, ``best.safetensors`` and TensorBoard's files.
+        resume: ``auto``, ``never`` or a checkpoint's path.
+        max_seconds: stop cleanly before this time has passed.
+
+    Returns:
+        The steps done in all.
+
+    Raises:
+        StereoError: a loss that is not finite; the batch is saved before.
+        KeyboardInterrupt: after saving, on Ctrl-C or SIGTERM.
+    """
+    began = time.monotonic()
+    folder = Path(folder)
+    trainer = run.trainer
+    precision = {"auto": "no", "fp32": "no"}.get(trainer.precision, trainer.precision)
+    accelerator = Accelerator(mixed_precision=precision)
+    device = accelerator.device
+    torch.manual_seed(run.seed + accelerator.process_index)
+
+    network = run.network
+    if accelerator.num_processes > 1 and device.type == "cuda":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    optimizer = torch.optim.AdamW(
+        network.parameters(),
+        lr=run.optimizer.learning_rate,
+        betas=run.optimizer.betas,
+        weight_decay=run.optimizer.weight_decay,
+    )
+    model, optimizer = accelerator.prepare(network, optimizer)
+    network = accelerator.unwrap_model(model)
+    average = _Average(network, trainer.ema_decay)
+
+    step, best_epe = 0, None
+    if accelerator.is_main_process:
+        output_folder(folder)
+    accelerator.wait_for_everyone()
+    found = find_resume(folder, resume)
+    if found is not None:
+        path, checkpoint, state = found
+        if checkpoint.config != run.network_config:
+            raise StereoError(
+                f"{path} is a run of another network ({checkpoint.config.to_dict()}); name another "
+                "--output"
+            )
+        load_weights(network, state.network, str(path))
+        average.load(checkpoint.weights)
+        optimizer.load_state_dict(state.optimizer)
+        if accelerator.scaler is not None and state.scaler:
+            accelerator.scaler.load_state_dict(state.scaler)
+        if accelerator.process_index < len(state.random):
+            restore_random_state(state.random[accelerator.process_index], device)
+        step, best_epe = state.step, state.best_epe
+        if accelerator.is_main_process:
+            console.say(f"resumed from step {step}")
+
+    share = Share(accelerator.process_index, accelerator.num_processes, trainer.accumulation, step)
+    sampler = StepSampler(len(run.training_set), trainer.batch_size, run.seed, share)  # type: ignore[arg-type]
+    loader = DataLoader(
+        run.training_set,
+        batch_sampler=sampler,
+        num_workers=trainer.workers,
+        persistent_workers=trainer.workers > 0,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator().manual_seed(run.seed),
+    )
+    log = RunLog(folder, step, trainer.max_steps, accelerator.is_main_process)
+
+    def save(best: bool = False) -> None:
+        generators = gather_object([random_state(device)])
+        if not accelerator.is_main_process:
+            return
+        facts = run.facts | {"step": step, "validation_epe_px": log.epe}
+        shipped = Checkpoint(run.network_config, average.weights(), facts)
+        if best:
+            save_checkpoint(folder / f"{BEST}.safetensors", shipped)
+            return
+        scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
+        raw = {name: tensor.detach() for name, tensor in network.state_dict().items()}
+        state = RunState(step, raw, optimizer.state_dict(), scaler, generators, best_epe)
+        save_run(last_path(folder, step), shipped, state)
+        remove_old(folder, trainer.keep_last)
+
+    # Fail in the first minute, not after the first epoch.
+    if accelerator.is_main_process:
+        _check_disk(folder, network)
+    if step == 0:
+        first = run.validation_set[:FIRST_VALIDATION_PAIRS]
+        _validate(average.network, run, first, accelerator)
+
+    watch = Stopwatch()
+    steps_in_watch, longest = 0, 0.0
+    with _StopRequest() as stop:
+        batches: Iterator[dict[str, Tensor]] = iter(loader)
+        while step < trainer.max_steps:
+            step_began = time.monotonic()
+            rate = learning_rate(step, trainer.max_steps, run.optimizer)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            model.train()
+            if trainer.freeze_batch_norm:
+                _freeze_batch_norm(model)
+
+            with watch.part("data"):
+                micro = [next(batches) for _ in range(trainer.accumulation)]
+            micro = [{k: v.to(device, non_blocking=True) for k, v in b.items()} for b in micro]
+            masks = [
+                counted_pixels(
+                    b["disparity"],
+                    b["valid"],
+                    run.network_config.max_disparity,
+                    zero_counts=run.loss.zero_counts,
+                )
+                for b in micro
+            ]
+            # One mean over all pixels of the step, however they lie over processes.
+            pixels = accelerator.reduce(torch.stack([m.sum() for m in masks]).sum(), "sum")
+            scale = accelerator.num_processes / pixels.clamp(min=1).float()
+            total = torch.zeros((), device=device)
+            for turn, (batch, counted) in enumerate(zip(micro, masks, strict=True)):
+                last = turn == trainer.accumulation - 1
+                with _gradients_meet(accelerator, model, last), accelerator.autocast():
+                    predictions = model(batch["left"], batch["right"])
+                    error = smooth_l1_sum(
+                        predictions, batch["disparity"], counted, run.loss.weights, run.loss.beta
+                    )
+                    accelerator.backward(error * scale)
+                total += error.detach() * scale
+            mean = accelerator.reduce(total, "mean")
+            if not torch.isfinite(mean):  # a host-device sync, once per step
+                saved = _save_batch(folder, micro, step, accelerator)
+                raise StereoError(
+                    f"the loss of step {step + 1} is not finite; its batch is saved as {saved} and "
+                    "the checkpoints before it are whole; lower the learning rate, clip the "
+                    "gradient, or look at that batch"
+                )
+            norm = accelerator.clip_grad_norm_(
+                model.parameters(), run.optimizer.clip_norm or float("inf")
+            )
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            average.update(network)
+
+            step += 1
+            steps_in_watch += 1
+            speak = step % trainer.log_every == 0 or step == trainer.max_steps
+            seconds = watch.total()
+            facts = {
+                "loss": float(mean),
+                "learning_rate": rate,
+                "gradient_norm": float(norm),
+                "pairs_per_second": steps_in_watch * trainer.batch_size / seconds,
+                "data_waiting_percent": 100 * watch.parts.get("data", 0.0) / seconds,
+            }
+            log.step(step, facts, speak=speak)
+            if speak:
+                watch.reset()
+                steps_in_watch = 0
+
+            done = step == trainer.max_steps
+            if step % trainer.validate_every == 0 or done:
+                summary, example = _validate(average.network, run, run.validation_set, accelerator)
+                log.validation(step, summary, example)
+                epe = summary.get("epe_image")
+                if epe is not None and (best_epe is None or epe < best_epe):
+                    best_epe = epe
+                    save(best=True)
+                watch.reset()
+                steps_in_watch = 0
+            longest = max(longest, time.monotonic() - step_began)
+            stopping = _anyone(accelerator, stop.signal is not None) or (
+                max_seconds is not None
+                and _anyone(accelerator, time.monotonic() - began + 2 * longest > max_seconds)
+            )
+            if step % trainer.checkpoint_every == 0 or done or stopping:
+                save()
+            if stopping:
+                break
+    log.close()
+    if accelerator.is_main_process:
+        console.say(f"stopped at step {step} of {trainer.max_steps}; saved in {folder}")
+    if stop.signal is not None:
+        raise KeyboardInterrupt
+    return step
+
+
+class _Average:
+    """The moving average of a network, or the network itself when there is no decay."""
+
+    def __init__(self, network: StereoNetwork, decay: float | None) -> None:
+        self.decay = decay
+        self.network = network
+        if decay is not None:
+            self._averaged = torch.optim.swa_utils.AveragedModel(
+                network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
+            )
+            self.network = self._averaged.module  # type: ignore[assignment]
+
+    @torch.no_grad()
+    def update(self, network: StereoNetwork) -> None:
+        """Move towards the network's parameters; running statistics are copied."""
+        if self.decay is None:
+            return
+        self._averaged.update_parameters(network)
+        for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
+            mine.copy_(theirs)
+
+    def load(self, weights: dict[str, Tensor]) -> None:
+        """Take up the average of an earlier run."""
+        if self.decay is not None:
+            self.network.load_state_dict(weights)
+            self._averaged.n_averaged.fill_(1)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return parameters and buffers by name."""
+        return dict(self.network.state_dict())
+
+
+def _validate(
+    network: StereoNetwork, run: Run, pairs: Sequence[SampleFiles], accelerator: Accelerator
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Score pairs under the protocol ``pooled``, each on one of the processes.
+
+    Returns:
+        The summary over all processes, and one pair of this process to show.
+    """
+    metric = DisparityMetric(get_protocol("pooled")).to(accelerator.device)
+    example = None
+    training = network.training
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        engine = NetworkEngine(network, run.network_config, accelerator.device, "fp32")
+        for index in range(accelerator.process_index, len(pairs), accelerator.num_processes):
+            sample = pairs[index].read()
+            if sample.disparity is None or sample.valid is None:
+                raise StereoError(f"{sample.name}: no ground truth to validate on")
+            (disparity,) = engine([sample.left], [sample.right])
+            metric.update(
+                torch.from_numpy(disparity)[None],
+                torch.from_numpy(sample.disparity)[None],
+                torch.from_numpy(sample.valid)[None],
+                torch.tensor([index]),
+            )
+            example = {
+                "left": sample.left,
+                "disparity": disparity,
+                "truth": sample.disparity,
+                "valid": sample.valid,
+            }
+        summary = metric.compute()
+    network.train(training)
+    return summary, example
+
+
+def _gradients_meet(accelerator: Accelerator, model: nn.Module, last: bool) -> Any:
+    """Let processes exchange gradients in the last backward pass of a step only."""
+    return contextlib.nullcontext() if last else accelerator.no_sync(model)
+
+
+def _freeze_batch_norm(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def _anyone(accelerator: Accelerator, mine: bool) -> bool:
+    """Tell whether any process says so, so that all stop at the same step."""
+    flag = torch.tensor(float(mine), device=accelerator.device)
+    return bool(accelerator.reduce(flag, "sum") > 0)
+
+
+def _check_disk(folder: Path, network: nn.Module) -> None:
+    one = 4 * sum(t.numel() * t.element_size() for t in network.state_dict().values())
+    free = shutil.disk_usage(folder).free
+    if free < CHECKPOINTS_OF_ROOM * one:
+        raise OutputError(
+            f"{folder}: {free / 2**20:,.0f} MiB free, the run's checkpoints need "
+            f"{CHECKPOINTS_OF_ROOM * one / 2**20:,.0f} MiB; free space or name another --output"
+        )
+
+
+def _save_batch(
+    folder: Path, micro: Sequence[dict[str, Tensor]], step: int, accelerator: Accelerator
+) -> Path:
+    path = folder / f"not-finite-step-{step + 1}-process-{accelerator.process_index}.npz"
+    arrays: dict[str, np.ndarray] = {}
+    for turn, batch in enumerate(micro):
+        arrays |= {f"{name}_{turn}": tensor.cpu().numpy() for name, tensor in batch.items()}
+    with staged(path) as (temporary,):
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+    return path
+
+
+__all__ = ["Run", "train"]

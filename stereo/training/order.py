@@ -1,0 +1,86 @@
+"""Which samples a step sees: a pure function of the seed and the step, never of a worker.
+
+A run that stops after step N and comes back, or that runs on two processes instead of one, sees the
+same samples in the same steps.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch.utils.data import Sampler
+
+SampleKey: TypeAlias = tuple[int, int]
+"""(epoch, index): all that a sample and its augmentation may depend on, besides the seed."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of each step's batch that one process takes, and where it starts.
+
+    Attributes:
+        rank: number of this process.
+        world_size: number of processes.
+        accumulation: backward passes per step.
+        first_step: steps done before.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    accumulation: int = 1
+    first_step: int = 0
+
+
+class StepSampler(Sampler[list[SampleKey]]):
+    """Endless batches of sample keys for one process.
+
+    Args:
+        count: samples in the data set.
+        batch_size: samples per optimiser step over all processes and accumulations.
+        seed: of the shuffling.
+        share: this process's part.
+
+    Raises:
+        ValueError: the batch does not divide among processes and accumulations.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, share: Share) -> None:
+        parts = share.world_size * share.accumulation
+        if batch_size % parts:
+            raise ValueError(
+                f"a batch of {batch_size} does not divide into {share.world_size} processes times "
+                f"{share.accumulation} accumulations"
+            )
+        self.count = count
+        self.batch_size = batch_size
+        self.seed = seed
+        self.share = share
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        """Yield the keys of one backward pass after another."""
+        each = self.batch_size // (self.share.world_size * self.share.accumulation)
+        step = self.share.first_step
+        while True:
+            keys = self.keys_of_step(step)
+            for turn in range(self.share.accumulation):
+                first = (turn * self.share.world_size + self.share.rank) * each
+                yield keys[first : first + each]
+            step += 1
+
+    def keys_of_step(self, step: int) -> list[SampleKey]:
+        """Return the (epoch, index) of every sample of one optimiser step, 0 being the first."""
+        first = step * self.batch_size
+        keys: list[SampleKey] = []
+        while len(keys) < self.batch_size:
+            epoch, place = divmod(first + len(keys), self.count)
+            order = self._order(epoch)
+            taken = order[place : place + self.batch_size - len(keys)]
+            keys += [(epoch, index) for index in taken]
+        return keys
+
+    def _order(self, epoch: int) -> list[int]:
+        if getattr(self, "_cached", (None, None))[0] != epoch:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            self._cached = (epoch, torch.randperm(self.count, generator=generator).tolist())
+        return self._cached[1]

@@ -1,0 +1,41 @@
+"""The learning rate as a function of the step, so that it needs no state of its own."""
+
+import math
+
+from stereo.training.config import OptimizerConfig
+
+
+def learning_rate(step: int, max_steps: int, config: OptimizerConfig) -> float:
+    """Return the learning rate of a step.
+
+    Args:
+        step: steps done before this one.
+        max_steps: steps in all.
+        config: schedule and largest rate.
+    """
+    share = step / max_steps
+    if config.schedule == "steps":
+        return config.learning_rate * 0.1 ** sum(share >= m for m in config.milestones)
+    if config.schedule == "one_cycle":
+        if share < config.warmup_share:
+            return (
+                config.learning_rate
+                * (step + 1)
+                / max(1, math.ceil(config.warmup_share * max_steps))
+            )
+        rest = (share - config.warmup_share) / (1 - config.warmup_share)
+        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * rest))
+    return config.learning_rate
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of ``90``, ``90s``, ``50m`` or ``2.5h``.
+
+    Raises:
+        ValueError: anything else.
+    """
+    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
+    number = float(text[:-1] if unit else text)
+    if not number > 0 or math.isinf(number):
+        raise ValueError(text)
+    return number * (unit or 1)

@@ -1,0 +1,173 @@
+"""Checkpoints of a run: everything that makes the next step the same, in one file.
+
+A run's ``last-STEP.safetensors`` is a checkpoint like any other (the weights that would ship, under
+their plain names) with the state of training beside them under names that start with ``state.``.
+One file is renamed into place, so a kill at any moment leaves the previous one whole.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from stereo.checkpoint import STATE_PREFIX, Checkpoint, load_checkpoint, save_checkpoint
+from stereo.console import complain
+from stereo.errors import InputError, StereoError, UsageError
+
+LAST, BEST = "last", "best"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a run needs to go on.
+
+    Attributes:
+        step: optimiser steps done.
+        network: the raw (not averaged) network's parameters and buffers.
+        optimizer: the optimiser's ``state_dict``.
+        scaler: the fp16 gradient scaler's ``state_dict``, or an empty dict.
+        random: one entry per process, what ``random_state`` returned there.
+        best_epe: smallest validation EPE so far, px; None before the first validation.
+    """
+
+    step: int
+    network: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    random: list[dict[str, Any]]
+    best_epe: float | None
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Return the state of this process's generators as plain data."""
+    version, numbers, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state().tolist(),
+        "python": [version, list(numbers), gauss],
+        "numpy": [kind, np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)],
+    }
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device).tolist()
+    return state
+
+
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Undo ``random_state``."""
+    torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    legacy = (kind, np.array(keys, np.uint32), position, has_gauss, cached)
+    np.random.set_state(legacy)  # noqa: NPY002
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(torch.tensor(state["cuda"], dtype=torch.uint8), device)
+
+
+def save_run(path: Path, shipped: Checkpoint, state: RunState) -> None:
+    """Write a checkpoint with the state of training.
+
+    Args:
+        path: the file.
+        shipped: the weights that would ship, with the run's configuration.
+        state: the rest.
+    """
+    tensors = {f"network.{name}": tensor for name, tensor in state.network.items()}
+    for index, entry in state.optimizer["state"].items():
+        for name, value in entry.items():
+            tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+    facts = {
+        "step": state.step,
+        "param_groups": state.optimizer["param_groups"],
+        "scaler": state.scaler,
+        "random": state.random,
+        "best_epe": state.best_epe,
+    }
+    save_checkpoint(path, shipped, state=tensors, state_facts=facts)
+
+
+def load_run(path: Path) -> tuple[Checkpoint, RunState]:
+    """Read what ``save_run`` wrote.
+
+    Raises:
+        InputError: the file is damaged, or holds weights only.
+    """
+    checkpoint = load_checkpoint(path)
+    with safe_open(path, framework="pt") as file:
+        facts = json.loads((file.metadata() or {}).get("state", "null"))
+        if facts is None:
+            raise InputError(f"{path}: holds weights only; start from them with --weights")
+        tensors = {
+            name.removeprefix(STATE_PREFIX): file.get_tensor(name)
+            for name in file.keys()  # noqa: SIM118
+            if name.startswith(STATE_PREFIX)
+        }
+    network: dict[str, Tensor] = {}
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "network":
+            network[rest] = tensor
+        else:
+            index, _, key = rest.partition(".")
+            moments.setdefault(int(index), {})[key] = tensor
+    optimizer = {"state": moments, "param_groups": facts["param_groups"]}
+    state = RunState(
+        facts["step"], network, optimizer, facts["scaler"], facts["random"], facts["best_epe"]
+    )
+    return checkpoint, state
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """Return a run's ``last-STEP`` files, the latest first."""
+    return sorted(folder.glob(f"{LAST}-*.safetensors"), reverse=True)
+
+
+def last_path(folder: Path, step: int) -> Path:
+    """Return the file of a step; names sort by step."""
+    return folder / f"{LAST}-{step:08d}.safetensors"
+
+
+def find_resume(folder: Path, resume: str) -> tuple[Path, Checkpoint, RunState] | None:
+    """Choose where a run goes on.
+
+    Args:
+        folder: the run's folder.
+        resume: ``auto``: the latest whole checkpoint, if any; ``never``; or a path.
+
+    Raises:
+        UsageError: ``never`` in a folder that holds checkpoints.
+        InputError: the named checkpoint, or every one of the folder, cannot be read.
+    """
+    existing = checkpoints_of(folder)
+    if resume == "never":
+        if existing:
+            raise UsageError(
+                f"{folder} holds checkpoints of an earlier run ({existing[0].name}); name another "
+                "--output, or go on with --resume auto"
+            )
+        return None
+    candidates: Sequence[Path] = existing if resume == "auto" else [Path(resume)]
+    for path in candidates:
+        try:
+            return (path, *load_run(path))
+        except StereoError as error:
+            if resume != "auto":
+                raise
+            complain(f"warning: {error}; trying the checkpoint before it")
+    if candidates:
+        raise InputError(f"{folder}: none of its {len(candidates)} checkpoints can be read")
+    return None
+
+
+def remove_old(folder: Path, keep: int) -> None:
+    """Remove all but the latest checkpoints of a run."""
+    for path in checkpoints_of(folder)[keep:]:
+        path.unlink(missing_ok=True)
