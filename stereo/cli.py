@@ -226,6 +226,16 @@ def _benchmark_attention_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=5, help="timed calls per case")
 
 
+def _data_preview_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--dataset", required=True, help="manifest, sceneflow, flyingthings3d, ...")
+    parser.add_argument("--root", required=True, help="the data set's folder")
+    parser.add_argument("--output", required=True, help="the .png file to write")
+    parser.add_argument("--count", type=int, default=2, help="pairs shown, spread over the set")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the augmentation")
+    parser.add_argument("--split", help="train or test, where the data set has them")
+    parser.add_argument("--pass", help="clean or final, for rendered data")
+
+
 def _demo(config: Namespace) -> int:
     from stereo.demo import demo
 
@@ -291,6 +301,21 @@ def _benchmark_attention(config: Namespace) -> int:
     return 0
 
 
+def _data_preview(config: Namespace) -> int:
+    from stereo.preview import preview
+
+    preview(
+        config.dataset,
+        config.root,
+        config.output,
+        count=config.count,
+        seed=config.seed,
+        split=config.split,
+        render_pass=config["pass"],
+    )
+    return 0
+
+
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -334,7 +359,10 @@ class _Command:
     example: str
 
 
-_GROUPS = {"benchmark": "time and peak memory, with the machine and commit in the JSON"}
+_GROUPS = {
+    "benchmark": "time and peak memory, with the machine and commit in the JSON",
+    "data": "look at, check and make training data",
+}
 _COMMANDS = (
     _Command("demo", _demo_arguments, _demo, "map the bundled pairs and print EPE", "stereo demo"),
     _Command(
@@ -366,6 +394,13 @@ _COMMANDS = (
         _benchmark_attention,
         "every attention against the size of the volume",
         "stereo benchmark attention --output attention.json --members efficient,dot_product",
+    ),
+    _Command(
+        "data preview",
+        _data_preview_arguments,
+        _data_preview,
+        "a contact sheet of what training sees, each augmentation alone",
+        "stereo data preview --dataset sceneflow --root datasets/samples --output sheet.png",
     ),
 )
 _NAMES = "|".join(sorted({word for command in _COMMANDS for word in command.name.split()}))

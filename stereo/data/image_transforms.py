@@ -1,0 +1,96 @@
+"""Changes of one picture by torchvision's v2 transforms: the only file that imports torchvision.
+
+It is imported inside the functions, so that nothing but training needs it. The functional forms
+serve: the classes draw from PyTorch's global random generator. All take and return (H, W, 3) uint8
+RGB and give the same bytes whatever the number of threads.
+"""
+
+import math
+from types import ModuleType
+
+import numpy as np
+import torch
+
+
+def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize by bilinear interpolation, with antialiasing where the picture shrinks.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        height: new height, pixels.
+        width: new width, pixels.
+    """
+    return _to_array(_functional().resize(_to_tensor(image), [height, width], antialias=True))
+
+
+def adjust_color(
+    image: np.ndarray, brightness: float, contrast: float, saturation: float, hue: float
+) -> np.ndarray:
+    """Change the colours, in the order of the arguments.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        brightness: factor, 1 changes nothing.
+        contrast: factor around the mean grey, 1 changes nothing.
+        saturation: factor, 1 changes nothing.
+        hue: turn of the colour circle, -0.5..0.5.
+    """
+    f = _functional()
+    image = _to_array(f.adjust_brightness(_to_tensor(image), brightness))
+    tensor = f.adjust_saturation(_to_tensor(_adjust_contrast(image, contrast)), saturation)
+    if hue:
+        tensor = f.adjust_hue(tensor, hue)
+    return _to_array(tensor)
+
+
+def adjust_gamma(image: np.ndarray, gamma: float) -> np.ndarray:
+    """Raise samples in 0..1 to the power ``gamma``; above 1 the picture becomes darker."""
+    return _to_array(_functional().adjust_gamma(_to_tensor(image), gamma))
+
+
+def misalign(image: np.ndarray, down: float, degrees: float) -> np.ndarray:
+    """Turn a picture about its centre, then shift it, with its border repeated beyond its edge.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        down: vertical shift, pixels, positive downwards.
+        degrees: rotation, positive clockwise.
+    """
+    from torchvision.transforms import InterpolationMode
+
+    f = _functional()
+    height, width = image.shape[:2]
+    turned = math.sin(math.radians(abs(degrees))) * max(height, width) / 2
+    margin = math.ceil(abs(down) + turned) + 1
+    tensor = f.pad(_to_tensor(image), [margin] * 4, padding_mode="edge")
+    tensor = f.affine(
+        tensor,
+        angle=degrees,
+        translate=[0.0, down],
+        scale=1.0,
+        shear=[0.0, 0.0],
+        interpolation=InterpolationMode.BILINEAR,
+    )
+    return _to_array(f.crop(tensor, margin, margin, height, width))
+
+
+def _adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
+    """Do what torchvision's does, but with an exact mean: its float32 sum varies with threads."""
+    weighted = image.sum(axis=(0, 1), dtype=np.int64) @ np.array([299, 587, 114])
+    mean = float(weighted) / (1000 * image.shape[0] * image.shape[1])
+    table = np.clip(mean + factor * (np.arange(256) - mean), 0, 255)
+    return table.astype(np.uint8)[image]
+
+
+def _functional() -> ModuleType:
+    from torchvision.transforms.v2 import functional
+
+    return functional
+
+
+def _to_tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)
+
+
+def _to_array(tensor: torch.Tensor) -> np.ndarray:
+    return np.ascontiguousarray(tensor.permute(1, 2, 0).numpy())
