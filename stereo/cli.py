@@ -161,11 +161,19 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
         default="pooled",
         help="pooled, psmnet, gwcnet, raft, kitti, middlebury or eth3d",
     )
-    parser.add_argument("--split", help="train or test, where the data set has them")
-    parser.add_argument(
-        "--pass", help="clean or final, for rendered data (default: the protocol's)"
-    )
+    _choice_arguments(parser, "the protocol's")
     parser.add_argument("--limit", type=int, help="match only the first N pairs")
+
+
+def _choice_arguments(parser: ArgumentParser, default_pass: str) -> None:
+    parser.add_argument("--split", help="a split of the data set, such as train or test")
+    parser.add_argument(
+        "--pass", help=f"clean or final, for rendered data (default: {default_pass})"
+    )
+    parser.add_argument("--layout", help="the data set's tree by name (default: found by looking)")
+    parser.add_argument(
+        "--unused", help="Scene Flow's all_unused_files.txt; its frames are left out"
+    )
 
 
 def _convert_arguments(parser: ArgumentParser) -> None:
@@ -270,6 +278,8 @@ def _evaluate(config: Namespace) -> int:
         split=config.split,
         render_pass=config["pass"],
         limit=config.limit,
+        layout=config.layout,
+        unused=config.unused,
     )
     return 1 if failed else 0
 

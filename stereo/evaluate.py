@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stereo import console
-from stereo.data.datasets import open_dataset
+from stereo.data.datasets import describe, open_dataset
 from stereo.data.sample import Sample
 from stereo.errors import StereoError, UsageError
 from stereo.files import output_folder, staged
@@ -25,6 +25,8 @@ def evaluate(
     split: str | None = None,
     render_pass: str | None = None,
     limit: int | None = None,
+    layout: str | None = None,
+    unused: str | Path | None = None,
 ) -> tuple[dict[str, Any], int]:
     """Match every pair of a data set, print the figures and write ``OUTPUT/metrics.json``.
 
@@ -39,6 +41,8 @@ def evaluate(
         split: the data set's part; None for its default.
         render_pass: ``clean`` or ``final``; None for the protocol's own, where the choice exists.
         limit: match only the first N pairs.
+        layout: the data set's tree by name; None to find it by looking.
+        unused: Scene Flow's list of unusable frames; None to use all.
 
     Returns:
         What was written to ``metrics.json``, and the number of pairs that failed.
@@ -51,8 +55,12 @@ def evaluate(
     rules = get_protocol(protocol)
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: expected at least 1")
-    chosen_pass = render_pass or (rules.render_pass if dataset != "manifest" else None)
-    data = open_dataset(dataset, root, split=split, render_pass=chosen_pass)
+    chosen_pass = render_pass or (rules.render_pass if describe(dataset).passes else None)
+    data = open_dataset(
+        dataset, root, split=split, render_pass=chosen_pass, layout=layout, unused=unused
+    )
+    if all(item.disparity is None for item in data.samples):
+        raise UsageError(f"split '{data.split}' of '{dataset}' has no ground truth to score with")
     folder = output_folder(Path(output))
     files = [data.samples[i] for i in rules.choose_images(len(data.samples))][:limit]
     line = console.protocol_line(rules, data.split, data.render_pass)
@@ -61,7 +69,7 @@ def evaluate(
     failed: list[str] = []
     for index, item in enumerate(console.progress(files, "evaluate")):
         try:
-            sample = item.read()
+            sample = item.read(nonoccluded=True)
             result = matcher(sample.left, sample.right)
         except StereoError as error:
             console.complain(f"stereo evaluate: error: {item.name}: {error}")
@@ -73,6 +81,8 @@ def evaluate(
         "split": data.split,
         "pass": data.render_pass,
         "dataset": dataset,
+        "layout": data.layout,
+        "unused_list": None if unused is None else Path(unused).name,
         "limit": limit,
     }
     report = metrics_report(matcher, protocol_facts, rules, scores, failed)

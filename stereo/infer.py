@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from stereo import console
+from stereo.data.decoders import stored
 from stereo.data.pairs import PairFiles, find_pairs
 from stereo.data.sample import Sample, SampleFiles
 from stereo.errors import InputError, StereoError
@@ -92,5 +93,6 @@ def _refuse_to_overwrite_inputs(pairs: Sequence[PairFiles], targets: Iterable[Pa
 
 
 def _read(pair: PairFiles, ground_truth_scale: float | None) -> Sample:
-    files = SampleFiles(pair.name, pair.left, pair.right, pair.truth, scale=ground_truth_scale)
+    decode = stored(ground_truth_scale)
+    files = SampleFiles(pair.name, pair.left, pair.right, pair.truth, decode=decode)
     return files.read()

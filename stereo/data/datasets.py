@@ -1,12 +1,23 @@
 """Data sets by name: each finds its pairs under a root folder and says how they are read."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stereo.data.layouts import DESCRIPTIONS, Description, Layout, Part
+from stereo.data.listing import PartListing, list_part, read_unused
+from stereo.data.manifest import read_manifest
+from stereo.data.patterns import PathPattern
 from stereo.data.sample import SampleFiles
 from stereo.errors import InputError, UsageError, unknown_name
+
+# Data sets that no tree of files describes: each function lists the pairs under a root.
+READERS: dict[str, Callable[[Path], list[SampleFiles]]] = {"manifest": read_manifest}
+
+DATASETS: dict[str, Description] = {
+    "manifest": Description("your own pairs, listed in ROOT/manifest.json"),
+    **DESCRIPTIONS,
+}
 
 
 @dataclass(frozen=True)
@@ -18,157 +29,238 @@ class Dataset:
         split: the part that was chosen, or None where there are none.
         render_pass: ``clean`` or ``final`` for rendered data, else None.
         samples: the pairs, in a fixed order.
+        layout: the trees it was found in, by name; None where there is but one form.
     """
 
     name: str
     split: str | None
     render_pass: str | None
     samples: list[SampleFiles]
+    layout: str | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a root holds of a data set, complete or not.
+
+    Attributes:
+        split: the chosen split, or None where there are none.
+        render_pass: the chosen pass, or None where there are none.
+        listings: the parts that were found.
+        absent: the parts of this split of which there is no sign.
+    """
+
+    split: str | None
+    render_pass: str | None
+    listings: list[PartListing]
+    absent: list[Part]
 
 
 def open_dataset(
-    name: str, root: str | Path, *, split: str | None = None, render_pass: str | None = None
+    name: str,
+    root: str | Path,
+    *,
+    split: str | None = None,
+    render_pass: str | None = None,
+    layout: str | None = None,
+    unused: str | Path | None = None,
 ) -> Dataset:
-    """List the pairs of a data set.
+    """List the pairs of a data set; every one of them is complete.
 
     Args:
         name: a key of ``DATASETS``.
         root: the folder it lies in.
-        split: ``train`` or ``test``; None for the data set's default.
+        split: one of the data set's splits; None for its default.
         render_pass: ``clean`` or ``final``; None for ``final`` where the choice exists.
+        layout: name of the tree; None to find it by looking.
+        unused: Scene Flow's ``all_unused_files.txt``, whose frames are left out; None to use all.
 
     Raises:
-        UsageError: an unknown name, or a split or pass that the data set does not have.
-        InputError: the root does not hold the data set.
+        UsageError: an unknown name, or a choice that the data set does not have.
+        InputError: the root does not hold the data set, or not all of it.
+    """
+    description = describe(name)
+    root = Path(root)
+    _check_root(root)
+    if name in READERS:
+        _refuse_choices(name, split, render_pass, layout, unused)
+        return Dataset(name, None, None, READERS[name](root))
+    found = find_parts(name, root, split, render_pass, layout=layout, unused=unused)
+    if not found.listings or any(not part.optional for part in found.absent):
+        raise _nothing_found(name, root, description, found, layout)
+    for listing in found.listings:
+        if listing.missing:
+            first, count = listing.missing[0], len(listing.missing)
+            others = f" and {count - 1} more" if count > 1 else ""
+            raise InputError(
+                f"{first.path}: no such file{others}, so the pair '{first.name}' is incomplete; "
+                f"'stereo data check --dataset {name} --root {root}' lists what is missing"
+            )
+    samples = [sample for listing in found.listings for sample in listing.samples]
+    if not samples:
+        raise InputError(f"{root}: every pair of '{name}' is on the list of unusable frames")
+    layouts = dict.fromkeys(listing.layout.name for listing in found.listings)
+    return Dataset(name, found.split, found.render_pass, samples, "+".join(layouts))
+
+
+def describe(name: str) -> Description:
+    """Return a data set's description.
+
+    Raises:
+        UsageError: the name is unknown; the message lists the known ones.
     """
     if name not in DATASETS:
         raise unknown_name("data set", name, DATASETS)
-    root = Path(root)
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder; --root names the folder that holds the data")
-    return DATASETS[name](name, root, split, render_pass)
+    return DATASETS[name]
 
 
-def _manifest(name: str, root: Path, split: str | None, render_pass: str | None) -> Dataset:
-    """Read ``ROOT/manifest.json``.
+def find_parts(
+    name: str,
+    root: Path,
+    split: str | None,
+    render_pass: str | None,
+    *,
+    layout: str | None = None,
+    unused: str | Path | None = None,
+) -> Found:
+    """Look for a data set that is described by its tree, and keep what is incomplete.
 
-    It is a list of objects with the keys ``name``, ``left``, ``right`` and ``gt``, paths relative
-    to ROOT. Optional: ``gt_scale`` (stored value per pixel, for integer pictures) and
-    ``nonoccluded`` (a mask, 255 where both views see the pixel). Other keys are ignored.
+    Args:
+        name: a key of ``DATASETS`` that is not in ``READERS``.
+        root: the folder it lies in.
+        split: as in ``open_dataset``.
+        render_pass: as in ``open_dataset``.
+        layout: as in ``open_dataset``.
+        unused: as in ``open_dataset``.
+
+    Raises:
+        UsageError: a choice that the data set does not have.
+        InputError: the layouts cannot be told apart, or the list of unusable frames not read.
     """
-    if split is not None or render_pass is not None:
-        raise UsageError("the data set 'manifest' has no --split and no --pass")
-    path = root / "manifest.json"
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; 'manifest' reads its list of pairs") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(entries, list) or not entries:
-        raise InputError(f"{path}: expected a list of pairs, and at least one")
-    samples = [_manifest_entry(path, root, index, entry) for index, entry in enumerate(entries)]
-    seen: set[str] = set()
-    for sample in samples:
-        if sample.name in seen:
-            raise InputError(f"{path}: two entries are named '{sample.name}'")
-        seen.add(sample.name)
-    return Dataset(name, None, None, samples)
+    description = describe(name)
+    _check_root(root)
+    split = split or description.default_split
+    if split not in description.splits:
+        raise unknown_name(f"split of '{name}':", str(split), description.splits)
+    render_pass = _choose_pass(name, description, render_pass)
+    layouts = [candidate.name for part in description.parts for candidate in part.layouts]
+    if layout is not None and layout not in layouts:
+        raise unknown_name(f"layout of '{name}':", layout, dict.fromkeys(layouts))
+    frames = frozenset[str]()
+    if unused is not None:
+        if not any(part.unused_name for part in description.parts):
+            raise UsageError(f"the list of unusable frames is not about '{name}'")
+        frames = read_unused(Path(unused))
+    listings: list[PartListing] = []
+    absent: list[Part] = []
+    for part in description.parts:
+        if not any(split in candidate.splits for candidate in part.layouts):
+            continue
+        about = frames if part.unused_name else frozenset[str]()
+        listing = list_part(root, part, split, render_pass, layout, about)
+        if listing is None:
+            absent.append(part)
+        else:
+            listings.append(listing)
+    return Found(split, render_pass, listings, absent)
 
 
-def _manifest_entry(path: Path, root: Path, index: int, entry: object) -> SampleFiles:
-    if not isinstance(entry, dict):
-        raise InputError(f"{path}: entry {index} is not an object")
-    for key in ("name", "left", "right", "gt"):
-        if not isinstance(entry.get(key), str):
-            raise InputError(f"{path}: entry {index} lacks the text '{key}'")
-    scale = entry.get("gt_scale")
-    if scale is not None and (
-        isinstance(scale, bool) or not isinstance(scale, int | float) or not scale > 0
-    ):
-        raise InputError(f"{path}: entry {index}: 'gt_scale' must be a positive number")
-    mask = entry.get("nonoccluded")
-    return SampleFiles(
-        name=entry["name"],
-        left=root / entry["left"],
-        right=root / entry["right"],
-        disparity=root / entry["gt"],
-        scale=scale,
-        nonoccluded=root / mask if isinstance(mask, str) else None,
+def detect_dataset(root: Path) -> str:
+    """Name the data set that a folder holds, by looking.
+
+    Raises:
+        InputError: none is found, or several.
+    """
+    _check_root(root)
+    if (root / "manifest.json").is_file():
+        return "manifest"
+    found = [name for name in DESCRIPTIONS if name != "sceneflow" and _holds(name, root)]
+    if {"flyingthings3d", "monkaa", "driving"} <= set(found):
+        found = [
+            "sceneflow",
+            *(n for n in found if n not in ("flyingthings3d", "monkaa", "driving")),
+        ]
+    if "flyingthings3d_subset" in found and "flyingthings3d" in found:
+        found.remove("flyingthings3d_subset")
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise InputError(
+            f"{root}: no data set recognised; found {_contents(root)}; name one with --dataset, "
+            "and see 'stereo data list' for the trees"
+        )
+    raise InputError(f"{root}: could be {', '.join(found)}; name one with --dataset")
+
+
+def _holds(name: str, root: Path) -> bool:
+    description = DESCRIPTIONS[name]
+    return any(
+        (listing := list_part(root, part, split, render_pass, layout.name)) is not None
+        and bool(listing.samples)
+        for part in description.parts
+        for layout in part.layouts
+        for split in layout.splits
+        for render_pass in description.passes or (None,)
     )
 
 
-_SCENEFLOW_TREE = (
-    "expected frames such as FlyingThings3D/frames_finalpass/TEST/A/0000/left/0006.png and "
-    "disparities such as FlyingThings3D/disparity/TEST/A/0000/left/0006.pfm"
-)
-
-_SCENEFLOW_PARTS = {
-    "sceneflow": ("FlyingThings3D", "Monkaa", "Driving"),
-    "flyingthings3d": ("FlyingThings3D",),
-    "monkaa": ("Monkaa",),
-    "driving": ("Driving",),
-}
+def _check_root(root: Path) -> None:
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; --root names the folder that holds the data")
 
 
-def _sceneflow(name: str, root: Path, split: str | None, render_pass: str | None) -> Dataset:
-    """Read Scene Flow's official tree; the test split is FlyingThings3D's TEST, as published."""
-    parts = _SCENEFLOW_PARTS[name]
-    split = split or ("test" if "FlyingThings3D" in parts else "train")
-    render_pass = render_pass or "final"
-    if split not in ("train", "test"):
-        raise unknown_name("split", split, ("train", "test"))
-    if render_pass not in ("clean", "final"):
-        raise unknown_name("pass", render_pass, ("clean", "final"))
-    if split == "test" and "FlyingThings3D" not in parts:
-        raise UsageError(f"the data set '{name}' has no test split; use --split train")
-    samples: list[SampleFiles] = []
-    for part in parts if split == "train" else ("FlyingThings3D",):
-        samples += _sceneflow_part(root, part, split, render_pass, alone=len(parts) == 1)
-    if not samples:
-        found = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
-        raise InputError(
-            f"{root}: no pairs of '{name}' (split {split}, {render_pass} pass); "
-            f"found {found}; {_SCENEFLOW_TREE}"
-        )
-    return Dataset(name, split, render_pass, samples)
+def _refuse_choices(name: str, *choices: object) -> None:
+    for option, choice in zip(("split", "pass", "layout", "unused"), choices, strict=True):
+        if choice is not None:
+            raise UsageError(f"the data set '{name}' has no --{option}")
 
 
-def _sceneflow_part(
-    root: Path, part: str, split: str, render_pass: str, *, alone: bool
-) -> list[SampleFiles]:
-    below = Path(split.upper()) if part == "FlyingThings3D" else Path()
-    base = root / part
-    if alone and root.name == part and not base.is_dir():
-        base = root
-    if not (base / "disparity" / below).is_dir():
-        raise InputError(
-            f"{base / 'disparity' / below}: no such folder; {_SCENEFLOW_TREE}, and likewise for "
-            "Monkaa and Driving; name one of the three to leave the others out"
-        )
-    frames = base / f"frames_{render_pass}pass" / below
-    disparities = base / "disparity" / below
-    samples = []
-    for truth in sorted(disparities.rglob("left/*.pfm")):
-        scene = truth.parent.parent.relative_to(disparities)
-        left = _frame(frames / scene / "left", truth.stem)
-        right = _frame(frames / scene / "right", truth.stem)
-        name = (Path(part) / below / scene / truth.stem).as_posix()
-        samples.append(SampleFiles(name, left, right, truth, zero_is_missing=False))
-    return samples
+def _choose_pass(name: str, description: Description, render_pass: str | None) -> str | None:
+    if not description.passes:
+        if render_pass is not None:
+            raise UsageError(f"the data set '{name}' has no --pass")
+        return None
+    if render_pass is not None and render_pass not in description.passes:
+        raise unknown_name("pass", render_pass, description.passes)
+    return render_pass or description.passes[0]
 
 
-def _frame(folder: Path, stem: str) -> Path:
-    for suffix in (".png", ".webp"):
-        if (folder / f"{stem}{suffix}").exists():
-            return folder / f"{stem}{suffix}"
-    raise InputError(f"{folder}/{stem}: no .png or .webp frame for this disparity")
+def _nothing_found(
+    name: str, root: Path, description: Description, found: Found, layout: str | None
+) -> InputError:
+    part = next((part for part in found.absent if not part.optional), description.parts[0])
+    candidates = [
+        candidate
+        for candidate in part.layouts
+        if found.split in candidate.splits and layout in (None, candidate.name)
+    ]
+    expected = expected_files(part, candidates or part.layouts, str(found.split), found.render_pass)
+    choice = f"split {found.split}" + (f", {found.render_pass} pass" if found.render_pass else "")
+    others = " or another known tree" if len(candidates) > 1 else ""
+    return InputError(
+        f"{root}: no pairs of {part.title} for '{name}' ({choice}); expected {expected}{others} "
+        f"(see datasets/README.md); found {_contents(root)}"
+    )
 
 
-DATASETS: dict[str, Callable[[str, Path, str | None, str | None], Dataset]] = {
-    "manifest": _manifest,
-    "sceneflow": _sceneflow,
-    "flyingthings3d": _sceneflow,
-    "monkaa": _sceneflow,
-    "driving": _sceneflow,
-}
+def expected_files(
+    part: Part, layouts: Sequence[Layout], split: str, render_pass: str | None
+) -> str:
+    """Say which files the first of these layouts consists of, as patterns."""
+    layout = next((each for each in layouts if split in each.splits), layouts[0])
+    chosen = layout.splits.get(split)
+    given = {"split": chosen.folder} if chosen else {}
+    given |= {"pass": render_pass} if render_pass else {}
+    folder = f"{part.folders[0]}/" if part.folders[0] else ""
+    texts = [layout.left, layout.disparity] if chosen is None or chosen.has_truth else [layout.left]
+    return " and ".join(folder + PathPattern(text).with_values(given).text for text in texts)
+
+
+def _contents(folder: Path) -> str:
+    """Say what a folder holds, in a few words."""
+    try:
+        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return (", ".join(names[:8]) or "nothing") + more

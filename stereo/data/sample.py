@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from stereo.data.disparities import read_disparity
-from stereo.data.images import check_readable, read_image
+from stereo.data.decoders import Decoder, MaskReader, decode_stored
+from stereo.data.images import read_image
 from stereo.errors import InputError
 
 
@@ -22,7 +21,12 @@ class Sample:
         disparity: (H, W) float32, pixels of the left image; None without ground truth. Where
             ``valid`` is false its value means nothing.
         valid: (H, W) bool, true where there is ground truth; None without it.
-        nonoccluded: (H, W) bool, true where the right view sees the pixel too; None if unknown.
+        nonoccluded: (H, W) bool, true where the right view sees the pixel too; None if unknown or
+            not asked for.
+        disparity_right: (H, W) float32, pixels, positive: a pixel of the right view lies that far
+            to the right in the left one; None if unknown or not asked for.
+        valid_right: (H, W) bool, true where the right view has ground truth.
+        calibration: the calibration file, unread; None if there is none.
     """
 
     name: str
@@ -31,6 +35,9 @@ class Sample:
     disparity: np.ndarray | None = None
     valid: np.ndarray | None = None
     nonoccluded: np.ndarray | None = None
+    disparity_right: np.ndarray | None = None
+    valid_right: np.ndarray | None = None
+    calibration: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -42,38 +49,88 @@ class SampleFiles:
         left: left image.
         right: right image.
         disparity: ground truth for the left image, or None.
-        scale: stored value per pixel, for integer pictures; None for the format's own.
-        zero_is_missing: whether a stored 0 means "no ground truth". Scene Flow's zeros are real.
-        nonoccluded: Middlebury-style mask, 255 where both views see the pixel, or None.
+        disparity_right: ground truth for the right image, or None.
+        nonoccluded: masks of the left image, each with its reader; a pixel counts as non-occluded
+            when all say so. Empty if unknown.
+        calibration: the calibration file, or None.
+        decode: how disparities are stored.
+        zero_is_missing: whether a disparity of 0 means "no ground truth". Scene Flow's are real.
+        dense: whether every pixel has ground truth, so that NaN and infinity are faults.
     """
 
     name: str
     left: Path
     right: Path
     disparity: Path | None = None
-    scale: float | None = None
+    disparity_right: Path | None = None
+    nonoccluded: tuple[tuple[Path, MaskReader], ...] = ()
+    calibration: Path | None = None
+    decode: Decoder = decode_stored
     zero_is_missing: bool = True
-    nonoccluded: Path | None = None
+    dense: bool = False
 
-    def read(self) -> Sample:
-        """Read and check everything.
+    def read(
+        self, *, disparity: bool = True, disparity_right: bool = False, nonoccluded: bool = False
+    ) -> Sample:
+        """Read and check both images and what else is asked for; no other file is opened.
+
+        Args:
+            disparity: the left view's ground truth.
+            disparity_right: the right view's ground truth.
+            nonoccluded: the occlusion mask of the left view.
 
         Raises:
             InputError: a file cannot be read, or the sizes differ.
         """
         left, right = read_pair(self.left, self.right)
-        if self.disparity is None:
-            return Sample(self.name, left, right)
-        disparity = read_disparity(self.disparity, self.scale)
-        _check_size(self.disparity, disparity, self.left, left, "ground truth")
+        truth, valid = self.read_truth(self.disparity if disparity else None, left)
+        truth_right, valid_right = self.read_truth(
+            self.disparity_right if disparity_right else None, left
+        )
+        mask = self.read_nonoccluded(left) if nonoccluded else None
+        return Sample(
+            self.name, left, right, truth, valid, mask, truth_right, valid_right, self.calibration
+        )
+
+    def read_truth(
+        self, path: Path | None, left: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+        """Read one view's disparities and say where they are known; None twice without a file.
+
+        Args:
+            path: ``disparity`` or ``disparity_right``.
+            left: (H, W, 3), the image whose size they must have.
+
+        Returns:
+            (H, W) float32 pixels, and (H, W) bool.
+
+        Raises:
+            InputError: the file cannot be read, or has another size.
+        """
+        if path is None:
+            return None, None
+        disparity = self.decode(path, (left.shape[0], left.shape[1]))
+        _check_size(path, disparity, self.left, left, "ground truth")
         valid = np.isfinite(disparity)
         if self.zero_is_missing:
             valid &= disparity != 0
-        nonoccluded = None
-        if self.nonoccluded is not None:
-            nonoccluded = _read_mask(self.nonoccluded)
-            _check_size(self.nonoccluded, nonoccluded, self.left, left, "occlusion mask")
-        return Sample(self.name, left, right, disparity, valid, nonoccluded)
+        return disparity, valid
+
+    def read_nonoccluded(self, left: np.ndarray) -> np.ndarray | None:
+        """Read the occlusion masks: (H, W) bool, true where both views see the pixel.
+
+        Args:
+            left: (H, W, 3), the image whose size they must have.
+
+        Raises:
+            InputError: a mask cannot be read, or has another size.
+        """
+        together = None
+        for path, read_mask in self.nonoccluded:
+            mask = read_mask(path)
+            _check_size(path, mask, self.left, left, "occlusion mask")
+            together = mask if together is None else together & mask
+        return together
 
 
 def read_pair(left: Path, right: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -104,15 +161,6 @@ def _check_size(
             f"{path} is {_size(array)} and {left_path} is {_size(left)}: "
             f"the {role} must have the left image's size"
         )
-
-
-def _read_mask(path: Path) -> np.ndarray:
-    check_readable(path)
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("L")) == 255
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: damaged or not a mask ({error})") from error
 
 
 def _size(array: np.ndarray) -> str:

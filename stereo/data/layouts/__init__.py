@@ -1,0 +1,10 @@
+"""The tables of data sets: which trees each is kept in, and how its files are read."""
+
+from stereo.data.layouts.benchmarks import BENCHMARKS
+from stereo.data.layouts.description import Description, Layout, Part, Split
+from stereo.data.layouts.rendered import RENDERED
+from stereo.data.layouts.sceneflow import SCENEFLOW
+
+DESCRIPTIONS: dict[str, Description] = {**SCENEFLOW, **BENCHMARKS, **RENDERED}
+
+__all__ = ["DESCRIPTIONS", "Description", "Layout", "Part", "Split"]

@@ -1,0 +1,100 @@
+"""Paths with named holes: how a data set's files are found, and which belong together.
+
+``frames/<scene>/left/<frame>.{png,webp}`` stands for every file of that form. ``<name>`` is any
+text within one folder or file name; ``{a,b}`` means either, the first being preferred. Files of
+different roles belong together when their fields agree, never by their place in a sorted list.
+"""
+
+import itertools
+import os
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+Fields = Mapping[str, str]
+Key = tuple[str, ...]
+
+_FIELD = re.compile(r"<(\w+)>")
+_CHOICE = re.compile(r"\{([^{}]*)\}")
+
+
+class PathPattern:
+    """One form of relative path.
+
+    Attributes:
+        text: the pattern as it was written.
+        fields: names of its fields, in order.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.fields = tuple(_FIELD.findall(text))
+        self._choices = _expand(text)
+
+    def find(self, root: Path) -> dict[Key, Path]:
+        """Return the files below ``root`` of this form, by the values of their fields.
+
+        Hidden files are passed over. Where several suffixes fit one key, the first choice wins.
+        """
+        found: dict[Key, Path] = {}
+        for choice in self._choices:
+            for fields, path in _walk(root, choice.split("/"), {}):
+                found.setdefault(tuple(fields[name] for name in self.fields), path)
+        return found
+
+    def fill(self, root: Path, fields: Fields) -> Path:
+        """Return the path with these fields: the first choice that exists, else the first."""
+        paths = [root / _substitute(choice, fields) for choice in self._choices]
+        return next((path for path in paths if path.exists()), paths[0])
+
+    def with_values(self, fields: Fields) -> "PathPattern":
+        """Return the pattern with some fields given."""
+        return PathPattern(_substitute(self.text, fields))
+
+
+def _substitute(text: str, fields: Fields) -> str:
+    return _FIELD.sub(lambda match: fields.get(match[1], match[0]), text)
+
+
+def _expand(text: str) -> list[str]:
+    """Write out every combination of the ``{a,b}`` choices."""
+    pieces = _CHOICE.split(text)
+    options = [piece.split(",") if index % 2 else [piece] for index, piece in enumerate(pieces)]
+    return ["".join(parts) for parts in itertools.product(*options)]
+
+
+@lru_cache(maxsize=512)
+def _expression(part: str) -> re.Pattern[str]:
+    pieces = _FIELD.split(part)
+    return re.compile(
+        "".join(
+            f"(?P<{piece}>.+?)" if index % 2 else re.escape(piece)
+            for index, piece in enumerate(pieces)
+        )
+    )
+
+
+def _walk(folder: Path, parts: list[str], fields: Fields) -> Iterator[tuple[Fields, Path]]:
+    """Yield the files below ``folder`` that fit the remaining ``parts`` of a pattern."""
+    fixed = list(itertools.takewhile(lambda part: "<" not in part, parts))
+    folder, parts = folder.joinpath(*fixed), parts[len(fixed) :]
+    if not parts:
+        if folder.is_file():
+            yield fields, folder
+        return
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    expression = _expression(parts[0])
+    for name in names:
+        match = expression.fullmatch(name)
+        if match is None:
+            continue
+        known = {**fields, **match.groupdict()}
+        if len(parts) > 1:
+            yield from _walk(folder / name, parts[1:], known)
+        else:
+            yield known, folder / name
