@@ -1,0 +1,83 @@
+"""What a set of rendered scenes is asked to be."""
+
+from dataclasses import dataclass
+
+from stereo.errors import UsageError
+
+DISTRIBUTIONS = ("mixed", "uniform", "log")
+_STRENGTHS = (
+    *("shine", "reflections", "photometric", "noise", "blur", "vignetting"),
+    "misalignment",
+)
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """The parameters of a set of rendered scenes; with an index they fix every byte of a pair.
+
+    Raises:
+        UsageError: a size, range or strength that cannot be rendered.
+    """
+
+    height: int = 256
+    """Rows of a view, pixels."""
+    width: int = 448
+    """Columns of a view, pixels."""
+    max_disparity: int = 192
+    """Every disparity lies below it, pixels."""
+    min_disparity: float = 0.5
+    """Every disparity lies above it, pixels."""
+    distribution: str = "mixed"
+    """How disparities are drawn: ``uniform`` or ``log`` (as many from 2 to 4 px as from 50 to 100)
+    over the whole range in each scene; ``mixed`` draws one of them and the range itself per scene,
+    so that shallow and far scenes are among them."""
+    objects: tuple[int, int] = (6, 28)
+    """Least and largest number of things in front of the room."""
+    textures: str | None = None
+    """A folder of pictures to cover surfaces with, looked through with its sub-folders; None for
+    procedural textures alone."""
+    photographs: float = 0.5
+    """Share of the surfaces that show a photograph, where there is a folder of them."""
+    shine: float = 1.0
+    """Strength of highlights, which sit elsewhere on the surface in either view; 0 for none."""
+    reflections: float = 1.0
+    """Strength of mirrored pictures, which have a disparity of their own; 0 for none."""
+    photometric: float = 1.0
+    """Strength of exposure, colour balance and gamma that differ between the views; 0 for none."""
+    noise: float = 1.0
+    """Strength of sensor noise; 0 for none."""
+    blur: float = 1.0
+    """Strength of blur, another in each view; 0 for none."""
+    vignetting: float = 1.0
+    """Strength of the dark corners, others in each view; 0 for none."""
+    misalignment: float = 1.0
+    """Largest vertical offset of the right view, pixels; 0 for exact rectification."""
+    seed: int = 0
+    """Another seed is another endless set."""
+
+    def __post_init__(self) -> None:
+        if not (32 <= self.height <= 8192 and 64 <= self.width <= 8192):
+            raise UsageError(
+                f"a rendered view of {self.width}x{self.height}: the width must lie between 64 and "
+                "8192, the height between 32 and 8192"
+            )
+        if not 8 <= self.max_disparity <= self.width:
+            raise UsageError(
+                f"max disparity {self.max_disparity}: must lie between 8 and the width "
+                f"{self.width} of the views; choose a smaller one or wider views"
+            )
+        if not 0.01 <= self.min_disparity <= self.max_disparity / 4:
+            raise UsageError(
+                f"min disparity {self.min_disparity:g}: must lie between 0.01 and a quarter of the "
+                f"largest, {self.max_disparity / 4:g}"
+            )
+        if self.distribution not in DISTRIBUTIONS:
+            known = ", ".join(DISTRIBUTIONS)
+            raise UsageError(f"unknown disparity distribution '{self.distribution}'; known: {known}")
+        if not 0 <= self.objects[0] <= self.objects[1] <= 200:
+            raise UsageError(f"objects {self.objects}: expected 0 <= least <= largest <= 200")
+        if not 0 <= self.photographs <= 1:
+            raise UsageError(f"share of photographs {self.photographs:g}: must lie in 0..1")
+        for name in _STRENGTHS:
+            if not 0 <= getattr(self, name) <= 4:
+                raise UsageError(f"strength of {name} {getattr(self, name):g}: must lie in 0..4")

@@ -1,0 +1,128 @@
+"""Scenes to pairs: compose, paint, trace, shade, expose."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stereo.data.sample import Sample
+from stereo.data.synthetic.camera import draw_cameras, expose, ideal
+from stereo.data.synthetic.config import SyntheticConfig
+from stereo.data.synthetic.dice import Dice
+from stereo.data.synthetic.scene import Scene, compose
+from stereo.data.synthetic.shade import picture
+from stereo.data.synthetic.textures import Atlas, cut, find_photographs, make_atlas, paint
+from stereo.data.synthetic.trace import seen_by_both, trace
+
+# Each part of a sample has its own stream of chance: a change to one leaves the others alone.
+_SCENE, _PAINT, _CAMERA = range(3)
+
+
+@dataclass(frozen=True)
+class RenderedPair:
+    """A rendered pair with all that is known about it.
+
+    Attributes:
+        name: ``synthetic/SEED/INDEX``.
+        left: (H, W, 3) uint8 RGB, as a camera shows it.
+        right: (H, W, 3) uint8 RGB.
+        clean_left: (H, W, 3) uint8 RGB, without the cameras' faults.
+        clean_right: (H, W, 3) uint8 RGB.
+        disparity: (H, W) float32, pixels, at the centres of the left view's pixels.
+        right_disparity: (H, W) float32, pixels, positive, at those of the right view's pixels.
+        nonoccluded: (H, W) bool, true where the right view shows the left pixel's point too.
+        right_nonoccluded: (H, W) bool, the same of the right view's pixels.
+    """
+
+    name: str
+    left: np.ndarray
+    right: np.ndarray
+    clean_left: np.ndarray
+    clean_right: np.ndarray
+    disparity: np.ndarray
+    right_disparity: np.ndarray
+    nonoccluded: np.ndarray
+    right_nonoccluded: np.ndarray
+
+    def sample(self) -> Sample:
+        """Return the pair as any data set gives one; every pixel has ground truth."""
+        valid = np.ones(self.disparity.shape, dtype=bool)
+        return Sample(self.name, self.left, self.right, self.disparity, valid, self.nonoccluded)
+
+
+class SyntheticScenes:
+    """An endless set of rendered pairs: pair i depends on the configuration and i alone.
+
+    Attributes:
+        config: what was asked for.
+        device: where pairs are rendered.
+    """
+
+    def __init__(self, config: SyntheticConfig, device: str | torch.device = "cpu") -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self._photographs = find_photographs(config.textures) if config.textures else []
+
+    def __iter__(self) -> Iterator[RenderedPair]:
+        index = 0
+        while True:
+            yield self.render(index)
+            index += 1
+
+    def render_batch(self, indices: Sequence[int]) -> list[RenderedPair]:
+        """Return the pairs of several indices; on a GPU copied back once all are under way."""
+        rendered = [self._render(index) for index in indices]
+        return [
+            RenderedPair(f"synthetic/{self.config.seed}/{index}", *(_array(t) for t in tensors))
+            for index, tensors in zip(indices, rendered, strict=True)
+        ]
+
+    def render(self, index: int) -> RenderedPair:
+        """Return pair ``index``, 0 or more."""
+        return self.render_batch([index])[0]
+
+    def compose(self, index: int) -> Scene:
+        """Return the scene of pair ``index``, the geometry and looks without pictures."""
+        dice = Dice(self.config.seed, index, _SCENE)
+        return compose(self.config, dice, photographs=bool(self._photographs))
+
+    @torch.no_grad()
+    def _render(self, index: int) -> tuple[Tensor, ...]:
+        config = self.config
+        scene = self.compose(index)
+        atlas = self._paint(scene, Dice(config.seed, index, _PAINT))
+        surfaces = [layer.surface for layer in scene.layers]
+        limits, shape = (config.min_disparity, float(config.max_disparity)), (
+            config.height,
+            config.width,
+        )
+        hits = [trace(surfaces, limits, shape, atlas.noise, right=r) for r in (False, True)]
+        seen = [
+            seen_by_both(surfaces, limits, hit, atlas.noise, right=r)
+            for r, hit in enumerate(hits)
+        ]
+        light = [picture(scene.layers, atlas, hit, right=bool(r)) for r, hit in enumerate(hits)]
+        cameras = draw_cameras(config, Dice(config.seed, index, _CAMERA))
+        shown = [expose(view, camera) for view, camera in zip(light, cameras, strict=True)]
+        return (
+            *shown,
+            *(ideal(view) for view in light),
+            *(hit.disparity for hit in hits),
+            *seen,
+        )
+
+    def _paint(self, scene: Scene, dice: Dice) -> Atlas:
+        pictures = []
+        for kind in scene.paints:
+            own = Dice(dice.word())
+            if kind.photograph:
+                pictures.append(cut(own, own.pick(self._photographs), kind.size))
+            else:
+                pictures.append(paint(own, kind.size, repeated=kind.repeated))
+        return make_atlas(pictures, dice, self.device)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.cpu().numpy()

@@ -1,0 +1,174 @@
+"""Visibility: which surface each view shows at each pixel, and which pixels both views see."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stereo.data.synthetic.surface import Surface, disparity, left_column, signed_distance
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """The part of the left view that a surface may cover, and its disparities there."""
+
+    x: tuple[float, float]
+    """First and last column, pixels."""
+    y: tuple[float, float]
+    """First and last row, pixels."""
+    disparity: tuple[float, float]
+    """Least and largest, pixels."""
+
+
+@dataclass(frozen=True)
+class Hits:
+    """What a view shows, each (H, W).
+
+    Attributes:
+        layer: int64, which surface holds the pixel's centre.
+        x: float32, the left column of what it shows there, pixels.
+        disparity: float32, pixels.
+        partner: int64, the surface that shares the pixel at an edge.
+        partner_x: float32, its left column, pixels.
+        share: float32, the partner's part of the pixel, 0 to 0.5.
+    """
+
+    layer: Tensor
+    x: Tensor
+    disparity: Tensor
+    partner: Tensor
+    partner_x: Tensor
+    share: Tensor
+
+
+def footprint(surface: Surface, limits: tuple[float, float]) -> Footprint:
+    """Return where a surface may be seen; ``limits`` are the least and largest disparity there."""
+    outline = surface.outline
+    if outline is None:
+        far = 1e9
+        return Footprint((-far, far), (-far, far), limits)
+    if outline.kind == "polygon" or abs(outline.sin) > 1e-6 or outline.rough > 0:
+        reach = (outline.along**2 + outline.across**2) ** 0.5
+        wide = tall = reach * (1.0 + outline.rough)
+    else:
+        wide, tall = outline.along, outline.across
+    x = (outline.x - wide - 1, outline.x + wide + 1)
+    y = (outline.y - tall - 1, outline.y + tall + 1)
+    a, b, c = surface.plane
+    corners = [a * px + b * py + c for px in x for py in y]
+    low = min(corners) + min(0.0, surface.bump[4]) + min(0.0, surface.wave[3])
+    high = max(corners) + max(0.0, surface.bump[4]) + max(0.0, surface.wave[3])
+    return Footprint(x, y, (max(low, limits[0]), min(high, limits[1])))
+
+
+def _window(
+    span: tuple[float, float], rows: tuple[float, float], shape: torch.Size
+) -> tuple[slice, slice] | None:
+    """Return the slices of an (H, W) view that cover columns ``span`` and ``rows``; None if none."""
+    height, width = shape
+    top, bottom = max(0, int(rows[0])), min(height, int(rows[1]) + 2)
+    first, last = max(0, int(span[0])), min(width, int(span[1]) + 2)
+    return None if top >= bottom or first >= last else (slice(top, bottom), slice(first, last))
+
+
+def trace(
+    surfaces: Sequence[Surface],
+    limits: tuple[float, float],
+    shape: tuple[int, int],
+    noise: Tensor,
+    *,
+    right: bool,
+) -> Hits:
+    """Find what one view shows at each pixel centre: the surface of the largest disparity.
+
+    Args:
+        surfaces: far ones first; the first is a backdrop that is everywhere.
+        limits: a surface is there only where its disparity lies between these, pixels.
+        shape: (H, W) of the views.
+        noise: for ragged outlines, on the device to render on.
+        right: whether it is the right view.
+    """
+    height, width = shape
+    xs = torch.arange(width, device=noise.device).float()[None].expand(height, width)
+    ys = torch.arange(height, device=noise.device).float()[:, None]
+    best = torch.zeros(shape, device=noise.device)
+    x_hit, share, x_partner = xs.clone(), torch.zeros_like(best), xs.clone()
+    layer = torch.zeros(shape, dtype=torch.int64, device=noise.device)
+    partner = torch.zeros_like(layer)
+    for k, surface in enumerate(surfaces):
+        foot = footprint(surface, limits)
+        span = foot.x
+        if right:
+            span = (foot.x[0] - foot.disparity[1], foot.x[1] - foot.disparity[0])
+        window = _window(span, foot.y, best.shape)
+        if window is None:
+            continue
+        x, y = xs[window], ys[window[0]]
+        if right:
+            x = left_column(surface, x, y)
+        d = disparity(surface, x, y)
+        ahead = (d > best[window]) & (d > limits[0]) & (d < limits[1])
+        if surface.outline is None:
+            held, edge, part = ahead, ahead, torch.zeros((), device=noise.device)
+        else:
+            distance = signed_distance(surface.outline, x, y, noise)
+            held = ahead & (distance < 0)
+            part = (0.5 - distance.abs()).clamp(min=0)
+            edge = held | (ahead & (part > 0))
+        x_partner[window] = torch.where(
+            held, x_hit[window], torch.where(edge, x, x_partner[window])
+        )
+        partner[window] = torch.where(held, layer[window], partner[window].masked_fill(edge, k))
+        share[window] = torch.where(edge, part, share[window])
+        best[window] = torch.where(held, d, best[window])
+        x_hit[window] = torch.where(held, x, x_hit[window])
+        layer[window] = layer[window].masked_fill(held, k)
+    return Hits(layer, x_hit, best, partner, x_partner, share)
+
+
+def seen_by_both(
+    surfaces: Sequence[Surface],
+    limits: tuple[float, float],
+    hits: Hits,
+    noise: Tensor,
+    *,
+    right: bool,
+) -> Tensor:
+    """Return where the other view shows the same point of the same surface.
+
+    Every surface is asked at the exact, fractional place of the match, not at the nearest pixel.
+
+    Args:
+        surfaces: as for ``trace``.
+        limits: as for ``trace``.
+        hits: what ``trace`` found for the view.
+        noise: as for ``trace``.
+        right: whether ``hits`` are the right view's.
+
+    Returns:
+        (H, W) bool.
+    """
+    height, width = hits.layer.shape
+    columns = torch.arange(width, device=noise.device).float()[None]
+    ys = torch.arange(height, device=noise.device).float()[:, None]
+    match = hits.x if right else columns - hits.disparity
+    seen = (match >= -0.5) & (match <= width - 0.5)
+    for k, surface in enumerate(surfaces):
+        foot = footprint(surface, limits)
+        low, high = foot.disparity
+        # Columns of this view whose match may lie on the surface: what it hides is behind it.
+        span = (foot.x[0] - high, foot.x[1]) if right else (foot.x[0] - high, foot.x[1] - low + high)
+        window = _window(span, foot.y, hits.layer.shape)
+        if window is None or k == 0:
+            continue
+        x, y = match[window], ys[window[0]]
+        if not right:
+            x = left_column(surface, x, y)
+        d = disparity(surface, x, y)
+        hidden = (d > hits.disparity[window]) & (d > limits[0]) & (d < limits[1])
+        hidden &= hits.layer[window] != k
+        if surface.outline is not None:
+            hidden &= signed_distance(surface.outline, x, y, noise) < 0
+        seen[window] &= ~hidden
+    return seen
