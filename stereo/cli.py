@@ -1,5 +1,6 @@
 """The command line: parse, then call one function."""
 
+import dataclasses
 import os
 import re
 import signal
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from stereo.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL
 from stereo.errors import StereoError, UsageError
@@ -27,6 +28,17 @@ class _Help(DefaultHelpFormatter):
         if not text.startswith("example"):
             return super()._fill_text(text, width, indent)
         return "\n".join(indent + line for line in text.splitlines()) + "\n"
+
+
+class _RecipeFile(ActionConfigFile):
+    """``--config`` that knows the shipped recipes by name."""
+
+    def __call__(
+        self, parser: Any, cfg: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        from stereo.training.recipe import recipe_path
+
+        super().__call__(parser, cfg, str(recipe_path(values)), option_string)
 
 
 class _Parser(ArgumentParser):
@@ -55,8 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    parser, commands = _build_parser()
-    config = parser.parse_args(None if arguments is None else list(arguments))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser, commands = _build_parser(given)
+    config = parser.instantiate_classes(parser.parse_args(given))
     name, config = _chosen(config)
     if not name:
         parser.print_help()
@@ -93,8 +106,13 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     sys.exit(TERMINATED)
 
 
-def _build_parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
-    """Return the parser and, by command ("benchmark attention" is one), what each calls."""
+def _build_parser(
+    arguments: Sequence[str],
+) -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
+    """Return the parser and, by command ("benchmark attention" is one), what each calls.
+
+    Only the command that is called gets its arguments: those of some cost seconds of imports.
+    """
     parser = _Parser(
         prog="stereo", description=DESCRIPTION, version=__version__, formatter_class=_Help
     )
@@ -111,7 +129,8 @@ def _build_parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int
             description=command.summary[0].upper() + command.summary[1:] + ".",
             epilog=f"example:\n  {command.example}",
         )
-        command.add_arguments(own)
+        if list(arguments[: len(command.name.split())]) == command.name.split():
+            command.add_arguments(own)
         groups[group].add_subcommand(name, own, help=command.summary)
         own.prog = f"stereo {command.name}"
         commands[command.name] = command.function
@@ -244,6 +263,21 @@ def _data_preview_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--pass", help="clean or final, for rendered data")
 
 
+def _train_arguments(parser: ArgumentParser) -> None:
+    from stereo.training.recipe import Recipe
+
+    parser.add_argument(
+        "--config", action=_RecipeFile, help="a shipped recipe by name, or a YAML file"
+    )
+    parser.add_argument("--output", required=True, help="the run's folder")
+    parser.add_argument(
+        "--resume", default="auto", help="auto: from the folder's last checkpoint; never; a path"
+    )
+    parser.add_argument("--weights", help="start from these weights: .safetensors or PSMNet's .tar")
+    parser.add_argument("--max-time", help="save and stop before it has passed: 90s, 50m, 2.5h")
+    parser.add_class_arguments(Recipe)
+
+
 def _demo(config: Namespace) -> int:
     from stereo.demo import demo
 
@@ -326,6 +360,25 @@ def _data_preview(config: Namespace) -> int:
     return 0
 
 
+def _train(config: Namespace) -> int:
+    from stereo.training.loop import train
+    from stereo.training.recipe import Recipe, prepare
+    from stereo.training.schedule import parse_duration
+
+    try:
+        seconds = None if config.max_time is None else parse_duration(config.max_time)
+    except ValueError as error:
+        raise UsageError(f"--max-time {config.max_time}: write 90s, 50m or 2.5h") from error
+    fields = {field.name: config[field.name] for field in dataclasses.fields(Recipe)}
+    train(
+        prepare(Recipe(**fields), weights=config.weights),
+        config.output,
+        resume=config.resume,
+        max_seconds=seconds,
+    )
+    return 0
+
+
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -390,6 +443,15 @@ _COMMANDS = (
         "metrics over a data set under a named protocol",
         "stereo evaluate --dataset sceneflow --root DIR --model sgbm --protocol pooled "
         "--output results",
+    ),
+    _Command(
+        "train",
+        _train_arguments,
+        _train,
+        "train a network by a recipe, with exact resume",
+        "stereo train --config quickstart --output runs/first --max-time 10m\n"
+        "  stereo train --config psmnet_sceneflow --data.root DIR --output runs/psmnet "
+        "--trainer.batch_size 8",
     ),
     _Command(
         "convert",

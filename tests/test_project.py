@@ -19,7 +19,7 @@ LAYERS = [
     ["metrics", "checkpoint", "sgbm", "outputs"],
     ["torch_metric", "convert", "matcher", "console"],
     ["evaluate", "benchmark", "preview"],
-    ["infer", "demo"],
+    ["infer", "demo", "training"],
     ["cli"],
     ["__init__", "__main__"],
 ]

@@ -1,10 +1,9 @@
 """What a training run is made of; recipes are YAML files of these fields."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from stereo.errors import UsageError
-from stereo.model.config import NetworkConfig
 
 Schedule = Literal["constant", "one_cycle", "steps"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -91,6 +90,3 @@ class LossConfig:
     """Error in pixels at which the loss turns from quadratic to linear."""
     zero_counts: bool = False
     """Whether a true disparity of 0 or less counts, as in PSMNet's training."""
-
-
-__all__ = ["LossConfig", "NetworkConfig", "OptimizerConfig", "TrainerConfig", "field"]

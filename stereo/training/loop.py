@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from stereo import console
 from stereo.checkpoint import Checkpoint, load_weights, save_checkpoint
-from stereo.data.sample import SampleFiles
+from stereo.data.sample import Sample
 from stereo.errors import OutputError, StereoError
 from stereo.files import output_folder, staged
 from stereo.matcher import NetworkEngine
@@ -43,7 +43,15 @@ from stereo.training.state import (
 )
 
 FIRST_VALIDATION_PAIRS = 2
+FEW_VALIDATION_PAIRS = 16
 CHECKPOINTS_OF_ROOM = 4
+
+
+class Readable(Protocol):
+    """A pair that can be read, from disk or by rendering."""
+
+    def read(self) -> Sample:
+        """Return it with its ground truth."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class Run:
     network: StereoNetwork
     network_config: NetworkConfig
     training_set: Dataset[dict[str, Tensor]]
-    validation_set: Sequence[SampleFiles]
+    validation_set: Sequence[Readable]
     optimizer: OptimizerConfig
     trainer: TrainerConfig
     loss: LossConfig
@@ -189,8 +197,10 @@ def train(
     if accelerator.is_main_process:
         _check_disk(folder, network)
     if step == 0:
-        first = run.validation_set[:FIRST_VALIDATION_PAIRS]
-        _validate(average.network, run, first, accelerator)
+        few = len(run.validation_set) <= FEW_VALIDATION_PAIRS
+        first = run.validation_set[: None if few else FIRST_VALIDATION_PAIRS]
+        summary, _ = _validate(average.network, run, first, accelerator)
+        log.validation(step, summary, None)
 
     watch = Stopwatch()
     steps_in_watch, longest = 0, 0.0
@@ -321,7 +331,7 @@ class _Average:
 
 
 def _validate(
-    network: StereoNetwork, run: Run, pairs: Sequence[SampleFiles], accelerator: Accelerator
+    network: StereoNetwork, run: Run, pairs: Sequence[Readable], accelerator: Accelerator
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Score pairs under the protocol ``pooled``, each on one of the processes.
 

@@ -1,0 +1,227 @@
+"""A recipe: every field of a run, read from YAML and changed on the command line."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stereo.checkpoint import load_checkpoint, load_weights
+from stereo.convert import convert_psmnet
+from stereo.data.augment import AugmentationConfig
+from stereo.data.datasets import open_dataset
+from stereo.data.sample import Sample
+from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
+from stereo.data.training_pair import TrainingPair
+from stereo.errors import UsageError
+from stereo.model import NetworkConfig, build_network
+from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
+from stereo.training.data import DiskPairs, PairSource, TrainingSet
+from stereo.training.loop import Readable, Run
+from stereo.version import __version__
+
+SYNTHETIC = "synthetic"
+VALIDATION_SEED = 1_000_000_007
+"""Added to the seed of rendered scenes: the held-out ones are another endless set."""
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """What the run is validated on."""
+
+    name: str | None = None
+    """A data set by name; None for the training data's own."""
+    root: str | None = None
+    """Its folder; None for the training data's."""
+    split: str | None = None
+    """Its part; None for its default."""
+    render_pass: str | None = None
+    """``clean`` or ``final``; None for the training data's."""
+    limit: int = 100
+    """Pairs used, the first of the list."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What the run is trained on."""
+
+    name: str = SYNTHETIC
+    """A data set by name; ``synthetic`` renders its scenes on the spot."""
+    root: str | None = None
+    """Its folder; ``synthetic`` needs none."""
+    split: str = "train"
+    """Its part, where it has several."""
+    render_pass: str | None = None
+    """``clean`` or ``final``, for rendered data on disk."""
+    skip_damaged: bool = False
+    """Name a pair that cannot be read and go on with the next one, instead of stopping."""
+    scenes: int = 100_000
+    """Scenes in an epoch of ``synthetic``."""
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    """What the rendered scenes are like."""
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    """What the run is validated on."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a training run depends on."""
+
+    network: NetworkConfig = field(default_factory=lambda: NetworkConfig("psmnet"))
+    """The network."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Training and validation data."""
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    """What happens to the training pairs."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimiser and learning rate."""
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    """How long, how large, how often."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """What is minimised."""
+    seed: int = 0
+    """Of the first weights, the order of samples and their augmentation."""
+
+
+class RenderedPairs:
+    """Rendered scenes as a source of training pairs; every epoch brings new ones.
+
+    Args:
+        config: what they are like.
+        count: scenes in an epoch.
+    """
+
+    def __init__(self, config: SyntheticConfig, count: int) -> None:
+        self.scenes = SyntheticScenes(config)
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def pair(self, epoch: int, index: int) -> TrainingPair:
+        """Render one scene."""
+        rendered = self.scenes.render(epoch * self.count + index)
+        return TrainingPair(
+            name=f"synthetic/{epoch * self.count + index}",
+            left=rendered.left,
+            right=rendered.right,
+            disparity=rendered.disparity,
+            valid=rendered.disparity > 0,
+            nonoccluded=rendered.nonoccluded,
+            right_disparity=rendered.right_disparity,
+            right_valid=rendered.right_disparity > 0,
+        )
+
+
+@dataclass(frozen=True)
+class RenderedSample:
+    """A held-out rendered pair, read like one on disk."""
+
+    scenes: SyntheticScenes
+    index: int
+
+    def read(self) -> Sample:
+        """Render it."""
+        rendered = self.scenes.render(self.index)
+        return Sample(
+            f"synthetic/{self.index}",
+            rendered.left,
+            rendered.right,
+            rendered.disparity,
+            rendered.disparity > 0,
+            rendered.nonoccluded,
+        )
+
+
+def recipe_path(name: str) -> Path:
+    """Return the file of a shipped recipe, or of the path given.
+
+    Raises:
+        UsageError: neither; the message lists the shipped ones.
+    """
+    shipped = RECIPES / f"{name}.yaml"
+    if shipped.is_file():
+        return shipped
+    if Path(name).is_file():
+        return Path(name)
+    known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
+    raise UsageError(f"unknown recipe '{name}'; known: {known}, or the path of a YAML file")
+
+
+def prepare(recipe: Recipe, *, weights: str | None = None) -> Run:
+    """Build what the loop needs.
+
+    Args:
+        recipe: the recipe.
+        weights: a checkpoint to start from, ours or a published PSMNet ``.tar``; a PSMNet's may
+            start an EA-PSMNet, whose attention then begins as the identity.
+
+    Raises:
+        StereoError: data or weights that cannot be used.
+    """
+    config = recipe.network
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(recipe.seed)
+        network = build_network(config)
+    if weights is not None:
+        if weights.endswith(".tar"):
+            loaded = convert_psmnet(weights, align_corners=config.upsampling == "align_corners")
+        else:
+            loaded = load_checkpoint(weights)
+        load_weights(network, loaded.weights, weights, allow_new_attention=True)
+    facts: dict[str, Any] = {
+        "recipe": dataclasses.asdict(recipe),
+        "weights": weights,
+        "version": __version__,
+    }
+    return Run(
+        network=network,
+        network_config=config,
+        training_set=TrainingSet(
+            _source(recipe.data),
+            recipe.augmentation,
+            recipe.seed,
+            config.mean,
+            config.std,
+            skip_damaged=recipe.data.skip_damaged,
+        ),
+        validation_set=_validation(recipe.data),
+        optimizer=recipe.optimizer,
+        trainer=recipe.trainer,
+        loss=recipe.loss,
+        seed=recipe.seed,
+        facts=facts,
+    )
+
+
+def _source(data: DataConfig) -> PairSource:
+    if data.name == SYNTHETIC:
+        return RenderedPairs(data.synthetic, data.scenes)
+    if data.root is None:
+        raise UsageError(f"--data.root is missing: it names the folder of '{data.name}'")
+    found = open_dataset(
+        data.name, data.root, split=_split(data.name, data.split), render_pass=data.render_pass
+    )
+    return DiskPairs(found.samples)
+
+
+def _validation(data: DataConfig) -> Sequence[Readable]:
+    chosen = data.validation
+    name = chosen.name or data.name
+    if name == SYNTHETIC:
+        held_out = dataclasses.replace(data.synthetic, seed=data.synthetic.seed + VALIDATION_SEED)
+        scenes = SyntheticScenes(held_out)
+        return [RenderedSample(scenes, index) for index in range(chosen.limit)]
+    root = chosen.root or data.root
+    if root is None:
+        raise UsageError(f"--data.validation.root is missing: it names the folder of '{name}'")
+    render_pass = chosen.render_pass or (data.render_pass if name == data.name else None)
+    found = open_dataset(name, root, split=chosen.split, render_pass=render_pass)
+    return found.samples[: chosen.limit]
+
+
+def _split(name: str, split: str) -> str | None:
+    return None if name == "manifest" else split
