@@ -18,6 +18,7 @@ from stereo.version import __version__
 
 DESCRIPTION = "Stereo depth: disparity maps from rectified pairs, and figures others can trust."
 INTERRUPTED = 130
+_DISTRIBUTED = ("train",)
 TERMINATED = 143
 
 
@@ -76,7 +77,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 2
     from stereo.console import show_warnings_as_lines
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and name not in _DISTRIBUTED:
         return _fail(name, "runs in one process so far; start it without torchrun", 2)
     show_warnings_as_lines()
     try:

@@ -1,0 +1,8 @@
+"""Launcher of ``stereo train`` for torchrun and accelerate, which take a path."""
+
+import sys
+
+from stereo.cli import main
+
+if __name__ == "__main__":
+    main(["train", *sys.argv[1:]])

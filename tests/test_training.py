@@ -1,0 +1,259 @@
+"""Training: the order of samples, losses, schedules, and a loop that comes back exactly."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from stereo.checkpoint import load_checkpoint
+from stereo.errors import UsageError
+from stereo.training.config import OptimizerConfig
+from stereo.training.losses import counted_pixels, smooth_l1_sum
+from stereo.training.order import Share, StepSampler
+from stereo.training.recipe import recipe_path
+from stereo.training.schedule import learning_rate, parse_duration
+
+SAMPLES = REPOSITORY / "datasets" / "samples"
+# A small network on small crops of the bundled pairs: a step takes a fraction of a second.
+SMALL = [
+    *("--config", "quickstart", "--data.name", "sceneflow", "--data.root", str(SAMPLES)),
+    *("--data.split", "test", "--data.validation.limit", "1", "--network.max_disparity", "32"),
+    *("--augmentation.crop", "[32, 48]", "--augmentation.color_probability", "0.5"),
+    *("--trainer.batch_size", "2", "--trainer.validate_every", "1000"),
+    *("--trainer.log_every", "10", "--trainer.workers", "2"),
+]
+
+
+def command(folder, *options, processes=1):
+    script = str(REPOSITORY / "scripts" / "train.py")
+    launcher = [sys.executable, script]
+    if processes > 1:
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+        launcher = [sys.executable, *torchrun, str(processes), script]
+    call = [*launcher, *SMALL, "--output", str(folder), *map(str, options)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(
+        call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+
+
+def finish(process, status=0):
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == status, output
+    return output
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 300
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def everything_in(path):
+    """All tensors of a checkpoint, and the facts of its state, but for what differs by nature."""
+    with safe_open(path, "pt") as file:
+        facts = json.loads(file.metadata()["state"])
+    return load_file(path), facts
+
+
+def assert_same(one, other):
+    (tensors, facts), (others, other_facts) = everything_in(one), everything_in(other)
+    assert tensors.keys() == others.keys()
+    different = [name for name in tensors if not torch.equal(tensors[name], others[name])]
+    assert not different
+    assert facts == other_facts
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_run_comes_back_bit_for_bit(tmp_path, processes):
+    options = ("--trainer.max_steps", 100, "--trainer.checkpoint_every", 50)
+    whole = command(tmp_path / "whole", *options, processes=processes)
+    finish(whole)
+    killed = command(tmp_path / "killed", *options, processes=processes)
+    wait_for(tmp_path / "killed" / "last-00000050.safetensors", killed)
+    children = subprocess.run(
+        ["pgrep", "-P", str(killed.pid)], capture_output=True, text=True
+    ).stdout.split()
+    for pid in [*children, killed.pid]:
+        os.kill(int(pid), signal.SIGKILL)
+    killed.communicate()
+    assert not (tmp_path / "killed" / "last-00000100.safetensors").exists()
+    assert "resumed from step 50" in finish(
+        command(tmp_path / "killed", *options, processes=processes)
+    )
+    last = "last-00000100.safetensors"
+    assert_same(tmp_path / "whole" / last, tmp_path / "killed" / last)
+
+
+def test_two_processes_equal_one_with_batch_norm_frozen(tmp_path):
+    options = ("--trainer.max_steps", 3, "--trainer.freeze_batch_norm", "true")
+    for processes in (1, 2):
+        finish(command(tmp_path / str(processes), *options, processes=processes))
+    one, two = (load_file(tmp_path / n / "last-00000003.safetensors") for n in ("1", "2"))
+    for name in one:
+        if name.startswith("state.network"):
+            torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-5)
+
+
+def test_accumulation_equals_one_large_batch_with_batch_norm_frozen(tmp_path):
+    for turns in (1, 2):
+        options = ("--trainer.max_steps", 2, "--trainer.accumulation", turns)
+        frozen = ("--trainer.freeze_batch_norm", "true")
+        finish(command(tmp_path / str(turns), *options, *frozen))
+    one, two = (load_file(tmp_path / n / "last-00000002.safetensors") for n in ("1", "2"))
+    for name in one:
+        if name.startswith("state.network"):
+            torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops(tmp_path, number):
+    run = command(tmp_path, "--trainer.max_steps", 5000, "--trainer.checkpoint_every", 2)
+    wait_for(tmp_path / "last-00000002.safetensors", run)
+    run.send_signal(number)
+    output = finish(run, status=130)
+    assert "Traceback" not in output
+    assert "saved in" in output
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_the_time_limit_saves_and_stops_with_success(tmp_path):
+    output = finish(command(tmp_path, "--trainer.max_steps", 100_000, "--max-time", "8s"))
+    (last,) = tmp_path.glob("last-*.safetensors")
+    assert f"stopped at step {int(last.stem.split('-')[1])} of 100000" in output
+
+
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(tmp_path):
+    options = ("--trainer.max_steps", 4, "--trainer.checkpoint_every", 2)
+    finish(command(tmp_path, *options))
+    last = tmp_path / "last-00000004.safetensors"
+    last.write_bytes(last.read_bytes()[:-100])
+    output = finish(command(tmp_path, *options))
+    assert "resumed from step 2" in output
+    assert load_checkpoint(last).training["step"] == 4
+
+
+def test_what_a_run_writes_is_matched_and_fine_tuned(stereo, tmp_path):
+    finish(command(tmp_path / "first", "--trainer.max_steps", 2))
+    best = tmp_path / "first" / "best.safetensors"
+    views = [
+        SAMPLES / "FlyingThings3D/frames_cleanpass/TEST/A/0000" / s / "0006.png"
+        for s in ("left", "right")
+    ]
+    assert stereo("infer", *views, "--output", tmp_path / "maps", "--model", best).status == 0
+    output = finish(command(tmp_path / "second", "--trainer.max_steps", 1, "--weights", best))
+    assert "resumed" not in output
+    refused = command(tmp_path / "first", "--trainer.max_steps", 1, "--resume", "never")
+    assert "holds checkpoints" in finish(refused, status=2)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_its_batch(tmp_path):
+    options = ("--trainer.max_steps", 50, "--optimizer.learning_rate", 1e30)
+    output = finish(command(tmp_path, *options, "--optimizer.clip_norm", "null"), status=1)
+    assert "not finite" in output
+    assert "Traceback" not in output
+    (saved,) = tmp_path.glob("not-finite-*.npz")
+    assert np.load(saved)["left_0"].shape == (2, 3, 32, 48)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    count=st.integers(1, 40),
+    each=st.integers(1, 4),
+    processes=st.integers(1, 3),
+    turns=st.integers(1, 3),
+    first=st.integers(0, 30),
+)
+def test_every_split_of_the_work_sees_the_same_samples(count, each, processes, turns, first):
+    batch = each * processes * turns
+    whole = StepSampler(count, batch, 5, Share()).keys_of_step(first)
+    parts = []
+    for rank in range(processes):
+        sampler = iter(StepSampler(count, batch, 5, Share(rank, processes, turns, first)))
+        parts.append([next(sampler) for _ in range(turns)])
+    together = [
+        key for turn in range(turns) for rank in range(processes) for key in parts[rank][turn]
+    ]
+    assert together == whole
+
+
+def test_an_epoch_holds_every_sample_once():
+    sampler = StepSampler(10, 4, 0, Share())
+    keys = [key for step in range(5) for key in sampler.keys_of_step(step)]
+    for epoch in (0, 1):
+        assert sorted(i for e, i in keys if e == epoch) == list(range(10))
+    assert [i for e, i in keys if e == 0] != [i for e, i in keys if e == 1]
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(ValueError, match="does not divide"):
+        StepSampler(10, 5, 0, Share(world_size=2))
+
+
+def test_loss_is_psmnets():
+    truth = torch.tensor([[[1.0, 2.0, 50.0], [0.0, 200.0, 3.0]]])
+    valid = torch.ones_like(truth).bool()
+    counted = counted_pixels(truth, valid, 192)
+    assert counted.tolist() == [[[True, True, True], [False, False, True]]]
+    assert counted_pixels(truth, valid, 192, zero_counts=True).sum() == 5
+    predictions = [truth + 0.5, truth + 2, truth - 3]
+    total = smooth_l1_sum(predictions, truth, counted, (0.5, 0.7, 1.0)) / counted.sum()
+    assert total == pytest.approx(0.5 * 0.125 + 0.7 * 1.5 + 2.5)
+    assert smooth_l1_sum(predictions[-1:], truth, counted, (0.5, 0.7, 1.0)) == pytest.approx(10)
+
+
+def test_schedules():
+    constant = OptimizerConfig(learning_rate=2.0)
+    assert learning_rate(99, 100, constant) == 2.0
+    cycle = OptimizerConfig(learning_rate=2.0, schedule="one_cycle", warmup_share=0.1)
+    rates = [learning_rate(step, 100, cycle) for step in range(100)]
+    assert rates[9] == pytest.approx(2.0)
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[99] < 0.01
+    steps = OptimizerConfig(learning_rate=1.0, schedule="steps", milestones=(0.5, 0.9))
+    assert [learning_rate(s, 10, steps) for s in (4, 5, 9)] == pytest.approx([1, 0.1, 0.01])
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("50m", 3000), ("2.5h", 9000)])
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+    with pytest.raises(ValueError):
+        parse_duration("soon")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--config", "quickstrat"],
+        ["--config", "quickstart", "--trainer.max_steps", "0"],
+        ["--config", "quickstart", "--trainer.steps", "5"],
+        ["--config", "quickstart", "--network.name", "psmnt"],
+        ["--config", "quickstart", "--network.max_disparity", "100"],
+        ["--config", "quickstart", "--max-time", "soon"],
+        ["--config", "quickstart", "--data.name", "sceneflow"],
+    ],
+    ids=lambda w: " ".join(w[2:]) or w[1],
+)
+def test_wrong_calls_are_one_line(stereo, tmp_path, wrong):
+    result = stereo("train", *wrong, "--output", tmp_path / "run")
+    assert result.status == 2
+    assert len(result.errors) == 1, result.errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_recipes_list_the_shipped_ones():
+    with pytest.raises(UsageError, match="quickstart"):
+        recipe_path("nothing")
