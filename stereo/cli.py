@@ -279,6 +279,29 @@ def _train_arguments(parser: ArgumentParser) -> None:
     parser.add_class_arguments(Recipe)
 
 
+def _synthesize_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--root", required=True, help="folder for the data set")
+    parser.add_argument("--count", type=int, required=True, help="number of pairs")
+    parser.add_argument("--seed", type=int, default=0, help="another seed is another set")
+    parser.add_argument("--split", default="train", choices=["train", "test"], help="Scene Flow's")
+    parser.add_argument("--textures", help="a folder of pictures to cover surfaces with")
+    parser.add_argument("--height", type=int, default=256, help="rows, pixels")
+    parser.add_argument("--width", type=int, default=448, help="columns, pixels")
+    parser.add_argument(
+        "--max-disparity",
+        type=int,
+        default=DEFAULT_MAX_DISPARITY,
+        help="disparities lie below it, pixels",
+    )
+    parser.add_argument(
+        "--distribution",
+        default="mixed",
+        choices=["mixed", "uniform", "log"],
+        help="how disparities are drawn; mixed: one of the others and a range, anew per scene",
+    )
+    parser.add_argument("--workers", type=int, default=1, help="processes that render")
+
+
 def _demo(config: Namespace) -> int:
     from stereo.demo import demo
 
@@ -380,6 +403,22 @@ def _train(config: Namespace) -> int:
     return 0
 
 
+def _synthesize(config: Namespace) -> int:
+    from stereo.data.synthetic import SyntheticConfig
+    from stereo.synthesize import synthesize
+
+    scenes = SyntheticConfig(
+        height=config.height,
+        width=config.width,
+        max_disparity=config.max_disparity,
+        distribution=config.distribution,
+        textures=config.textures,
+        seed=config.seed,
+    )
+    synthesize(config.root, scenes, config.count, split=config.split, workers=config.workers)
+    return 0
+
+
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -425,7 +464,7 @@ class _Command:
 
 _GROUPS = {
     "benchmark": "time and peak memory, with the machine and commit in the JSON",
-    "data": "look at, check and make training data",
+    "data": "render, look at, check and list data sets",
 }
 _COMMANDS = (
     _Command("demo", _demo_arguments, _demo, "map the bundled pairs and print EPE", "stereo demo"),
@@ -474,6 +513,13 @@ _COMMANDS = (
         _data_preview,
         "a contact sheet of what training sees, each augmentation alone",
         "stereo data preview --dataset sceneflow --root datasets/samples --output sheet.png",
+    ),
+    _Command(
+        "data synthesize",
+        _synthesize_arguments,
+        _synthesize,
+        "render a Scene Flow-shaped set with exact ground truth; continues where it stopped",
+        "stereo data synthesize --root rendered --count 1000 --seed 1 --textures photographs",
     ),
 )
 _NAMES = "|".join(sorted({word for command in _COMMANDS for word in command.name.split()}))

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stereo.data.synthetic.config import SyntheticConfig
-from stereo.data.synthetic.dice import Dice, rounded, white_noise
+from stereo.data.synthetic.dice import Dice, white_noise
 
 CURVE = 4096  # entries of a tone curve
 
@@ -110,8 +111,8 @@ def _quantised(values: Tensor) -> Tensor:
 
 def _curved(light: Tensor, gamma: float) -> Tensor:
     """Raise to a power by a table over the square root: alike on all machines, and fast."""
-    knots = [rounded((k / (CURVE - 1)) ** (2.0 * gamma)) for k in range(CURVE)]
-    table = torch.tensor(knots, device=light.device)
+    knots = np.linspace(0.0, 1.0, CURVE) ** (2.0 * gamma)  # float64, so that float32 is exact
+    table = torch.from_numpy(knots.astype(np.float32)).to(light.device)
     place = (light.sqrt() * (CURVE - 1) + 0.5).int()
     return table.index_select(0, place.reshape(-1)).view(light.shape)
 

@@ -73,7 +73,9 @@ class SyntheticConfig:
             )
         if self.distribution not in DISTRIBUTIONS:
             known = ", ".join(DISTRIBUTIONS)
-            raise UsageError(f"unknown disparity distribution '{self.distribution}'; known: {known}")
+            raise UsageError(
+                f"unknown disparity distribution '{self.distribution}'; known: {known}"
+            )
         if not 0 <= self.objects[0] <= self.objects[1] <= 200:
             raise UsageError(f"objects {self.objects}: expected 0 <= least <= largest <= 200")
         if not 0 <= self.photographs <= 1:

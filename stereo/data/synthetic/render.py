@@ -94,16 +94,19 @@ class SyntheticScenes:
         scene = self.compose(index)
         atlas = self._paint(scene, Dice(config.seed, index, _PAINT))
         surfaces = [layer.surface for layer in scene.layers]
-        limits, shape = (config.min_disparity, float(config.max_disparity)), (
-            config.height,
-            config.width,
+        limits, shape = (
+            (config.min_disparity, float(config.max_disparity)),
+            (
+                config.height,
+                config.width,
+            ),
         )
         hits = [trace(surfaces, limits, shape, atlas.noise, right=r) for r in (False, True)]
         seen = [
-            seen_by_both(surfaces, limits, hit, atlas.noise, right=r)
+            seen_by_both(surfaces, limits, hit, atlas.noise, right=bool(r))
             for r, hit in enumerate(hits)
         ]
-        light = [picture(scene.layers, atlas, hit, right=bool(r)) for r, hit in enumerate(hits)]
+        light = [picture(scene, atlas, hit, right=bool(r)) for r, hit in enumerate(hits)]
         cameras = draw_cameras(config, Dice(config.seed, index, _CAMERA))
         shown = [expose(view, camera) for view, camera in zip(light, cameras, strict=True)]
         return (
@@ -114,10 +117,14 @@ class SyntheticScenes:
         )
 
     def _paint(self, scene: Scene, dice: Dice) -> Atlas:
+        used = {layer.look.texture for layer in scene.layers}
+        used |= {int(layer.look.mirror[0]) for layer in scene.layers if layer.look.mirror[1]}
         pictures = []
-        for kind in scene.paints:
+        for number, kind in enumerate(scene.paints):
             own = Dice(dice.word())
-            if kind.photograph:
+            if number not in used:
+                pictures.append(torch.zeros(3, 2, 2))
+            elif kind.photograph:
                 pictures.append(cut(own, own.pick(self._photographs), kind.size))
             else:
                 pictures.append(paint(own, kind.size, repeated=kind.repeated))

@@ -66,6 +66,9 @@ class Scene:
 
     layers: tuple[Layer, ...]
     paints: tuple[Paint, ...]
+    sun: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Cast shadows: columns and rows per pixel of disparity between the surface that casts and
+    the one that catches it, and the share of light that they take."""
 
 
 LARGE, SMALL, REPEATED = range(0, 3), range(3, 9), range(9, 11)
@@ -86,16 +89,16 @@ def compose(config: SyntheticConfig, dice: Dice, *, photographs: bool) -> Scene:
     paints += [Paint(256, photograph=dice.chance(share)) for _ in SMALL]
     paints += [Paint(256, repeated=True) for _ in REPEATED]
     mood = _Mood.draw(dice)
-    layers = [
-        Layer(s, _look(s, view, config, mood, dice, large=True)) for s in things.room(view, dice)
-    ]
+    room = things.room(view, dice)
+    view = replace(view, room=tuple(room))
+    layers = [Layer(s, _look(s, view, config, mood, dice, large=True)) for s in room]
     backdrop, layers = layers[0], layers[1:]
     for _ in range(dice.whole(*config.objects)):
         behind = dice.pick([backdrop, *layers]).look
         hidden = dice.chance(mood.camouflage)
         look = None
         for surface in things.thing(view, dice):
-            if look is None or dice.chance(0.3):
+            if look is None or dice.chance(0.35):
                 look = _look(surface, view, config, mood, dice, large=dice.chance(0.15))
             else:  # sides of one thing share a look, each with its own light and perspective
                 own = _look(surface, view, config, mood, dice, large=False)
@@ -109,7 +112,10 @@ def compose(config: SyntheticConfig, dice: Dice, *, photographs: bool) -> Scene:
                 look = replace(behind, shine=look.shine, mirror=look.mirror)
             layers.append(Layer(surface, look))
     layers.sort(key=lambda layer: _depth(layer.surface, view))
-    return Scene((backdrop, *layers), tuple(paints))
+    sun = (0.0, 0.0, 0.0)
+    if dice.chance(0.6):
+        sun = (dice.uniform(-0.9, 0.9), dice.uniform(-0.2, 0.8), dice.uniform(0.2, 0.8))
+    return Scene((backdrop, *layers), tuple(paints), sun)
 
 
 @dataclass(frozen=True)
@@ -168,8 +174,8 @@ def _look(
         tint = [t * dice.uniform(0.03, 0.2) for t in tint]
     size = max(outline.along, outline.across) if outline else view.height * 0.6
     shine = mirror = 0.0
-    if dice.chance(0.25):
-        shine = dice.uniform(0.1, 0.9) * config.shine
+    if dice.chance(0.2):
+        shine = dice.uniform(0.05, 0.6) * config.shine
     if dice.chance(0.08):
         mirror = dice.uniform(0.05, 0.4) * config.reflections
     return Look(
@@ -185,7 +191,7 @@ def _look(
         shine=(
             x + dice.uniform(-0.6, 0.6) * size,
             y + dice.uniform(-0.6, 0.6) * size,
-            1.0 / (size * dice.uniform(0.1, 0.9) + 1.0),
+            1.0 / (min(size, 80.0) * dice.uniform(0.1, 0.8) + 1.0),
             shine,
             dice.uniform(-0.3, 0.3) * size,
         ),

@@ -5,20 +5,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from stereo.data.synthetic.scene import Layer
-from stereo.data.synthetic.surface import ROUND, sample_noise, smooth_wave
+from stereo.data.synthetic.scene import Layer, Scene
+from stereo.data.synthetic.surface import ROUND, sample_noise, signed_distance, smooth_wave
 from stereo.data.synthetic.textures import Atlas
 from stereo.data.synthetic.trace import Hits
 
 LIGHT_GAIN = 1.6
+CHUNK = 8192  # pixels at a time on a CPU: their parameters stay in its cache
 
 
-def picture(layers: Sequence[Layer], atlas: Atlas, hits: Hits, *, right: bool) -> Tensor:
+def picture(scene: Scene, atlas: Atlas, hits: Hits, *, right: bool) -> Tensor:
     """Return one view without a camera's faults, edges blended.
 
     Args:
-        layers: as traced.
-        atlas: their textures.
+        scene: its layers as traced.
+        atlas: its textures.
         hits: what the view shows.
         right: whether it is the right view, where highlights and mirrored pictures differ.
 
@@ -26,12 +27,14 @@ def picture(layers: Sequence[Layer], atlas: Atlas, hits: Hits, *, right: bool) -
         (H, W, 3) float32, linear light, 1 for white; highlights may exceed it.
     """
     height, width = hits.layer.shape
-    table = _table(layers, hits.x.device)
+    table = _table(scene.layers, hits.x.device)
     rows = torch.arange(height, device=hits.x.device).float()[:, None].expand(height, width)
     columns = torch.arange(width, device=hits.x.device).float()[None].expand(height, width)
 
     def shade(layer: Tensor, x: Tensor, y: Tensor, column: Tensor) -> Tensor:
-        return _colours(table, atlas, layer, x, y, column, right=right)
+        size = CHUNK if layer.device.type == "cpu" else max(1, len(layer))
+        pieces = zip(*(v.split(size) for v in (layer, x, y, column)), strict=True)
+        return torch.cat([_colours(table, atlas, *piece, right=right) for piece in pieces])
 
     colour = shade(*(v.reshape(-1) for v in (hits.layer, hits.x, rows, columns)))
     share = hits.share.reshape(-1)
@@ -42,7 +45,37 @@ def picture(layers: Sequence[Layer], atlas: Atlas, hits: Hits, *, right: bool) -
     part = share.index_select(0, edge)[:, None]
     own = colour.index_select(0, edge)
     colour[edge] = own + (shade(*there) - own) * part
-    return colour.view(height, width, 3)
+    colour = colour.view(height, width, 3)
+    return colour * _shadows(scene, atlas, hits)[..., None] if scene.sun[2] else colour
+
+
+def _shadows(scene: Scene, atlas: Atlas, hits: Hits) -> Tensor:
+    """Return the share of light, (H, W), that other layers' cast shadows leave.
+
+    A shadow is the outline of the layer that casts it, moved by the difference of disparities:
+    a function of the left position, hence the same in both views. It softens with the difference.
+    """
+    across, down, strength = scene.sun
+    dark = torch.zeros_like(hits.x)
+    rows = torch.arange(hits.x.shape[0], device=dark.device).float()[:, None]
+    for k, layer in enumerate(scene.layers):
+        outline, (a, b, c) = layer.surface.outline, layer.surface.plane
+        if outline is None:
+            continue
+        depth = a * outline.x + b * outline.y + c
+        reach = 1.5 * max(outline.along, outline.across)
+        top = min(0.0, down * depth) + outline.y - reach
+        bottom = max(0.0, down * depth) + outline.y + reach
+        band = slice(max(0, int(top)), max(0, int(bottom) + 1))
+        if band.start >= dark.shape[0] or band.start >= band.stop:
+            continue
+        gap = (depth - hits.disparity[band]).clamp(min=0.0)
+        x, y = hits.x[band] - across * gap, rows[band] - down * gap
+        distance = signed_distance(outline, x, y, atlas.noise)
+        cast = (0.5 - distance / (1.0 + 0.3 * gap)).clamp(0.0, 1.0)
+        cast = cast * gap.clamp(max=1.0) * (hits.layer[band] != k)
+        dark[band] = torch.maximum(dark[band], cast)
+    return 1.0 - strength * dark
 
 
 def _table(layers: Sequence[Layer], device: torch.device) -> Tensor:
@@ -51,10 +84,9 @@ def _table(layers: Sequence[Layer], device: torch.device) -> Tensor:
     for layer in layers:
         s, k = layer.surface, layer.look
         light_x, light_y = k.light
-        rows.append(
-            [*s.plane, *s.bump, *s.wave, *k.mapping, *k.tint, k.contrast, k.level, k.grain]
-            + [k.grain_scale, light_x, light_y, k.blotches, *k.shine, *k.mirror, float(k.texture)]
-        )
+        row = [*s.plane, *s.bump, *s.wave, *k.mapping, *k.tint, k.contrast, k.level, k.grain]
+        row += [k.grain_scale, light_x, light_y, k.blotches, *k.shine, *k.mirror]
+        rows.append([*row, float(k.texture)])
     return torch.tensor(rows, dtype=torch.float32).t().contiguous().to(device)
 
 
@@ -120,9 +152,14 @@ def _colours(
     glossy = mirror.nonzero()[:, 0]
     if len(glossy):
         behind = column + mirror_disparity if right else column
-        pick = [v.index_select(0, glossy) for v in (behind, y, mirror_scale, mirror_texture, mirror)]
+        pick = [
+            v.index_select(0, glossy) for v in (behind, y, mirror_scale, mirror_texture, mirror)
+        ]
         far = atlas.colour(
-            pick[3].long(), torch.zeros_like(glossy, dtype=torch.int32), pick[0] * pick[2], pick[1] * pick[2]
+            pick[3].long(),
+            torch.zeros_like(glossy, dtype=torch.int32),
+            pick[0] * pick[2],
+            pick[1] * pick[2],
         )
         colour[glossy] += far * far * pick[4][:, None]
     return colour

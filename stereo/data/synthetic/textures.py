@@ -89,7 +89,8 @@ def make_atlas(pictures: list[Tensor], dice: Dice, device: torch.device) -> Atla
             total += texels[-1].shape[0]
             if level.shape[2] == 1:
                 break
-            level = F.avg_pool2d(level, 2)
+            rows = level[:, :, 0::2] + level[:, :, 1::2]
+            level = (rows[..., 0::2] + rows[..., 1::2]) * 0.25
     table = torch.zeros(11, 11, dtype=torch.int64)
     for n in range(11):
         for k in range(n):
@@ -121,16 +122,14 @@ def clouds(dice: Dice, size: int, channels: int, coarsest: int, fade: float) -> 
         coarsest: cells along a side in the first octave.
         fade: loudness of each octave relative to the one before.
     """
-    total, loudness, cells = torch.zeros(channels, size, size), 1.0, coarsest
-    while cells <= size:
-        grid = dice.field(1, channels, cells, cells) - 0.5
-        # Coarse octaves show their lattice unless they are bicubic; fine ones do not.
-        mode = "bicubic" if cells <= size // 8 else "bilinear"
-        if cells < size:
-            grid = F.interpolate(grid, size=(size, size), mode=mode, align_corners=False)
-        total += grid[0] * loudness
-        loudness, cells = loudness * fade, cells * 2
-    return (0.5 + total * (0.9 if fade < 0.75 else 0.7)).clamp(0, 1)
+    # Each doubling smooths what is there already, so coarse octaves lose their lattice.
+    cells, loudness = min(coarsest, size), 1.0
+    total = dice.field(1, channels, cells, cells) - 0.5
+    while cells < size:
+        cells, loudness = cells * 2, loudness * fade
+        total = F.interpolate(total, scale_factor=2, mode="bilinear", align_corners=False)
+        total += (dice.field(1, channels, cells, cells) - 0.5) * loudness
+    return (0.5 + total[0] * (1.1 if fade < 0.75 else 0.8)).clamp(0, 1)
 
 
 def _painted(dice: Dice, share: Tensor) -> Tensor:
@@ -144,7 +143,7 @@ def _painted(dice: Dice, share: Tensor) -> Tensor:
 
 def _hue(dice: Dice) -> Tensor:
     """Return one colour (3,) in 0..1, more often dull than bright."""
-    grey, strength = dice.uniform(0.05, 0.95), dice.uniform() ** 2 * 0.8
+    grey, strength = dice.uniform(0.05, 0.95), dice.uniform() ** 1.5 * 1.1
     return (grey + strength * (dice.field(3) - 0.5)).clamp(0.02, 0.98)
 
 
@@ -309,8 +308,8 @@ def find_photographs(folder: str) -> list[Path]:
 
 def _check_opens(path: Path) -> None:
     try:
-        with Image.open(path) as image:
-            image.verify()
+        with Image.open(path):
+            return  # the header is enough here: what is damaged further on is named when it is read
     except Exception:  # a damaged file can raise nearly anything; the reader words the error
         read_image(path)
 
@@ -329,7 +328,9 @@ def cut(dice: Dice, path: Path, size: int) -> Tensor:
     side = max(1, int(dice.uniform(min(0.3, size / short), 1.0) * short))
     left = dice.whole(0, image.width - side)
     top = dice.whole(0, image.height - side)
-    window = image.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
+    window = image.resize(
+        (size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side)
+    )
     if dice.chance(0.5):
         window = window.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return torch.from_numpy(np.array(window)).permute(2, 0, 1).float() / 255.0

@@ -25,6 +25,8 @@ class View:
     """``uniform`` or ``log``: how disparities are drawn between the two."""
     floor: tuple[float, float, float] | None = None
     """The plane of the floor, if there is one."""
+    room: tuple[Surface, ...] = ()
+    """What stands behind all things."""
 
     @staticmethod
     def draw(config: SyntheticConfig, dice: Dice) -> "View":
@@ -145,6 +147,10 @@ def _place(view: View, dice: Dice) -> tuple[float, float, float, float]:
         foot = (d - c - a * x) / b
         if -size < foot - size < view.height * 1.1:
             y = foot - size * 0.9
+    planes = [surface.plane for surface in view.room]
+    wall = max((a * x + b * y + c for a, b, c in planes), default=0.0)
+    if d < wall < view.high and dice.chance(0.9):  # it would stand behind the wall
+        d = wall + (view.high - wall) * dice.uniform(0.02, 1.0) ** 1.5
     return x, y, d, size
 
 
@@ -287,6 +293,22 @@ def _pierced(view: View, dice: Dice) -> list[Surface]:
     return [Surface(_plane(x, y, d, size, dice), outline=outline)]
 
 
+def _shelf(view: View, dice: Dice) -> list[Surface]:
+    """Books or boxes side by side, nearly at one depth."""
+    x, y, d, size = _place(view, dice)
+    books: list[Surface] = []
+    base = y + size * 0.5
+    while len(books) < dice.whole(3, 9):
+        wide, tall = size * dice.uniform(0.08, 0.3), size * dice.uniform(0.4, 0.8)
+        depth = d * dice.uniform(0.92, 1.08)
+        slope = _slope(depth, 2.0 * size, dice) if dice.chance(0.3) else 0.0
+        plane = (slope, 0.0, depth - slope * x)
+        outline = Outline("box", x, base - tall, wide, tall)
+        books.append(Surface(plane, outline=outline))
+        x += wide * 2.0 + dice.uniform(0.0, 2.0)
+    return books
+
+
 def _foliage(view: View, dice: Dice) -> list[Surface]:
     """Leaves in two sheets, one behind the other."""
     x, y, d, size = _place(view, dice)
@@ -305,6 +327,7 @@ def _foliage(view: View, dice: Dice) -> list[Surface]:
 
 THINGS: dict[Callable[[View, Dice], list[Surface]], float] = {
     _card: 5,
+    _shelf: 0.8,
     _round_thing: 3,
     _crate: 3,
     _bar: 2,

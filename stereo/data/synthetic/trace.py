@@ -65,7 +65,7 @@ def footprint(surface: Surface, limits: tuple[float, float]) -> Footprint:
 def _window(
     span: tuple[float, float], rows: tuple[float, float], shape: torch.Size
 ) -> tuple[slice, slice] | None:
-    """Return the slices of an (H, W) view that cover columns ``span`` and ``rows``; None if none."""
+    """Return slices of an (H, W) view that cover columns ``span`` and ``rows``, if any."""
     height, width = shape
     top, bottom = max(0, int(rows[0])), min(height, int(rows[1]) + 2)
     first, last = max(0, int(span[0])), min(width, int(span[1]) + 2)
@@ -158,7 +158,9 @@ def seen_by_both(
         foot = footprint(surface, limits)
         low, high = foot.disparity
         # Columns of this view whose match may lie on the surface: what it hides is behind it.
-        span = (foot.x[0] - high, foot.x[1]) if right else (foot.x[0] - high, foot.x[1] - low + high)
+        span = (
+            (foot.x[0] - high, foot.x[1]) if right else (foot.x[0] - high, foot.x[1] - low + high)
+        )
         window = _window(span, foot.y, hits.layer.shape)
         if window is None or k == 0:
             continue
