@@ -70,7 +70,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser, commands = _build_parser(given)
-    config = parser.instantiate_classes(parser.parse_args(given))
+    try:
+        config = parser.instantiate(parser.parse_args(given))
+    except StereoError as error:  # a dataclass that refuses its values
+        return _fail(given[0], str(error), error.exit_status)
     name, config = _chosen(config)
     if not name:
         parser.print_help()

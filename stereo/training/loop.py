@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -128,7 +128,7 @@ def train(
     precision = {"auto": "no", "fp32": "no"}.get(trainer.precision, trainer.precision)
     accelerator = Accelerator(mixed_precision=precision)
     device = accelerator.device
-    torch.manual_seed(run.seed + accelerator.process_index)
+    set_seed(run.seed, device_specific=True)
 
     network = run.network
     if accelerator.num_processes > 1 and device.type == "cuda":
