@@ -392,6 +392,9 @@ def test_colours_by_hand():
     assert adjust_color(red, 1.0, 1.0, 1.0, 0.5)[0, 0].tolist() == [0, 255, 255]
     two = np.array([[[50] * 3, [150] * 3]], np.uint8)  # mean 100
     assert adjust_color(two, 1.0, 0.5, 1.0, 0.0)[0, :, 0].tolist() == [75, 125]
+    red_and_black = np.array([[[200, 0, 0], [0, 0, 0]]], np.uint8)  # mean grey 29.9
+    half = adjust_color(red_and_black, 1.0, 0.5, 1.0, 0.0)[0]
+    assert half.tolist() == [[114, 14, 14], [14, 14, 14]]
     assert adjust_gamma(two, 2.0)[0, :, 0].tolist() == [9, 88]  # 255 (v / 255)^2
 
 
