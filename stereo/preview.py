@@ -121,7 +121,11 @@ def rows_for(pair: TrainingPair) -> list[Row]:
             f"right view,\nup to {m.rotation:g} degrees",
             {"rotation_probability": 1.0},
         ),
-        ("scale", f"{m.scale[0]:g} to {m.scale[1]:g} times", {"scale_probability": 1.0}),
+        (
+            "scale",
+            f"{m.scale[0]:g} to {m.scale[1]:g} times;\nhere the largest",
+            {"scale_probability": 1.0, "scale": (m.scale[1], m.scale[1])},
+        ),
         ("stretch", f"up to {m.stretch:g} either way", {"stretch_probability": 1.0}),
         ("flip", "mirrored,\nviews swapped", {"flip_probability": 1.0}),
         ("crop", f"{crop[1]}x{crop[0]}", {"crop": crop}),
@@ -129,6 +133,7 @@ def rows_for(pair: TrainingPair) -> list[Row]:
     everything: dict[str, Any] = {"crop": crop}
     for _, _, change in rows[1:-1]:
         everything.update(change)
+    everything["scale"] = m.scale
     rows.append(("all together", f"crop {crop[1]}x{crop[0]}", everything))
     nothing: dict[str, Any] = {
         field.name: 0.0
@@ -170,7 +175,7 @@ def _pair_block(pair: TrainingPair, seed: tuple[int, int, int]) -> np.ndarray:
             continue
         changed = augment(pair, config, seed)
         if title in ("scale", "stretch"):
-            detail += f"\nhere {changed.size[1]}x{changed.size[0]}"
+            detail += f"\n{changed.size[1]}x{changed.size[0]}"
         truth = colors.colorize(changed.disparity, limit, changed.valid)
         panels = [changed.left, changed.right, truth, residual(changed)]
         if title in _SAME_PLACE:

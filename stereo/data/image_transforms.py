@@ -89,7 +89,8 @@ def _functional() -> ModuleType:
 
 
 def _to_tensor(image: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)
+    # A copy: PyTorch takes no negative strides and warns of arrays that cannot be written to.
+    return torch.from_numpy(np.array(image, order="C")).permute(2, 0, 1)
 
 
 def _to_array(tensor: torch.Tensor) -> np.ndarray:

@@ -220,7 +220,8 @@ def _changed_maps(pair: TrainingPair, change: Callable[[np.ndarray], np.ndarray]
 
 
 def _mirror(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array[:, ::-1])
+    # A copy even where one column counts as contiguous: PyTorch takes no negative strides.
+    return array[:, ::-1].copy()
 
 
 def _nearest(count: int, old_count: int) -> np.ndarray:
