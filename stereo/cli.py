@@ -176,6 +176,29 @@ def _choice_arguments(parser: ArgumentParser, default_pass: str) -> None:
     )
 
 
+def _data_list_arguments(_parser: ArgumentParser) -> None:
+    """``data list`` takes none."""
+
+
+def _data_check_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--dataset", help="its name (default: found by looking at the folder)")
+    parser.add_argument("--root", required=True, help="the data set's folder")
+    parser.add_argument("--output", help="folder for data_check.json and data_check.txt")
+    _choice_arguments(parser, "all that are there")
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="fewer pairs than published are a remark, not a fault",
+    )
+    parser.add_argument("--workers", type=int, help="processes (default: one per processor, to 8)")
+    parser.add_argument(
+        "--max-disparity",
+        type=int,
+        default=DEFAULT_MAX_DISPARITY,
+        help="the share of pixels at this disparity or above is reported",
+    )
+
+
 def _convert_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", help="the authors' .tar file (stacked hourglass or basic)")
     parser.add_argument("--output", required=True, help="the .safetensors file to write")
@@ -274,6 +297,31 @@ def _evaluate(config: Namespace) -> int:
     return 1 if failed else 0
 
 
+def _data_list(_config: Namespace) -> int:
+    from stereo.doctor import list_datasets
+
+    list_datasets()
+    return 0
+
+
+def _data_check(config: Namespace) -> int:
+    from stereo.doctor import check_dataset
+
+    report = check_dataset(
+        config.dataset,
+        config.root,
+        config.output,
+        split=config.split,
+        render_pass=config["pass"],
+        layout=config.layout,
+        unused=config.unused,
+        partial=config.partial,
+        workers=config.workers,
+        max_disparity=config.max_disparity,
+    )
+    return 0 if report["ok"] else 1
+
+
 def _convert(config: Namespace) -> int:
     from stereo.checkpoint import save_checkpoint
     from stereo.console import say
@@ -344,7 +392,10 @@ class _Command:
     example: str
 
 
-_GROUPS = {"benchmark": "time and peak memory, with the machine and commit in the JSON"}
+_GROUPS = {
+    "data": "the data sets known, and the doctor of a data folder",
+    "benchmark": "time and peak memory, with the machine and commit in the JSON",
+}
 _COMMANDS = (
     _Command("demo", _demo_arguments, _demo, "map the bundled pairs and print EPE", "stereo demo"),
     _Command(
@@ -362,6 +413,20 @@ _COMMANDS = (
         "metrics over a data set under a named protocol",
         "stereo evaluate --dataset sceneflow --root DIR --model sgbm --protocol pooled "
         "--output results",
+    ),
+    _Command(
+        "data list",
+        _data_list_arguments,
+        _data_list,
+        "the data sets known, with splits, published counts and trees",
+        "stereo data list",
+    ),
+    _Command(
+        "data check",
+        _data_check_arguments,
+        _data_check,
+        "examine every file of a data set; exit status 1 when something is wrong",
+        "stereo data check --dataset sceneflow --root DIR --output report",
     ),
     _Command(
         "convert",

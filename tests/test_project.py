@@ -18,7 +18,7 @@ LAYERS = [
     ["protocols", "colors"],
     ["metrics", "checkpoint", "sgbm", "outputs"],
     ["torch_metric", "convert", "matcher", "console"],
-    ["evaluate", "benchmark"],
+    ["evaluate", "benchmark", "doctor"],
     ["infer", "demo"],
     ["cli"],
     ["__init__", "__main__"],

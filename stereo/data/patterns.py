@@ -44,9 +44,12 @@ class PathPattern:
         return found
 
     def fill(self, root: Path, fields: Fields) -> Path:
-        """Return the path with these fields: the first choice that exists, else the first."""
+        """Return the path with these fields: the first choice whose folder exists, else the first.
+
+        It names a file that is missing, so the file itself is not looked for.
+        """
         paths = [root / _substitute(choice, fields) for choice in self._choices]
-        return next((path for path in paths if path.exists()), paths[0])
+        return next((path for path in paths if path.parent.is_dir()), paths[0])
 
     def with_values(self, fields: Fields) -> "PathPattern":
         """Return the pattern with some fields given."""
