@@ -152,7 +152,7 @@ def _infer_arguments(parser: ArgumentParser) -> None:
 
 
 def _evaluate_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--dataset", required=True, help="manifest, sceneflow, flyingthings3d, ...")
+    parser.add_argument("--dataset", required=True, help="its name; see 'stereo data list'")
     parser.add_argument("--root", required=True, help="the data set's folder")
     parser.add_argument("--output", required=True, help="folder for metrics.json")
     _model_arguments(parser)

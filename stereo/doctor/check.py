@@ -74,18 +74,27 @@ def check_dataset(
         # Nothing anywhere: the same words as when the data set is opened.
         open_dataset(name, root, split=split, render_pass=render_pass, layout=layout, unused=unused)
         raise InputError(f"{root}: no images of '{name}'")
-    jobs = [(section, *job) for section in report.sections for job in _jobs(section, report)]
-    findings = _examine_all([job for _, _, job in jobs], workers or min(8, os.cpu_count() or 1))
-    for (section, sample_name, _), finding in zip(jobs, findings, strict=True):
-        section.include(sample_name, finding)
+    _examine_sections(report, workers or min(8, os.cpu_count() or 1))
     facts = report.facts()
     text = report_text(facts)
     console.say(text)
     if folder is not None:
-        with staged(folder / "data_check.json", folder / "data_check.txt") as (as_json, as_text):
-            as_json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-            as_text.write_text(text + "\n", encoding="utf-8")
+        _write(folder, facts, text)
     return facts
+
+
+def _write(folder: Path, facts: dict[str, Any], text: str) -> None:
+    with staged(folder / "data_check.json", folder / "data_check.txt") as (as_json, as_text):
+        as_json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        as_text.write_text(text + "\n", encoding="utf-8")
+
+
+def _examine_sections(report: Report, workers: int) -> None:
+    """Look at every pair and add the findings to its section."""
+    jobs = [(section, *job) for section in report.sections for job in _jobs(section, report)]
+    findings = _examine_all([job for _, _, job in jobs], workers)
+    for (section, name, _), finding in zip(jobs, findings, strict=True):
+        section.include(name, finding)
 
 
 def _choices(
