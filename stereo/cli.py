@@ -175,7 +175,7 @@ def _infer_arguments(parser: ArgumentParser) -> None:
 
 
 def _evaluate_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--dataset", required=True, help="manifest, sceneflow, flyingthings3d, ...")
+    parser.add_argument("--dataset", required=True, help="its name; see 'stereo data list'")
     parser.add_argument("--root", required=True, help="the data set's folder")
     parser.add_argument("--output", required=True, help="folder for metrics.json")
     _model_arguments(parser)
@@ -196,6 +196,29 @@ def _choice_arguments(parser: ArgumentParser, default_pass: str) -> None:
     parser.add_argument("--layout", help="the data set's tree by name (default: found by looking)")
     parser.add_argument(
         "--unused", help="Scene Flow's all_unused_files.txt; its frames are left out"
+    )
+
+
+def _data_list_arguments(_parser: ArgumentParser) -> None:
+    """``data list`` takes none."""
+
+
+def _data_check_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--dataset", help="its name (default: found by looking at the folder)")
+    parser.add_argument("--root", required=True, help="the data set's folder")
+    parser.add_argument("--output", help="folder for data_check.json and data_check.txt")
+    _choice_arguments(parser, "all that are there")
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="fewer pairs than published are a remark, not a fault",
+    )
+    parser.add_argument("--workers", type=int, help="processes (default: one per processor, to 8)")
+    parser.add_argument(
+        "--max-disparity",
+        type=int,
+        default=DEFAULT_MAX_DISPARITY,
+        help="the share of pixels at this disparity or above is reported",
     )
 
 
@@ -343,6 +366,31 @@ def _evaluate(config: Namespace) -> int:
         unused=config.unused,
     )
     return 1 if failed else 0
+
+
+def _data_list(_config: Namespace) -> int:
+    from stereo.doctor import list_datasets
+
+    list_datasets()
+    return 0
+
+
+def _data_check(config: Namespace) -> int:
+    from stereo.doctor import check_dataset
+
+    report = check_dataset(
+        config.dataset,
+        config.root,
+        config.output,
+        split=config.split,
+        render_pass=config["pass"],
+        layout=config.layout,
+        unused=config.unused,
+        partial=config.partial,
+        workers=config.workers,
+        max_disparity=config.max_disparity,
+    )
+    return 0 if report["ok"] else 1
 
 
 def _convert(config: Namespace) -> int:
@@ -495,6 +543,20 @@ _COMMANDS = (
         "stereo train --config quickstart --output runs/first --max-time 10m\n"
         "  stereo train --config psmnet_sceneflow --data.root DIR --output runs/psmnet "
         "--trainer.batch_size 8",
+    ),
+    _Command(
+        "data list",
+        _data_list_arguments,
+        _data_list,
+        "the data sets known, with splits, published counts and trees",
+        "stereo data list",
+    ),
+    _Command(
+        "data check",
+        _data_check_arguments,
+        _data_check,
+        "examine every file of a data set; exit status 1 when something is wrong",
+        "stereo data check --dataset sceneflow --root DIR --output report",
     ),
     _Command(
         "convert",

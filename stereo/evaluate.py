@@ -64,6 +64,8 @@ def evaluate(
     folder = output_folder(Path(output))
     files = [data.samples[i] for i in rules.choose_images(len(data.samples))][:limit]
     line = console.protocol_line(rules, data.split, data.render_pass)
+    tree = f", layout {data.layout}" if data.layout else ""
+    console.say(f"data set {dataset}: {len(files)} of {len(data.samples)} pairs{tree}")
     console.say(line)
     scores: list[ImageScore] = []
     failed: list[str] = []

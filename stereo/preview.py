@@ -73,7 +73,7 @@ def preview(
     chosen = np.unique(np.linspace(0, last, min(count, last + 1)).round().astype(int))
     blocks = []
     for index in console.progress([int(i) for i in chosen], "preview"):
-        pair = TrainingPair.from_sample(data.samples[index].read())
+        pair = TrainingPair.from_sample(data.samples[index].read(disparity_right=True))
         blocks.append(_pair_block(pair, (seed, 0, index)))
     sheet = colors.stack(*blocks, gap=4 * GAP)
     sheet = np.pad(sheet, ((2 * GAP,) * 2, (2 * GAP,) * 2, (0, 0)), constant_values=255)

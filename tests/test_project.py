@@ -18,7 +18,7 @@ LAYERS = [
     ["protocols", "colors"],
     ["metrics", "checkpoint", "sgbm", "outputs"],
     ["torch_metric", "convert", "matcher", "console"],
-    ["evaluate", "benchmark", "preview", "synthesize"],
+    ["evaluate", "benchmark", "doctor", "preview", "synthesize"],
     ["infer", "demo", "training"],
     ["cli"],
     ["__init__", "__main__"],

@@ -251,7 +251,8 @@ def expected_files(
     chosen = layout.splits.get(split)
     given = {"split": chosen.folder} if chosen else {}
     given |= {"pass": render_pass} if render_pass else {}
-    folder = f"{part.folders[0]}/" if part.folders[0] else ""
+    first = part.folders_of(layout)[0]
+    folder = f"{first}/" if first else ""
     texts = [layout.left, layout.disparity] if chosen is None or chosen.has_truth else [layout.left]
     return " and ".join(folder + PathPattern(text).with_values(given).text for text in texts)
 

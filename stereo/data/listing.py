@@ -85,7 +85,7 @@ def list_part(
     for candidate in part.layouts:
         if split not in candidate.splits or layout not in (None, candidate.name):
             continue
-        for folder in part.folders:
+        for folder in part.folders_of(candidate):
             listing = _list_layout(root / folder, part, candidate, split, render_pass, unused)
             if listing.samples:
                 whole.append(listing)

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from stereo.errors import InputError
+
 Fields = Mapping[str, str]
 Key = tuple[str, ...]
 
@@ -36,6 +38,9 @@ class PathPattern:
         """Return the files below ``root`` of this form, by the values of their fields.
 
         Hidden files are passed over. Where several suffixes fit one key, the first choice wins.
+
+        Raises:
+            InputError: a folder cannot be read.
         """
         found: dict[Key, Path] = {}
         for choice in self._choices:
@@ -44,9 +49,12 @@ class PathPattern:
         return found
 
     def fill(self, root: Path, fields: Fields) -> Path:
-        """Return the path with these fields: the first choice that exists, else the first."""
+        """Return the path with these fields: the first choice whose folder exists, else the first.
+
+        It names a file that is missing, so the file itself is not looked for.
+        """
         paths = [root / _substitute(choice, fields) for choice in self._choices]
-        return next((path for path in paths if path.exists()), paths[0])
+        return next((path for path in paths if path.parent.is_dir()), paths[0])
 
     def with_values(self, fields: Fields) -> "PathPattern":
         """Return the pattern with some fields given."""
@@ -88,6 +96,8 @@ def _walk(folder: Path, parts: list[str], fields: Fields) -> Iterator[tuple[Fiel
             names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
         return
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
     expression = _expression(parts[0])
     for name in names:
         match = expression.fullmatch(name)

@@ -78,8 +78,8 @@ class TrainingPair:
             disparity=sample.disparity,
             valid=sample.valid,
             nonoccluded=sample.nonoccluded,
-            right_disparity=getattr(sample, "right_disparity", None),
-            right_valid=getattr(sample, "right_valid", None),
+            right_disparity=sample.disparity_right,
+            right_valid=sample.valid_right,
         )
 
 

@@ -31,10 +31,12 @@ class DiskPairs:
 
     Args:
         files: what ``stereo.data.datasets.open_dataset`` listed.
+        right: read the right view's disparity too, which the flip needs.
     """
 
-    def __init__(self, files: Sequence[SampleFiles]) -> None:
+    def __init__(self, files: Sequence[SampleFiles], *, right: bool = False) -> None:
         self.files = files
+        self.right = right
 
     def __len__(self) -> int:
         return len(self.files)
@@ -45,7 +47,7 @@ class DiskPairs:
         Raises:
             InputError: it cannot be read, or has no ground truth.
         """
-        return TrainingPair.from_sample(self.files[index].read())
+        return TrainingPair.from_sample(self.files[index].read(disparity_right=self.right))
 
 
 class TrainingSet(Dataset[dict[str, Tensor]]):

@@ -181,7 +181,7 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> Run:
         network=network,
         network_config=config,
         training_set=TrainingSet(
-            _source(recipe.data),
+            _source(recipe.data, right=recipe.augmentation.flip_probability > 0),
             recipe.augmentation,
             recipe.seed,
             config.mean,
@@ -197,7 +197,7 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> Run:
     )
 
 
-def _source(data: DataConfig) -> PairSource:
+def _source(data: DataConfig, *, right: bool) -> PairSource:
     if data.name == SYNTHETIC:
         return RenderedPairs(data.synthetic, data.scenes)
     if data.root is None:
@@ -205,7 +205,7 @@ def _source(data: DataConfig) -> PairSource:
     found = open_dataset(
         data.name, data.root, split=_split(data.name, data.split), render_pass=data.render_pass
     )
-    return DiskPairs(found.samples)
+    return DiskPairs(found.samples, right=right)
 
 
 def _validation(data: DataConfig) -> Sequence[Readable]:

@@ -44,6 +44,7 @@ class Layout:
         disparity_right: ground truth of the right images, where published.
         nonoccluded: masks of the left images with their readers, where published.
         calibration: calibration files, where published.
+        folders: where below the root the tree may start; empty for the part's own folders.
         decode: how disparities are stored.
         zero_is_missing: whether a disparity of 0 means "no ground truth".
         dense: whether every pixel has ground truth.
@@ -59,6 +60,7 @@ class Layout:
     disparity_right: str | None = None
     nonoccluded: tuple[tuple[str, MaskReader], ...] = ()
     calibration: str | None = None
+    folders: tuple[str, ...] = ()
     decode: Decoder = decode_stored
     zero_is_missing: bool = True
     dense: bool = False
@@ -86,6 +88,10 @@ class Part:
     one_layout_only: bool = False
     optional: bool = False
     unused_name: str | None = None
+
+    def folders_of(self, layout: Layout) -> tuple[str, ...]:
+        """Return where below the root this tree may start, the usual place first."""
+        return layout.folders or self.folders
 
 
 @dataclass(frozen=True)

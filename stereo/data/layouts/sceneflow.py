@@ -30,6 +30,7 @@ def _layout(
         right=f"{frames}/{below}/right/<frame>.{{png,webp}}",
         disparity=f"{disparity}/{below}/left/<frame>.pfm",
         disparity_right=f"{disparity}/{below}/right/<frame>.pfm",
+        folders=() if name == "official" else ("", "SceneFlow"),
         zero_is_missing=False,
         dense=True,
     )
@@ -44,6 +45,7 @@ def _subset(splits: dict[str, Split]) -> Layout:
         right="<split>/image_<pass>/right/<frame>.{png,webp}",
         disparity="<split>/disparity/left/<frame>.pfm",
         disparity_right="<split>/disparity/right/<frame>.pfm",
+        folders=("FlyingThings3D_subset", "SceneFlow/FlyingThings3D_subset", ""),
         nonoccluded=(("<split>/disparity_occlusions/left/<frame>.png", mask_is_zero),),
         decode=decode_either_sign,
         zero_is_missing=False,
@@ -55,7 +57,7 @@ _FRAMES, _MERGED = "frames_<pass>pass", "frames_<pass>pass/<split>"
 
 _THINGS_PART = Part(
     "FlyingThings3D",
-    ("FlyingThings3D", "SceneFlow/FlyingThings3D", "", "FlyingThings3D_subset"),
+    ("FlyingThings3D", "SceneFlow/FlyingThings3D", ""),
     (
         _layout("official", _FRAMES, "disparity", _THINGS_BELOW, _THINGS, "FlyingThings3D"),
         _layout("flat", _FRAMES, "frames_disparity", _THINGS_BELOW, _THINGS, "FlyingThings3D"),
