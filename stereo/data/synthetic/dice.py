@@ -77,9 +77,10 @@ class Dice:
         return rounded(math.cos(angle)), rounded(math.sin(angle))
 
     def field(self, *shape: int) -> Tensor:
-        """Return numbers from [0, 1) as a float32 tensor of a shape, on the CPU."""
+        """Return numbers from [0, 1), float32, on the default device but drawn on the CPU."""
         generator = torch.Generator().manual_seed(self.word() >> 1)
-        return torch.rand(shape, generator=generator)
+        drawn = torch.rand(shape, generator=generator, device="cpu")
+        return drawn.to(torch.get_default_device())
 
 
 def rounded(value: float) -> float:

@@ -1,6 +1,7 @@
 """Scenes to pairs: compose, paint, trace, shade, expose."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stereo.data.sample import Sample
-from stereo.data.synthetic.camera import draw_cameras, expose, ideal
+from stereo.data.synthetic.camera import draw_cameras, expose, ideal, metered
 from stereo.data.synthetic.config import SyntheticConfig
 from stereo.data.synthetic.dice import Dice
 from stereo.data.synthetic.scene import Scene, compose
@@ -106,8 +107,10 @@ class SyntheticScenes:
             seen_by_both(surfaces, limits, hit, atlas.noise, right=bool(r))
             for r, hit in enumerate(hits)
         ]
-        light = [picture(scene, atlas, hit, right=bool(r)) for r, hit in enumerate(hits)]
-        cameras = draw_cameras(config, Dice(config.seed, index, _CAMERA))
+        light = tuple(picture(scene, atlas, hit, right=bool(r)) for r, hit in enumerate(hits))
+        dice = Dice(config.seed, index, _CAMERA)
+        light = metered(light[0], light[1], Dice(dice.word()))
+        cameras = draw_cameras(config, dice)
         shown = [expose(view, camera) for view, camera in zip(light, cameras, strict=True)]
         return (
             *shown,
@@ -117,6 +120,11 @@ class SyntheticScenes:
         )
 
     def _paint(self, scene: Scene, dice: Dice) -> Atlas:
+        # Noise is drawn on the CPU, alike everywhere, and becomes pictures on the device.
+        with nullcontext() if self.device.type == "cpu" else self.device:
+            return self._paint_here(scene, dice)
+
+    def _paint_here(self, scene: Scene, dice: Dice) -> Atlas:
         used = {layer.look.texture for layer in scene.layers}
         used |= {int(layer.look.mirror[0]) for layer in scene.layers if layer.look.mirror[1]}
         pictures = []

@@ -11,6 +11,7 @@ from torch import Tensor
 
 ROUND = 0.94  # of a bump, below 1 so that the slope of its disparity stays finite at the outline
 STEEPEST = 3.7  # slope of a bump at its outline, in heights per radius
+NOISE_DENSITY = 8  # samples per cell of smooth noise
 STEPS = 18  # of the fixed-point iteration; each at least halves the error
 
 
@@ -205,7 +206,7 @@ def sample_noise(noise: Tensor, s: Tensor, t: Tensor) -> Tensor:
     """Return periodic noise between its samples.
 
     Args:
-        noise: (S, S) float32, S a power of two, 4 samples per cell.
+        noise: (S, S) float32, S a power of two, ``NOISE_DENSITY`` samples per cell.
         s: columns, cells.
         t: rows, cells.
 
@@ -213,7 +214,7 @@ def sample_noise(noise: Tensor, s: Tensor, t: Tensor) -> Tensor:
         float32 of the shape of ``s``.
     """
     size = noise.shape[0]
-    s, t = s * 4.0, t * 4.0
+    s, t = s * NOISE_DENSITY, t * NOISE_DENSITY
     i, j = s.floor(), t.floor()
     f, g = s - i, t - j
     i0, j0 = i.int() & (size - 1), (j.int() & (size - 1)) * size

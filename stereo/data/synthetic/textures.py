@@ -13,10 +13,11 @@ from torch import Tensor
 
 from stereo.data.images import IMAGE_SUFFIXES, read_image
 from stereo.data.synthetic.dice import Dice
+from stereo.data.synthetic.surface import NOISE_DENSITY
 from stereo.errors import InputError
 
 LARGEST_PHOTOGRAPH = 1024  # longer sides are reduced to it on reading, pixels
-NOISE_SIZE = 256
+NOISE_CELLS = 64
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Atlas:
         starts: (T,) int64, first texel of each texture.
         octaves: (T,) int32, log2 of each texture's side.
         levels: (11, 11) int64, where level l of a texture with octave n starts.
-        noise: (S, S) float32 smooth periodic noise in 0..1, 4 samples per cell.
+        noise: (S, S) float32 smooth periodic noise in 0..1, ``NOISE_DENSITY`` samples per
+            cell.
     """
 
     texels: Tensor
@@ -100,16 +102,38 @@ def make_atlas(pictures: list[Tensor], dice: Dice, device: torch.device) -> Atla
         torch.tensor(starts, device=device),
         torch.tensor(octaves, dtype=torch.int32, device=device),
         table.to(device),
-        _smooth(dice.field(1, 1, NOISE_SIZE // 4, NOISE_SIZE // 4), NOISE_SIZE)[0, 0].to(device),
+        _smooth_noise(dice).to(device),
     )
 
 
-def _smooth(grid: Tensor, size: int) -> Tensor:
-    """Enlarge a periodic (1, C, G, G) grid to (1, C, size, size) without seams."""
-    factor = size // grid.shape[2]
-    padded = F.pad(grid, (2, 2, 2, 2), mode="circular")
-    large = F.interpolate(padded, scale_factor=factor, mode="bicubic", align_corners=False)
-    return large[..., 2 * factor : 2 * factor + size, 2 * factor : 2 * factor + size].clamp(0, 1)
+def _smooth_noise(dice: Dice) -> Tensor:
+    """Return periodic noise, (S, S) in 0..1, with ``NOISE_DENSITY`` samples per cell."""
+    field, density = dice.field(1, NOISE_CELLS, NOISE_CELLS), 1
+    while density < NOISE_DENSITY:
+        field, density = doubled(field, wrap=True), density * 2
+    return ((field[0] - 0.5) * 1.5 + 0.5).clamp(0.0, 1.0)
+
+
+def doubled(field: Tensor, *, wrap: bool = False) -> Tensor:
+    """Enlarge (C, S, S) to (C, 2 S, 2 S), linear between samples.
+
+    It is torch's bilinear interpolation in plain sums and products, which are alike bit for bit
+    whatever instructions a processor has.
+
+    Args:
+        field: what to enlarge.
+        wrap: whether the first sample follows the last; otherwise the rim is repeated.
+    """
+    for dim in (1, 2):
+        size = field.shape[dim]
+        first, last = (0, size - 1) if not wrap else (size - 1, 0)
+        before = torch.cat([field.narrow(dim, first, 1), field.narrow(dim, 0, size - 1)], dim)
+        after = torch.cat([field.narrow(dim, 1, size - 1), field.narrow(dim, last, 1)], dim)
+        most = field * 0.75
+        field = torch.stack([most + before * 0.25, most + after * 0.25], dim + 1).flatten(
+            dim, dim + 1
+        )
+    return field
 
 
 def clouds(dice: Dice, size: int, channels: int, coarsest: int, fade: float) -> Tensor:
@@ -124,12 +148,11 @@ def clouds(dice: Dice, size: int, channels: int, coarsest: int, fade: float) -> 
     """
     # Each doubling smooths what is there already, so coarse octaves lose their lattice.
     cells, loudness = min(coarsest, size), 1.0
-    total = dice.field(1, channels, cells, cells) - 0.5
+    total = dice.field(channels, cells, cells) - 0.5
     while cells < size:
         cells, loudness = cells * 2, loudness * fade
-        total = F.interpolate(total, scale_factor=2, mode="bilinear", align_corners=False)
-        total += (dice.field(1, channels, cells, cells) - 0.5) * loudness
-    return (0.5 + total[0] * (1.1 if fade < 0.75 else 0.8)).clamp(0, 1)
+        total = doubled(total) + (dice.field(channels, cells, cells) - 0.5) * loudness
+    return (0.5 + total * (1.1 if fade < 0.75 else 0.8)).clamp(0, 1)
 
 
 def _painted(dice: Dice, share: Tensor) -> Tensor:
@@ -240,11 +263,12 @@ def _pebbles(dice: Dice, size: int) -> Tensor:
 
 
 def _speckle(dice: Dice, size: int) -> Tensor:
-    cells = size // 2 ** dice.whole(0, 2)
-    grid = dice.field(1, 1, cells, cells)
-    grid = F.interpolate(grid, size=(size, size), mode="bilinear", align_corners=False)[0, 0]
+    enlarged = dice.whole(0, 2)
+    field = dice.field(1, size >> enlarged, size >> enlarged)
+    for _ in range(enlarged):
+        field = doubled(field)
     level = dice.uniform(0.5, 0.95)
-    return _painted(dice, ((grid - level) * dice.uniform(2, 8) + 0.5).clamp(0, 1))
+    return _painted(dice, ((field[0] - level) * dice.uniform(2, 8) + 0.5).clamp(0, 1))
 
 
 def _flat(dice: Dice, size: int) -> Tensor:

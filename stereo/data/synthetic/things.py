@@ -34,7 +34,7 @@ class View:
         low, high, law = config.min_disparity, 0.985 * config.max_disparity, config.distribution
         if law == "mixed":
             law = dice.pick(["uniform", "log"])
-            if dice.chance(0.75):
+            if dice.chance(0.6):
                 high = dice.log_uniform(max(0.06 * high, 4.0 * low), high)
         floor = None
         if dice.chance(0.65):
