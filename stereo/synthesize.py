@@ -18,7 +18,7 @@ from PIL import Image
 from stereo.console import progress, say
 from stereo.data.disparities import write_disparity
 from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
-from stereo.data.synthetic.textures import find_photographs
+from stereo.data.synthetic.photographs import find_photographs
 from stereo.errors import InputError, OutputError, UsageError
 from stereo.files import output_folder, staged
 

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stereo.data.synthetic.config import SyntheticConfig
-from stereo.data.synthetic.dice import Dice, white_noise
+from stereo.data.synthetic.dice import Dice
+from stereo.data.synthetic.noise import white_noise
 
 CURVE = 4096  # entries of a tone curve
 

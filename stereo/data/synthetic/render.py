@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from stereo.data.sample import Sample
+from stereo.data.synthetic.atlas import Atlas, make_atlas
 from stereo.data.synthetic.camera import draw_cameras, expose, ideal, metered
 from stereo.data.synthetic.config import SyntheticConfig
 from stereo.data.synthetic.dice import Dice
+from stereo.data.synthetic.photographs import cut, find_photographs
 from stereo.data.synthetic.scene import Scene, compose
 from stereo.data.synthetic.shade import picture
-from stereo.data.synthetic.textures import Atlas, cut, find_photographs, make_atlas, paint
+from stereo.data.synthetic.textures import paint
 from stereo.data.synthetic.trace import seen_by_both, trace
 
 # Each part of a sample has its own stream of chance: a change to one leaves the others alone.
