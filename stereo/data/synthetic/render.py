@@ -18,6 +18,7 @@ from stereo.data.synthetic.scene import Scene, compose
 from stereo.data.synthetic.shade import picture
 from stereo.data.synthetic.textures import paint
 from stereo.data.synthetic.trace import seen_by_both, trace
+from stereo.runtime import pick_device
 
 # Each part of a sample has its own stream of chance: a change to one leaves the others alone.
 _SCENE, _PAINT, _CAMERA = range(3)
@@ -65,7 +66,7 @@ class SyntheticScenes:
 
     def __init__(self, config: SyntheticConfig, device: str | torch.device = "cpu") -> None:
         self.config = config
-        self.device = torch.device(device)
+        self.device = pick_device(str(device))
         self._photographs = find_photographs(config.textures) if config.textures else []
 
     def __iter__(self) -> Iterator[RenderedPair]:
