@@ -42,6 +42,15 @@ def same(first, second):
     return all(np.array_equal(getattr(first, n), getattr(second, n)) for n in ARRAYS)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Small tensors gain nothing from threads, which stall each other on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def pairs():
     scenes = SyntheticScenes(replace(SMALL, shine=0.0, reflections=0.0))
