@@ -3,6 +3,7 @@
 import hashlib
 import json
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -18,7 +19,7 @@ from PIL import Image
 from stereo.console import progress, say
 from stereo.data.disparities import write_disparity
 from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
-from stereo.data.synthetic.textures import find_photographs
+from stereo.data.synthetic.photographs import find_photographs
 from stereo.errors import InputError, OutputError, UsageError
 from stereo.files import output_folder, staged
 
@@ -150,8 +151,7 @@ def _in_processes(
     pool = ProcessPoolExecutor(
         min(workers, len(indices)),
         multiprocessing.get_context("spawn"),  # a fork would copy torch's locked threads
-        initializer=torch.set_num_threads,
-        initargs=(1,),
+        initializer=_start_worker,
     )
     try:
         job: Callable[[int], None] = partial(_render_and_write, root, split, config)
@@ -165,6 +165,11 @@ def _in_processes(
 
 
 _SCENES: dict[SyntheticConfig, SyntheticScenes] = {}
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    torch.set_num_threads(1)
 
 
 def _render_and_write(root: Path, split: str, config: SyntheticConfig, index: int) -> None:

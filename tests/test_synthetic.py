@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,8 @@ from PIL import Image
 
 from stereo.data.datasets import open_dataset
 from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
-from stereo.data.synthetic.dice import Dice, white_noise
+from stereo.data.synthetic.dice import Dice
+from stereo.data.synthetic.noise import white_noise
 from stereo.data.synthetic.surface import (
     DISTANCES,
     Outline,
@@ -23,7 +25,7 @@ from stereo.data.synthetic.surface import (
 from stereo.data.synthetic.trace import footprint
 from stereo.errors import InputError, UsageError
 from stereo.sgbm import semi_global_matching
-from stereo.synthesize import pair_files, synthesize
+from stereo.synthesize import VERSION, pair_files, synthesize
 
 SMALL = SyntheticConfig(height=96, width=160, max_disparity=64)
 FAULTLESS = dict.fromkeys(
@@ -38,6 +40,15 @@ ARRAYS = [name for name in RenderedPair.__dataclass_fields__ if name != "name"]
 
 def same(first, second):
     return all(np.array_equal(getattr(first, n), getattr(second, n)) for n in ARRAYS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Small tensors gain nothing from threads, which stall each other on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +79,15 @@ def test_an_index_gives_the_same_bytes_whatever_came_before(pairs):
     finally:
         torch.set_num_threads(threads)
     assert same(SyntheticScenes(config).render_batch([5, 2])[1], pairs[2])
+
+
+def test_bytes_change_only_with_the_renderer_version(pairs):
+    # The same on every machine. If you meant to change what is rendered, raise VERSION.
+    checksum = 0
+    for pair in pairs[:4]:
+        for name in ARRAYS:
+            checksum = zlib.crc32(getattr(pair, name).tobytes(), checksum)
+    assert (VERSION, checksum) == (1, 2955028222)
 
 
 def test_index_and_seed_make_different_pairs(pairs):
@@ -135,7 +155,7 @@ def test_both_views_tell_of_the_same_surfaces(pairs, side):
         alike += near.all(axis=2)[inside].sum()
         total += inside.sum()
     assert total > 0.4 * 12 * 96 * 160
-    assert agree / total > 0.995
+    assert agree / total > 0.99  # the rest: two surfaces less than a pixel apart
     assert alike / total > 0.97
 
 

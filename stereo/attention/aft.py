@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from stereo.attention.exact import MAP_ELEMENTS, in_slices
 from stereo.attention.reference import convolution_map, neighbour_taps
-from stereo.attention.volume import Size, VolumeAttention
+from stereo.attention.volume import Size, VolumeAttention, check_counts, check_odd
 
 
 class AFTSimpleAttention(VolumeAttention):
@@ -86,7 +86,7 @@ class AFTSimpleAttention(VolumeAttention):
             some = key_mask.any(dim=2, keepdim=True)
             keys = torch.where(key_mask | ~some, keys, -torch.inf)
         weights = torch.exp(keys - keys.detach().amax(dim=2, keepdim=True))
-        return weights if key_mask is None else weights * key_mask
+        return weights if key_mask is None else torch.where(key_mask, weights, 0)
 
 
 class AFTConvAttention(AFTSimpleAttention):
@@ -113,6 +113,8 @@ class AFTConvAttention(AFTSimpleAttention):
         **options: Any,
     ) -> None:
         super().__init__(channels, key_channels, value_channels, **options)
+        check_odd(kernel=kernel)
+        check_counts(map_elements=map_elements)
         self.map_elements = map_elements
         self.bias = nn.Parameter(0.02 * torch.randn(self.heads, kernel, kernel, kernel))
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stereo.attention.exact import MAP_ELEMENTS, in_slices, softmax_attention
+from stereo.attention.exact import MAP_ELEMENTS, MOST_SEQUENCES, in_slices, softmax_attention
 from stereo.attention.reference import grid_positions, softmax_map
-from stereo.attention.volume import Size, VolumeAttention, from_lines, to_lines
+from stereo.attention.volume import Size, VolumeAttention, check_counts, from_lines, to_lines
 
 
 class DisparityAttention(VolumeAttention):
@@ -30,6 +30,7 @@ class DisparityAttention(VolumeAttention):
 
     def __init__(self, channels: int, *, map_elements: int = MAP_ELEMENTS, **options: Any) -> None:
         super().__init__(channels, **options)
+        check_counts(map_elements=map_elements)
         self.map_elements = map_elements
 
     def attend(  # noqa: D102
@@ -40,7 +41,12 @@ class DisparityAttention(VolumeAttention):
             lines.append(to_lines(key_mask, size))
         each = self.heads * size[0] ** 2
         attended = in_slices(
-            softmax_attention, *lines, dim=0, elements_each=each, limit=self.map_elements
+            softmax_attention,
+            *lines,
+            dim=0,
+            elements_each=each,
+            limit=self.map_elements,
+            longest=MOST_SEQUENCES,
         )
         return from_lines(attended, size)
 

@@ -13,7 +13,14 @@ from torch.nn import functional as F
 
 from stereo.attention.exact import MAP_ELEMENTS, in_slices, softmax_attention
 from stereo.attention.reference import softmax_map
-from stereo.attention.volume import Size, VolumeAttention, to_tokens, to_volume
+from stereo.attention.volume import (
+    Size,
+    VolumeAttention,
+    check_counts,
+    check_size,
+    to_tokens,
+    to_volume,
+)
 from stereo.runtime import free_bytes
 
 
@@ -55,7 +62,8 @@ class DotProductAttention(VolumeAttention):
         if form not in ("chunked", "explicit"):
             raise ValueError(f"form '{form}'; known: chunked, explicit")
         self.scale = self.key_width**-0.5 if kind == "scaled" else 1.0
-        self.pool = (pool[0], pool[1], pool[2])
+        check_counts(map_elements=map_elements)
+        self.pool = check_size("pool", pool)
         self.form = form
         self.map_elements = map_elements
 
@@ -77,7 +85,9 @@ class DotProductAttention(VolumeAttention):
     ) -> Tensor:
         keys, values, key_mask = self._pooled(keys, values, key_mask, size)
         batch, heads, count, _ = queries.shape
-        refuse_beyond_memory(batch * heads * count * keys.shape[2], queries)
+        refuse_beyond_memory(
+            batch * heads * count * keys.shape[2], queries, copies=2 if key_mask is None else 3
+        )
         return softmax_map(queries @ keys.transpose(2, 3) * self.scale, key_mask) @ values
 
     def _pooled(
@@ -98,20 +108,22 @@ class DotProductAttention(VolumeAttention):
         return keys, values, key_mask
 
 
-def refuse_beyond_memory(elements: int, like: Tensor) -> None:
+def refuse_beyond_memory(elements: int, like: Tensor, copies: int) -> None:
     """Refuse an explicit map that would not fit.
 
     Args:
         elements: entries of the map.
-        like: a tensor of the map's type and device.
+        like: a tensor of the map's type and device; the softmax runs in float32 at least.
+        copies: maps that exist at once: logits, weights, and those without the masked keys.
 
     Raises:
         ValueError: the message states the bytes that the map needs.
     """
-    needed = elements * like.element_size()
+    needed = elements * max(4, like.element_size())
     free = free_bytes(like.device)
-    if needed > free:
+    if copies * needed > free:
         raise ValueError(
-            f"the explicit attention map needs {needed:,} bytes ({needed / 1e9:,.1f} GB) and "
-            f"{free / 1e9:,.1f} GB are free; use form='chunked' or a linear attention"
+            f"the explicit attention map needs {needed:,} bytes ({needed / 1e9:,.1f} GB), and "
+            f"{copies} of its size at once; {free / 1e9:,.1f} GB are free; use form='chunked' or a "
+            "linear attention"
         )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stereo.attention.volume import Size, VolumeAttention
+from stereo.attention.volume import Size, VolumeAttention, check_flags
 
 
 class EfficientAttention(VolumeAttention):
@@ -32,6 +32,7 @@ class EfficientAttention(VolumeAttention):
 
     def __init__(self, channels: int, *, temperature: bool = False, **options: Any) -> None:
         super().__init__(channels, **options)
+        check_flags(temperature=temperature)
         self.temperature = self.key_width**-0.25 if temperature else 1.0
 
     def attend(  # noqa: D102
@@ -42,7 +43,7 @@ class EfficientAttention(VolumeAttention):
         if key_mask is not None:
             some = key_mask.any(dim=2, keepdim=True)
             keys = torch.where(key_mask | ~some, keys, -torch.inf)
-            values = values * key_mask
+            values = torch.where(key_mask, values, 0)
         context = keys.softmax(dim=2).transpose(2, 3) @ values  # (B, heads, K, V)
         return queries.softmax(dim=3) @ context
 
@@ -71,7 +72,7 @@ class EfficientScalingAttention(VolumeAttention):
     ) -> Tensor:
         count = keys.new_tensor(keys.shape[2])
         if key_mask is not None:
-            keys = keys * key_mask
+            keys = torch.where(key_mask, keys, 0)
             count = key_mask.sum(dim=2, keepdim=True).clamp(min=1).to(keys.dtype)
         return queries @ (keys.transpose(2, 3) @ values / count)
 

@@ -10,6 +10,9 @@ from torch.utils.checkpoint import checkpoint
 MAP_ELEMENTS = 2**24
 """Entries of the attention map that may exist at once: 64 MiB in float32."""
 
+MOST_SEQUENCES = 4096
+"""Windows or lines attended at once: CUDA kernels take 65,535 sequences times heads at most."""
+
 
 def softmax_attention(
     queries: Tensor,  # (B, heads, N, K)
@@ -52,6 +55,7 @@ def in_slices(
     dim: int,
     elements_each: int,
     limit: int,
+    longest: int | None = None,
 ) -> Tensor:
     """Apply a function to slices along one axis and join the results along it.
 
@@ -64,8 +68,10 @@ def in_slices(
         dim: the axis.
         elements_each: intermediate elements per unit of that axis.
         limit: intermediate elements allowed at once.
+        longest: longest slice, or None.
     """
     step = max(1, limit // max(1, elements_each))
+    step = step if longest is None else min(step, longest)
     if step >= tensors[0].shape[dim]:
         return function(*tensors)
     recompute = torch.is_grad_enabled()

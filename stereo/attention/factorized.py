@@ -7,6 +7,7 @@ between the two. O(N K V) time.
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from stereo.attention.efficient import EfficientAttention
@@ -40,7 +41,7 @@ class FactorizedAttention(EfficientAttention):
         if self.normalization == "softmax":
             return super().attend(queries, keys, values, key_mask, size)
         if key_mask is not None:
-            keys = keys * key_mask
+            keys = torch.where(key_mask, keys, 0)
         return queries @ (keys.transpose(2, 3) @ values / self.key_width)
 
     def attend_explicitly(  # noqa: D102

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from stereo.attention.linearized import linearized_attention
 from stereo.attention.reference import convolution_map, neighbour_taps, weighted_average
-from stereo.attention.volume import Size, VolumeAttention, to_tokens, to_volume
+from stereo.attention.volume import Size, VolumeAttention, check_odd, to_tokens, to_volume
 
 
 class FocusedAttention(VolumeAttention):
@@ -33,6 +33,9 @@ class FocusedAttention(VolumeAttention):
         self, channels: int, *, power: float = 3.0, kernel: int = 3, **options: Any
     ) -> None:
         super().__init__(channels, **options)
+        check_odd(kernel=kernel)
+        if isinstance(power, bool) or not isinstance(power, int | float) or not power > 0:
+            raise ValueError(f"power is {power!r}, expected a positive number")
         self.power = power
         self.scale = nn.Parameter(torch.zeros(self.heads, 1, self.key_width))
         width = self.value_width
@@ -40,7 +43,7 @@ class FocusedAttention(VolumeAttention):
 
     def focus(self, tokens: Tensor) -> Tensor:  # (B, heads, N, K), shape kept
         """Apply phi: sharpen the direction of each token, keep its norm over all heads."""
-        positive = (F.relu(tokens) + 1e-6) / F.softplus(self.scale)
+        positive = (F.relu(tokens) + 1e-6) / F.softplus(self.scale.to(tokens.dtype))
         norm = _norm(positive)
         # Sharpen the unit vector: powers of raw values would leave the range of float32.
         sharpened = (positive / norm) ** self.power
@@ -50,10 +53,18 @@ class FocusedAttention(VolumeAttention):
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
     ) -> Tensor:
         if key_mask is not None:
-            values = values * key_mask
+            values = torch.where(key_mask, values, 0)
         attended = linearized_attention(self.focus(queries), self.focus(keys), values, key_mask)
         # The heads share one convolution: let them be part of the batch.
-        local = self.depthwise(to_volume(values.flatten(0, 1)[:, None], size))
+        conv = self.depthwise
+        assert conv.bias is not None
+        local = F.conv3d(
+            to_volume(values.flatten(0, 1)[:, None], size),
+            conv.weight.to(values.dtype),
+            conv.bias.to(values.dtype),
+            padding=conv.kernel_size[0] // 2,
+            groups=conv.groups,
+        )
         return attended + to_tokens(local, 1).reshape_as(attended)
 
     def attend_explicitly(  # noqa: D102
@@ -65,7 +76,7 @@ class FocusedAttention(VolumeAttention):
         taps = neighbour_taps(size, (kernel[0], kernel[1], kernel[2]), values.device)
         mixing = convolution_map(self.depthwise.weight.flatten(1), taps)  # (V, N, N)
         if key_mask is not None:
-            values = values * key_mask
+            values = torch.where(key_mask, values, 0)
         local = torch.einsum("vij,bhjv->bhiv", mixing, values)
         assert self.depthwise.bias is not None
         return attended + local + self.depthwise.bias

@@ -15,11 +15,13 @@ from torch.nn import functional as F
 
 from stereo.attention.exact import MAP_ELEMENTS, in_slices
 from stereo.attention.reference import convolution_map, neighbour_taps, softmax_map
-from stereo.attention.volume import Size, VolumeAttention, to_tokens
+from stereo.attention.volume import Size, VolumeAttention, check_counts, check_odd, to_tokens
 
 
 class LambdaAttention(VolumeAttention):
     """A lambda layer.
+
+    In training, batch norm takes its statistics over all cells, those that a mask leaves out too.
 
     Args:
         channels: C of the volume.
@@ -39,6 +41,8 @@ class LambdaAttention(VolumeAttention):
         **options: Any,
     ) -> None:
         super().__init__(channels, **options)
+        check_odd(kernel=kernel)
+        check_counts(map_elements=map_elements)
         self.queries = nn.Sequential(self.queries, nn.BatchNorm3d(self.heads * self.key_width))
         self.values = nn.Sequential(self.values, nn.BatchNorm3d(self.heads * self.value_width))
         spread = 1 / math.sqrt(kernel**3)
@@ -51,13 +55,14 @@ class LambdaAttention(VolumeAttention):
         if key_mask is not None:
             some = key_mask.any(dim=2, keepdim=True)
             keys = torch.where(key_mask | ~some, keys, -torch.inf)
-            values = values * key_mask
+            values = torch.where(key_mask, values, 0)
         content = queries @ (keys.softmax(dim=2).transpose(2, 3) @ values)
 
         def position_term(some_values: Tensor) -> Tensor:  # (B, heads, N, few)
             few = some_values.shape[3]
             planes = some_values.permute(0, 1, 3, 2).reshape(-1, 1, *size)
-            lambdas = F.conv3d(planes, self.positions, padding=self.positions.shape[-1] // 2)
+            positions = self.positions.to(planes.dtype)
+            lambdas = F.conv3d(planes, positions, padding=self.positions.shape[-1] // 2)
             lambdas = to_tokens(lambdas, 1)[:, 0].unflatten(0, (-1, self.heads, few))
             return torch.einsum("bhnk,bhvnk->bhnv", queries, lambdas)
 
@@ -70,10 +75,10 @@ class LambdaAttention(VolumeAttention):
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
     ) -> Tensor:
         if key_mask is not None:
-            values = values * key_mask
+            values = torch.where(key_mask, values, 0)
         share = softmax_map(keys.transpose(2, 3), key_mask)
         extent = self.positions.shape[-1]
         taps = neighbour_taps(size, (extent, extent, extent), values.device)
-        codes = convolution_map(self.positions.flatten(1), taps)  # (K, N, N)
+        codes = convolution_map(self.positions.to(values.dtype).flatten(1), taps)  # (K, N, N)
         weights = queries @ share + torch.einsum("bhik,kij->bhij", queries, codes)
         return weights @ values

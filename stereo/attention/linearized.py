@@ -12,7 +12,7 @@ def linearized_attention(
 ) -> Tensor:  # (B, heads, N, V)
     """Return phi(q_i) . sum_j phi(k_j) v_j / phi(q_i) . sum_j phi(k_j)."""
     if key_mask is not None:
-        key_features = key_features * key_mask
+        key_features = torch.where(key_mask, key_features, 0)
     context = key_features.transpose(2, 3) @ values  # (B, heads, F, V)
     total = key_features.sum(dim=2, keepdim=True).transpose(2, 3)  # (B, heads, F, 1)
     norm = query_features @ total  # (B, heads, N, 1)

@@ -15,7 +15,14 @@ from torch.nn import functional as F
 
 from stereo.attention.exact import MAP_ELEMENTS, in_slices, softmax_attention
 from stereo.attention.reference import softmax_map
-from stereo.attention.volume import Size, VolumeAttention, to_tokens, to_volume
+from stereo.attention.volume import (
+    Size,
+    VolumeAttention,
+    check_counts,
+    check_size,
+    to_tokens,
+    to_volume,
+)
 
 
 class LinformerAttention(VolumeAttention):
@@ -39,18 +46,19 @@ class LinformerAttention(VolumeAttention):
         **options: Any,
     ) -> None:
         super().__init__(channels, **options)
-        self.grid = (grid[0], grid[1], grid[2])
+        self.grid = check_size("grid", grid)
         self.map_elements = map_elements
         count = math.prod(self.grid)
-        projected = projected or count
+        projected = count if projected is None else projected
+        check_counts(projected=projected, map_elements=map_elements)
         self.key_projection = nn.Parameter(torch.randn(projected, count) / math.sqrt(count))
         self.value_projection = nn.Parameter(torch.randn(projected, count) / math.sqrt(count))
 
     def attend(  # noqa: D102
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
     ) -> Tensor:
-        keys = self.key_projection @ self._averaged(keys, key_mask, size)
-        values = self.value_projection @ self._averaged(values, key_mask, size)
+        keys = self.key_projection.to(keys.dtype) @ self._averaged(keys, key_mask, size)
+        values = self.value_projection.to(values.dtype) @ self._averaged(values, key_mask, size)
 
         def attend_slice(some_queries: Tensor) -> Tensor:
             return softmax_attention(some_queries, keys, values)
@@ -64,8 +72,8 @@ class LinformerAttention(VolumeAttention):
         averaging = self._averaging_matrix(size, queries)  # (cells, N)
         share = averaging if key_mask is None else averaging * key_mask[:, :, :, 0][:, :, None]
         share = share / share.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)
-        keys = self.key_projection @ (share @ keys)
-        values = self.value_projection @ (share @ values)
+        keys = self.key_projection.to(keys.dtype) @ (share @ keys)
+        values = self.value_projection.to(values.dtype) @ (share @ values)
         logits = queries @ keys.transpose(2, 3) / math.sqrt(self.key_width)
         return softmax_map(logits, None) @ values
 
@@ -75,7 +83,7 @@ class LinformerAttention(VolumeAttention):
             return to_tokens(F.adaptive_avg_pool3d(to_volume(tokens, size), self.grid), self.heads)
         kept = to_volume(key_mask.to(tokens.dtype), size)
         share = to_tokens(F.adaptive_avg_pool3d(kept, self.grid), 1)
-        total = to_volume(tokens * key_mask, size)
+        total = to_volume(torch.where(key_mask, tokens, 0), size)
         total = to_tokens(F.adaptive_avg_pool3d(total, self.grid), self.heads)
         return torch.where(share > 0, total / torch.where(share > 0, share, 1), 0)
 

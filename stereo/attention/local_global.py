@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stereo.attention.exact import MAP_ELEMENTS
 from stereo.attention.reference import grid_positions, softmax_map
-from stereo.attention.volume import Size, VolumeAttention, clip_window
+from stereo.attention.volume import Size, VolumeAttention, check_counts, check_size, clip_window
 from stereo.attention.window import attend_in_windows
 
 
@@ -51,7 +51,8 @@ class LocalGlobalAttention(VolumeAttention):
                 f"{self.local_heads} local of {heads} heads; at least one must be local and one "
                 "global, so take two heads or more"
             )
-        self.window = (window[0], window[1], window[2])
+        check_counts(map_elements=map_elements)
+        self.window = check_size("window", window)
         self.map_elements = map_elements
 
     def attend(  # noqa: D102
@@ -63,7 +64,7 @@ class LocalGlobalAttention(VolumeAttention):
         if key_mask is not None:
             some = key_mask.any(dim=2, keepdim=True)
             global_k = torch.where(key_mask | ~some, global_k, -torch.inf)
-            global_v = global_v * key_mask
+            global_v = torch.where(key_mask, global_v, 0)
         context = global_k.softmax(dim=2).transpose(2, 3) @ global_v
         scaled = global_q.softmax(dim=3) * self.key_width**-0.5
         return torch.cat([local, scaled @ context], dim=1)

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stereo.attention.exact import MAP_ELEMENTS, in_slices, softmax_attention
 from stereo.attention.reference import softmax_map
-from stereo.attention.volume import Size, VolumeAttention
+from stereo.attention.volume import Size, VolumeAttention, check_counts
 
 
 class PerceiverAttention(VolumeAttention):
@@ -38,6 +39,7 @@ class PerceiverAttention(VolumeAttention):
         **options: Any,
     ) -> None:
         super().__init__(channels, **options)
+        check_counts(latents=latents, map_elements=map_elements)
         self.map_elements = map_elements
         self.latents = nn.Parameter(torch.randn(self.heads, latents, self.key_width))
         self.latent_keys = nn.Linear(self.value_width, self.key_width)
@@ -53,7 +55,7 @@ class PerceiverAttention(VolumeAttention):
         reading = latents.expand(len(keys), -1, -1, -1)
         each = queries.shape[0] * self.heads * keys.shape[2]
         context = in_slices(read, reading, dim=2, elements_each=each, limit=self.map_elements)
-        context_keys = self.latent_keys(context) + latents
+        context_keys = self._latent_keys(context) + latents
 
         def read_back(some_queries: Tensor) -> Tensor:
             return softmax_attention(some_queries, context_keys, context)
@@ -65,7 +67,12 @@ class PerceiverAttention(VolumeAttention):
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
     ) -> Tensor:
         scale = self.key_width**-0.5
-        reading = softmax_map(self.latents @ keys.transpose(2, 3) * scale, key_mask)
-        context_keys = self.latent_keys(reading @ values) + self.latents
+        latents = self.latents.to(keys.dtype)
+        reading = softmax_map(latents @ keys.transpose(2, 3) * scale, key_mask)
+        context_keys = self._latent_keys(reading @ values) + latents
         back = softmax_map(queries @ context_keys.transpose(2, 3) * scale, None)
         return (back @ reading) @ values
+
+    def _latent_keys(self, context: Tensor) -> Tensor:  # (B, heads, M, V) -> (B, heads, M, K)
+        linear = self.latent_keys
+        return F.linear(context, linear.weight.to(context.dtype), linear.bias.to(context.dtype))

@@ -2,7 +2,8 @@
 
 The softmax kernel by positive orthogonal random features, phi(x) = m^-1/2 (exp(W x - |x|^2 / 2 -
 max) + eps), then linear attention. O(N m V) time. Features are redrawn in training and fixed in
-evaluation; every draw is a function of the seed and the number of draws before it.
+evaluation; every draw is a function of the seed and the step. The training loop announces each
+step (``begin_step``).
 """
 
 import math
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from stereo.attention.linearized import linearized_attention
 from stereo.attention.reference import weighted_average
-from stereo.attention.volume import Size, VolumeAttention
+from stereo.attention.volume import Size, VolumeAttention, check_counts
 
 EPSILON = 1e-4
 
@@ -33,8 +34,6 @@ class PerformerAttention(VolumeAttention):
     permutation_equivariant = True
     deletes_keys = True
 
-    draws: Tensor
-    steps: Tensor
     projection: Tensor
 
     def __init__(
@@ -48,21 +47,18 @@ class PerformerAttention(VolumeAttention):
     ) -> None:
         super().__init__(channels, **options)
         width = self.key_width
-        self.features = features or max(width, int(width * math.log(width)))
+        if features is None:
+            features = max(width, int(width * math.log(width)))
+        check_counts(features=features, redraw_every=redraw_every)
+        self.features = features
         self.redraw_every = redraw_every
         self.seed = seed
-        self.register_buffer("steps", torch.tensor(0))
-        self.register_buffer("draws", torch.tensor(0))
         self.register_buffer("projection", self._draw(0))  # (m, K)
 
-    def forward(self, volume: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend; in training mode count the step and redraw the features when due."""
-        if self.training:
-            self.steps += 1
-            if int(self.steps) % self.redraw_every == 0:
-                self.draws += 1
-                self.projection.copy_(self._draw(int(self.draws)))
-        return super().forward(volume, mask)
+    def begin_step(self, step: int) -> None:
+        """Redraw the features when ``redraw_every`` steps have passed."""
+        if step % self.redraw_every == 0:
+            self.projection = self._draw(step // self.redraw_every).to(self.projection)
 
     def attend(  # noqa: D102
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size

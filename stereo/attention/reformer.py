@@ -4,8 +4,9 @@ Queries and keys are shared, keys normalised. In each of several rounds the toke
 locality-sensitive hash and cut into chunks; a token sees its own chunk and the one before. Rounds
 are joined by their softmax normalisers, so a key counts once per round that shows it. A token sees
 itself only where nothing else is visible. O(N log N) time. The rotations are a function of the seed
-and, in training, of the number of steps before. Buckets are a product of two smaller hashes, since
-a volume has too many for one. Padding is masked, and a chunk has no wrapped-around predecessor.
+and of the training step, which the loop announces (``begin_step``). Buckets are a product of two
+smaller hashes, since a volume has too many for one. Padding is masked, and a chunk has no
+wrapped-around predecessor.
 """
 
 import math
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from stereo.attention.exact import MAP_ELEMENTS, in_slices
 from stereo.attention.reference import softmax_map
-from stereo.attention.volume import Size, VolumeAttention, to_tokens
+from stereo.attention.volume import Size, VolumeAttention, check_counts, to_tokens
 
 SELF_LOGIT = -1e5
 
@@ -54,6 +55,7 @@ class ReformerAttention(VolumeAttention):
         **options: Any,
     ) -> None:
         super().__init__(channels, **options)
+        check_counts(chunk=chunk, rounds=rounds, map_elements=map_elements)
         del self.keys
         self.chunk = chunk
         self.rounds = rounds
@@ -61,11 +63,9 @@ class ReformerAttention(VolumeAttention):
         self.map_elements = map_elements
         self.register_buffer("steps", torch.tensor(0))
 
-    def forward(self, volume: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend; in training mode every step hashes with rotations of its own."""
-        if self.training:
-            self.steps += 1
-        return super().forward(volume, mask)
+    def begin_step(self, step: int) -> None:
+        """Hash with rotations of this step's own."""
+        self.steps = torch.tensor(step)
 
     def project(self, volume: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the queries, which are the keys too, and the values."""

@@ -114,7 +114,8 @@ class VolumeAttention(nn.Module, ABC):
 
     Args:
         channels: C of the volume.
-        key_channels: channels of queries and keys over all heads; C / 2 by default.
+        key_channels: channels of queries and keys over all heads; C / 2 by default, rounded up to
+            a multiple of ``heads``.
         value_channels: channels of the values over all heads; C by default.
         heads: number of heads; must divide both.
         zero_init: start with a zero reprojection, so that the module is the identity at step 0.
@@ -146,14 +147,11 @@ class VolumeAttention(nn.Module, ABC):
     ) -> None:
         super().__init__()
         if key_channels is None:
-            key_channels = max(channels // 2, heads)
+            key_channels = -(-max(channels // 2, 1) // max(heads, 1)) * heads
         if value_channels is None:
             value_channels = channels
-        if min(heads, key_channels, value_channels) < 1:
-            raise ValueError(
-                f"{key_channels} key channels, {value_channels} value channels and {heads} heads: "
-                "each must be at least 1"
-            )
+        check_counts(key_channels=key_channels, value_channels=value_channels, heads=heads)
+        check_flags(zero_init=zero_init)
         if key_channels % heads or value_channels % heads:
             raise ValueError(
                 f"{heads} heads do not divide {key_channels} key "
@@ -188,6 +186,8 @@ class VolumeAttention(nn.Module, ABC):
         size = (volume.shape[2], volume.shape[3], volume.shape[4])
         key_mask = self._check_mask(mask, volume)
         queries, keys, values = self.project(volume)
+        if key_mask is not None:  # whatever stands in the cells left out, infinities included
+            keys, values = torch.where(key_mask, keys, 0), torch.where(key_mask, values, 0)
         if self.half_precision:
             attended = self.attend(queries, keys, values, key_mask, size)
         else:
@@ -197,6 +197,13 @@ class VolumeAttention(nn.Module, ABC):
                     queries.to(dtype), keys.to(dtype), values.to(dtype), key_mask, size
                 ).to(values.dtype)
         return self.reprojection(to_volume(attended, size)) + volume
+
+    def begin_step(self, step: int) -> None:
+        """Hear from the training loop that a step begins; members that redraw at random do so.
+
+        It is the loop's call, not the forward pass's, so that a pass that is computed again in the
+        backward pass sees what it saw before.
+        """
 
     def project(self, volume: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the queries, keys and values of a (B, C, D, H, W) volume as tokens."""
@@ -239,6 +246,36 @@ class VolumeAttention(nn.Module, ABC):
                 f"the mask must be bool {expected}, got {mask.dtype} {tuple(mask.shape)}"
             )
         return to_tokens(mask, 1)
+
+
+def check_counts(**values: object) -> None:
+    """Raise ``ValueError`` unless each is a whole number of at least 1."""
+    for name, value in values.items():
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name} is {value!r}, expected a whole number of at least 1")
+
+
+def check_flags(**values: object) -> None:
+    """Raise ``ValueError`` unless each is true or false."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} is {value!r}, expected true or false")
+
+
+def check_odd(**values: object) -> None:
+    """Raise ``ValueError`` unless each is an odd whole number of at least 1."""
+    check_counts(**values)
+    for name, value in values.items():
+        if isinstance(value, int) and value % 2 == 0:
+            raise ValueError(f"{name} is {value}, expected an odd number")
+
+
+def check_size(name: str, value: object) -> Size:
+    """Return a (D, H, W) of whole numbers of at least 1, or raise ``ValueError``."""
+    parts = tuple(value) if isinstance(value, list | tuple) else ()
+    if len(parts) != 3 or any(type(part) is not int or part < 1 for part in parts):
+        raise ValueError(f"{name} is {value!r}, expected three whole numbers (D, H, W) from 1 on")
+    return parts[0], parts[1], parts[2]
 
 
 def cells(size: Size) -> int:

@@ -10,9 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stereo.attention.exact import MAP_ELEMENTS, in_slices, softmax_attention
+from stereo.attention.exact import MAP_ELEMENTS, MOST_SEQUENCES, in_slices, softmax_attention
 from stereo.attention.reference import grid_positions, softmax_map
-from stereo.attention.volume import Size, VolumeAttention, clip_window, from_windows, to_windows
+from stereo.attention.volume import (
+    Size,
+    VolumeAttention,
+    check_counts,
+    check_flags,
+    check_size,
+    clip_window,
+    from_windows,
+    to_windows,
+)
 
 
 class WindowAttention(VolumeAttention):
@@ -39,7 +48,9 @@ class WindowAttention(VolumeAttention):
         **options: Any,
     ) -> None:
         super().__init__(channels, **options)
-        self.window = (window[0], window[1], window[2])
+        check_counts(map_elements=map_elements)
+        check_flags(shift=shift)
+        self.window = check_size("window", window)
         self.shift = shift
         self.map_elements = map_elements
         d, h, w = self.window
@@ -100,5 +111,13 @@ def attend_in_windows(
         return softmax_attention(q, k, v, allowed, bias=bias)
 
     each = parts[0].shape[1] * parts[0].shape[2] ** 2
-    attended = in_slices(attend_some, *parts, inside, dim=0, elements_each=each, limit=map_elements)
+    attended = in_slices(
+        attend_some,
+        *parts,
+        inside,
+        dim=0,
+        elements_each=each,
+        limit=map_elements,
+        longest=MOST_SEQUENCES,
+    )
     return from_windows(attended, size, window, shift)

@@ -19,7 +19,7 @@ from stereo.errors import StereoError, UsageError, unknown_name
 from stereo.files import output_folder, staged
 from stereo.runtime import free_bytes, pick_device, pick_dtype
 
-# The quarter-resolution volume of a 544x960 image is 48x136x240; the last one is 8 times as large.
+# The quarter-resolution volume of a 544x960 image is 48x136x240; the last one is 4 times as large.
 SIZES: tuple[Size, ...] = (
     (12, 16, 32),
     (24, 34, 60),
@@ -33,6 +33,8 @@ TOLERANCE = 1e-10
 MEMORY_SHARE = 0.8
 FITTED_POINTS = 3
 COUNTING_SECONDS = 5.0
+ASSUMED_MACS_PER_SECOND = 1e12
+FITTED_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,10 @@ def benchmark_attention(
     where = pick_device(device)
     for precision in precisions:
         pick_dtype(precision, where)
+    if repeats < 1 or not time_limit > 0:
+        raise UsageError("--repeats and --time-limit must be positive")
+    names, sizes = list(dict.fromkeys(names)), list(dict.fromkeys(sizes))
+    precisions, directions = list(dict.fromkeys(precisions)), list(dict.fromkeys(directions))
     path = Path(output)
     output_folder(path.parent)
     rows: list[dict[str, Any]] = []
@@ -160,11 +166,15 @@ def _measure_case(
         }
         if case.member == "dot_product":
             row |= _need_of_dot_product(size, parameters, module.key_width + module.value_width)
-        reason = _reason_not_to_run(rows, cells(size), module.linear, time_limit, device)
+        reason = _reason_not_to_run(
+            rows, cells(size), row.get("computed_macs", 0), module.linear, time_limit, device
+        )
         if reason:
             row["not_run"] = reason
         else:
             row |= _run(module, case, size, device, time_limit, repeats)
+            if row["macs"] is None and module.linear and rows:
+                row["macs"] = round(rows[-1]["macs"] * row["cells"] / rows[-1]["cells"])
         rows.append(row)
         console.say(_line(row))
     return rows
@@ -212,12 +222,16 @@ def _need_of_dot_product(size: Size, parameters: int, width: int) -> dict[str, i
 def _reason_not_to_run(
     rows: Sequence[dict[str, Any]],
     count: int,
+    need: int,
     linear: bool,
     time_limit: float,
     device: torch.device,
 ) -> str | None:
     """Say why the next size is not run, from how the sizes before it went; None to run it."""
     if not rows:
+        expected = need / ASSUMED_MACS_PER_SECOND
+        if expected > time_limit:
+            return f"expected to take {expected:,.0f} s, more than the limit of {time_limit:g} s"
         return None
     if "not_run" in rows[-1]:
         return rows[-1]["not_run"]
@@ -246,7 +260,14 @@ def _exponents(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "precision": precision,
             "cells": [row["cells"] for row in run[-FITTED_POINTS:]],
             "time": _slope([(r["cells"], r["seconds"]["median"]) for r in run]),
-            "memory": _slope([(r["cells"], r["peak_bytes"]) for r in run]),
+            # Below this the process's own noise is part of the figure.
+            "memory": _slope(
+                [
+                    (r["cells"], r["peak_bytes"])
+                    for r in run
+                    if (r["peak_bytes"] or 0) > FITTED_BYTES
+                ]
+            ),
         }
         for (member, direction, precision), run in cases.items()
     ]
@@ -291,12 +312,26 @@ def _table(report: dict[str, Any]) -> str:
             [
                 *(member, direction, precision, _size_text(last["size"])),
                 *(f"{last['seconds']['median']:.3g}", spread, last["seconds"]["repeats"], peak),
+                f"{last['macs'] / 1e9:.2f}" if last["macs"] else "",
+                last["parameters"],
                 *(_exponent_text(fitted["time"]), _exponent_text(fitted["memory"])),
             ]
         )
     header = ["attention", "direction", "precision", "largest volume run", "s, median", "s, spread"]
-    header += ["calls", "peak MiB", "time ~ N^", "memory ~ N^"]
-    return console.table(header, body)
+    header += ["calls", "peak MiB", "GMAC", "parameters", "time ~ N^", "memory ~ N^"]
+    need = [
+        f"{_size_text(row['size'])}: map {row['map_bytes'] / 1e9:,.1f} GB, "
+        f"{row['computed_macs'] / 1e9:,.0f} GMAC"
+        for row in report["rows"]
+        if "map_bytes" in row and (row["direction"], row["precision"]) == _first_case(report)
+    ]
+    text = console.table(header, body)
+    return text + ("\n\nDot product, computed need: " + "; ".join(need) if need else "")
+
+
+def _first_case(report: dict[str, Any]) -> tuple[str, str]:
+    first = report["rows"][0]
+    return first["direction"], first["precision"]
 
 
 def _exponent_text(value: float | None) -> str:

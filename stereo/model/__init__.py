@@ -62,7 +62,7 @@ def _build_attentions(
     build = ATTENTIONS[config.name]
     try:
         return {site: build(channels[site], **config.options) for site in config.sites or ()}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise UsageError(
             f"attention '{config.name}' with options {config.options}: {error}"
         ) from error

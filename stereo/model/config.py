@@ -40,12 +40,16 @@ class AttentionConfig:
     """Leave out as keys the cells whose match lies outside the right image (x < d)."""
 
     def __post_init__(self) -> None:
-        if self.name not in ATTENTIONS:
+        if not isinstance(self.mask_invalid, bool):
+            raise UsageError(f"mask_invalid {self.mask_invalid!r}: expected true or false")
+        if str(self.name) not in ATTENTIONS:
             raise unknown_name("attention", self.name, ATTENTIONS)
         if self.mask_invalid and not ATTENTIONS[self.name].takes_mask:
             raise UsageError(f"the attention '{self.name}' cannot leave out cells (mask_invalid)")
         if self.sites is None:
             return
+        if isinstance(self.sites, str):
+            raise UsageError(f"attention sites '{self.sites}': expected a list of names")
         object.__setattr__(self, "sites", tuple(self.sites))
         for site in self.sites:
             if site not in SITES:

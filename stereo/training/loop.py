@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from stereo import console
+from stereo.attention import VolumeAttention
 from stereo.checkpoint import Checkpoint, load_weights, save_checkpoint
 from stereo.data.sample import Sample
 from stereo.errors import OutputError, StereoError
@@ -212,6 +213,9 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             model.train()
+            for module in network.modules():
+                if isinstance(module, VolumeAttention):
+                    module.begin_step(step)
             if trainer.freeze_batch_norm:
                 _freeze_batch_norm(model)
 

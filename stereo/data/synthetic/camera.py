@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stereo.data.synthetic.config import SyntheticConfig
-from stereo.data.synthetic.dice import Dice, white_noise
+from stereo.data.synthetic.dice import Dice
+from stereo.data.synthetic.noise import white_noise
 
 CURVE = 4096  # entries of a tone curve
 
@@ -44,7 +45,7 @@ class Camera:
 def draw_cameras(config: SyntheticConfig, dice: Dice) -> tuple[Camera, Camera]:
     """Return the left and the right view's camera: alike in kind, unlike in detail."""
     gamma = dice.uniform(0.42, 0.6)
-    exposure = dice.log_uniform(0.6, 1.4)
+    exposure = dice.log_uniform(0.8, 1.25)
     noisy = dice.weighted({0.0: 2.0, 0.3: 4.0, 1.0: 2.0, 2.5: 0.5})
     soft = dice.weighted({0.0: 3.0, 0.5: 3.0, 0.9: 1.0})
     apart = dice.weighted({0.15: 5.0, 0.5: 3.0, 1.0: 1.0}) * config.photometric
@@ -71,6 +72,20 @@ def draw_cameras(config: SyntheticConfig, dice: Dice) -> tuple[Camera, Camera]:
         )
 
     return one(right=False), one(right=True)
+
+
+def metered(left: Tensor, right: Tensor, dice: Dice) -> tuple[Tensor, Tensor]:
+    """Scale both views, (H, W, 3) linear light, by one factor, as automatic exposure does.
+
+    The aim is drawn at random; some scenes stay as dark or bright as they are. The sum is one of
+    whole numbers, whose order does not matter.
+    """
+    aim = dice.log_uniform(0.06, 0.42)
+    if dice.chance(0.1):
+        return left, right
+    total = int((left.clamp(0.0, 1.0) * 1024.0).long().sum())
+    factor = min(max(aim * left.numel() * 1024.0 / (total + 1.0), 0.4), 4.0)
+    return left * factor, right * factor
 
 
 def ideal(linear: Tensor) -> Tensor:

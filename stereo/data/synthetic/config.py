@@ -36,7 +36,7 @@ class SyntheticConfig:
     textures: str | None = None
     """A folder of pictures to cover surfaces with, looked through with its sub-folders; None for
     procedural textures alone."""
-    photographs: float = 0.5
+    photographs: float = 0.6
     """Share of the surfaces that show a photograph, where there is a folder of them."""
     shine: float = 1.0
     """Strength of highlights, which sit elsewhere on the surface in either view; 0 for none."""

@@ -77,38 +77,12 @@ class Dice:
         return rounded(math.cos(angle)), rounded(math.sin(angle))
 
     def field(self, *shape: int) -> Tensor:
-        """Return numbers from [0, 1) as a float32 tensor of a shape, on the CPU."""
+        """Return numbers from [0, 1), float32, on the default device but drawn on the CPU."""
         generator = torch.Generator().manual_seed(self.word() >> 1)
-        return torch.rand(shape, generator=generator)
+        drawn = torch.rand(shape, generator=generator, device="cpu")
+        return drawn.to(torch.get_default_device())
 
 
 def rounded(value: float) -> float:
     """Return a number with nine digits."""
     return float(f"{value:.9g}")
-
-
-def white_noise(shape: tuple[int, ...], seed: int, device: torch.device) -> Tensor:
-    """Return nearly normal noise of mean 0 and deviation 1, a hash of each element's place.
-
-    Args:
-        shape: of the result, fewer than 2^31 elements.
-        seed: any whole number.
-        device: where to make it; the values do not depend on it.
-
-    Returns:
-        float32 of that shape, within +-3.5.
-    """
-    count = math.prod(shape)
-    h = torch.arange(count, dtype=torch.int32, device=device)
-    h += _signed(mixed(seed) & 0xFFFFFFFF)
-    for shift, factor in ((15, 0x2C1B3C6D), (12, 0x297A2D39)):
-        h ^= (h >> shift) & (2 ** (32 - shift) - 1)
-        h *= factor
-    h ^= (h >> 15) & (2**17 - 1)
-    # The sum of four bytes: mean 510, variance 4 (256^2 - 1) / 12.
-    total = (h & 255) + ((h >> 8) & 255) + ((h >> 16) & 255) + ((h >> 24) & 255)
-    return ((total.float() - 510.0) / 147.8).reshape(shape)
-
-
-def _signed(word: int) -> int:
-    return word - 2**32 if word >= 2**31 else word

@@ -1,6 +1,7 @@
 """Scenes to pairs: compose, paint, trace, shade, expose."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,13 +9,16 @@ import torch
 from torch import Tensor
 
 from stereo.data.sample import Sample
-from stereo.data.synthetic.camera import draw_cameras, expose, ideal
+from stereo.data.synthetic.atlas import Atlas, make_atlas
+from stereo.data.synthetic.camera import draw_cameras, expose, ideal, metered
 from stereo.data.synthetic.config import SyntheticConfig
 from stereo.data.synthetic.dice import Dice
+from stereo.data.synthetic.photographs import cut, find_photographs
 from stereo.data.synthetic.scene import Scene, compose
 from stereo.data.synthetic.shade import picture
-from stereo.data.synthetic.textures import Atlas, cut, find_photographs, make_atlas, paint
+from stereo.data.synthetic.textures import paint
 from stereo.data.synthetic.trace import seen_by_both, trace
+from stereo.runtime import pick_device
 
 # Each part of a sample has its own stream of chance: a change to one leaves the others alone.
 _SCENE, _PAINT, _CAMERA = range(3)
@@ -62,7 +66,7 @@ class SyntheticScenes:
 
     def __init__(self, config: SyntheticConfig, device: str | torch.device = "cpu") -> None:
         self.config = config
-        self.device = torch.device(device)
+        self.device = pick_device(str(device))
         self._photographs = find_photographs(config.textures) if config.textures else []
 
     def __iter__(self) -> Iterator[RenderedPair]:
@@ -106,8 +110,10 @@ class SyntheticScenes:
             seen_by_both(surfaces, limits, hit, atlas.noise, right=bool(r))
             for r, hit in enumerate(hits)
         ]
-        light = [picture(scene, atlas, hit, right=bool(r)) for r, hit in enumerate(hits)]
-        cameras = draw_cameras(config, Dice(config.seed, index, _CAMERA))
+        light = tuple(picture(scene, atlas, hit, right=bool(r)) for r, hit in enumerate(hits))
+        dice = Dice(config.seed, index, _CAMERA)
+        light = metered(light[0], light[1], Dice(dice.word()))
+        cameras = draw_cameras(config, dice)
         shown = [expose(view, camera) for view, camera in zip(light, cameras, strict=True)]
         return (
             *shown,
@@ -117,6 +123,11 @@ class SyntheticScenes:
         )
 
     def _paint(self, scene: Scene, dice: Dice) -> Atlas:
+        # Noise is drawn on the CPU, alike everywhere, and becomes pictures on the device.
+        with nullcontext() if self.device.type == "cpu" else self.device:
+            return self._paint_here(scene, dice)
+
+    def _paint_here(self, scene: Scene, dice: Dice) -> Atlas:
         used = {layer.look.texture for layer in scene.layers}
         used |= {int(layer.look.mirror[0]) for layer in scene.layers if layer.look.mirror[1]}
         pictures = []

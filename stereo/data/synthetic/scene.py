@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from stereo.data.synthetic import things
+from stereo.data.synthetic import room, things
 from stereo.data.synthetic.config import SyntheticConfig
 from stereo.data.synthetic.dice import Dice
 from stereo.data.synthetic.surface import Surface
@@ -82,16 +82,16 @@ def compose(config: SyntheticConfig, dice: Dice, *, photographs: bool) -> Scene:
         dice: the source of chance.
         photographs: whether there are any to cover surfaces with.
     """
-    view = things.View.draw(config, dice)
+    view = room.View.draw(config, dice)
     share = config.photographs if photographs else 0.0
     large = 512 if config.height * config.width > 40000 else 256
     paints = [Paint(large, photograph=dice.chance(share)) for _ in LARGE]
     paints += [Paint(256, photograph=dice.chance(share)) for _ in SMALL]
     paints += [Paint(256, repeated=True) for _ in REPEATED]
     mood = _Mood.draw(dice)
-    room = things.room(view, dice)
-    view = replace(view, room=tuple(room))
-    layers = [Layer(s, _look(s, view, config, mood, dice, large=True)) for s in room]
+    walls = room.room(view, dice)
+    view = replace(view, room=tuple(walls))
+    layers = [Layer(s, _look(s, view, config, mood, dice, large=True)) for s in walls]
     backdrop, layers = layers[0], layers[1:]
     for _ in range(dice.whole(*config.objects)):
         behind = dice.pick([backdrop, *layers]).look
@@ -141,7 +141,7 @@ class _Mood:
         )
 
 
-def _depth(surface: Surface, view: "things.View") -> float:
+def _depth(surface: Surface, view: "room.View") -> float:
     outline = surface.outline
     x, y = (outline.x, outline.y) if outline else (view.width / 2, view.height / 2)
     a, b, c = surface.plane
@@ -150,7 +150,7 @@ def _depth(surface: Surface, view: "things.View") -> float:
 
 def _look(
     surface: Surface,
-    view: "things.View",
+    view: "room.View",
     config: SyntheticConfig,
     mood: _Mood,
     dice: Dice,
@@ -168,8 +168,10 @@ def _look(
     tint = [dice.uniform(0.6, 1.1) * mood.brightness for _ in range(3)]
     contrast = dice.uniform(0.5, 1.3) * mood.dullness
     plain, dark = dice.chance(mood.plain), dice.chance(0.06)
-    if plain:
-        contrast = dice.uniform(0.0, 0.08)
+    grain = 0.0 if repeated else dice.pick([0.0, 0.0, 0.1, 0.3, 0.6])
+    if plain:  # what is left of its texture is for those who look closely
+        contrast = dice.uniform(0.02, 0.2) if large else dice.uniform(0.0, 0.08)
+        grain = dice.pick([0.0, 0.05, 0.1, 0.2]) if large else 0.0
     if dark:
         tint = [t * dice.uniform(0.03, 0.2) for t in tint]
     size = max(outline.along, outline.across) if outline else view.height * 0.6
@@ -180,11 +182,11 @@ def _look(
         mirror = dice.uniform(0.05, 0.4) * config.reflections
     return Look(
         texture=dice.pick(numbers),
-        mapping=things.perspective(surface.plane, view, (x, y), at, density, dice),
+        mapping=room.perspective(surface.plane, view, (x, y), at, density, dice),
         tint=(tint[0], tint[1], tint[2]),
         contrast=contrast,
         level=dice.uniform(0.3, 0.7),
-        grain=0.0 if repeated or plain else dice.pick([0.0, 0.0, 0.1, 0.3, 0.6]),
+        grain=grain,
         grain_scale=dice.log_uniform(0.15, 0.6),
         light=mood.light,
         blotches=dice.pick([0.0, 0.3, 0.6, 0.9]),

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from stereo.data.synthetic.atlas import Atlas
+from stereo.data.synthetic.noise import sample_noise
 from stereo.data.synthetic.scene import Layer, Scene
-from stereo.data.synthetic.surface import ROUND, sample_noise, signed_distance, smooth_wave
-from stereo.data.synthetic.textures import Atlas
+from stereo.data.synthetic.surface import ROUND, signed_distance, smooth_wave
 from stereo.data.synthetic.trace import Hits
 
 LIGHT_GAIN = 1.6

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from stereo.data.synthetic.noise import sample_noise
+
 ROUND = 0.94  # of a bump, below 1 so that the slope of its disparity stays finite at the outline
 STEEPEST = 3.7  # slope of a bump at its outline, in heights per radius
 STEPS = 18  # of the fixed-point iteration; each at least halves the error
@@ -199,31 +201,3 @@ DISTANCES = {
     "leaves": _leaves,
     "cable": _cable,
 }
-
-
-def sample_noise(noise: Tensor, s: Tensor, t: Tensor) -> Tensor:
-    """Return periodic noise between its samples.
-
-    Args:
-        noise: (S, S) float32, S a power of two, 4 samples per cell.
-        s: columns, cells.
-        t: rows, cells.
-
-    Returns:
-        float32 of the shape of ``s``.
-    """
-    size = noise.shape[0]
-    s, t = s * 4.0, t * 4.0
-    i, j = s.floor(), t.floor()
-    f, g = s - i, t - j
-    i0, j0 = i.int() & (size - 1), (j.int() & (size - 1)) * size
-    i1, j1 = (i0 + 1) & (size - 1), (j0 + size) & (size * size - 1)
-    flat = noise.view(-1)
-
-    def at(place: Tensor) -> Tensor:
-        return flat.index_select(0, place.reshape(-1)).view(place.shape)
-
-    low, high = at(j0 + i0), at(j1 + i0)
-    low = low + (at(j0 + i1) - low) * f
-    high = high + (at(j1 + i1) - high) * f
-    return low + (high - low) * g

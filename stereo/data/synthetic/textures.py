@@ -1,135 +1,13 @@
-"""Textures: pictures painted from noise or cut from photographs, as pyramids in one table."""
+"""Procedural textures of many statistics: clouds, wood, bricks, print, repeated patterns."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from stereo.data.images import IMAGE_SUFFIXES, read_image
 from stereo.data.synthetic.dice import Dice
-from stereo.errors import InputError
-
-LARGEST_PHOTOGRAPH = 1024  # longer sides are reduced to it on reading, pixels
-NOISE_SIZE = 256
-
-
-@dataclass(frozen=True)
-class Atlas:
-    """The textures of a scene.
-
-    Attributes:
-        texels: (N, 3) float32 in 0..1, all levels of all textures one after the other.
-        starts: (T,) int64, first texel of each texture.
-        octaves: (T,) int32, log2 of each texture's side.
-        levels: (11, 11) int64, where level l of a texture with octave n starts.
-        noise: (S, S) float32 smooth periodic noise in 0..1, 4 samples per cell.
-    """
-
-    texels: Tensor
-    starts: Tensor
-    octaves: Tensor
-    levels: Tensor
-    noise: Tensor
-
-    def colour(self, texture: Tensor, level: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        """Return textures at points, bilinear within one level, mirrored beyond the rim.
-
-        Args:
-            texture: (P,) int64, which.
-            level: (P,) int32, of the pyramid; clamped to those there are.
-            s: (P,) float32, columns in texels of level 0.
-            t: (P,) float32, rows in texels of level 0.
-
-        Returns:
-            (P, 3) float32 in 0..1.
-        """
-        octave = self.octaves.index_select(0, texture)
-        level = torch.minimum(level.clamp(min=0), octave - 1)
-        shift = octave - level
-        side = torch.ones_like(shift) << shift
-        # 2^-level, written as the exponent of a float.
-        scale = ((127 - level) << 23).view(torch.float32)
-        s, t = s * scale - 0.5, t * scale - 0.5
-        i, j = s.floor(), t.floor()
-        f, g = (s - i)[:, None], (t - j)[:, None]
-        i, j = i.int(), j.int()
-        start = self.starts.index_select(0, texture)
-        start = start + self.levels.view(-1).index_select(0, octave * 11 + level)
-        left, right = _mirrored(i, side), _mirrored(i + 1, side)
-        upper = start + (_mirrored(j, side) << shift)
-        lower = start + (_mirrored(j + 1, side) << shift)
-        high = F.embedding(upper + left, self.texels)
-        high = high + (F.embedding(upper + right, self.texels) - high) * f
-        low = F.embedding(lower + left, self.texels)
-        low = low + (F.embedding(lower + right, self.texels) - low) * f
-        return high + (low - high) * g
-
-
-def _mirrored(index: Tensor, side: Tensor) -> Tensor:
-    """Fold whole numbers into 0..side-1, side a power of two, by reflection."""
-    folded = index & (2 * side - 1)
-    return torch.minimum(folded, 2 * side - 1 - folded)
-
-
-def make_atlas(pictures: list[Tensor], dice: Dice, device: torch.device) -> Atlas:
-    """Build the pyramids of (3, S, S) pictures, S a power of two up to 1024."""
-    texels, starts, octaves, total = [], [], [], 0
-    for picture in pictures:
-        starts.append(total)
-        octaves.append(picture.shape[1].bit_length() - 1)
-        level = picture.to(device)[None]
-        while True:
-            texels.append(level[0].reshape(3, -1).t())
-            total += texels[-1].shape[0]
-            if level.shape[2] == 1:
-                break
-            rows = level[:, :, 0::2] + level[:, :, 1::2]
-            level = (rows[..., 0::2] + rows[..., 1::2]) * 0.25
-    table = torch.zeros(11, 11, dtype=torch.int64)
-    for n in range(11):
-        for k in range(n):
-            table[n, k + 1] = table[n, k] + 4 ** (n - k)
-    return Atlas(
-        torch.cat(texels).contiguous(),
-        torch.tensor(starts, device=device),
-        torch.tensor(octaves, dtype=torch.int32, device=device),
-        table.to(device),
-        _smooth(dice.field(1, 1, NOISE_SIZE // 4, NOISE_SIZE // 4), NOISE_SIZE)[0, 0].to(device),
-    )
-
-
-def _smooth(grid: Tensor, size: int) -> Tensor:
-    """Enlarge a periodic (1, C, G, G) grid to (1, C, size, size) without seams."""
-    factor = size // grid.shape[2]
-    padded = F.pad(grid, (2, 2, 2, 2), mode="circular")
-    large = F.interpolate(padded, scale_factor=factor, mode="bicubic", align_corners=False)
-    return large[..., 2 * factor : 2 * factor + size, 2 * factor : 2 * factor + size].clamp(0, 1)
-
-
-def clouds(dice: Dice, size: int, channels: int, coarsest: int, fade: float) -> Tensor:
-    """Return octaves of smooth noise, (channels, size, size), mean about 0.5.
-
-    Args:
-        dice: the source of chance.
-        size: side, pixels.
-        channels: how many independent ones.
-        coarsest: cells along a side in the first octave.
-        fade: loudness of each octave relative to the one before.
-    """
-    # Each doubling smooths what is there already, so coarse octaves lose their lattice.
-    cells, loudness = min(coarsest, size), 1.0
-    total = dice.field(1, channels, cells, cells) - 0.5
-    while cells < size:
-        cells, loudness = cells * 2, loudness * fade
-        total = F.interpolate(total, scale_factor=2, mode="bilinear", align_corners=False)
-        total += (dice.field(1, channels, cells, cells) - 0.5) * loudness
-    return (0.5 + total[0] * (1.1 if fade < 0.75 else 0.8)).clamp(0, 1)
+from stereo.data.synthetic.noise import clouds, doubled
 
 
 def _painted(dice: Dice, share: Tensor) -> Tensor:
@@ -240,11 +118,12 @@ def _pebbles(dice: Dice, size: int) -> Tensor:
 
 
 def _speckle(dice: Dice, size: int) -> Tensor:
-    cells = size // 2 ** dice.whole(0, 2)
-    grid = dice.field(1, 1, cells, cells)
-    grid = F.interpolate(grid, size=(size, size), mode="bilinear", align_corners=False)[0, 0]
+    enlarged = dice.whole(0, 2)
+    field = dice.field(1, size >> enlarged, size >> enlarged)
+    for _ in range(enlarged):
+        field = doubled(field)
     level = dice.uniform(0.5, 0.95)
-    return _painted(dice, ((grid - level) * dice.uniform(2, 8) + 0.5).clamp(0, 1))
+    return _painted(dice, ((field[0] - level) * dice.uniform(2, 8) + 0.5).clamp(0, 1))
 
 
 def _flat(dice: Dice, size: int) -> Tensor:
@@ -284,53 +163,3 @@ def paint(dice: Dice, size: int, *, repeated: bool = False) -> Tensor:
         wear = clouds(dice, size, 1, 2 ** dice.whole(1, 6), dice.uniform(0.6, 0.95))
         picture = picture * (1.0 + (wear - 0.5) * dice.uniform(0.2, 1.2))
     return picture.clamp(0, 1)
-
-
-def find_photographs(folder: str) -> list[Path]:
-    """Return the pictures below a folder in a fixed order.
-
-    Raises:
-        InputError: there is no such folder, or no picture in it, or one that cannot be read.
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder; --textures names a folder of pictures")
-    found = sorted(
-        (p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()),
-        key=lambda p: p.relative_to(root).as_posix(),
-    )
-    if not found:
-        raise InputError(f"{root}: holds no pictures; --textures names a folder of pictures")
-    for path in found:
-        _check_opens(path)
-    return found
-
-
-def _check_opens(path: Path) -> None:
-    try:
-        with Image.open(path):
-            return  # the header is enough here: what is damaged further on is named when it is read
-    except Exception:  # a damaged file can raise nearly anything; the reader words the error
-        read_image(path)
-
-
-@lru_cache(maxsize=48)
-def _photograph(path: Path) -> Image.Image:
-    image = Image.fromarray(read_image(path))
-    image.thumbnail((LARGEST_PHOTOGRAPH, LARGEST_PHOTOGRAPH), Image.Resampling.BOX)
-    return image
-
-
-def cut(dice: Dice, path: Path, size: int) -> Tensor:
-    """Return a random square window of a photograph, (3, size, size) in 0..1."""
-    image = _photograph(path)
-    short = min(image.size)
-    side = max(1, int(dice.uniform(min(0.3, size / short), 1.0) * short))
-    left = dice.whole(0, image.width - side)
-    top = dice.whole(0, image.height - side)
-    window = image.resize(
-        (size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side)
-    )
-    if dice.chance(0.5):
-        window = window.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return torch.from_numpy(np.array(window)).permute(2, 0, 1).float() / 255.0

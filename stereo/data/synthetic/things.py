@@ -1,138 +1,16 @@
-"""The geometry of rooms and of the things in them: surfaces with outlines, drawn at random."""
+"""The things in a room: surfaces with outlines, drawn at random."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from stereo.data.synthetic.config import SyntheticConfig
 from stereo.data.synthetic.dice import Dice, rounded
+from stereo.data.synthetic.room import View, draw_slope, draw_wave
 from stereo.data.synthetic.surface import STEEPEST, Outline, Surface
-
-
-@dataclass(frozen=True)
-class View:
-    """The frame that a scene has to fill, and the disparities it may have."""
-
-    height: int
-    """Rows, pixels."""
-    width: int
-    """Columns, pixels."""
-    low: float
-    """Least disparity, pixels."""
-    high: float
-    """Largest disparity of this scene, pixels."""
-    law: str
-    """``uniform`` or ``log``: how disparities are drawn between the two."""
-    floor: tuple[float, float, float] | None = None
-    """The plane of the floor, if there is one."""
-    room: tuple[Surface, ...] = ()
-    """What stands behind all things."""
-
-    @staticmethod
-    def draw(config: SyntheticConfig, dice: Dice) -> "View":
-        """Draw range, law and floor of a scene."""
-        low, high, law = config.min_disparity, 0.985 * config.max_disparity, config.distribution
-        if law == "mixed":
-            law = dice.pick(["uniform", "log"])
-            if dice.chance(0.75):
-                high = dice.log_uniform(max(0.06 * high, 4.0 * low), high)
-        floor = None
-        if dice.chance(0.65):
-            horizon = dice.uniform(-0.6, 0.7) * config.height
-            nearest = high * dice.uniform(0.35, 0.95)
-            slope = nearest / (config.height - horizon)
-            roll = dice.uniform(-0.03, 0.03) if dice.chance(0.4) else 0.0
-            floor = (roll, slope, -slope * horizon - roll * config.width / 2)
-        return View(config.height, config.width, low, high, law, floor)
-
-    def disparity(self, dice: Dice) -> float:
-        """Draw the disparity of a thing, pixels."""
-        if self.law == "log":
-            return dice.log_uniform(self.low * 1.2, self.high)
-        return dice.uniform(self.low * 1.2, self.high)
-
-
-def room(view: View, dice: Dice) -> list[Surface]:
-    """Return a backdrop that is everywhere, and walls, floor and ceiling."""
-    far = dice.log_uniform(view.low * 1.3, max(view.low * 2.0, 0.3 * view.high))
-    surfaces = [Surface((0.0, 0.0, far))]
-    if dice.chance(0.6):  # a slanted wall
-        c = dice.uniform(far, max(far, 0.45 * view.high))
-        a = _slope(c, view.width / 2, dice) if dice.chance(0.7) else 0.0
-        b = _slope(c, view.height / 2, dice) if dice.chance(0.3) else 0.0
-        wall = Surface((a, b, c - a * view.width / 2 - b * view.height / 2))
-        if dice.chance(0.3):
-            wall = Surface(wall.plane, wave=_wave(dice, c))
-        surfaces.append(wall)
-    if view.floor is not None:
-        surfaces.append(Surface(view.floor))
-        if dice.chance(0.3):  # a ceiling
-            a, b, _ = view.floor
-            beam = dice.uniform(-0.5, 0.25) * view.height
-            surfaces.append(Surface((a, -b, b * (view.height * 0.6 + beam))))
-    for side in (-1.0, 1.0):
-        if dice.chance(0.3):  # a wall along the line of sight
-            vanish = dice.uniform(0.25, 0.75) * view.width
-            reach = view.width - vanish if side > 0 else vanish
-            a = min(view.high * dice.uniform(0.3, 0.95) / reach, 0.6) * side
-            surfaces.append(Surface((a, 0.0, -a * vanish)))
-    return surfaces
 
 
 def thing(view: View, dice: Dice) -> list[Surface]:
     """Return the surfaces of one thing."""
     return dice.weighted(THINGS)(view, dice)
-
-
-def perspective(
-    plane: tuple[float, float, float],
-    view: View,
-    at: tuple[float, float],
-    disparity: float,
-    density: float,
-    dice: Dice,
-) -> tuple[float, float, float, float, float, float]:
-    """Return the mapping of ``Look`` for a picture painted on a plane in space.
-
-    With X = (x - cx) / d, Y = (y - cy) / d, Z = f / d a plane d = a x + b y + c is a plane in space
-    with the normal (a, b, (a cx + b cy + c) / f).
-
-    Args:
-        plane: (a, b, c), pixels.
-        view: the frame.
-        at: left position of the reference point, pixels.
-        disparity: there, pixels.
-        density: texels per pixel there.
-        dice: for turn and origin.
-    """
-    a, b, c = plane
-    cx, cy, focal = view.width / 2, view.height / 2, float(view.width)
-    normal = _unit((a, b, (a * cx + b * cy + c) / focal))
-    up = (0.0, 1.0, 0.0) if abs(normal[1]) < 0.9 else (0.0, 0.0, 1.0)
-    first = _unit(_cross(up, normal))
-    second = _cross(normal, first)
-    cos, sin = dice.direction() if dice.chance(0.4) else (1.0, 0.0)
-    scale = density * disparity
-    rows: list[float] = []
-    for p, q in ((cos, sin), (-sin, cos)):
-        e = [(p * f + q * s) * scale for f, s in zip(first, second, strict=True)]
-        row = [e[0], e[1], e[2] * focal - e[0] * cx - e[1] * cy]
-        there = (row[0] * at[0] + row[1] * at[1] + row[2]) / disparity
-        move = dice.uniform(100.0, 412.0) - there
-        rows += [rounded(r + move * p) for r, p in zip(row, plane, strict=True)]
-    return (rows[0], rows[1], rows[2], rows[3], rows[4], rows[5])
-
-
-def _slope(disparity: float, reach: float, dice: Dice) -> float:
-    """Draw a slope of disparity that keeps it positive within a reach, pixels per pixel."""
-    return dice.sign() * dice.uniform() * min(0.35, 0.85 * disparity / max(reach, 1.0))
-
-
-def _wave(dice: Dice, disparity: float) -> tuple[float, float, float, float]:
-    cos, sin = dice.direction() if dice.chance(0.3) else (1.0, 0.0)
-    cycles = 1.0 / dice.log_uniform(25.0, 200.0)
-    height = min(0.1 / cycles, 0.3 * disparity) * dice.uniform(0.3, 1.0)
-    return (cycles * cos, cycles * sin, dice.uniform(), height)
 
 
 def _place(view: View, dice: Dice) -> tuple[float, float, float, float]:
@@ -157,8 +35,8 @@ def _place(view: View, dice: Dice) -> tuple[float, float, float, float]:
 def _plane(
     x: float, y: float, d: float, size: float, dice: Dice, *, upright: bool = False
 ) -> tuple[float, float, float]:
-    a = _slope(d, 1.5 * size, dice) if dice.chance(0.6) else 0.0
-    b = _slope(d, 1.5 * size, dice) if dice.chance(0.4) and not upright else 0.0
+    a = draw_slope(d, 1.5 * size, dice) if dice.chance(0.6) else 0.0
+    b = draw_slope(d, 1.5 * size, dice) if dice.chance(0.4) and not upright else 0.0
     return (a, b, d - a * x - b * y)
 
 
@@ -173,7 +51,7 @@ def _card(view: View, dice: Dice) -> list[Surface]:
     if kind == "blob":
         rough, grain = dice.uniform(0.2, 0.9), dice.log_uniform(0.5, 3.0) / size
         outline = Outline(kind, x, y, size, across, cos, sin, rough=rough, grain=grain)
-    wave = _wave(dice, d) if dice.chance(0.1) else (0.0, 0.0, 0.0, 0.0)
+    wave = draw_wave(dice, d) if dice.chance(0.1) else (0.0, 0.0, 0.0, 0.0)
     return [Surface(_plane(x, y, d, size, dice), wave=wave, outline=outline)]
 
 
@@ -301,7 +179,7 @@ def _shelf(view: View, dice: Dice) -> list[Surface]:
     while len(books) < dice.whole(3, 9):
         wide, tall = size * dice.uniform(0.08, 0.3), size * dice.uniform(0.4, 0.8)
         depth = d * dice.uniform(0.92, 1.08)
-        slope = _slope(depth, 2.0 * size, dice) if dice.chance(0.3) else 0.0
+        slope = draw_slope(depth, 2.0 * size, dice) if dice.chance(0.3) else 0.0
         plane = (slope, 0.0, depth - slope * x)
         outline = Outline("box", x, base - tall, wide, tall)
         books.append(Surface(plane, outline=outline))
@@ -336,18 +214,3 @@ THINGS: dict[Callable[[View, Dice], list[Surface]], float] = {
     _foliage: 1.2,
     _cable: 0.7,
 }
-
-
-def _unit(v: tuple[float, float, float]) -> tuple[float, float, float]:
-    length = math.sqrt(v[0] ** 2 + v[1] ** 2 + v[2] ** 2)
-    return (v[0] / length, v[1] / length, v[2] / length)
-
-
-def _cross(
-    v: tuple[float, float, float], w: tuple[float, float, float]
-) -> tuple[float, float, float]:
-    return (
-        v[1] * w[2] - v[2] * w[1],
-        v[2] * w[0] - v[0] * w[2],
-        v[0] * w[1] - v[1] * w[0],
-    )

@@ -1,0 +1,65 @@
+"""Photographs from a folder of the user's, as textures."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stereo.data.images import IMAGE_SUFFIXES, read_image
+from stereo.data.synthetic.dice import Dice
+from stereo.errors import InputError
+
+LARGEST_PHOTOGRAPH = 1024  # longer sides are reduced to it on reading, pixels
+
+
+def find_photographs(folder: str) -> list[Path]:
+    """Return the pictures below a folder in a fixed order.
+
+    Raises:
+        InputError: there is no such folder, or no picture in it, or one that cannot be read.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; --textures names a folder of pictures")
+    found = sorted(
+        (p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()),
+        key=lambda p: p.relative_to(root).as_posix(),
+    )
+    if not found:
+        raise InputError(f"{root}: holds no pictures; --textures names a folder of pictures")
+    for path in found:
+        _check_opens(path)
+    return found
+
+
+def _check_opens(path: Path) -> None:
+    try:
+        with Image.open(path):
+            return  # the header is enough here: what is damaged further on is named when it is read
+    except Exception:  # a damaged file can raise nearly anything; the reader words the error
+        read_image(path)
+
+
+@lru_cache(maxsize=48)
+def _photograph(path: Path) -> Image.Image:
+    image = Image.fromarray(read_image(path))
+    image.thumbnail((LARGEST_PHOTOGRAPH, LARGEST_PHOTOGRAPH), Image.Resampling.BOX)
+    return image
+
+
+def cut(dice: Dice, path: Path, size: int) -> Tensor:
+    """Return a random square window of a photograph, (3, size, size) in 0..1."""
+    image = _photograph(path)
+    short = min(image.size)
+    side = max(1, int(dice.uniform(min(0.3, size / short), 1.0) * short))
+    left = dice.whole(0, image.width - side)
+    top = dice.whole(0, image.height - side)
+    window = image.resize(
+        (size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side)
+    )
+    if dice.chance(0.5):
+        window = window.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return torch.from_numpy(np.array(window)).permute(2, 0, 1).float() / 255.0
