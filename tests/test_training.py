@@ -21,7 +21,7 @@ from stereo.errors import UsageError
 from stereo.training.config import OptimizerConfig
 from stereo.training.losses import counted_pixels, smooth_l1_sum
 from stereo.training.order import Share, StepSampler
-from stereo.training.recipe import recipe_path
+from stereo.training.recipe import RECIPES, recipe_path
 from stereo.training.schedule import learning_rate, parse_duration
 
 SAMPLES = REPOSITORY / "datasets" / "samples"
@@ -260,3 +260,16 @@ def test_wrong_calls_are_one_line(stereo, tmp_path, wrong):
 def test_unknown_recipes_list_the_shipped_ones():
     with pytest.raises(UsageError, match="quickstart"):
         recipe_path("nothing")
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_recipe_loads_and_takes_a_step(path, tmp_path):
+    tiny = [*SMALL, "--trainer.max_steps", "1", "--trainer.precision", "fp32"]
+    tiny += ["--data.validation.name", "sceneflow", "--data.validation.split", "test"]
+    tiny[1] = path.stem
+    call = [sys.executable, "-m", "stereo", "train", *tiny, "--output", str(tmp_path)]
+    done = subprocess.run(call, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "stopped at step 1 of 1" in done.stdout
+    head = path.read_text().splitlines()
+    assert any(f"stereo train --config {path.stem} " in line for line in head[:6])
