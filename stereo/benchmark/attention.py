@@ -236,7 +236,8 @@ def _reason_not_to_run(
     if "not_run" in rows[-1]:
         return rows[-1]["not_run"]
     ratio = count / rows[-1]["cells"]
-    expected = rows[-1]["seconds"]["median"] * (ratio if linear else ratio**2)
+    growth = ratio**2 if "map_bytes" in rows[-1] else ratio if linear else 1.5 * ratio
+    expected = rows[-1]["seconds"]["median"] * growth
     if expected > time_limit:
         return f"expected to take {expected:,.0f} s, more than the limit of {time_limit:g} s"
     needed = (rows[-1]["peak_bytes"] or 0) * ratio
