@@ -214,6 +214,3 @@ def _note(root: Path, facts: dict[str, Any], split: str) -> None:
     if noted.get(split) != facts:
         with staged(path) as (temporary,):
             temporary.write_text(json.dumps({**noted, split: facts}, indent=1), encoding="utf-8")
-    if split == "train":  # `sceneflow` looks into all three parts
-        for part in ("Monkaa", "Driving"):
-            (root / part / "disparity").mkdir(parents=True, exist_ok=True)

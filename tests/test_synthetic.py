@@ -357,7 +357,7 @@ def test_textures_folders_without_pictures_are_named(tmp_path):
 def test_synthesize_writes_what_is_rendered_and_datasets_read_it(tmp_path):
     assert synthesize(tmp_path, SMALL, 12) == (12, 0)
     scenes = SyntheticScenes(SMALL)
-    final = open_dataset("sceneflow", tmp_path, split="train")
+    final = open_dataset("flyingthings3d", tmp_path, split="train")
     clean = open_dataset("flyingthings3d", tmp_path, split="train", render_pass="clean")
     assert [s.name for s in final.samples][9:11] == [
         "FlyingThings3D/TRAIN/A/0000/0015",
