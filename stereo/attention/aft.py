@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stereo.attention.exact import MAP_ELEMENTS, in_slices
+from stereo.attention.linearized import leave_out
 from stereo.attention.reference import convolution_map, neighbour_taps
 from stereo.attention.volume import Size, VolumeAttention, check_counts, check_odd
 
@@ -83,8 +84,7 @@ class AFTSimpleAttention(VolumeAttention):
     def _key_weights(keys: Tensor, key_mask: Tensor | None) -> Tensor:
         """Return exp(k) up to a factor per channel that cancels in the average."""
         if key_mask is not None:
-            some = key_mask.any(dim=2, keepdim=True)
-            keys = torch.where(key_mask | ~some, keys, -torch.inf)
+            keys = leave_out(keys, key_mask)
         weights = torch.exp(keys - keys.detach().amax(dim=2, keepdim=True))
         return weights if key_mask is None else torch.where(key_mask, weights, 0)
 

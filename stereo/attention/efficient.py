@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stereo.attention.linearized import leave_out
 from stereo.attention.volume import Size, VolumeAttention, check_flags
 
 
@@ -41,8 +42,7 @@ class EfficientAttention(VolumeAttention):
         keys = keys * self.temperature if self.temperature != 1 else keys
         queries = queries * self.temperature if self.temperature != 1 else queries
         if key_mask is not None:
-            some = key_mask.any(dim=2, keepdim=True)
-            keys = torch.where(key_mask | ~some, keys, -torch.inf)
+            keys = leave_out(keys, key_mask)
             values = torch.where(key_mask, values, 0)
         context = keys.softmax(dim=2).transpose(2, 3) @ values  # (B, heads, K, V)
         return queries.softmax(dim=3) @ context

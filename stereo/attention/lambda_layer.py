@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stereo.attention.exact import MAP_ELEMENTS, in_slices
+from stereo.attention.linearized import leave_out
 from stereo.attention.reference import convolution_map, neighbour_taps, softmax_map
 from stereo.attention.volume import Size, VolumeAttention, check_counts, check_odd, to_tokens
 
@@ -53,8 +54,7 @@ class LambdaAttention(VolumeAttention):
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
     ) -> Tensor:
         if key_mask is not None:
-            some = key_mask.any(dim=2, keepdim=True)
-            keys = torch.where(key_mask | ~some, keys, -torch.inf)
+            keys = leave_out(keys, key_mask)
             values = torch.where(key_mask, values, 0)
         content = queries @ (keys.softmax(dim=2).transpose(2, 3) @ values)
 

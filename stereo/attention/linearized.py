@@ -18,3 +18,12 @@ def linearized_attention(
     norm = query_features @ total  # (B, heads, N, 1)
     # Not the papers' added epsilon: that would keep constant values from coming back constant.
     return (query_features @ context) / torch.where(norm > 0, norm, 1)
+
+
+def leave_out(
+    logits: Tensor,  # (B, heads, N, F)
+    key_mask: Tensor,  # (B, 1, N, 1) bool
+) -> Tensor:  # (B, heads, N, F)
+    """Return -infinity at the positions left out; nothing is changed where no key would be left."""
+    some = key_mask.any(dim=2, keepdim=True)
+    return torch.where(key_mask | ~some, logits, -torch.inf)

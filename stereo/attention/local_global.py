@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stereo.attention.exact import MAP_ELEMENTS
+from stereo.attention.linearized import leave_out
 from stereo.attention.reference import grid_positions, softmax_map
 from stereo.attention.volume import Size, VolumeAttention, check_counts, check_size, clip_window
 from stereo.attention.window import attend_in_windows
@@ -62,8 +63,7 @@ class LocalGlobalAttention(VolumeAttention):
         (q, global_q), (k, global_k), (v, global_v) = map(self._split, (queries, keys, values))
         local = attend_in_windows(q, k, v, key_mask, size, window, shift, None, self.map_elements)
         if key_mask is not None:
-            some = key_mask.any(dim=2, keepdim=True)
-            global_k = torch.where(key_mask | ~some, global_k, -torch.inf)
+            global_k = leave_out(global_k, key_mask)
             global_v = torch.where(key_mask, global_v, 0)
         context = global_k.softmax(dim=2).transpose(2, 3) @ global_v
         scaled = global_q.softmax(dim=3) * self.key_width**-0.5

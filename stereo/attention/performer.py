@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stereo.attention.linearized import linearized_attention
+from stereo.attention.linearized import leave_out, linearized_attention
 from stereo.attention.reference import weighted_average
 from stereo.attention.volume import Size, VolumeAttention, check_counts
 
@@ -92,8 +92,7 @@ class PerformerAttention(VolumeAttention):
         half_square = tokens.square().sum(dim=3, keepdim=True) / 2
         exponent = tokens @ self.projection.to(tokens.dtype).T - half_square
         if key_mask is not None:
-            some = key_mask.any(dim=2, keepdim=True)
-            exponent = torch.where(key_mask | ~some, exponent, -torch.inf)
+            exponent = leave_out(exponent, key_mask)
         largest = exponent.amax(dim=(2, 3) if over_positions else 3, keepdim=True)
         return (torch.exp(exponent - largest) + EPSILON) * self.features**-0.5
 

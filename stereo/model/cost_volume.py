@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from stereo.model.config import STRIDE
+
 
 def concatenation_volume(
     left: Tensor,  # (B, C, H, W)
@@ -32,3 +34,12 @@ def valid_cells(volume: Tensor) -> Tensor:  # (B, C, D, H, W) -> (B, 1, D, H, W)
     column = torch.arange(width, device=volume.device)
     plane = torch.arange(planes, device=volume.device)[:, None, None]
     return (column >= plane).expand(batch, 1, planes, height, width)
+
+
+def check_views(left: Tensor, right: Tensor) -> None:
+    """Raise ``ValueError`` unless both views are (B, 3, H, W), H and W multiples of 16."""
+    if left.shape != right.shape or left.shape[2] % STRIDE or left.shape[3] % STRIDE:
+        raise ValueError(
+            f"left {tuple(left.shape)} and right {tuple(right.shape)} must be equal "
+            f"(B, 3, H, W) with H and W multiples of {STRIDE}"
+        )

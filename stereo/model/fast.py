@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from stereo.model.aggregation import attend_at_site
 from stereo.model.blocks import ConvNorm2d, ConvNorm3d, ResidualBlock2d, UpConvNorm3d
 from stereo.model.config import STRIDE
+from stereo.model.cost_volume import check_views
 
 GROUPS = 8
 VOLUME_WIDTH = 16
@@ -147,11 +148,7 @@ class FastStereo(nn.Module):
         Returns:
             Disparity in pixels; in training mode also those of the two stages before, best last.
         """
-        if left.shape != right.shape or left.shape[2] % STRIDE or left.shape[3] % STRIDE:
-            raise ValueError(
-                f"left {tuple(left.shape)} and right {tuple(right.shape)} must be equal "
-                f"(B, 3, H, W) with H and W multiples of {STRIDE}"
-            )
+        check_views(left, right)
         left_fine, left_coarse = self.features(left)
         right_fine, right_coarse = self.features(right)
         planes = self.max_disparity // VOLUME_FACTOR

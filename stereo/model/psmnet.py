@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from stereo.model.config import STRIDE, Upsampling
-from stereo.model.cost_volume import concatenation_volume
+from stereo.model.cost_volume import check_views, concatenation_volume
 from stereo.model.regression import FACTOR, regress_disparity
 
 
@@ -47,11 +47,7 @@ class PSMNet(nn.Module):
         Raises:
             ValueError: the shapes differ, or are not multiples of 16.
         """
-        if left.shape != right.shape or left.shape[2] % STRIDE or left.shape[3] % STRIDE:
-            raise ValueError(
-                f"left {tuple(left.shape)} and right {tuple(right.shape)} must be equal "
-                f"(B, 3, H, W) with H and W multiples of {STRIDE}"
-            )
+        check_views(left, right)
         planes = self.max_disparity // FACTOR
         volume = concatenation_volume(self.features(left), self.features(right), planes)
         logits = self.aggregation(volume)
