@@ -68,10 +68,8 @@ class TrainerConfig:
     """Steps between lines and TensorBoard scalars."""
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "accumulation", "keep_last", "log_every"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"trainer.{name} {getattr(self, name)}: expected at least 1")
-        for name in ("validate_every", "checkpoint_every"):
+        counts = ("max_steps", "batch_size", "accumulation", "keep_last", "log_every")
+        for name in (*counts, "validate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"trainer.{name} {getattr(self, name)}: expected at least 1")
         if self.workers < 0:

@@ -56,6 +56,7 @@ class StepSampler(Sampler[list[SampleKey]]):
         self.batch_size = batch_size
         self.seed = seed
         self.share = share
+        self._shuffled: tuple[int, list[int]] = (-1, [])  # the latest epoch's order
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         """Yield the keys of one backward pass after another."""
@@ -80,7 +81,7 @@ class StepSampler(Sampler[list[SampleKey]]):
         return keys
 
     def _order(self, epoch: int) -> list[int]:
-        if getattr(self, "_cached", (None, None))[0] != epoch:
+        if self._shuffled[0] != epoch:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._cached = (epoch, torch.randperm(self.count, generator=generator).tolist())
-        return self._cached[1]
+            self._shuffled = (epoch, torch.randperm(self.count, generator=generator).tolist())
+        return self._shuffled[1]

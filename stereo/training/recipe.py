@@ -104,16 +104,7 @@ class RenderedPairs:
     def pair(self, epoch: int, index: int) -> TrainingPair:
         """Render one scene."""
         rendered = self.scenes.render(epoch * self.count + index)
-        return TrainingPair(
-            name=f"synthetic/{epoch * self.count + index}",
-            left=rendered.left,
-            right=rendered.right,
-            disparity=rendered.disparity,
-            valid=rendered.disparity > 0,
-            nonoccluded=rendered.nonoccluded,
-            right_disparity=rendered.right_disparity,
-            right_valid=rendered.right_disparity > 0,
-        )
+        return TrainingPair.from_sample(rendered.sample())
 
 
 @dataclass(frozen=True)
@@ -125,15 +116,7 @@ class RenderedSample:
 
     def read(self) -> Sample:
         """Render it."""
-        rendered = self.scenes.render(self.index)
-        return Sample(
-            f"synthetic/{self.index}",
-            rendered.left,
-            rendered.right,
-            rendered.disparity,
-            rendered.disparity > 0,
-            rendered.nonoccluded,
-        )
+        return self.scenes.render(self.index).sample()
 
 
 def recipe_path(name: str) -> Path:

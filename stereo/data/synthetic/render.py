@@ -53,7 +53,16 @@ class RenderedPair:
     def sample(self) -> Sample:
         """Return the pair as any data set gives one; every pixel has ground truth."""
         valid = np.ones(self.disparity.shape, dtype=bool)
-        return Sample(self.name, self.left, self.right, self.disparity, valid, self.nonoccluded)
+        return Sample(
+            self.name,
+            self.left,
+            self.right,
+            self.disparity,
+            valid,
+            self.nonoccluded,
+            self.right_disparity,
+            valid,
+        )
 
 
 class SyntheticScenes:
