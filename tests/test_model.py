@@ -91,7 +91,7 @@ def test_training_gives_every_output_and_gradients_reach_every_weight(name):
     config = NetworkConfig(name, max_disparity=32, **(attention if name.startswith("ea") else {}))
     network = build_network(config).train()
     left, right = torch.randn(2, 2, 3, 32, 48)
-    predictions = network(left, right)
+    predictions = network(left, right).disparities
     assert [p.shape for p in predictions] == [(2, 32, 48)] * (1 if name == "psmnet_basic" else 3)
     sum(p.mean() for p in predictions).backward()
     without = [n for n, p in network.named_parameters() if p.grad is None]
@@ -193,7 +193,7 @@ def test_every_attention_trains_saves_and_loads_at_every_site(name, tmp_path):
     modules = [m for n, m in network.named_modules() if n.rpartition("attention_")[2] in SITES]
     assert [type(m) for m in modules] == [ATTENTIONS[name]] * 3
     optimizer = torch.optim.Adam(network.parameters())
-    sum(p.mean() for p in network(left, right)).backward()
+    sum(p.mean() for p in network(left, right).disparities).backward()
     optimizer.step()
     assert all(m.reprojection.weight.grad.any() for m in modules)
     save_checkpoint(tmp_path / "it.safetensors", Checkpoint(config, network.state_dict()))

@@ -1,8 +1,8 @@
 """EA-Stereo-Fast: the family for CPUs and small devices.
 
-Features at 1/4 and 1/8, group-wise correlation (GwcNet, Guo et al., CVPR 2019) at 1/8, a small 3D
-encoder-decoder with attention, a warping refinement at 1/4 and convex upsampling (RAFT, Teed and
-Deng, ECCV 2020).
+Features at 1/4 and 1/8; group-wise correlation (GwcNet, Guo et al., CVPR 2019) of unit features; a
+small 3D encoder-decoder with attention over the volume at 1/8; refinement at 1/4 that looks up the
+correlation around the present disparity, and convex upsampling (RAFT, Teed and Deng, ECCV 2020).
 """
 
 from collections.abc import Mapping
@@ -15,12 +15,16 @@ from stereo.model.aggregation import attend_at_site
 from stereo.model.blocks import ConvNorm2d, ConvNorm3d, ResidualBlock2d, UpConvNorm3d
 from stereo.model.config import STRIDE
 from stereo.model.cost_volume import check_views
+from stereo.model.stages import Stages
 
 GROUPS = 8
+FINE_GROUPS = 4
 VOLUME_WIDTH = 16
 VOLUME_FACTOR = 8
 FINE_FACTOR = 4
-SEARCH = 3  # refinement compares the views this many quarter pixels to either side
+MODE_REACH = 2  # planes to either side of the likeliest one that make up the coarse disparity
+SEARCH = 4  # refinement looks at this many quarter pixels to either side
+ITERATIONS = 2
 
 
 class FastFeatures(nn.Module):
@@ -70,7 +74,13 @@ class FastAggregation(nn.Module):
             ConvNorm3d(2 * VOLUME_WIDTH, 2 * VOLUME_WIDTH),
         )
         self.attention_sixteenth = attentions.get("sixteenth")
-        self.up = UpConvNorm3d(2 * VOLUME_WIDTH, VOLUME_WIDTH)
+        self.bottom = nn.Sequential(
+            ConvNorm3d(2 * VOLUME_WIDTH, 4 * VOLUME_WIDTH, stride=2),
+            ConvNorm3d(4 * VOLUME_WIDTH, 4 * VOLUME_WIDTH),
+        )
+        self.up_to_sixteenth = UpConvNorm3d(4 * VOLUME_WIDTH, 2 * VOLUME_WIDTH)
+        self.merge = ConvNorm3d(2 * VOLUME_WIDTH, 2 * VOLUME_WIDTH)
+        self.up_to_eighth = UpConvNorm3d(2 * VOLUME_WIDTH, VOLUME_WIDTH)
         self.leave = nn.Sequential(
             ConvNorm3d(VOLUME_WIDTH, VOLUME_WIDTH), nn.Conv3d(VOLUME_WIDTH, 1, 3, padding=1)
         )
@@ -79,15 +89,20 @@ class FastAggregation(nn.Module):
         """Return the logits; larger is likelier."""
         volume = attend_at_site(self.attention_eighth, self.enter(volume), self.mask_invalid)
         coarse = attend_at_site(self.attention_sixteenth, self.down(volume), self.mask_invalid)
-        return self.leave(torch.relu(self.up(coarse) + volume)).squeeze(1)
+        coarse = self.merge(_add_enlarged(coarse, self.up_to_sixteenth(self.bottom(coarse))))
+        return self.leave(_add_enlarged(volume, self.up_to_eighth(coarse))).squeeze(1)
 
 
 class Refinement(nn.Module):
-    """Corrects a quarter-size disparity by comparing the left view with the warped right one."""
+    """Corrects a quarter-size disparity by what the correlation is around it.
+
+    Args:
+        channels: of the left view's features.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        evidence = 2 * SEARCH + 1
+        evidence = FINE_GROUPS * (2 * SEARCH + 1)
         self.correct = nn.Sequential(
             ConvNorm2d(channels + evidence + 1, 48),
             ResidualBlock2d(48, 48),
@@ -95,28 +110,26 @@ class Refinement(nn.Module):
             ResidualBlock2d(48, 48, dilation=4),
             ResidualBlock2d(48, 48),
         )
-        self.residual = nn.Conv2d(48, 1, 3, padding=1)
+        self.residual = nn.Conv2d(48, 1, 3, padding=1, bias=False)
+        nn.init.zeros_(self.residual.weight)
         self.weights = nn.Sequential(ConvNorm2d(48, 64), nn.Conv2d(64, 9 * FINE_FACTOR**2, 1))
 
     def forward(
         self,
         left: Tensor,  # (B, C, H / 4, W / 4)
-        right: Tensor,  # (B, C, H / 4, W / 4)
+        volume: Tensor,  # (B, 4, D / 4, H / 4, W / 4), correlation
         disparity: Tensor,  # (B, H / 4, W / 4), quarter pixels
     ) -> tuple[Tensor, Tensor]:
         """Return the corrected disparity (B, H / 4, W / 4) and upsampling logits (B, 144, ...)."""
-        evidence = [
-            (left * warp(right, disparity + offset)).mean(dim=1)
-            for offset in range(-SEARCH, SEARCH + 1)
-        ]
-        scaled = disparity / 16  # about the size of the other inputs
-        state = self.correct(torch.cat([left, torch.stack([*evidence, scaled], dim=1)], dim=1))
-        corrected = torch.relu(disparity + self.residual(state).squeeze(1))
+        evidence = look_up(volume, disparity.detach(), SEARCH)
+        scaled = disparity[:, None].to(left.dtype) / 16  # about the size of the other inputs
+        state = self.correct(torch.cat([left, evidence.to(left.dtype), scaled], dim=1))
+        corrected = torch.relu(disparity + self.residual(state).squeeze(1).float())
         return corrected, self.weights(state)
 
 
 class FastStereo(nn.Module):
-    """Features, correlation volume at 1/8, aggregation, refinement at 1/4, convex upsampling.
+    """Features, correlation, aggregation at 1/8, refinement at 1/4, convex upsampling.
 
     Args:
         attentions: site name -> module, as in ``FastAggregation``.
@@ -135,6 +148,9 @@ class FastStereo(nn.Module):
         super().__init__()
         self.features = FastFeatures()
         self.aggregation = FastAggregation(attentions, mask_invalid)
+        self.to_quarter = nn.Sequential(
+            ConvNorm2d(FastFeatures.coarse_channels, 32), nn.Conv2d(32, 9 * 2**2, 1)
+        )
         self.refinement = Refinement(FastFeatures.fine_channels)
         self.max_disparity = max_disparity
 
@@ -142,76 +158,110 @@ class FastStereo(nn.Module):
         self,
         left: Tensor,  # (B, 3, H, W)
         right: Tensor,  # (B, 3, H, W)
-    ) -> Tensor | tuple[Tensor, ...]:  # (B, H, W)
+    ) -> Tensor | Stages:  # (B, H, W)
         """Match a normalised pair; H and W are multiples of 16.
 
         Returns:
-            Disparity in pixels; in training mode also those of the two stages before, best last.
+            Disparity in pixels; in training mode every stage's, and the logits of the volume.
         """
         check_views(left, right)
         left_fine, left_coarse = self.features(left)
         right_fine, right_coarse = self.features(right)
         planes = self.max_disparity // VOLUME_FACTOR
-        volume = group_correlation(left_coarse, right_coarse, planes)
-        coarse = expected_plane(self.aggregation(volume))  # (B, H / 8, W / 8), eighth pixels
-        enlarged = 2 * _double(coarse[:, None])[:, 0]
-        refined, weights = self.refinement(left_fine, right_fine, enlarged)
-        disparity = convex_upsample(refined, weights)
-        if not self.training:
-            return disparity
-        stages = [(coarse, VOLUME_FACTOR), (refined, FINE_FACTOR)]
-        return (*(factor * _enlarge(d, left) for d, factor in stages), disparity)
+        logits = self.aggregation(group_correlation(left_coarse, right_coarse, planes, GROUPS))
+        coarse = dominant_plane(logits)  # (B, H / 8, W / 8), eighth pixels
+        disparity = convex_upsample(coarse, self.to_quarter(left_coarse), 2)  # quarter pixels
+        fine_planes = self.max_disparity // FINE_FACTOR
+        volume = group_correlation(left_fine, right_fine, fine_planes, FINE_GROUPS)
+        stages = [FINE_FACTOR * _enlarge(disparity, left)] if self.training else []
+        for _ in range(ITERATIONS):
+            disparity, weights = self.refinement(left_fine, volume, disparity)
+            if self.training:
+                stages.append(convex_upsample(disparity, weights, FINE_FACTOR))
+        if self.training:
+            return Stages(tuple(stages), logits)
+        return convex_upsample(disparity, weights, FINE_FACTOR)
 
 
 def group_correlation(
     left: Tensor,  # (B, C, H, W)
     right: Tensor,  # (B, C, H, W)
     planes: int,
-    groups: int = GROUPS,
+    groups: int,
 ) -> Tensor:  # (B, groups, planes, H, W)
-    """Return the mean product of left[x] and right[x - d] per group of channels; 0 where x < d."""
+    """Return the cosine between left[x] and right[x - d] per group of channels; 0 where x < d.
+
+    A cosine does not change with the contrast of either view.
+    """
     batch, _, height, width = left.shape
-    left, right = (view.unflatten(1, (groups, -1)) for view in (left, right))
+    left, right = (_unit(view.unflatten(1, (groups, -1))) for view in (left, right))
     volume = left.new_zeros(batch, groups, planes, height, width)
     for d in range(min(planes, width)):
         volume[:, :, d, :, d:] = (left[..., d:] * right[..., : width - d]).mean(dim=2)
     return volume
 
 
-def expected_plane(logits: Tensor) -> Tensor:  # (B, D, H, W) -> (B, H, W)
-    """Return the mean plane index under the softmax of the logits, in float32."""
+def _unit(features: Tensor) -> Tensor:  # (B, G, C, H, W)
+    """Scale each pixel's vector of a group to mean square 1, so that a mean product is a cosine."""
+    power = features.float().square().mean(dim=2, keepdim=True)
+    return features * torch.rsqrt(power + 1e-6).to(features.dtype)
+
+
+def dominant_plane(logits: Tensor) -> Tensor:  # (B, D, H, W) -> (B, H, W)
+    """Return the mean plane index about the likeliest plane, in float32.
+
+    The mean over all planes would put edges half-way between the near and the far side.
+    """
     with torch.autocast(logits.device.type, enabled=False):
-        weights = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
-        index = torch.arange(logits.shape[1], device=logits.device, dtype=weights.dtype)
-        return torch.matmul(index, weights.flatten(2)).unflatten(1, logits.shape[2:])
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        index = torch.arange(logits.shape[1], device=logits.device)
+        away = (index.view(-1, 1, 1) - logits.argmax(dim=1, keepdim=True)).abs()
+        weights = logits.masked_fill(away > MODE_REACH, float("-inf")).softmax(dim=1)
+        mean = torch.matmul(index.to(weights.dtype), weights.flatten(2))
+        return mean.unflatten(1, logits.shape[2:])
 
 
-def warp(
-    right: Tensor,  # (B, C, H, W)
-    disparity: Tensor,  # (B, H, W), pixels of this size
-) -> Tensor:  # (B, C, H, W)
-    """Fetch right[x - d] with linear interpolation along the row; 0 outside."""
-    height, width = right.shape[2:]
-    columns = torch.arange(width, device=right.device, dtype=torch.float32)
-    rows = torch.linspace(-1, 1, height, device=right.device)
-    x = 2 * (columns - disparity.float()) / max(width - 1, 1) - 1
-    grid = torch.stack([x, rows[:, None].expand_as(x)], dim=3)
-    return F.grid_sample(right, grid.to(right.dtype), align_corners=True)
+def look_up(
+    volume: Tensor,  # (B, G, D, H, W)
+    disparity: Tensor,  # (B, H, W), planes
+    reach: int,
+) -> Tensor:  # (B, G * (2 reach + 1), H, W)
+    """Return the volume at disparity - reach ... disparity + reach, linear between planes.
+
+    Planes that the volume does not have count as 0.
+    """
+    batch, groups, planes, height, width = volume.shape
+    below = disparity.floor()
+    part = (disparity - below)[:, None, None].to(volume.dtype)
+    steps = torch.arange(-reach, reach + 2, device=volume.device).view(-1, 1, 1)
+    index = below.long()[:, None] + steps  # (B, 2 reach + 2, H, W)
+    there = (index >= 0) & (index < planes)
+    index = index.clamp(0, planes - 1)[:, None].expand(-1, groups, -1, -1, -1)
+    values = volume.gather(2, index) * there[:, None]
+    between = values[:, :, :-1] + (values[:, :, 1:] - values[:, :, :-1]) * part
+    return between.reshape(batch, -1, height, width)
 
 
 def convex_upsample(
     disparity: Tensor,  # (B, H, W), pixels of this size
-    logits: Tensor,  # (B, 9 * 16, H, W)
-) -> Tensor:  # (B, 4H, 4W), pixels of the larger size
+    logits: Tensor,  # (B, 9 * factor^2, H, W)
+    factor: int,
+) -> Tensor:  # (B, factor * H, factor * W), pixels of the larger size
     """Let each fine pixel be a convex combination of the 3x3 coarse ones around it."""
     batch, height, width = disparity.shape
     with torch.autocast(disparity.device.type, enabled=False):
         values = disparity.to(torch.promote_types(disparity.dtype, torch.float32))
-        weights = logits.to(values.dtype).view(batch, 9, FINE_FACTOR**2, height, width).softmax(1)
-        padded = F.pad(FINE_FACTOR * values[:, None], (1, 1, 1, 1), mode="replicate")
+        weights = logits.to(values.dtype).view(batch, 9, factor**2, height, width).softmax(1)
+        padded = F.pad(factor * values[:, None], (1, 1, 1, 1), mode="replicate")
         around = F.unfold(padded, 3).view(batch, 9, 1, height, width)
-        fine = (weights * around).sum(dim=1)  # (B, 16, H, W)
-        return F.pixel_shuffle(fine, FINE_FACTOR)[:, 0]
+        fine = (weights * around).sum(dim=1)  # (B, factor^2, H, W)
+        return F.pixel_shuffle(fine, factor)[:, 0]
+
+
+def _add_enlarged(volume: Tensor, doubled: Tensor) -> Tensor:
+    """Return relu of the sum; ``doubled`` is one cell too large along odd sides."""
+    depth, height, width = volume.shape[2:]
+    return torch.relu(volume + doubled[:, :, :depth, :height, :width])
 
 
 def _double(features: Tensor) -> Tensor:

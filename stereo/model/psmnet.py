@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from stereo.model.config import STRIDE, Upsampling
 from stereo.model.cost_volume import check_views, concatenation_volume
 from stereo.model.regression import FACTOR, regress_disparity
+from stereo.model.stages import Stages
 
 
 class PSMNet(nn.Module):
@@ -38,11 +39,11 @@ class PSMNet(nn.Module):
         self,
         left: Tensor,  # (B, 3, H, W)
         right: Tensor,  # (B, 3, H, W)
-    ) -> Tensor | tuple[Tensor, ...]:  # (B, H, W)
+    ) -> Tensor | Stages:  # (B, H, W)
         """Match a normalised pair; H and W are multiples of 16.
 
         Returns:
-            Disparity in pixels; in training mode one per supervised output, the best last.
+            Disparity in pixels; in training mode every supervised output's.
 
         Raises:
             ValueError: the shapes differ, or are not multiples of 16.
@@ -52,5 +53,5 @@ class PSMNet(nn.Module):
         volume = concatenation_volume(self.features(left), self.features(right), planes)
         logits = self.aggregation(volume)
         if self.training:
-            return tuple(regress_disparity(each, self.upsampling) for each in logits)
+            return Stages(tuple(regress_disparity(each, self.upsampling) for each in logits))
         return regress_disparity(logits[-1], self.upsampling)

@@ -80,7 +80,7 @@ class TrainerConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Smooth L1 on every supervised output."""
+    """Smooth L1 on every supervised output, and cross entropy on the planes of the first."""
 
     weights: tuple[float, ...] = (0.5, 0.7, 1.0)
     """Of the outputs, the best last; a network with fewer takes the last ones."""
@@ -88,3 +88,14 @@ class LossConfig:
     """Error in pixels at which the loss turns from quadratic to linear."""
     zero_counts: bool = False
     """Whether a true disparity of 0 or less counts, as in PSMNet's training."""
+    planes: float = 0.0
+    """Weight of the cross entropy on the planes of the first output's volume, in networks that
+    show it (``ea_stereo_fast``); 0 for none."""
+
+    def __post_init__(self) -> None:
+        if not self.weights or min(self.weights) < 0 or max(self.weights) == 0:
+            raise UsageError(f"loss.weights {self.weights}: expected weights of 0 or more")
+        if not self.beta > 0:
+            raise UsageError(f"loss.beta {self.beta}: expected a positive number of pixels")
+        if not self.planes >= 0:
+            raise UsageError(f"loss.planes {self.planes}: expected 0 or more")

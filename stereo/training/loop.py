@@ -29,7 +29,7 @@ from stereo.protocols import get_protocol
 from stereo.torch_metric import DisparityMetric
 from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
 from stereo.training.log import RunLog, Stopwatch
-from stereo.training.losses import counted_pixels, smooth_l1_sum
+from stereo.training.losses import counted_pixels, loss_sum
 from stereo.training.order import Share, StepSampler
 from stereo.training.schedule import learning_rate
 from stereo.training.state import (
@@ -238,10 +238,8 @@ def train(
             for turn, (batch, counted) in enumerate(zip(micro, masks, strict=True)):
                 last = turn == trainer.accumulation - 1
                 with _gradients_meet(accelerator, model, last), accelerator.autocast():
-                    predictions = model(batch["left"], batch["right"])
-                    error = smooth_l1_sum(
-                        predictions, batch["disparity"], counted, run.loss.weights, run.loss.beta
-                    )
+                    stages = model(batch["left"], batch["right"])
+                    error = loss_sum(stages, batch["disparity"], counted, run.loss)
                     accelerator.backward(error * scale)
                 total += error.detach() * scale
             mean = accelerator.reduce(total, "mean")

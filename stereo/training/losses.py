@@ -1,10 +1,14 @@
-"""Losses on predicted disparities: functions that return unreduced sums and counts."""
+"""Losses on what networks give in training: functions that return sums and counts."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from stereo.errors import UsageError
+from stereo.model.stages import Stages
+from stereo.training.config import LossConfig
 
 
 def counted_pixels(
@@ -20,6 +24,27 @@ def counted_pixels(
     """
     counted = valid & (truth < max_disparity)
     return counted if zero_counts else counted & (truth > 0)
+
+
+def loss_sum(
+    stages: Stages,
+    truth: Tensor,  # (B, H, W), pixels
+    counted: Tensor,  # (B, H, W) bool
+    config: LossConfig,
+) -> Tensor:
+    """Return the loss of a network's stages, summed over counted pixels.
+
+    Raises:
+        UsageError: a loss on planes, of a network that shows none.
+    """
+    total = smooth_l1_sum(stages.disparities, truth, counted, config.weights, config.beta)
+    if not config.planes:
+        return total
+    if stages.logits is None:
+        raise UsageError(
+            f"loss.planes {config.planes:g}: this network shows no planes in training; set it to 0"
+        )
+    return total + config.planes * plane_cross_entropy_sum(stages.logits, truth, counted)
 
 
 def smooth_l1_sum(
@@ -42,8 +67,41 @@ def smooth_l1_sum(
     """
     total = truth.new_zeros((), dtype=torch.float32)
     for prediction, weight in zip(predictions, weights[-len(predictions) :], strict=True):
-        error = F.smooth_l1_loss(
-            prediction.float()[counted], truth.float()[counted], beta=beta, reduction="sum"
-        )
+        prediction = prediction.float()
+        target = torch.where(counted, truth.float(), prediction.detach())  # faster than indexing
+        error = F.smooth_l1_loss(prediction, target, beta=beta, reduction="sum")
         total = total + weight * error
     return total
+
+
+def plane_cross_entropy_sum(
+    logits: Tensor,  # (B, D, h, w)
+    truth: Tensor,  # (B, H, W), pixels
+    counted: Tensor,  # (B, H, W) bool
+) -> Tensor:
+    """Return the cross entropy of a volume's planes, summed over counted pixels.
+
+    The target of a cell is what the pixels of its block have, each shared between the two planes
+    around it: at an edge it has two modes (Xu et al., Adaptive Multi-Modal Cross-Entropy Loss for
+    Stereo Matching, CVPR 2024, model the same with Laplacians).
+
+    Args:
+        logits: plane k stands for k times the block's side.
+        truth: ground truth; H and W are multiples of h and w by one factor, the block's side.
+        counted: pixels that take part; below D times the block's side.
+    """
+    batch, planes, height, width = logits.shape
+    side = truth.shape[2] // width
+
+    def blocks(pixels: Tensor) -> Tensor:  # (B, H, W) -> (B, side^2, h, w)
+        cells = pixels.reshape(batch, height, side, width, side)
+        return cells.permute(0, 2, 4, 1, 3).reshape(batch, side * side, height, width)
+
+    place = torch.where(counted, truth.float(), 0) / side
+    below = place.floor()
+    share = (place - below) * counted
+    target = torch.zeros(batch, planes, height, width, device=logits.device)
+    index = blocks(below).long()
+    target.scatter_add_(1, index.clamp(max=planes - 1), blocks(counted.float() - share))
+    target.scatter_add_(1, (index + 1).clamp(max=planes - 1), blocks(share))
+    return -(target * logits.float().log_softmax(dim=1)).sum()
