@@ -13,12 +13,13 @@ from typing import Any, NoReturn
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from stereo.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL
-from stereo.errors import StereoError, UsageError
+from stereo.distributed import is_main, process_count
+from stereo.errors import InputError, StereoError, UsageError
 from stereo.version import __version__
 
 DESCRIPTION = "Stereo depth: disparity maps from rectified pairs, and figures others can trust."
 INTERRUPTED = 130
-_DISTRIBUTED = ("train",)
+_DISTRIBUTED = ("train", "infer", "evaluate")
 TERMINATED = 143
 
 
@@ -80,11 +81,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 2
     from stereo.console import show_warnings_as_lines
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and name not in _DISTRIBUTED:
-        return _fail(name, "runs in one process so far; start it without torchrun", 2)
+    if process_count() > 1 and name not in _DISTRIBUTED:
+        return _fail(name, "runs in one process; start it without torchrun", 2)
     show_warnings_as_lines()
     try:
         return commands[name](config)
+    except (UsageError, InputError) as error:  # which all processes meet alike
+        return _fail(name, str(error), error.exit_status) if is_main() else error.exit_status
     except StereoError as error:
         return _fail(name, str(error), error.exit_status)
     except KeyboardInterrupt:
@@ -176,7 +179,7 @@ def _infer_arguments(parser: ArgumentParser) -> None:
 
 def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--dataset", required=True, help="its name; see 'stereo data list'")
-    parser.add_argument("--root", required=True, help="the data set's folder")
+    parser.add_argument("--root", help="the data set's folder; 'synthetic' does without")
     parser.add_argument("--output", required=True, help="folder for metrics.json")
     _model_arguments(parser)
     parser.add_argument(
@@ -252,7 +255,7 @@ def _model_arguments(parser: ArgumentParser) -> None:
         "--precision",
         default="auto",
         choices=["auto", "fp32", "bf16", "fp16"],
-        help="auto is fp32",
+        help="auto: bf16 for ea_stereo_fast where the hardware is fast at it, else fp32",
     )
     parser.add_argument(
         "--allow-untrained",
@@ -281,8 +284,8 @@ def _benchmark_attention_arguments(parser: ArgumentParser) -> None:
 
 
 def _data_preview_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--dataset", required=True, help="manifest, sceneflow, flyingthings3d, ...")
-    parser.add_argument("--root", required=True, help="the data set's folder")
+    parser.add_argument("--dataset", required=True, help="its name; see 'stereo data list'")
+    parser.add_argument("--root", help="the data set's folder; 'synthetic' does without")
     parser.add_argument("--output", required=True, help="the .png file to write")
     parser.add_argument("--count", type=int, default=2, help="pairs shown, spread over the set")
     parser.add_argument("--seed", type=int, default=0, help="seed of the augmentation")

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from stereo.distributed import is_main
 from stereo.metrics import ImageScore, figures
 from stereo.protocols import Protocol
 
@@ -15,12 +16,18 @@ T = TypeVar("T")
 
 def progress(items: Sequence[T], label: str) -> Iterator[T]:
     """Yield the items under a progress bar on a terminal; elsewhere callers' lines serve."""
-    yield from tqdm(items, desc=label, unit="pair", disable=not sys.stderr.isatty())
+    hidden = not (sys.stderr.isatty() and is_main())
+    yield from tqdm(items, desc=label, unit="pair", disable=hidden)
 
 
-def say(line: str) -> None:
-    """Print a line without breaking a progress bar."""
-    if sys.stdout is not None:
+def say(line: str, *, everyone: bool = False) -> None:
+    """Print a line without breaking a progress bar.
+
+    Args:
+        line: the text.
+        everyone: of several processes, each prints its own; else the main one alone prints.
+    """
+    if sys.stdout is not None and (everyone or is_main()):
         tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
 

@@ -8,6 +8,7 @@ from typing import Any
 from stereo import console
 from stereo.data.datasets import describe, open_dataset
 from stereo.data.sample import Sample
+from stereo.distributed import gather, is_main, own_share, wait_for_all
 from stereo.errors import StereoError, UsageError
 from stereo.files import output_folder, staged
 from stereo.matcher import Matcher, Result
@@ -18,7 +19,7 @@ from stereo.protocols import Protocol, get_protocol
 def evaluate(
     matcher: Matcher,
     dataset: str,
-    root: str | Path,
+    root: str | Path | None,
     output: str | Path,
     *,
     protocol: str = "pooled",
@@ -30,12 +31,13 @@ def evaluate(
 ) -> tuple[dict[str, Any], int]:
     """Match every pair of a data set, print the figures and write ``OUTPUT/metrics.json``.
 
-    A pair that cannot be read or matched is named and left out; the others go on.
+    A pair that cannot be read or matched is named and left out; the others go on. Processes
+    started by torchrun share the pairs and give the figures of one process.
 
     Args:
         matcher: the model.
         dataset: a name of ``stereo.data.datasets.DATASETS``.
-        root: its folder.
+        root: its folder; None for ``synthetic`` rendered on the spot.
         output: folder for ``metrics.json``.
         protocol: a name of ``stereo.protocols.PROTOCOLS``.
         split: the data set's part; None for its default.
@@ -59,7 +61,7 @@ def evaluate(
     data = open_dataset(
         dataset, root, split=split, render_pass=chosen_pass, layout=layout, unused=unused
     )
-    if all(item.disparity is None for item in data.samples):
+    if not any(item.has_truth for item in data.samples):
         raise UsageError(f"split '{data.split}' of '{dataset}' has no ground truth to score with")
     folder = output_folder(Path(output))
     files = [data.samples[i] for i in rules.choose_images(len(data.samples))][:limit]
@@ -68,17 +70,17 @@ def evaluate(
     console.say(f"data set {dataset}: {len(files)} of {len(data.samples)} pairs{tree}")
     console.say(line)
     scores: list[ImageScore] = []
-    failed: list[str] = []
-    for index, item in enumerate(console.progress(files, "evaluate")):
+    failed: list[tuple[int, str]] = []
+    for index, item in console.progress(own_share(files), "evaluate"):
         try:
             sample = item.read(nonoccluded=True)
             result = matcher(sample.left, sample.right)
         except StereoError as error:
             console.complain(f"stereo evaluate: error: {item.name}: {error}")
-            failed.append(item.name)
+            failed.append((index, item.name))
             continue
         scores.append(score_result(sample, result, index, rules))
-        console.say(console.score_line(scores[-1]))
+        console.say(console.score_line(scores[-1]), everyone=True)
     protocol_facts = rules.describe() | {
         "split": data.split,
         "pass": data.render_pass,
@@ -87,10 +89,25 @@ def evaluate(
         "unused_list": None if unused is None else Path(unused).name,
         "limit": limit,
     }
-    report = metrics_report(matcher, protocol_facts, rules, scores, failed)
+    scores, names = gather_scores(scores, failed)
+    report = metrics_report(matcher, protocol_facts, rules, scores, names)
     write_metrics(folder / "metrics.json", report)
     print_summary(report["summary"], scores, rules, line)
-    return report, len(failed)
+    wait_for_all()
+    return report, len(names)
+
+
+def gather_scores(
+    scores: list[ImageScore], failed: list[tuple[int, str]]
+) -> tuple[list[ImageScore], list[str]]:
+    """Return all processes' scores and the names of their failed pairs, in the list's order.
+
+    Args:
+        scores: of this process.
+        failed: place in the list and name, of this process.
+    """
+    together = sorted(gather(scores), key=lambda score: score.index)
+    return together, [name for _, name in sorted(gather(failed))]
 
 
 def score_result(sample: Sample, result: Result, index: int, rules: Protocol) -> ImageScore:
@@ -125,7 +142,9 @@ def metrics_report(
 
 
 def write_metrics(path: Path, report: dict[str, Any]) -> None:
-    """Write ``metrics.json``, whole or not at all."""
+    """Write ``metrics.json``, whole or not at all; of several processes the main one does."""
+    if not is_main():
+        return
     with staged(path) as (temporary,):
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 

@@ -7,8 +7,15 @@ from stereo import console
 from stereo.data.decoders import stored
 from stereo.data.pairs import PairFiles, find_pairs
 from stereo.data.sample import Sample, SampleFiles
+from stereo.distributed import own_share, wait_for_all
 from stereo.errors import InputError, StereoError
-from stereo.evaluate import metrics_report, print_summary, score_result, write_metrics
+from stereo.evaluate import (
+    gather_scores,
+    metrics_report,
+    print_summary,
+    score_result,
+    write_metrics,
+)
 from stereo.files import output_folder
 from stereo.matcher import Matcher
 from stereo.metrics import ImageScore
@@ -29,6 +36,7 @@ def infer(
     """Match pairs and write their maps; with ground truth also ``metrics.json`` and a table.
 
     A pair that cannot be read, matched or written is named and left out; the others go on.
+    Processes started by torchrun share the pairs and write the files of one process.
 
     Args:
         matcher: the model.
@@ -54,8 +62,8 @@ def infer(
     _refuse_to_overwrite_inputs(pairs, targets)
     rules = get_protocol("pooled")
     scores: list[ImageScore] = []
-    failed: list[str] = []
-    for index, pair in enumerate(console.progress(pairs, "infer")):
+    failed: list[tuple[int, str]] = []
+    for index, pair in console.progress(own_share(pairs), "infer"):
         try:
             sample = _read(pair, ground_truth_scale)
             result = matcher(sample.left, sample.right)
@@ -63,24 +71,28 @@ def infer(
             write_pair(folder, pair.name, names, output_files)
         except StereoError as error:
             console.complain(f"stereo infer: error: {error}")
-            failed.append(pair.name)
+            failed.append((index, pair.name))
             continue
         height, width = result.disparity.shape
         low, high = float(result.disparity.min()), float(result.disparity.max())
         console.say(
             f"{pair.name}: {width}x{height}, disparity {low:.1f} to {high:.1f} px, "
-            f"{result.seconds:.2f} s"
+            f"{result.seconds:.2f} s",
+            everyone=True,
         )
         if sample.disparity is not None:
             scores.append(score_result(sample, result, index, rules))
-            console.say(console.score_line(scores[-1]))
+            console.say(console.score_line(scores[-1]), everyone=True)
+    scores, names_failed = gather_scores(scores, failed)
     if ground_truth is not None:
         facts = rules.describe() | {"split": None, "pass": None}
-        report = metrics_report(matcher, facts, rules, scores, failed)
+        report = metrics_report(matcher, facts, rules, scores, names_failed)
         write_metrics(folder / "metrics.json", report)
         print_summary(report["summary"], scores, rules, console.protocol_line(rules))
-    console.say(f"{len(pairs) - len(failed)} of {len(pairs)} pairs written to {folder}")
-    return len(failed)
+    written = len(pairs) - len(names_failed)
+    console.say(f"{written} of {len(pairs)} pairs written to {folder}")
+    wait_for_all()
+    return len(names_failed)
 
 
 def _refuse_to_overwrite_inputs(pairs: Sequence[PairFiles], targets: Iterable[Path]) -> None:

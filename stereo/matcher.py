@@ -17,7 +17,7 @@ from stereo.data.images import ImageLike, as_image
 from stereo.data.sample import check_same_size
 from stereo.errors import StereoError, UsageError, unknown_name
 from stereo.model import NETWORK_NAMES, NetworkConfig, StereoNetwork, build_network
-from stereo.model.config import check_max_disparity
+from stereo.model.config import BF16_NETWORKS, check_max_disparity
 from stereo.opencv import import_cv2
 from stereo.runtime import pick_device, pick_dtype
 from stereo.sgbm import SGBM_LIMIT, semi_global_matching
@@ -123,7 +123,8 @@ def load(
     Args:
         model: ``sgbm``, a network's name, or the path of a ``.safetensors`` checkpoint.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: ``auto`` (fp32), ``fp32``, ``bf16`` or ``fp16``.
+        precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``: bf16 for ``ea_stereo_fast`` where the
+            hardware is fast at it, fp32 for the others.
         max_disparity: pixels, a multiple of 16; None for the checkpoint's own, or 192.
         allow_untrained: run a network by name although no weights are at hand. Its weights are
             random, always the same, and its map means nothing.
@@ -184,7 +185,7 @@ class NetworkEngine:
         self.network = network.eval().to(device)
         self.config = config
         self.device = device
-        self.dtype = pick_dtype(precision, device)
+        self.dtype = pick_dtype(precision, device, bf16_serves=config.name in BF16_NETWORKS)
 
     @torch.inference_mode()
     def __call__(

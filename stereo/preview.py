@@ -33,7 +33,7 @@ Row = tuple[str, str, AugmentationConfig]
 
 def preview(
     name: str,
-    root: str | Path,
+    root: str | Path | None,
     output: str | Path,
     *,
     count: int = 2,
@@ -49,7 +49,7 @@ def preview(
 
     Args:
         name: a data set's name.
-        root: the folder it lies in.
+        root: the folder it lies in; None for ``synthetic`` rendered on the spot.
         output: the PNG file.
         count: pairs shown, spread evenly over the data set.
         seed: of the augmentation.

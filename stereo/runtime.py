@@ -1,5 +1,7 @@
 """Where and how to compute: device and precision."""
 
+import os
+
 import torch
 
 from stereo.errors import UsageError
@@ -19,28 +21,46 @@ def pick_device(device: str) -> torch.device:
         "cpu": True,
     }
     if device == "auto":
-        return torch.device(next(name for name, there in available.items() if there))
+        device = next(name for name, there in available.items() if there)
     kind = device.split(":")[0]
     if kind not in available:
         raise UsageError(f"unknown device '{device}'; known: auto, cpu, cuda, mps")
     if not available[kind]:
         raise UsageError(f"this machine has no '{kind}' device; use --device cpu")
+    local = int(os.environ.get("LOCAL_RANK", "0"))  # torchrun's processes have a GPU each
+    if device == "cuda" and 0 < local < torch.cuda.device_count():
+        device = f"cuda:{local}"
     return torch.device(device)
 
 
-def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Resolve a precision name to the dtype of autocast; ``auto`` is fp32.
+def pick_dtype(precision: str, device: torch.device, *, bf16_serves: bool = False) -> torch.dtype:
+    """Resolve a precision name to the dtype of autocast.
+
+    Args:
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        device: where to compute.
+        bf16_serves: whether ``auto`` may be bf16, which it is where the hardware is fast at it.
 
     Raises:
         UsageError: an unknown precision, or fp16 on the CPU, which has no fast path for it.
     """
     if precision == "auto":
-        return torch.float32
+        return torch.bfloat16 if bf16_serves and fast_at_bf16(device) else torch.float32
     if precision not in _DTYPES:
         raise UsageError(f"unknown precision '{precision}'; known: auto, bf16, fp16, fp32")
     if precision == "fp16" and device.type == "cpu":
         raise UsageError("fp16 needs a GPU; use --precision bf16 or fp32 on the CPU")
     return _DTYPES[precision]
+
+
+def fast_at_bf16(device: torch.device) -> bool:
+    """Tell whether the hardware computes in bf16, not by way of fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":  # PyTorch has no public names for these
+        names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, name, bool)() for name in names)
+    return False
 
 
 def free_bytes(device: torch.device) -> int:

@@ -18,13 +18,13 @@ from PIL import Image
 
 from stereo.console import progress, say
 from stereo.data.disparities import write_disparity
+from stereo.data.layouts import SYNTHETIC_NOTE
 from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
 from stereo.data.synthetic.photographs import find_photographs
 from stereo.errors import InputError, OutputError, UsageError
 from stereo.files import output_folder, staged
 
 PART = "FlyingThings3D"
-NOTE = "synthetic.json"
 VERSION = 1  # of the renderer: raise it when a pair's bytes change
 FRAMES, FIRST_FRAME = 10, 6  # per scene folder, numbered 0006 to 0015 as in FlyingThings3D
 SCENES = 10_000  # per letter
@@ -193,7 +193,7 @@ def _facts(config: SyntheticConfig) -> dict[str, Any]:
 
 def _note(root: Path, facts: dict[str, Any], split: str) -> None:
     """Write what is rendered beside it, or check that it is what was rendered before."""
-    path = root / NOTE
+    path = root / SYNTHETIC_NOTE
     noted: dict[str, Any] = {}
     if path.exists():
         try:

@@ -621,8 +621,8 @@ def test_weights_that_are_not_finite_are_one_line(stereo, pair, tmp_path):
     assert_one_line(result, 1, path, "not finite")
 
 
-def test_several_processes_are_refused_until_they_share_the_work(
-    stereo, pair, tmp_path, monkeypatch
+def test_several_processes_are_refused_where_there_is_nothing_to_share(
+    stereo, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert_one_line(stereo("infer", *pair, "--output", tmp_path / "out"), 2, "torchrun")
+    assert_one_line(stereo("demo", "--output", tmp_path / "out"), 2, "torchrun")

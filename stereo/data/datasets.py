@@ -4,11 +4,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stereo.data.layouts import DESCRIPTIONS, Description, Layout, Part
+from stereo.data.layouts import (
+    DESCRIPTIONS,
+    SYNTHETIC,
+    SYNTHETIC_NOTE,
+    Description,
+    Layout,
+    Part,
+)
 from stereo.data.listing import PartListing, list_part, read_unused
 from stereo.data.manifest import read_manifest
 from stereo.data.patterns import PathPattern
-from stereo.data.sample import SampleFiles
+from stereo.data.sample import Readable, SampleFiles
 from stereo.errors import InputError, UsageError, unknown_name
 
 # Data sets that no tree of files describes: each function lists the pairs under a root.
@@ -35,7 +42,7 @@ class Dataset:
     name: str
     split: str | None
     render_pass: str | None
-    samples: list[SampleFiles]
+    samples: Sequence[Readable]
     layout: str | None = None
 
 
@@ -58,7 +65,7 @@ class Found:
 
 def open_dataset(
     name: str,
-    root: str | Path,
+    root: str | Path | None,
     *,
     split: str | None = None,
     render_pass: str | None = None,
@@ -69,7 +76,7 @@ def open_dataset(
 
     Args:
         name: a key of ``DATASETS``.
-        root: the folder it lies in.
+        root: the folder it lies in; None for ``synthetic`` rendered on the spot.
         split: one of the data set's splits; None for its default.
         render_pass: ``clean`` or ``final``; None for ``final`` where the choice exists.
         layout: name of the tree; None to find it by looking.
@@ -80,6 +87,13 @@ def open_dataset(
         InputError: the root does not hold the data set, or not all of it.
     """
     description = describe(name)
+    if root is None:
+        if name != SYNTHETIC:
+            raise UsageError(f"--root is missing: it names the folder that holds '{name}'")
+        _refuse_choices("synthetic without --root", split, render_pass, layout, unused)
+        from stereo.data.synthetic.samples import held_out
+
+        return Dataset(name, None, None, held_out())
     root = Path(root)
     _check_root(root)
     if name in READERS:
@@ -174,7 +188,10 @@ def detect_dataset(root: Path) -> str:
     _check_root(root)
     if (root / "manifest.json").is_file():
         return "manifest"
-    found = [name for name in DESCRIPTIONS if name != "sceneflow" and _holds(name, root)]
+    if (root / SYNTHETIC_NOTE).is_file():
+        return SYNTHETIC
+    kinds = [name for name in DESCRIPTIONS if name not in ("sceneflow", SYNTHETIC)]
+    found = [name for name in kinds if _holds(name, root)]
     if {"flyingthings3d", "monkaa", "driving"} <= set(found):
         found = [
             "sceneflow",

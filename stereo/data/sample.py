@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -40,6 +41,23 @@ class Sample:
     calibration: Path | None = None
 
 
+class Readable(Protocol):
+    """A pair that can be read, from disk or by rendering."""
+
+    @property
+    def name(self) -> str:
+        """What tells it from the others of its data set."""
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the left view has ground truth."""
+
+    def read(
+        self, *, disparity: bool = True, disparity_right: bool = False, nonoccluded: bool = False
+    ) -> Sample:
+        """Return it with what is asked for."""
+
+
 @dataclass(frozen=True)
 class SampleFiles:
     """The files of one pair, and how its ground truth is to be read.
@@ -68,6 +86,11 @@ class SampleFiles:
     decode: Decoder = decode_stored
     zero_is_missing: bool = True
     dense: bool = False
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the left view has ground truth."""
+        return self.disparity is not None
 
     def read(
         self, *, disparity: bool = True, disparity_right: bool = False, nonoccluded: bool = False

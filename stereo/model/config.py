@@ -17,6 +17,8 @@ SITES_OF: dict[str, tuple[str, ...]] = {
     "ea_stereo_fast": ("sixteenth", "eighth"),
 }
 """Network -> where attention can stand, the default site first."""
+BF16_NETWORKS = ("ea_stereo_fast",)
+"""Networks whose maps bf16 leaves as they are: what needs fp32 in them stays in fp32."""
 NETWORK_NAMES = tuple(SITES_OF)
 SITES = ("quarter", "eighth", "sixteenth")
 STRIDE = 16

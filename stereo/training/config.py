@@ -51,13 +51,15 @@ class TrainerConfig:
     accumulation: int = 1
     """Backward passes per optimiser step."""
     precision: Precision = "auto"
-    """Of the forward pass under autocast; ``auto`` is fp32."""
+    """Of the forward pass under autocast. ``auto``: bf16 for ``ea_stereo_fast`` where the hardware
+    is fast at it, else fp32."""
     workers: int = 2
     """Loader processes per training process."""
     freeze_batch_norm: bool = False
     """Keep batch norm's running statistics and use them, as in evaluation."""
     ema_decay: float | None = None
-    """Decay of the moving average of the weights, which is then validated and shipped."""
+    """Decay of the moving average of the weights, which is then validated and shipped. It starts
+    lower, at (1 + step) / (10 + step), so that the first weights are soon forgotten."""
     validate_every: int = 500
     """Steps between validations."""
     checkpoint_every: int = 500

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from stereo.console import complain
 from stereo.data.augment import AugmentationConfig, augment, to_tensors
-from stereo.data.sample import SampleFiles
+from stereo.data.sample import Readable
 from stereo.data.training_pair import TrainingPair
 from stereo.errors import InputError
 from stereo.training.order import SampleKey
@@ -34,7 +34,7 @@ class DiskPairs:
         right: read the right view's disparity too, which the flip needs.
     """
 
-    def __init__(self, files: Sequence[SampleFiles], *, right: bool = False) -> None:
+    def __init__(self, files: Sequence[Readable], *, right: bool = False) -> None:
         self.files = files
         self.right = right
 

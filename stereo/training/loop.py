@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,12 +20,15 @@ from torch.utils.data import DataLoader, Dataset
 from stereo import console
 from stereo.attention import VolumeAttention
 from stereo.checkpoint import Checkpoint, load_weights, save_checkpoint
-from stereo.data.sample import Sample
+from stereo.data.sample import Readable
+from stereo.distributed import check_joined, share_the_cpu
 from stereo.errors import OutputError, StereoError
 from stereo.files import output_folder, staged
 from stereo.matcher import NetworkEngine
 from stereo.model import NetworkConfig, StereoNetwork
+from stereo.model.config import BF16_NETWORKS
 from stereo.protocols import get_protocol
+from stereo.runtime import pick_device, pick_dtype
 from stereo.torch_metric import DisparityMetric
 from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
 from stereo.training.log import RunLog, Stopwatch
@@ -46,13 +49,6 @@ from stereo.training.state import (
 FIRST_VALIDATION_PAIRS = 2
 FEW_VALIDATION_PAIRS = 16
 CHECKPOINTS_OF_ROOM = 4
-
-
-class Readable(Protocol):
-    """A pair that can be read, from disk or by rendering."""
-
-    def read(self) -> Sample:
-        """Return it with its ground truth."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +122,8 @@ def train(
     began = time.monotonic()
     folder = Path(folder)
     trainer = run.trainer
-    precision = {"auto": "no", "fp32": "no"}.get(trainer.precision, trainer.precision)
-    accelerator = Accelerator(mixed_precision=precision)
+    accelerator = Accelerator(mixed_precision=_mixed_precision(run), cpu=share_the_cpu())
+    check_joined(accelerator.num_processes)
     device = accelerator.device
     set_seed(run.seed, device_specific=True)
 
@@ -157,7 +153,7 @@ def train(
                 "--output"
             )
         load_weights(network, state.network, str(path))
-        average.load(checkpoint.weights)
+        average.load(checkpoint.weights, state.step)
         optimizer.load_state_dict(state.optimizer)
         if accelerator.scaler is not None and state.scaler:
             accelerator.scaler.load_state_dict(state.scaler)
@@ -175,6 +171,7 @@ def train(
         num_workers=trainer.workers,
         persistent_workers=trainer.workers > 0,
         pin_memory=device.type == "cuda",
+        worker_init_fn=_leave_signals_to_the_loop,
         generator=torch.Generator().manual_seed(run.seed),
     )
     log = RunLog(folder, step, trainer.max_steps, accelerator.is_main_process)
@@ -307,9 +304,7 @@ class _Average:
         self.decay = decay
         self.network = network
         if decay is not None:
-            self._averaged = torch.optim.swa_utils.AveragedModel(
-                network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
-            )
+            self._averaged = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=self._mix)
             self.network = self._averaged.module  # type: ignore[assignment]
 
     @torch.no_grad()
@@ -321,11 +316,16 @@ class _Average:
         for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
             mine.copy_(theirs)
 
-    def load(self, weights: dict[str, Tensor]) -> None:
-        """Take up the average of an earlier run."""
+    def _mix(self, mine: Any, theirs: Any, count: Tensor | int) -> None:
+        assert self.decay is not None
+        decay = min(self.decay, (1 + int(count)) / (10 + int(count)))  # forgets the first weights
+        torch._foreach_lerp_(mine, theirs, 1 - decay)
+
+    def load(self, weights: dict[str, Tensor], step: int) -> None:
+        """Take up the average of an earlier run after so many steps."""
         if self.decay is not None:
             self.network.load_state_dict(weights)
-            self._averaged.n_averaged.fill_(1)
+            self._averaged.n_averaged.fill_(step)
 
     def weights(self) -> dict[str, Tensor]:
         """Return parameters and buffers by name."""
@@ -344,7 +344,9 @@ def _validate(
     example = None
     training = network.training
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        engine = NetworkEngine(network, run.network_config, accelerator.device, "fp32")
+        engine = NetworkEngine(
+            network, run.network_config, accelerator.device, run.trainer.precision
+        )
         for index in range(accelerator.process_index, len(pairs), accelerator.num_processes):
             sample = pairs[index].read()
             if sample.disparity is None or sample.valid is None:
@@ -365,6 +367,21 @@ def _validate(
         summary = metric.compute()
     network.train(training)
     return summary, example
+
+
+def _mixed_precision(run: Run) -> Literal["no", "bf16", "fp16"]:
+    """Return what accelerate calls the precision of the run."""
+    serves = run.network_config.name in BF16_NETWORKS
+    dtype = pick_dtype(run.trainer.precision, pick_device("auto"), bf16_serves=serves)
+    if dtype is torch.float32:
+        return "no"
+    return "bf16" if dtype is torch.bfloat16 else "fp16"
+
+
+def _leave_signals_to_the_loop(_worker: int) -> None:
+    """Ignore what a terminal or a cluster sends to the whole group: the loop saves, then stops."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _gradients_meet(accelerator: Accelerator, model: nn.Module, last: bool) -> Any:

@@ -12,19 +12,18 @@ from stereo.checkpoint import load_checkpoint, load_weights
 from stereo.convert import convert_psmnet
 from stereo.data.augment import AugmentationConfig
 from stereo.data.datasets import open_dataset
-from stereo.data.sample import Sample
+from stereo.data.layouts import SYNTHETIC
+from stereo.data.sample import Readable
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
+from stereo.data.synthetic.samples import held_out
 from stereo.data.training_pair import TrainingPair
 from stereo.errors import UsageError
 from stereo.model import NetworkConfig, build_network
 from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
 from stereo.training.data import DiskPairs, PairSource, TrainingSet
-from stereo.training.loop import Readable, Run
+from stereo.training.loop import Run
 from stereo.version import __version__
 
-SYNTHETIC = "synthetic"
-VALIDATION_SEED = 1_000_000_007
-"""Added to the seed of rendered scenes: the held-out ones are another endless set."""
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
 
@@ -49,9 +48,10 @@ class DataConfig:
     """What the run is trained on."""
 
     name: str = SYNTHETIC
-    """A data set by name; ``synthetic`` renders its scenes on the spot."""
+    """A data set by name; ``synthetic`` renders its scenes on the spot, or reads those that
+    ``stereo data synthesize`` wrote to ``root``."""
     root: str | None = None
-    """Its folder; ``synthetic`` needs none."""
+    """Its folder."""
     split: str = "train"
     """Its part, where it has several."""
     render_pass: str | None = None
@@ -105,18 +105,6 @@ class RenderedPairs:
         """Render one scene."""
         rendered = self.scenes.render(epoch * self.count + index)
         return TrainingPair.from_sample(rendered.sample())
-
-
-@dataclass(frozen=True)
-class RenderedSample:
-    """A held-out rendered pair, read like one on disk."""
-
-    scenes: SyntheticScenes
-    index: int
-
-    def read(self) -> Sample:
-        """Render it."""
-        return self.scenes.render(self.index).sample()
 
 
 def recipe_path(name: str) -> Path:
@@ -181,7 +169,7 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> Run:
 
 
 def _source(data: DataConfig, *, right: bool) -> PairSource:
-    if data.name == SYNTHETIC:
+    if data.name == SYNTHETIC and data.root is None:
         return RenderedPairs(data.synthetic, data.scenes)
     if data.root is None:
         raise UsageError(f"--data.root is missing: it names the folder of '{data.name}'")
@@ -194,10 +182,8 @@ def _source(data: DataConfig, *, right: bool) -> PairSource:
 def _validation(data: DataConfig) -> Sequence[Readable]:
     chosen = data.validation
     name = chosen.name or data.name
-    if name == SYNTHETIC:
-        held_out = dataclasses.replace(data.synthetic, seed=data.synthetic.seed + VALIDATION_SEED)
-        scenes = SyntheticScenes(held_out)
-        return [RenderedSample(scenes, index) for index in range(chosen.limit)]
+    if name == SYNTHETIC and chosen.root is None:
+        return held_out(data.synthetic, chosen.limit)
     root = chosen.root or data.root
     if root is None:
         raise UsageError(f"--data.validation.root is missing: it names the folder of '{name}'")

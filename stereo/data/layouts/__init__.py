@@ -3,8 +3,16 @@
 from stereo.data.layouts.benchmarks import BENCHMARKS
 from stereo.data.layouts.description import Description, Layout, Part, Split
 from stereo.data.layouts.rendered import RENDERED
-from stereo.data.layouts.sceneflow import SCENEFLOW
+from stereo.data.layouts.sceneflow import SCENEFLOW, SYNTHETIC, SYNTHETIC_NOTE
 
 DESCRIPTIONS: dict[str, Description] = {**SCENEFLOW, **BENCHMARKS, **RENDERED}
 
-__all__ = ["DESCRIPTIONS", "Description", "Layout", "Part", "Split"]
+__all__ = [
+    "DESCRIPTIONS",
+    "SYNTHETIC",
+    "SYNTHETIC_NOTE",
+    "Description",
+    "Layout",
+    "Part",
+    "Split",
+]

@@ -4,6 +4,8 @@ from stereo.data.decoders import decode_either_sign, mask_is_zero
 from stereo.data.layouts.description import Description, Layout, Part, Split
 
 _PASSES = ("final", "clean")
+SYNTHETIC, SYNTHETIC_NOTE = "synthetic", "synthetic.json"
+"""The name of rendered scenes, and the file that says what a folder of them holds."""
 
 _THINGS = {
     "test": Split("TEST", 4370, ("letter", {"A": 1440, "B": 1470, "C": 1460})),
@@ -11,6 +13,7 @@ _THINGS = {
 }
 _MONKAA = {"train": Split("TRAIN", 8664)}
 _DRIVING = {"train": Split("TRAIN", 4400)}
+_RENDERED = {"train": Split("TRAIN"), "test": Split("TEST")}
 _SUBSET = {"test": Split("val"), "train": Split("train", 21818)}
 
 _THINGS_BELOW = "<split>/<letter>/<scene>"
@@ -106,4 +109,16 @@ SCENEFLOW = {
     ),
     "monkaa": Description("Monkaa of Scene Flow", (_MONKAA_PART,), "train", _PASSES),
     "driving": Description("Driving of Scene Flow", (_DRIVING_PART,), "train", _PASSES),
+    SYNTHETIC: Description(
+        "rendered scenes: a folder of 'stereo data synthesize', or on the spot without --root",
+        (
+            Part(
+                "rendered scenes",
+                ("FlyingThings3D",),
+                (_layout("official", _FRAMES, "disparity", _THINGS_BELOW, _RENDERED, SYNTHETIC),),
+            ),
+        ),
+        "train",
+        _PASSES,
+    ),
 }

@@ -84,11 +84,15 @@ class SyntheticScenes:
             yield self.render(index)
             index += 1
 
+    def name(self, index: int) -> str:
+        """Return what tells a pair from all others of this size and look."""
+        return f"synthetic/{self.config.seed}/{index}"
+
     def render_batch(self, indices: Sequence[int]) -> list[RenderedPair]:
         """Return the pairs of several indices; on a GPU copied back once all are under way."""
         rendered = [self._render(index) for index in indices]
         return [
-            RenderedPair(f"synthetic/{self.config.seed}/{index}", *(_array(t) for t in tensors))
+            RenderedPair(self.name(index), *(_array(t) for t in tensors))
             for index, tensors in zip(indices, rendered, strict=True)
         ]
 

@@ -1,0 +1,61 @@
+"""Several processes, started by torchrun, that share the pairs of one command."""
+
+import os
+from collections.abc import Sequence
+from typing import TypeVar
+
+from stereo.errors import StereoError
+
+T = TypeVar("T")
+
+
+def process_count() -> int:
+    """Return how many processes there are; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def process_index() -> int:
+    """Return which of them this is, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_main() -> bool:
+    """Tell whether this is the process that speaks and writes for all."""
+    return process_index() == 0
+
+
+def own_share(items: Sequence[T]) -> list[tuple[int, T]]:
+    """Return this process's items, each with its place in the whole."""
+    return list(enumerate(items))[process_index() :: process_count()]
+
+
+def gather(values: list[T]) -> list[T]:
+    """Return the values of all processes, on every one of them; every one has to call it."""
+    if process_count() == 1:
+        return values
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    check_joined(PartialState(cpu=share_the_cpu()).num_processes)
+    return gather_object(values)
+
+
+def wait_for_all() -> None:
+    """Return when every process has come here: torchrun ends all when one leaves with an error."""
+    gather([0])
+
+
+def share_the_cpu() -> bool:
+    """Tell whether several processes have to meet on the CPU; accelerate does not by itself."""
+    import torch
+
+    return process_count() > 1 and not torch.cuda.is_available()
+
+
+def check_joined(count: int) -> None:
+    """Raise ``StereoError`` unless ``count`` processes have met; each would do all the work."""
+    if count != process_count():
+        raise StereoError(
+            f"{process_count()} processes were started but {count} met; is torch.distributed "
+            "available, and CUDA for all of them?"
+        )

@@ -1,0 +1,86 @@
+"""Processes that share the pairs of one command: the files and figures of one process."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+FRAMES = REPOSITORY / "datasets/samples/FlyingThings3D/frames_finalpass/TEST/A"
+TRUTH = REPOSITORY / "datasets/samples/FlyingThings3D/disparity/TEST/A"
+MODEL = ("--model", "ea_stereo_fast", "--allow-untrained", "--max-disparity", "32")
+
+
+def call(script, *arguments, processes=1):
+    launcher = [sys.executable]
+    if processes > 1:
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+        launcher += [*torchrun, str(processes)]
+    return subprocess.run(
+        [*launcher, str(REPOSITORY / "scripts" / script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )
+
+
+def figures(folder):
+    """What metrics.json says, but for times."""
+    report = json.loads((folder / "metrics.json").read_text())
+    for image in report["images"]:
+        image.pop("seconds")
+    report["summary"].pop("seconds", None)
+    return report
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Five pairs, an odd number for two processes; the fourth cannot be read."""
+    for i in range(5):
+        for role, path in (("left", FRAMES), ("right", FRAMES), ("disparity", TRUTH)):
+            folder = "left" if role == "disparity" else role
+            (found,) = (path / f"{i % 3:04d}" / folder).glob("0006.*")
+            target = tmp_path / role / f"{i}{found.suffix}"
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(found, target)
+    (tmp_path / "right" / "3.png").write_bytes(b"not a picture")
+    return tmp_path
+
+
+def test_infer_writes_the_files_of_one_process(pairs):
+    for processes in (1, 2):
+        result = call(
+            *("infer.py", pairs / "left", pairs / "right", "--output", pairs / str(processes)),
+            *("--ground-truth", pairs / "disparity", "--formats", "pfm,color", *MODEL),
+            processes=processes,
+        )
+        assert result.stderr.count("stereo infer: error") == 1
+        assert "4 of 5 pairs written" in result.stdout
+        assert result.stdout.count(": EPE ") == 4  # one line for each pair
+    one, two = (sorted(p for p in (pairs / n).rglob("*") if p.is_file()) for n in "12")
+    assert [p.name for p in one] == [p.name for p in two]
+    for first, second in zip(one, two, strict=True):
+        assert first.suffix == ".json" or first.read_bytes() == second.read_bytes()
+    assert figures(pairs / "1") == figures(pairs / "2")
+    assert figures(pairs / "2")["summary"]["failed_names"] == ["3"]
+
+
+def test_evaluate_gives_the_figures_of_one_process(tmp_path):
+    data = ("--dataset", "sceneflow", "--root", REPOSITORY / "datasets/samples")
+    for processes in (1, 2):
+        output = tmp_path / str(processes)
+        result = call("evaluate.py", *data, "--output", output, *MODEL, processes=processes)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.count("| all ") == 1
+    assert figures(tmp_path / "1") == figures(tmp_path / "2")
+    assert len(figures(tmp_path / "2")["images"]) == 3
+
+
+def test_what_all_processes_meet_is_said_once(tmp_path):
+    arguments = ("--dataset", "sceneflow", "--root", tmp_path / "nowhere", "--output", tmp_path)
+    result = call("evaluate.py", *arguments, "--model", "sgbm", processes=2)
+    assert result.stderr.count("stereo evaluate: error") == 1
