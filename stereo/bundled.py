@@ -1,4 +1,4 @@
-"""What ships with the package: the default model's name, and the sample pairs."""
+"""What ships with the package: the default model, weights and sample pairs."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ DEFAULT_MODEL = SGBM
 DEFAULT_MAX_DISPARITY = 192
 
 _PACKAGE = Path(__file__).resolve().parent
+_INSTALLED = _PACKAGE.parent / "stereo_bundled"
 
 
 def samples_root() -> Path:
@@ -17,10 +18,16 @@ def samples_root() -> Path:
     Raises:
         InputError: it is neither in the clone nor beside the installed package.
     """
-    for folder in (
-        _PACKAGE.parent / "datasets" / "samples",
-        _PACKAGE.parent / "stereo_bundled" / "samples",
-    ):
+    for folder in (_PACKAGE.parent / "datasets" / "samples", _INSTALLED / "samples"):
         if folder.is_dir():
             return folder
     raise InputError(f"the bundled samples are missing from {_PACKAGE}; install the package again")
+
+
+def bundled_weights(network: str) -> Path | None:
+    """Return the checkpoint that ships for a network, or None where none does."""
+    for folder in (_PACKAGE.parent / "checkpoints", _INSTALLED / "checkpoints"):
+        path = folder / f"{network}.safetensors"
+        if path.is_file():
+            return path
+    return None

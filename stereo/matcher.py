@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stereo.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL, SGBM
+from stereo.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL, SGBM, bundled_weights
 from stereo.checkpoint import file_sha256, load_checkpoint, restore_network
 from stereo.data.images import ImageLike, as_image
 from stereo.data.sample import check_same_size
@@ -126,7 +126,7 @@ def load(
         precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``: bf16 for ``ea_stereo_fast`` where the
             hardware is fast at it, fp32 for the others.
         max_disparity: pixels, a multiple of 16; None for the checkpoint's own, or 192.
-        allow_untrained: run a network by name although no weights are at hand. Its weights are
+        allow_untrained: run a network by name even where no weights ship for it. They are then
             random, always the same, and its map means nothing.
 
     Raises:
@@ -141,12 +141,13 @@ def load(
     name = str(model)
     weights = "untrained"
     is_file = name not in NETWORK_NAMES and (name.endswith(".safetensors") or Path(name).is_file())
-    if is_file:
-        checkpoint = load_checkpoint(model)
-        network = restore_network(checkpoint, name)
-        config, weights = checkpoint.config, f"sha256:{file_sha256(Path(model))}"
-    elif name not in NETWORK_NAMES:
+    if not is_file and name not in NETWORK_NAMES:
         raise unknown_name("model", name, [SGBM, *NETWORK_NAMES, "a .safetensors file"])
+    path = Path(model) if is_file else bundled_weights(name)
+    if path is not None:
+        checkpoint = load_checkpoint(path)
+        network = restore_network(checkpoint, str(path))
+        config, weights = checkpoint.config, f"sha256:{file_sha256(path)}"
     elif not allow_untrained:
         raise UsageError(
             f"'{name}' has no trained weights yet: give a checkpoint with --model "

@@ -8,8 +8,10 @@ import pytest
 from conftest import REPOSITORY, shared
 from PIL import Image
 
-from stereo.data.datasets import open_dataset
+from stereo.data.datasets import detect_dataset, open_dataset
+from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.errors import InputError, UsageError
+from stereo.synthesize import synthesize
 
 
 def write_frame(root, part, below, stem, suffix=".png", passes=("clean", "final")):
@@ -167,3 +169,31 @@ def warp_error(sample, offset):
     rows = np.arange(sample.left.shape[0])[:, None]
     warped = sample.right[rows, low] * (1 - part) + sample.right[rows, low + 1] * part
     return np.median(np.abs(warped - sample.left)[inside])
+
+
+def test_rendered_scenes_are_a_data_set_without_a_root():
+    data = open_dataset("synthetic", None)
+    names = [sample.name for sample in data.samples]
+    assert len(set(names)) == len(names) == 200
+    sample = data.samples[1].read(nonoccluded=True)
+    assert sample.name == names[1]
+    assert sample.valid.all()
+    assert 0 < sample.nonoccluded.mean() < 1
+    training = SyntheticScenes(SyntheticConfig()).render(1)
+    assert not np.array_equal(sample.left, training.left)  # held out: another set
+
+
+def test_rendered_scenes_on_disk_are_the_same_data_set(tmp_path):
+    synthesize(tmp_path, SyntheticConfig(height=32, width=64, max_disparity=32), 2)
+    assert detect_dataset(tmp_path) == "synthetic"
+    data = open_dataset("synthetic", tmp_path)
+    assert (len(data.samples), data.split, data.render_pass) == (2, "train", "final")
+    assert data.samples[0].read(disparity_right=True).disparity_right is not None
+    with pytest.raises(InputError, match="synthetic"):
+        open_dataset("synthetic", tmp_path, split="test")
+
+
+@pytest.mark.parametrize("name, options", [("kitti2015", {}), ("synthetic", {"split": "train"})])
+def test_a_missing_root_is_named(name, options):
+    with pytest.raises(UsageError, match="--root"):
+        open_dataset(name, None, **options)

@@ -134,13 +134,15 @@ def test_networks_take_any_multiple_of_16(name, size):
     assert disparity.isfinite().all()
 
 
-def test_one_pair_of_a_batch_does_not_touch_another():
-    network = build_network(NetworkConfig("ea_psmnet", 32)).eval()
-    left, right = torch.randn(2, 3, 3, 32, 48)
+@pytest.mark.parametrize("name", ["ea_psmnet", "ea_stereo_fast"])
+def test_one_pair_of_a_batch_does_not_touch_another(name):
+    torch.manual_seed(0)
+    network = build_network(NetworkConfig(name, 32)).double().eval()
+    left, right = torch.randn(2, 3, 3, 32, 48, dtype=torch.float64)
     with torch.inference_mode():
         together = network(left, right)
         alone = torch.cat([network(left[i : i + 1], right[i : i + 1]) for i in range(3)])
-    assert (together - alone).abs().max() < 1e-3
+    assert (together - alone).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -153,6 +155,7 @@ def test_one_pair_of_a_batch_does_not_touch_another():
         {"name": "psmnet", "attention": {"name": "efficient"}},
         {"name": "ea_stereo_fast", "attention": {"sites": ["quarter"]}},
         {"name": "ea_psmnet", "attention": {"name": "nothing"}},
+        {"name": "ea_psmnet", "attention": {"name": "none", "options": {"heads": 2}}},
         {"name": "ea_psmnet", "attention": {"sites": ["half"]}},
         {"name": "ea_psmnet", "attention": {"sites": []}},
         {"name": "ea_psmnet", "attention": {"sites": ["eighth", "eighth"]}},
@@ -168,6 +171,21 @@ def test_impossible_attention_options_say_so(options):
     config = NetworkConfig("ea_psmnet", attention=AttentionConfig(options=options))
     with pytest.raises(UsageError, match="efficient"):
         build_network(config)
+
+
+@pytest.mark.parametrize("name", ["ea_psmnet", "ea_stereo_fast"])
+def test_attention_can_be_left_out_for_comparisons(name):
+    torch.manual_seed(0)
+    with_it = build_network(NetworkConfig(name, 32)).eval()
+    config = NetworkConfig(name, 32, attention=AttentionConfig("none"))
+    without = build_network(NetworkConfig.from_dict(config.to_dict())).eval()
+    names = with_it.state_dict().keys() - without.state_dict().keys()
+    assert names
+    assert all("attention" in n for n in names)
+    without.load_state_dict({n: t for n, t in with_it.state_dict().items() if n not in names})
+    views = torch.randn(2, 1, 3, 32, 48)
+    with torch.inference_mode():  # the reprojection starts at zero
+        assert torch.equal(with_it(*views), without(*views))
 
 
 def test_configuration_survives_plain_data():

@@ -20,6 +20,7 @@ LAYERS = [
     ["torch_metric", "convert", "matcher", "console"],
     ["evaluate", "benchmark", "doctor", "preview", "synthesize"],
     ["infer", "demo", "training"],
+    ["commands"],
     ["cli"],
     ["__init__", "__main__"],
 ]

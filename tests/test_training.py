@@ -2,10 +2,13 @@
 
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,8 +21,15 @@ from safetensors.torch import load_file
 
 from stereo.checkpoint import load_checkpoint
 from stereo.errors import UsageError
-from stereo.training.config import OptimizerConfig
-from stereo.training.losses import counted_pixels, smooth_l1_sum
+from stereo.model.stages import Stages
+from stereo.training.config import LossConfig, OptimizerConfig
+from stereo.training.loop import _Average
+from stereo.training.losses import (
+    counted_pixels,
+    loss_sum,
+    plane_cross_entropy_sum,
+    smooth_l1_sum,
+)
 from stereo.training.order import Share, StepSampler
 from stereo.training.recipe import RECIPES, recipe_path
 from stereo.training.schedule import learning_rate, parse_duration
@@ -35,7 +45,7 @@ SMALL = [
 ]
 
 
-def command(folder, *options, processes=1):
+def command(folder, *options, processes=1, largest_file=None):
     script = str(REPOSITORY / "scripts" / "train.py")
     launcher = [sys.executable, script]
     if processes > 1:
@@ -50,7 +60,13 @@ def command(folder, *options, processes=1):
         text=True,
         env=environment,
         start_new_session=True,
+        preexec_fn=largest_file and partial(limit_files, largest_file),
     )
+
+
+def limit_files(size):
+    """Let every file that the process writes end at a size, in bytes, as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def finish(process, status=0):
@@ -154,6 +170,43 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(tmp_path):
     output = finish(command(tmp_path, *options))
     assert "resumed from step 2" in output
     assert load_checkpoint(last).training["step"] == 4
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path):
+    options = ("--trainer.max_steps", 4, "--trainer.checkpoint_every", 2)
+    finish(command(tmp_path, "--trainer.max_steps", 2))
+    before = {p.name: p.read_bytes() for p in tmp_path.glob("*.safetensors")}
+    assert set(before) == {"last-00000002.safetensors", "best.safetensors"}
+    output = finish(command(tmp_path, *options, largest_file=2**20), status=1)
+    assert "Traceback" not in output
+    assert "stereo train: error: cannot write" in output
+    assert {p.name: p.read_bytes() for p in tmp_path.glob("*.safetensors")} == before
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+    assert "resumed from step 2" in finish(command(tmp_path, *options))
+
+
+def test_a_disk_without_room_is_refused_before_the_first_step(tmp_path):
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", tmp_path])
+    if mounted.returncode:
+        pytest.skip("mounting a small disk needs more rights")
+    try:
+        output = finish(command(tmp_path / "run", "--trainer.max_steps", 2), status=1)
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+    assert "MiB free, the run's checkpoints need" in output
+
+
+def test_a_damaged_pair_is_named_and_by_choice_skipped_and_counted(tmp_path):
+    shutil.copytree(SAMPLES, tmp_path / "data")
+    (damaged,) = (tmp_path / "data").glob("*/frames_finalpass/TEST/A/0001/right/*.png")
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    options = ("--data.root", tmp_path / "data", "--trainer.max_steps", 3)
+    output = finish(command(tmp_path / "run", *options), status=1)
+    assert str(damaged) in output
+    assert "Traceback" not in output
+    output = finish(command(tmp_path / "run", *options, "--data.skip_damaged", "true"))
+    assert f"warning: skipped: {damaged}" in output
+    assert "damaged pairs skipped: 2;" in output  # three steps of two are two rounds of three
 
 
 def test_what_a_run_writes_is_matched_and_fine_tuned(stereo, tmp_path):
@@ -280,3 +333,49 @@ def test_every_shipped_recipe_loads_and_takes_a_step(path, tmp_path):
     assert "stopped at step 1 of 1" in done.stdout
     head = path.read_text().splitlines()
     assert any(f"stereo train --config {path.stem} " in line for line in head[:6])
+
+
+def test_cross_entropy_of_planes_shares_each_pixel_between_its_two_planes():
+    truth = torch.tensor([[[0.0, 1.0], [2.0, 99.0]]])  # a block of 2x2: planes 0, 0 and 1, 1, none
+    counted = torch.tensor([[[True, True], [True, False]]])
+    logits = torch.tensor([0.3, -0.5, 0.1]).view(1, 3, 1, 1)
+    log = logits.flatten().log_softmax(dim=0)
+    expected = -(1.5 * log[0] + 1.5 * log[1])
+    assert plane_cross_entropy_sum(logits, truth, counted) == pytest.approx(float(expected))
+
+
+def test_cross_entropy_of_planes_is_least_at_the_shares_of_the_pixels():
+    truth = torch.full((1, 8, 8), 20.0)  # between planes 2 and 3 of 8 pixels
+    truth[:, :, :2] = 4.0
+    counted = torch.ones_like(truth).bool()
+    shares = torch.tensor([0.125, 0.125, 0.375, 0.375, 1e-9]).view(1, 5, 1, 1)
+    best = plane_cross_entropy_sum(shares.log(), truth, counted)
+    for k in range(4):
+        other = shares.log().clone()
+        other[0, k] += 0.1
+        assert plane_cross_entropy_sum(other, truth, counted) > best
+
+
+def test_a_loss_on_planes_needs_a_network_that_shows_them():
+    truth = torch.ones(1, 16, 16)
+    stages = Stages((truth,))
+    with pytest.raises(UsageError, match="planes"):
+        loss_sum(stages, truth, truth > 0, LossConfig(planes=1.0))
+    assert loss_sum(stages, truth, truth > 0, LossConfig()) == 0
+
+
+@pytest.mark.parametrize("wrong", [{"weights": ()}, {"beta": 0.0}, {"planes": -1.0}])
+def test_impossible_losses_say_so(wrong):
+    with pytest.raises(UsageError, match="loss"):
+        LossConfig(**wrong)
+
+
+def test_the_average_starts_fast_and_forgets_its_first_weights():
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(network.weight)
+    average = _Average(network, 0.999)
+    average.update(network)
+    torch.nn.init.ones_(network.weight)
+    for _ in range(30):
+        average.update(network)
+    assert float(average.network.weight) > 0.99  # a decay of 0.999 would give 0.03

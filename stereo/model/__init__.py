@@ -12,7 +12,7 @@ from stereo.attention import ATTENTIONS
 from stereo.errors import UsageError
 from stereo.model import aggregation, fast
 from stereo.model.aggregation import ResidualStack, StackedHourglass
-from stereo.model.config import NETWORK_NAMES, AttentionConfig, NetworkConfig
+from stereo.model.config import NETWORK_NAMES, NO_ATTENTION, AttentionConfig, NetworkConfig
 from stereo.model.fast import FastStereo
 from stereo.model.features import PyramidFeatures
 from stereo.model.psmnet import PSMNet
@@ -57,7 +57,7 @@ def build_network(config: NetworkConfig) -> StereoNetwork:
 def _build_attentions(
     config: AttentionConfig | None, channels: dict[str, int]
 ) -> dict[str, nn.Module]:
-    if config is None:
+    if config is None or config.name == NO_ATTENTION:
         return {}
     build = ATTENTIONS[config.name]
     try:

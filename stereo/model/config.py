@@ -20,6 +20,7 @@ SITES_OF: dict[str, tuple[str, ...]] = {
 BF16_NETWORKS = ("ea_stereo_fast",)
 """Networks whose maps bf16 leaves as they are: what needs fp32 in them stays in fp32."""
 NETWORK_NAMES = tuple(SITES_OF)
+NO_ATTENTION = "none"
 SITES = ("quarter", "eighth", "sixteenth")
 STRIDE = 16
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -31,7 +32,7 @@ class AttentionConfig:
     """Which attention stands where in the 4D cost volume's aggregation."""
 
     name: str = "efficient"
-    """A key of ``stereo.attention.ATTENTIONS``."""
+    """A key of ``stereo.attention.ATTENTIONS``, or ``none`` to leave it out, for comparisons."""
     sites: tuple[str, ...] | None = None
     """``quarter``: the volume before the first hourglass; ``eighth`` and ``sixteenth``: inside the
     first hourglass (in ``ea_stereo_fast`` the encoder-decoder), at these resolutions. None for the
@@ -44,9 +45,12 @@ class AttentionConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.mask_invalid, bool):
             raise UsageError(f"mask_invalid {self.mask_invalid!r}: expected true or false")
-        if str(self.name) not in ATTENTIONS:
-            raise unknown_name("attention", self.name, ATTENTIONS)
-        if self.mask_invalid and not ATTENTIONS[self.name].takes_mask:
+        if self.name not in (*ATTENTIONS, NO_ATTENTION):
+            raise unknown_name("attention", self.name, [*ATTENTIONS, NO_ATTENTION])
+        if self.name == NO_ATTENTION:
+            if self.options or self.mask_invalid:
+                raise UsageError(f"the attention '{self.name}' takes no options")
+        elif self.mask_invalid and not ATTENTIONS[self.name].takes_mask:
             raise UsageError(f"the attention '{self.name}' cannot leave out cells (mask_invalid)")
         if self.sites is None:
             return

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from stereo.console import complain
 from stereo.data.augment import AugmentationConfig, augment, to_tensors
 from stereo.data.sample import Readable
 from stereo.data.training_pair import TrainingPair
-from stereo.errors import InputError
+from stereo.errors import InputError, StereoError
 from stereo.training.order import SampleKey
 
 TRIES = 20
@@ -50,7 +51,10 @@ class DiskPairs:
         return TrainingPair.from_sample(self.files[index].read(disparity_right=self.right))
 
 
-class TrainingSet(Dataset[dict[str, Tensor]]):
+Item = dict[str, Tensor] | StereoError
+
+
+class TrainingSet(Dataset[Item]):
     """Augmented pairs as tensors, by (epoch, index).
 
     Args:
@@ -82,24 +86,38 @@ class TrainingSet(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, key: SampleKey) -> dict[str, Tensor]:
-        """Return ``left``, ``right`` (3, H, W), ``disparity`` and ``valid`` (H, W).
+    def __getitem__(self, key: SampleKey) -> Item:
+        """Return a pair's tensors: views (3, H, W), ground truth (H, W), and what was skipped.
 
-        Raises:
-            InputError: the pair cannot be read; with ``skip_damaged``, twenty in a row.
+        Returns:
+            ``left``, ``right``, ``disparity``, ``valid``, and ``skipped``, the number of damaged
+            pairs that this one stands in for. Or the error, where the pair cannot be read (with
+            ``skip_damaged``, twenty in a row): raised in a loader's process it would reach the
+            loop as the text of a traceback.
         """
         epoch, index = key
-        pair = self._read(epoch, index)
-        return to_tensors(
-            augment(pair, self.augmentation, (self.seed, epoch, index)), self.mean, self.std
-        )
+        try:
+            pair, skipped = self._read(epoch, index)
+        except StereoError as error:
+            return error
+        pair = augment(pair, self.augmentation, (self.seed, epoch, index))
+        return to_tensors(pair, self.mean, self.std) | {"skipped": torch.tensor(skipped)}
 
-    def _read(self, epoch: int, index: int) -> TrainingPair:
+    def _read(self, epoch: int, index: int) -> tuple[TrainingPair, int]:
+        """Return a pair, and how many were skipped before it."""
         for place in range(TRIES):
             try:
-                return self.source.pair(epoch, (index + place) % len(self))
+                return self.source.pair(epoch, (index + place) % len(self)), place
             except InputError as error:
                 if not self.skip_damaged:
                     raise
                 complain(f"warning: skipped: {error}")
         raise InputError(f"{TRIES} pairs in a row cannot be read; see 'stereo data check'")
+
+
+def collate(items: Sequence[Item]) -> Item:
+    """Stack the tensors of several pairs, or return the first error among them."""
+    for item in items:
+        if isinstance(item, StereoError):
+            return item
+    return default_collate(list(items))

@@ -31,6 +31,7 @@ from stereo.protocols import get_protocol
 from stereo.runtime import pick_device, pick_dtype
 from stereo.torch_metric import DisparityMetric
 from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
+from stereo.training.data import Item, collate
 from stereo.training.log import RunLog, Stopwatch
 from stereo.training.losses import counted_pixels, loss_sum
 from stereo.training.order import Share, StepSampler
@@ -70,7 +71,7 @@ class Run:
 
     network: StereoNetwork
     network_config: NetworkConfig
-    training_set: Dataset[dict[str, Tensor]]
+    training_set: Dataset[Item]
     validation_set: Sequence[Readable]
     optimizer: OptimizerConfig
     trainer: TrainerConfig
@@ -171,6 +172,7 @@ def train(
         num_workers=trainer.workers,
         persistent_workers=trainer.workers > 0,
         pin_memory=device.type == "cuda",
+        collate_fn=collate,
         worker_init_fn=_leave_signals_to_the_loop,
         generator=torch.Generator().manual_seed(run.seed),
     )
@@ -200,10 +202,10 @@ def train(
         summary, _ = _validate(average.network, run, first, accelerator)
         log.validation(step, summary, None)
 
+    skipped = 0
     watch = Stopwatch()
     steps_in_watch, longest = 0, 0.0
-    with _StopRequest() as stop:
-        batches: Iterator[dict[str, Tensor]] = iter(loader)
+    with _StopRequest() as stop, _batches_of(loader) as batches:
         while step < trainer.max_steps:
             step_began = time.monotonic()
             rate = learning_rate(step, trainer.max_steps, run.optimizer)
@@ -217,7 +219,8 @@ def train(
                 _freeze_batch_norm(model)
 
             with watch.part("data"):
-                micro = [next(batches) for _ in range(trainer.accumulation)]
+                micro = [_read(batches) for _ in range(trainer.accumulation)]
+            skipped += sum(int(batch.pop("skipped").sum()) for batch in micro)
             micro = [{k: v.to(device, non_blocking=True) for k, v in b.items()} for b in micro]
             masks = [
                 counted_pixels(
@@ -290,7 +293,10 @@ def train(
             if stopping:
                 break
     log.close()
+    skipped = sum(gather_object([skipped]))
     if accelerator.is_main_process:
+        if skipped:
+            console.say(f"damaged pairs skipped: {skipped}; 'stereo data check' names them")
         console.say(f"stopped at step {step} of {trainer.max_steps}; saved in {folder}")
     if stop.signal is not None:
         raise KeyboardInterrupt
@@ -376,6 +382,26 @@ def _mixed_precision(run: Run) -> Literal["no", "bf16", "fp16"]:
     if dtype is torch.float32:
         return "no"
     return "bf16" if dtype is torch.bfloat16 else "fp16"
+
+
+def _read(batches: Iterator[Item]) -> dict[str, Tensor]:
+    batch = next(batches)
+    if isinstance(batch, StereoError):
+        raise batch
+    return batch
+
+
+@contextlib.contextmanager
+def _batches_of(loader: DataLoader[Item]) -> Iterator[Iterator[Item]]:
+    """Iterate, and end the loader's processes whatever happens: they do not heed SIGTERM."""
+    batches = iter(loader)
+    try:
+        yield batches
+    finally:
+        if loader.num_workers:
+            batches._shutdown_workers()  # type: ignore[attr-defined]
+            for worker in batches._workers:  # type: ignore[attr-defined]
+                worker.kill()
 
 
 def _leave_signals_to_the_loop(_worker: int) -> None:

@@ -144,8 +144,8 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> Run:
             loaded = load_checkpoint(weights)
         load_weights(network, loaded.weights, weights, allow_new_attention=True)
     facts: dict[str, Any] = {
-        "recipe": dataclasses.asdict(recipe),
-        "weights": weights,
+        "recipe": _without_folders(dataclasses.asdict(recipe)),
+        "weights": None if weights is None else Path(weights).name,
         "version": __version__,
     }
     return Run(
@@ -166,6 +166,18 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> Run:
         seed=recipe.seed,
         facts=facts,
     )
+
+
+def _without_folders(facts: dict[str, Any]) -> dict[str, Any]:
+    """Keep of paths their last name: a checkpoint goes to people who have other folders."""
+    kept = {}
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            value = _without_folders(value)
+        elif key in ("root", "textures") and value is not None:
+            value = Path(value).name
+        kept[key] = value
+    return kept
 
 
 def _source(data: DataConfig, *, right: bool) -> PairSource:

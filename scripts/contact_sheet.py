@@ -1,0 +1,52 @@
+"""Lay the maps and errors that ``stereo infer`` wrote side by side, as one picture for the docs."""
+
+import argparse
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+COLUMNS = 3
+CELL = 300  # width of one map, pixels
+TEXT = 16
+GAP = 6
+
+
+def main() -> None:
+    """Read NAME_color.png and NAME_error.png of a folder; write the sheet."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("maps", type=Path, help="the output folder of stereo infer")
+    parser.add_argument("--output", type=Path, required=True, help="the picture to write")
+    arguments = parser.parse_args()
+    names = sorted(
+        path.relative_to(arguments.maps).as_posix().removesuffix("_color.png")
+        for path in arguments.maps.rglob("*_color.png")
+    )
+    rows, row = [], []
+    for name in names:
+        row.append(cell(arguments.maps, name))
+        if len(row) == COLUMNS or name == names[-1]:
+            rows.append(row)
+            row = []
+    width = COLUMNS * (2 * CELL + 3 * GAP)
+    heights = [max(picture.height for picture in row) + GAP for row in rows]
+    sheet = Image.new("RGB", (width, sum(heights)), "white")
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            sheet.paste(picture, (j * (2 * CELL + 3 * GAP), sum(heights[:i])))
+    sheet.save(arguments.output, optimize=True)
+
+
+def cell(folder: Path, name: str) -> Image.Image:
+    """Return one pair's map and, where there is ground truth, its error, with the name above."""
+    paths = [folder / f"{name}_{kind}.png" for kind in ("color", "error")]
+    pictures = [Image.open(path).convert("RGB") for path in paths if path.is_file()]
+    scaled = [p.resize((CELL, round(p.height * CELL / p.width))) for p in pictures]
+    together = Image.new("RGB", (2 * CELL + GAP, TEXT + max(p.height for p in scaled)), "white")
+    ImageDraw.Draw(together).text((0, 2), name, fill="black")
+    for i, picture in enumerate(scaled):
+        together.paste(picture, (i * (CELL + GAP), TEXT))
+    return together
+
+
+if __name__ == "__main__":
+    main()

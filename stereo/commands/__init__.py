@@ -1,0 +1,22 @@
+"""The commands: their arguments, and the one function that each calls.
+
+Modules that take long to import are imported when their command runs.
+"""
+
+from stereo.commands import benchmark, data, matching, training
+from stereo.commands.command import Command
+
+GROUPS = {
+    "benchmark": "time and peak memory, with the machine and commit in the JSON",
+    "data": "render, look at, check and list data sets",
+}
+"""Commands of two words, by the first."""
+
+COMMANDS: tuple[Command, ...] = (
+    *matching.COMMANDS,
+    *training.COMMANDS,
+    *data.COMMANDS,
+    *benchmark.COMMANDS,
+)
+
+__all__ = ["COMMANDS", "GROUPS", "Command"]

@@ -1,0 +1,63 @@
+"""Commands that measure: ``benchmark attention``."""
+
+from jsonargparse import ArgumentParser, Namespace
+
+from stereo.commands.command import Command
+from stereo.errors import UsageError
+
+
+def _benchmark_attention_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--output", required=True, help="the JSON file; table (.md) and plot (.png) beside it"
+    )
+    parser.add_argument("--members", help="comma-separated attentions (default: all)")
+    parser.add_argument("--sizes", help="comma-separated volumes such as 12x16x32,48x136x240")
+    parser.add_argument("--precisions", default="fp32,bf16", help="comma-separated")
+    parser.add_argument(
+        "--directions", default="forward,backward", help="comma-separated; backward includes both"
+    )
+    parser.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to run"
+    )
+    parser.add_argument(
+        "--time-limit", type=float, default=60.0, help="a call expected to take longer is not made"
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="timed calls per case")
+
+
+def _benchmark_attention(config: Namespace) -> int:
+    from stereo.benchmark.attention import SIZES, benchmark_attention
+
+    benchmark_attention(
+        config.output,
+        members=_split(config.members) if config.members else None,
+        sizes=[_size(text) for text in _split(config.sizes)] if config.sizes else SIZES,
+        precisions=_split(config.precisions),
+        directions=_split(config.directions),
+        device=config.device,
+        time_limit=config.time_limit,
+        repeats=config.repeats,
+    )
+    return 0
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _size(text: str) -> tuple[int, int, int]:
+    parts = text.split("x")
+    if len(parts) != 3 or not all(part.isdigit() and int(part) for part in parts):
+        raise UsageError(f"'{text}' is not a volume; write it as DxHxW, such as 48x136x240")
+    return int(parts[0]), int(parts[1]), int(parts[2])
+
+
+COMMANDS = (
+    Command(
+        "benchmark attention",
+        _benchmark_attention_arguments,
+        _benchmark_attention,
+        "every attention against the size of the volume",
+        "stereo benchmark attention --output attention.json --members efficient,dot_product",
+    ),
+)

@@ -1,0 +1,44 @@
+"""What a command is made of, and arguments that several share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jsonargparse import ArgumentParser, Namespace
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        name: what stands after ``stereo``.
+        add_arguments: gives a parser its arguments; called for the command that runs alone.
+        function: does the work and returns the exit status.
+        summary: one line of help.
+        example: a worked call.
+        distributed: whether processes of torchrun share its work.
+    """
+
+    name: str
+    add_arguments: Callable[[ArgumentParser], None]
+    function: Callable[[Namespace], int]
+    summary: str
+    example: str
+    distributed: bool = False
+
+
+def add_choices(parser: ArgumentParser, default_pass: str) -> None:
+    """Add what chooses among the pairs of a data set.
+
+    Args:
+        parser: receives them.
+        default_pass: what the help says of the pass when none is named.
+    """
+    parser.add_argument("--split", help="a split of the data set, such as train or test")
+    parser.add_argument(
+        "--pass", help=f"clean or final, for rendered data (default: {default_pass})"
+    )
+    parser.add_argument("--layout", help="the data set's tree by name (default: found by looking)")
+    parser.add_argument(
+        "--unused", help="Scene Flow's all_unused_files.txt; its frames are left out"
+    )

@@ -1,0 +1,168 @@
+"""Commands that match pairs: ``demo``, ``infer`` and ``evaluate``."""
+
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from stereo.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL
+from stereo.commands.command import Command, add_choices
+
+
+def _demo_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--output", default="stereo-demo", help="folder for pictures and figures")
+
+
+def _infer_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("left", help="left view: a file, a folder or a quoted glob")
+    parser.add_argument("right", help="right view: the same kind of thing, matched by name")
+    parser.add_argument("--output", required=True, help="folder for the files")
+    _model_arguments(parser)
+    parser.add_argument(
+        "--formats",
+        default="color,pfm",
+        help="comma-separated: color, pfm, png16 (KITTI), npy, error",
+    )
+    parser.add_argument(
+        "--ground-truth",
+        help="disparities of the left views: a file, folder or glob; adds metrics.json and errors",
+    )
+    parser.add_argument(
+        "--ground-truth-scale",
+        type=float,
+        help="stored value per pixel of an integer ground-truth picture (16-bit PNG: 256)",
+    )
+
+
+def _evaluate_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--dataset", required=True, help="its name; see 'stereo data list'")
+    parser.add_argument("--root", help="the data set's folder; 'synthetic' does without")
+    parser.add_argument("--output", required=True, help="folder for metrics.json")
+    _model_arguments(parser)
+    parser.add_argument(
+        "--protocol",
+        default="pooled",
+        help="pooled, psmnet, gwcnet, raft, kitti, middlebury or eth3d",
+    )
+    add_choices(parser, "the protocol's")
+    parser.add_argument("--limit", type=int, help="match only the first N pairs")
+
+
+def _model_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        help="sgbm, psmnet, psmnet_basic, ea_psmnet, ea_stereo_fast or a .safetensors file",
+    )
+    parser.add_argument(
+        "--max-disparity",
+        type=int,
+        default=DEFAULT_MAX_DISPARITY,
+        help="largest disparity searched, pixels, a multiple of 16",
+    )
+    parser.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to run"
+    )
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        choices=["auto", "fp32", "bf16", "fp16"],
+        help="auto: bf16 for ea_stereo_fast where the hardware is fast at it, else fp32",
+    )
+    parser.add_argument(
+        "--allow-untrained",
+        action="store_true",
+        help="run a network that ships without weights with random ones; its map means nothing",
+    )
+
+
+def _demo(config: Namespace) -> int:
+    from stereo.demo import demo
+
+    demo(config.output)
+    return 0
+
+
+def _infer(config: Namespace) -> int:
+    from stereo.infer import infer
+
+    failed = infer(
+        _load_model(config),
+        config.left,
+        config.right,
+        config.output,
+        formats=config.formats,
+        ground_truth=config.ground_truth,
+        ground_truth_scale=config.ground_truth_scale,
+    )
+    return 1 if failed else 0
+
+
+def _evaluate(config: Namespace) -> int:
+    from stereo.evaluate import evaluate
+
+    _, failed = evaluate(
+        _load_model(config),
+        config.dataset,
+        config.root,
+        config.output,
+        protocol=config.protocol,
+        split=config.split,
+        render_pass=config["pass"],
+        limit=config.limit,
+        layout=config.layout,
+        unused=config.unused,
+    )
+    return 1 if failed else 0
+
+
+def _load_model(config: Namespace) -> Any:
+    from stereo.console import complain, say
+    from stereo.matcher import load
+
+    matcher = load(
+        config.model,
+        device=config.device,
+        precision=config.precision,
+        max_disparity=config.max_disparity,
+        allow_untrained=config.allow_untrained,
+    )
+    facts = matcher.description
+    if facts.get("weights") == "untrained":
+        complain(f"warning: '{facts['name']}' runs with random weights; its map means nothing")
+    say(
+        f"model {facts['name']}, max disparity {facts['max_disparity']} px, "
+        f"device {facts['device']}, precision {facts['precision']}"
+    )
+    return matcher
+
+
+COMMANDS = (
+    Command("demo", _demo_arguments, _demo, "map the bundled pairs and print EPE", "stereo demo"),
+    Command(
+        "infer",
+        _infer_arguments,
+        _infer,
+        "disparity maps of your own rectified pairs",
+        "stereo infer left.png right.png --output maps --formats color,pfm,png16\n"
+        "  stereo infer 'scenes/*/im0.png' 'scenes/*/im1.png' --output maps",
+        distributed=True,
+    ),
+    Command(
+        "infer",
+        _infer_arguments,
+        _infer,
+        "disparity maps of your own rectified pairs",
+        "stereo infer left.png right.png --output maps --formats color,pfm,png16\n"
+        "  stereo infer 'scenes/*/im0.png' 'scenes/*/im1.png' --output maps",
+        distributed=True,
+    ),
+    Command(
+        "evaluate",
+        _evaluate_arguments,
+        _evaluate,
+        "metrics over a data set under a named protocol",
+        "stereo evaluate --dataset sceneflow --root DIR --model sgbm --protocol pooled "
+        "--output results",
+        distributed=True,
+    ),
+)

@@ -1,0 +1,100 @@
+"""Commands that make weights: ``train`` and ``convert``."""
+
+import dataclasses
+import os
+from typing import Any
+
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+
+from stereo.commands.command import Command
+from stereo.errors import UsageError
+
+
+class _RecipeFile(ActionConfigFile):
+    """``--config`` that knows the shipped recipes by name."""
+
+    def __call__(
+        self, parser: Any, cfg: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        from stereo.training.recipe import recipe_path
+
+        super().__call__(parser, cfg, str(recipe_path(values)), option_string)
+
+
+def _train_arguments(parser: ArgumentParser) -> None:
+    # Before torch loads OpenMP: threads that spin while they wait starve the loader's processes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from stereo.training.recipe import Recipe
+
+    parser.add_argument(
+        "--config", action=_RecipeFile, help="a shipped recipe by name, or a YAML file"
+    )
+    parser.add_argument("--output", required=True, help="the run's folder")
+    parser.add_argument(
+        "--resume", default="auto", help="auto: from the folder's last checkpoint; never; a path"
+    )
+    parser.add_argument("--weights", help="start from these weights: .safetensors or PSMNet's .tar")
+    parser.add_argument("--max-time", help="save and stop before it has passed: 90s, 50m, 2.5h")
+    parser.add_class_arguments(Recipe)
+
+
+def _convert_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("file", help="the authors' .tar file (stacked hourglass or basic)")
+    parser.add_argument("--output", required=True, help="the .safetensors file to write")
+    parser.add_argument(
+        "--align-corners",
+        required=True,
+        choices=["true", "false"],
+        help="true for weights of PyTorch below 0.4.1, false for the retrained model of 2021",
+    )
+
+
+def _train(config: Namespace) -> int:
+    from stereo.training.loop import train
+    from stereo.training.recipe import Recipe, prepare
+    from stereo.training.schedule import parse_duration
+
+    try:
+        seconds = None if config.max_time is None else parse_duration(config.max_time)
+    except ValueError as error:
+        raise UsageError(f"--max-time {config.max_time}: write 90s, 50m or 2.5h") from error
+    fields = {field.name: config[field.name] for field in dataclasses.fields(Recipe)}
+    train(
+        prepare(Recipe(**fields), weights=config.weights),
+        config.output,
+        resume=config.resume,
+        max_seconds=seconds,
+    )
+    return 0
+
+
+def _convert(config: Namespace) -> int:
+    from stereo.checkpoint import save_checkpoint
+    from stereo.console import say
+    from stereo.convert import convert_psmnet
+
+    checkpoint = convert_psmnet(config.file, align_corners=config.align_corners == "true")
+    save_checkpoint(config.output, checkpoint)
+    say(f"{config.output}: {checkpoint.config.name}, {checkpoint.config.upsampling}")
+    return 0
+
+
+COMMANDS = (
+    Command(
+        "train",
+        _train_arguments,
+        _train,
+        "train a network by a recipe, with exact resume",
+        "stereo train --config quickstart --output runs/first --max-time 10m\n"
+        "  stereo train --config psmnet_sceneflow --data.root DIR --output runs/psmnet "
+        "--trainer.batch_size 8",
+        distributed=True,
+    ),
+    Command(
+        "convert",
+        _convert_arguments,
+        _convert,
+        "a published PSMNet checkpoint into this project's form",
+        "stereo convert pretrained_sceneflow.tar --output psmnet.safetensors --align-corners true",
+    ),
+)
