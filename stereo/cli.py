@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
@@ -33,6 +33,9 @@ class _Help(DefaultHelpFormatter):
 class _Parser(ArgumentParser):
     """A parser whose errors are one line."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)  # a typo is no other option
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         line = " ".join(str(message).split())
         # jsonargparse names arguments "infer.left"; and the program by its parent's parser.
@@ -40,7 +43,7 @@ class _Parser(ArgumentParser):
         program = f"stereo {command[1].replace('.', ' ').strip()}" if command else self.prog
         line = re.sub(rf"\b(?:(?:{_NAMES})\.)+(?=\w)", "", line)
         line = re.sub(
-            r"Parser key \"(\w+)\": Expected a <class '(\w+)'>\. Got value",
+            r"Parser key \"([\w.]+)\": Expected a <class '(\w+)'>\. Got value",
             r"'\1' is not of type \2",
             line,
         )
@@ -78,6 +81,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except StereoError as error:
         return _fail(name, str(error), error.exit_status)
     except KeyboardInterrupt:
+        if not is_main():
+            return INTERRUPTED
         return _fail(name, "interrupted; files written so far are whole", INTERRUPTED)
     except BrokenPipeError:
         # The reader of a pipe has left (`| head`): no message, and no second error at exit.

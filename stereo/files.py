@@ -28,6 +28,7 @@ def staged(*targets: Path) -> Iterator[list[Path]]:
             if target.exists() and not target.is_file():
                 raise OSError(errno.EEXIST, "not a regular file", str(target))
             _flush_to_disk(path)
+            path.chmod(0o666 & ~_umask())  # as any new file: some writers make theirs private
         _replace_all(temporary, targets)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -95,6 +96,12 @@ def _keep(target: Path, backup: Path) -> None:
 
 def _hidden_sibling(target: Path) -> Path:
     return target.with_name(f".{uuid.uuid4().hex[:12]}{target.suffix[:16]}")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _remove(path: Path) -> None:

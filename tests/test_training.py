@@ -1,5 +1,6 @@
 """Training: the order of samples, losses, schedules, and a loop that comes back exactly."""
 
+import dataclasses
 import json
 import os
 import resource
@@ -19,11 +20,12 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from stereo.checkpoint import load_checkpoint
-from stereo.errors import UsageError
+from stereo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from stereo.errors import InputError, StereoError, UsageError
+from stereo.model import NetworkConfig, build_network
 from stereo.model.stages import Stages
 from stereo.training.config import LossConfig, OptimizerConfig
-from stereo.training.loop import _Average
+from stereo.training.loop import _Average, _told_plainly
 from stereo.training.losses import (
     counted_pixels,
     loss_sum,
@@ -31,8 +33,18 @@ from stereo.training.losses import (
     smooth_l1_sum,
 )
 from stereo.training.order import Share, StepSampler
-from stereo.training.recipe import RECIPES, recipe_path
+from stereo.training.recipe import RECIPES, DataConfig, Recipe, prepare, recipe_path
 from stereo.training.schedule import learning_rate, parse_duration
+from stereo.training.state import (
+    RunState,
+    checkpoints_of,
+    find_resume,
+    last_path,
+    remove_old,
+    remove_unfinished,
+    save_run,
+    set_aside_later,
+)
 
 SAMPLES = REPOSITORY / "datasets" / "samples"
 # A small network on small crops of the bundled pairs: a step takes a fraction of a second.
@@ -262,7 +274,7 @@ def test_an_epoch_holds_every_sample_once():
 
 
 def test_a_batch_that_does_not_divide_is_refused():
-    with pytest.raises(ValueError, match="does not divide"):
+    with pytest.raises(UsageError, match="does not divide"):
         StepSampler(10, 5, 0, Share(world_size=2))
 
 
@@ -378,4 +390,118 @@ def test_the_average_starts_fast_and_forgets_its_first_weights():
     torch.nn.init.ones_(network.weight)
     for _ in range(30):
         average.update(network)
-    assert float(average.network.weight) > 0.99  # a decay of 0.999 would give 0.03
+    assert float(average.network.weight.detach()) > 0.99  # a decay of 0.999 would give 0.03
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--seed", "-1"),
+        ("--data.scenes", "0"),
+        ("--data.validation.limit", "-1"),
+        ("--augmentation.crop", "[33,49]"),
+        ("--optimizer.betas", "[2,3]"),
+        ("--optimizer.weight_decay", "-1"),
+        ("--optimizer.milestones", "[0.5,2]"),
+        ("--loss.weights", "[]"),
+        ("--trainer.max_step", "3"),  # no abbreviations: a typo is no other option
+    ],
+)
+def test_values_that_cannot_be_are_refused_before_any_work(stereo, tmp_path, wrong):
+    result = stereo("train", "--config", "quickstart", "--output", tmp_path / "run", *wrong)
+    assert result.status == 2
+    assert len(result.errors) == 1
+    assert wrong[0].split(".")[-1].replace("_", " ").strip("-").split()[-1] in result.errors[0]
+    assert not (tmp_path / "run").exists()
+
+
+def a_checkpoint(folder, step, value=1.0):
+    network = build_network(NetworkConfig("ea_stereo_fast"))
+    floats = {n: t for n, t in network.state_dict().items() if t.is_floating_point()}
+    weights = {n: torch.full_like(t, value) for n, t in floats.items()}
+    state = RunState(step, weights, {"state": {}, "param_groups": []}, {}, [], None)
+    save_run(last_path(folder, step), Checkpoint(NetworkConfig("ea_stereo_fast"), weights), state)
+
+
+def test_a_checkpoint_that_is_not_finite_falls_back_to_the_one_before(tmp_path):
+    a_checkpoint(tmp_path, 3)
+    a_checkpoint(tmp_path, 4, float("nan"))
+    assert find_resume(tmp_path, "auto")[0] == last_path(tmp_path, 3)
+    with pytest.raises(InputError, match="not finite"):
+        find_resume(tmp_path, str(last_path(tmp_path, 4)))
+
+
+def test_the_checkpoint_just_written_is_never_removed(tmp_path):
+    for step in (2, 3, 9):
+        last_path(tmp_path, step).write_bytes(b"")
+    remove_old(tmp_path, 3, keep=1)
+    assert [p.name for p in checkpoints_of(tmp_path)] == [
+        "last-00000009.safetensors",
+        "last-00000003.safetensors",
+    ]
+
+
+def test_checkpoints_of_a_way_not_taken_are_set_aside(tmp_path):
+    for step in (2, 4):
+        last_path(tmp_path, step).write_bytes(b"")
+    (tmp_path / ".0123456789ab.safetensors").write_bytes(b"")
+    set_aside_later(tmp_path, 2)
+    remove_unfinished(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "aside-last-00000004.safetensors",
+        "last-00000002.safetensors",
+    ]
+
+
+def test_a_pair_damaged_for_one_process_is_named_once_and_the_run_saved(tmp_path):
+    shutil.copytree(SAMPLES, tmp_path / "data")
+    (damaged,) = (tmp_path / "data").glob("*/frames_finalpass/TEST/A/0001/right/*.png")
+    damaged.write_bytes(b"")
+    options = ("--data.root", tmp_path / "data", "--data.validation.root", SAMPLES)
+    output = finish(
+        command(tmp_path / "run", *options, "--trainer.max_steps", 9, processes=2), status=1
+    )
+    assert output.count(f"stereo train: error: {damaged}") == 1
+    assert "gloo" not in output
+    assert list((tmp_path / "run").glob("last-*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "message, said",
+    [
+        ("DataLoader worker (pid 7) is killed by signal: Killed. ", "--trainer.workers"),
+        ("[gloo/transport/tcp/pair.cc:544] Connection closed by peer", "another process"),
+    ],
+)
+def test_what_ends_a_run_from_outside_is_one_line(message, said, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(StereoError, match=said), _told_plainly():
+        raise RuntimeError(message)
+    with pytest.raises(RuntimeError, match="a defect"), _told_plainly():
+        raise RuntimeError("a defect")
+
+
+def test_going_on_with_other_settings_is_said(tmp_path):
+    finish(command(tmp_path, "--trainer.max_steps", 1))
+    output = finish(command(tmp_path, "--trainer.max_steps", 2, "--optimizer.learning_rate", 5e-4))
+    assert "warning: the run goes on with other settings:" in output
+    assert "optimizer.learning_rate: 0.001 -> 0.0005" in output
+    assert "trainer.max_steps: 1 -> 2" in output
+    assert "nothing to do" in finish(command(tmp_path, "--trainer.max_steps", 2))
+
+
+def test_weights_of_other_conventions_are_warned_of(tmp_path, capsys):
+    config = NetworkConfig("psmnet_basic", 48, upsampling="half_pixel", padding="zeros")
+    weights = dict(build_network(config).state_dict())
+    save_checkpoint(tmp_path / "it.safetensors", Checkpoint(config, weights))
+    recipe = Recipe(network=NetworkConfig("psmnet_basic", 48))
+    prepare(recipe, weights=str(tmp_path / "it.safetensors"))
+    assert "--network.upsampling half_pixel --network.padding zeros" in capsys.readouterr().err
+    prepare(dataclasses.replace(recipe, network=config), weights=str(tmp_path / "it.safetensors"))
+    assert not capsys.readouterr().err
+
+
+def test_validation_on_the_training_pairs_is_warned_of(capsys):
+    data = DataConfig("sceneflow", str(SAMPLES), "test")
+    prepare(Recipe(network=NetworkConfig("psmnet_basic", 48), data=data))
+    assert "3 of the 3 validation pairs are trained on too" in capsys.readouterr().err

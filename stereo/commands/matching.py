@@ -148,15 +148,6 @@ COMMANDS = (
         distributed=True,
     ),
     Command(
-        "infer",
-        _infer_arguments,
-        _infer,
-        "disparity maps of your own rectified pairs",
-        "stereo infer left.png right.png --output maps --formats color,pfm,png16\n"
-        "  stereo infer 'scenes/*/im0.png' 'scenes/*/im1.png' --output maps",
-        distributed=True,
-    ),
-    Command(
         "evaluate",
         _evaluate_arguments,
         _evaluate,

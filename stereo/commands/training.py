@@ -22,10 +22,14 @@ class _RecipeFile(ActionConfigFile):
 
 
 def _train_arguments(parser: ArgumentParser) -> None:
-    # Before torch loads OpenMP: threads that spin while they wait starve the loader's processes.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Before torch loads OpenMP: threads that spin for long while they wait starve the loader's
+    # processes; threads that never spin are slow to start again.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    from jsonargparse import set_parsing_settings
+
     from stereo.training.recipe import Recipe
 
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the fields' help
     parser.add_argument(
         "--config", action=_RecipeFile, help="a shipped recipe by name, or a YAML file"
     )

@@ -241,7 +241,7 @@ def report_text(facts: dict[str, Any]) -> str:
         if count > len(shown):
             lines.append(f"  and {count - len(shown)} more; data_check.json has all (--output)")
     total = sum(facts["faults_by_kind"].values())
-    lines.append("nothing wrong" if facts["ok"] else f"{total} faults")
+    lines.append("nothing wrong" if facts["ok"] else f"{total} fault{'' if total == 1 else 's'}")
     return "\n".join(lines)
 
 

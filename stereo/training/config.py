@@ -32,12 +32,19 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if not self.learning_rate > 0:
             raise UsageError(f"learning rate {self.learning_rate}: expected a positive number")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UsageError(f"betas {self.betas}: expected two numbers from 0 to below 1")
+        if not self.weight_decay >= 0:
+            raise UsageError(f"weight decay {self.weight_decay}: expected 0 or more")
         if not 0 <= self.warmup_share < 1:
             raise UsageError(f"warm-up share {self.warmup_share}: expected 0 to below 1")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise UsageError(f"clip norm {self.clip_norm}: expected a positive number")
-        if list(self.milestones) != sorted(self.milestones):
-            raise UsageError(f"milestones {self.milestones}: expected a rising list of shares")
+        if list(self.milestones) != sorted(m for m in self.milestones if 0 < m < 1):
+            raise UsageError(
+                f"milestones {self.milestones}: expected a rising list of shares of the steps, "
+                "each between 0 and 1"
+            )
 
 
 @dataclass(frozen=True)

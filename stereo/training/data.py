@@ -11,7 +11,7 @@ from stereo.console import complain
 from stereo.data.augment import AugmentationConfig, augment, to_tensors
 from stereo.data.sample import Readable
 from stereo.data.training_pair import TrainingPair
-from stereo.errors import InputError, StereoError
+from stereo.errors import InputError, StereoError, UsageError
 from stereo.training.order import SampleKey
 
 TRIES = 20
@@ -120,4 +120,10 @@ def collate(items: Sequence[Item]) -> Item:
     for item in items:
         if isinstance(item, StereoError):
             return item
-    return default_collate(list(items))
+    try:
+        return default_collate(list(items))
+    except RuntimeError:
+        return UsageError(
+            "the pairs of a batch differ in size; set --augmentation.crop, or --trainer.batch_size "
+            "1 to train on whole pairs"
+        )

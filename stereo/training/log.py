@@ -19,24 +19,30 @@ class RunLog:
 
     Args:
         folder: the run's folder.
-        first_step: steps done before.
         max_steps: steps in all.
         active: false on processes other than the first.
     """
 
-    def __init__(self, folder: Path, first_step: int, max_steps: int, active: bool) -> None:
+    def __init__(self, folder: Path, max_steps: int, active: bool) -> None:
+        self.folder = folder
+        self.max_steps = max_steps
         self.active = active
-        self.writer = (
-            SummaryWriter(folder / "tensorboard", purge_step=first_step) if active else None
-        )
+        self.writer: SummaryWriter | None = None
+        self.bar = tqdm(disable=True)
+        self.epe: float | None = None
+
+    def start(self, step: int) -> None:
+        """Begin after so many steps; what an earlier run wrote of later ones is hidden."""
+        if self.active:
+            purge = {"purge_step": step + 1} if step else {}
+            self.writer = SummaryWriter(self.folder / "tensorboard", **purge)
         self.bar = tqdm(
-            total=max_steps,
-            initial=first_step,
+            total=self.max_steps,
+            initial=step,
             desc="train",
             unit="step",
-            disable=not (active and sys.stderr.isatty()),
+            disable=not (self.active and sys.stderr.isatty()),
         )
-        self.epe: float | None = None
 
     def step(self, step: int, facts: dict[str, float], *, speak: bool) -> None:
         """Count a step; every so often write its scalars and say them in one line.
@@ -54,7 +60,7 @@ class RunLog:
         self.bar.set_postfix_str(f"loss {facts['loss']:.3f}{epe}")
         if self.bar.disable:
             console.say(
-                f"step {step}/{self.bar.total}  loss {facts['loss']:.3f}  "
+                f"step {step}/{self.max_steps}  loss {facts['loss']:.3f}  "
                 f"lr {facts['learning_rate']:.2e}  gradient {facts['gradient_norm']:.2f}  "
                 f"{facts['pairs_per_second']:.2f} pairs/s  "
                 f"waiting for data {facts['data_waiting_percent']:.1f} %{epe}"

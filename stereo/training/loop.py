@@ -1,6 +1,8 @@
 """The training loop, top to bottom: load, forward, backward, step, log, validate, save."""
 
 import contextlib
+import json
+import math
 import shutil
 import signal
 import time
@@ -21,8 +23,8 @@ from stereo import console
 from stereo.attention import VolumeAttention
 from stereo.checkpoint import Checkpoint, load_weights, save_checkpoint
 from stereo.data.sample import Readable
-from stereo.distributed import check_joined, share_the_cpu
-from stereo.errors import OutputError, StereoError
+from stereo.distributed import check_joined, is_main, process_count, share_the_cpu
+from stereo.errors import InputError, OutputError, StereoError
 from stereo.files import output_folder, staged
 from stereo.matcher import NetworkEngine
 from stereo.model import NetworkConfig, StereoNetwork
@@ -43,13 +45,15 @@ from stereo.training.state import (
     last_path,
     random_state,
     remove_old,
+    remove_unfinished,
     restore_random_state,
     save_run,
+    set_aside_later,
 )
 
 FIRST_VALIDATION_PAIRS = 2
 FEW_VALIDATION_PAIRS = 16
-CHECKPOINTS_OF_ROOM = 4
+CHECKPOINTS_OF_ROOM = 2  # the best one, and the one being written
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Run:
         loss: what is minimised.
         seed: of the order of samples, and of everything random in training.
         facts: recipe, data and the like, stored in every checkpoint.
+        skip_damaged: whether a validation pair that cannot be read is left out.
     """
 
     network: StereoNetwork
@@ -78,6 +83,7 @@ class Run:
     loss: LossConfig
     seed: int
     facts: dict[str, Any]
+    skip_damaged: bool = False
 
 
 class _StopRequest:
@@ -142,17 +148,15 @@ def train(
     average = _Average(network, trainer.ema_decay)
 
     step, best_epe = 0, None
+    log = RunLog(folder, trainer.max_steps, accelerator.is_main_process)
     if accelerator.is_main_process:
         output_folder(folder)
+        remove_unfinished(folder)
     accelerator.wait_for_everyone()
     found = find_resume(folder, resume)
     if found is not None:
         path, checkpoint, state = found
-        if checkpoint.config != run.network_config:
-            raise StereoError(
-                f"{path} is a run of another network ({checkpoint.config.to_dict()}); name another "
-                "--output"
-            )
+        _compare_with(path, checkpoint, run)
         load_weights(network, state.network, str(path))
         average.load(checkpoint.weights, state.step)
         optimizer.load_state_dict(state.optimizer)
@@ -160,9 +164,15 @@ def train(
             accelerator.scaler.load_state_dict(state.scaler)
         if accelerator.process_index < len(state.random):
             restore_random_state(state.random[accelerator.process_index], device)
-        step, best_epe = state.step, state.best_epe
+        step = state.step
+        if (folder / f"{BEST}.safetensors").is_file():
+            best_epe = state.best_epe
+        log.epe = checkpoint.training.get("validation_epe_px")
         if accelerator.is_main_process:
-            console.say(f"resumed from step {step}")
+            set_aside_later(folder, step)
+        finished = ", which is all: nothing to do" if step >= trainer.max_steps else ""
+        console.say(f"resumed from step {step}{finished}")
+    log.start(step)
 
     share = Share(accelerator.process_index, accelerator.num_processes, trainer.accumulation, step)
     sampler = StepSampler(len(run.training_set), trainer.batch_size, run.seed, share)  # type: ignore[arg-type]
@@ -176,7 +186,6 @@ def train(
         worker_init_fn=_leave_signals_to_the_loop,
         generator=torch.Generator().manual_seed(run.seed),
     )
-    log = RunLog(folder, step, trainer.max_steps, accelerator.is_main_process)
 
     def save(best: bool = False) -> None:
         generators = gather_object([random_state(device)])
@@ -191,11 +200,11 @@ def train(
         raw = {name: tensor.detach() for name, tensor in network.state_dict().items()}
         state = RunState(step, raw, optimizer.state_dict(), scaler, generators, best_epe)
         save_run(last_path(folder, step), shipped, state)
-        remove_old(folder, trainer.keep_last)
+        remove_old(folder, step, trainer.keep_last)
 
     # Fail in the first minute, not after the first epoch.
     if accelerator.is_main_process:
-        _check_disk(folder, network)
+        _check_disk(folder, network, trainer.keep_last)
     if step == 0:
         few = len(run.validation_set) <= FEW_VALIDATION_PAIRS
         first = run.validation_set[: None if few else FIRST_VALIDATION_PAIRS]
@@ -205,7 +214,7 @@ def train(
     skipped = 0
     watch = Stopwatch()
     steps_in_watch, longest = 0, 0.0
-    with _StopRequest() as stop, _batches_of(loader) as batches:
+    with _StopRequest() as stop, _told_plainly(), _batches_of(loader) as batches:
         while step < trainer.max_steps:
             step_began = time.monotonic()
             rate = learning_rate(step, trainer.max_steps, run.optimizer)
@@ -219,7 +228,12 @@ def train(
                 _freeze_batch_norm(model)
 
             with watch.part("data"):
-                micro = [_read(batches) for _ in range(trainer.accumulation)]
+                read = [next(batches) for _ in range(trainer.accumulation)]
+            micro = [batch for batch in read if not isinstance(batch, StereoError)]
+            damaged = [str(batch) for batch in read if isinstance(batch, StereoError)]
+            if _anyone(accelerator, bool(damaged)):
+                save()
+                raise InputError(f"{gather_object(damaged)[0]}; saved at step {step}")
             skipped += sum(int(batch.pop("skipped").sum()) for batch in micro)
             micro = [{k: v.to(device, non_blocking=True) for k, v in b.items()} for b in micro]
             masks = [
@@ -243,16 +257,18 @@ def train(
                     accelerator.backward(error * scale)
                 total += error.detach() * scale
             mean = accelerator.reduce(total, "mean")
-            if not torch.isfinite(mean):  # a host-device sync, once per step
-                saved = _save_batch(folder, micro, step, accelerator)
-                raise StereoError(
-                    f"the loss of step {step + 1} is not finite; its batch is saved as {saved} and "
-                    "the checkpoints before it are whole; lower the learning rate, clip the "
-                    "gradient, or look at that batch"
-                )
             norm = accelerator.clip_grad_norm_(
                 model.parameters(), run.optimizer.clip_norm or float("inf")
             )
+            # A host-device sync, once per step. fp16's scaler skips infinite gradients by itself.
+            bad_norm = accelerator.scaler is None and not math.isfinite(float(norm))
+            if bad_norm or not torch.isfinite(mean):
+                saved = _save_batch(folder, micro, step, accelerator)
+                raise StereoError(
+                    f"the {'gradient' if bad_norm else 'loss'} of step {step + 1} is not finite; "
+                    f"its batch is saved as {saved} and the checkpoints before it are whole; lower "
+                    "the learning rate, use --trainer.precision fp32, or look at that batch"
+                )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             average.update(network)
@@ -275,6 +291,7 @@ def train(
 
             done = step == trainer.max_steps
             if step % trainer.validate_every == 0 or done:
+                save()  # a validation that fails loses nothing
                 summary, example = _validate(average.network, run, run.validation_set, accelerator)
                 log.validation(step, summary, example)
                 epe = summary.get("epe_image")
@@ -348,16 +365,23 @@ def _validate(
     """
     metric = DisparityMetric(get_protocol("pooled")).to(accelerator.device)
     example = None
+    errors: list[str] = []
     training = network.training
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         engine = NetworkEngine(
             network, run.network_config, accelerator.device, run.trainer.precision
         )
         for index in range(accelerator.process_index, len(pairs), accelerator.num_processes):
-            sample = pairs[index].read()
-            if sample.disparity is None or sample.valid is None:
-                raise StereoError(f"{sample.name}: no ground truth to validate on")
-            (disparity,) = engine([sample.left], [sample.right])
+            try:
+                sample = pairs[index].read()
+                if sample.disparity is None or sample.valid is None:
+                    raise InputError(f"{sample.name}: no ground truth to validate on")
+                (disparity,) = engine([sample.left], [sample.right])
+                if not np.isfinite(disparity).all():
+                    raise StereoError(f"{sample.name}: a map that is not finite in validation")
+            except StereoError as error:
+                errors.append(str(error))
+                continue
             metric.update(
                 torch.from_numpy(disparity)[None],
                 torch.from_numpy(sample.disparity)[None],
@@ -370,6 +394,11 @@ def _validate(
                 "truth": sample.disparity,
                 "valid": sample.valid,
             }
+        errors = gather_object(errors)
+        if errors and not run.skip_damaged:
+            raise InputError(errors[0])
+        for message in errors if accelerator.is_main_process else ():
+            console.complain(f"warning: left out of validation: {message}")
         summary = metric.compute()
     network.train(training)
     return summary, example
@@ -384,11 +413,56 @@ def _mixed_precision(run: Run) -> Literal["no", "bf16", "fp16"]:
     return "bf16" if dtype is torch.bfloat16 else "fp16"
 
 
-def _read(batches: Iterator[Item]) -> dict[str, Tensor]:
-    batch = next(batches)
-    if isinstance(batch, StereoError):
-        raise batch
-    return batch
+def _compare_with(path: Path, checkpoint: Checkpoint, run: Run) -> None:
+    """Refuse to go on with another network, and say what else is not as it was.
+
+    Raises:
+        InputError: another network.
+    """
+    ours, theirs = run.network_config.to_dict(), checkpoint.config.to_dict()
+    apart = _differences(theirs, ours)
+    if apart:
+        raise InputError(f"{path} is a run of another network ({apart}); name another --output")
+    before, now = (f.get("recipe", {}) for f in (checkpoint.training, run.facts))
+    apart = _differences(before, json.loads(json.dumps(now)))
+    if apart and is_main():
+        console.complain(f"warning: the run goes on with other settings: {apart}")
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> str:
+    """Return "name: before -> now" for all fields that differ, those of fields included."""
+    texts = []
+    for key in now:
+        one, two = before.get(key), now[key]
+        if isinstance(one, dict) and isinstance(two, dict):
+            texts.append(_differences(one, two, f"{prefix}{key}."))
+        elif one != two:
+            texts.append(f"{prefix}{key}: {one} -> {two}")
+    return ", ".join(text for text in texts if text)
+
+
+@contextlib.contextmanager
+def _told_plainly() -> Iterator[None]:
+    """Turn what ends a run from outside into one line."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise StereoError(
+            "out of GPU memory; use a smaller --trainer.batch_size or --augmentation.crop, more "
+            "--trainer.accumulation, or --trainer.precision bf16; the last checkpoint is whole"
+        ) from error
+    except RuntimeError as error:
+        if "DataLoader worker" in str(error):
+            raise StereoError(
+                "a loader process died, perhaps for lack of memory; use fewer --trainer.workers; "
+                "the last checkpoint is whole"
+            ) from error
+        lost = ("Connection closed by peer", "Connection reset by peer", "NCCL", "gloo")
+        if process_count() > 1 and any(text in str(error) for text in lost):
+            raise StereoError(
+                "another process of this run was lost; the last checkpoint is whole"
+            ) from error
+        raise
 
 
 @contextlib.contextmanager
@@ -427,13 +501,14 @@ def _anyone(accelerator: Accelerator, mine: bool) -> bool:
     return bool(accelerator.reduce(flag, "sum") > 0)
 
 
-def _check_disk(folder: Path, network: nn.Module) -> None:
+def _check_disk(folder: Path, network: nn.Module, keep_last: int) -> None:
     one = 4 * sum(t.numel() * t.element_size() for t in network.state_dict().values())
     free = shutil.disk_usage(folder).free
-    if free < CHECKPOINTS_OF_ROOM * one:
+    count = keep_last + CHECKPOINTS_OF_ROOM
+    if free < count * one:
         raise OutputError(
             f"{folder}: {free / 2**20:,.0f} MiB free, the run's checkpoints need "
-            f"{CHECKPOINTS_OF_ROOM * one / 2**20:,.0f} MiB; free space or name another --output"
+            f"{count * one / 2**20:,.0f} MiB; free space or name another --output"
         )
 
 

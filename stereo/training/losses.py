@@ -65,6 +65,11 @@ def smooth_l1_sum(
         weights: one per output; of more, the last ones are taken.
         beta: error in pixels at which the loss turns linear.
     """
+    if len(weights) < len(predictions):
+        raise UsageError(
+            f"loss.weights {tuple(weights)}: the network has {len(predictions)} outputs, each with "
+            "a weight"
+        )
     total = truth.new_zeros((), dtype=torch.float32)
     for prediction, weight in zip(predictions, weights[-len(predictions) :], strict=True):
         prediction = prediction.float()
@@ -97,7 +102,7 @@ def plane_cross_entropy_sum(
         cells = pixels.reshape(batch, height, side, width, side)
         return cells.permute(0, 2, 4, 1, 3).reshape(batch, side * side, height, width)
 
-    place = torch.where(counted, truth.float(), 0) / side
+    place = torch.where(counted, truth.float(), 0).clamp(min=0) / side
     below = place.floor()
     share = (place - below) * counted
     target = torch.zeros(batch, planes, height, width, device=logits.device)

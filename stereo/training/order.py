@@ -11,6 +11,8 @@ from typing import TypeAlias
 import torch
 from torch.utils.data import Sampler
 
+from stereo.errors import UsageError
+
 SampleKey: TypeAlias = tuple[int, int]
 """(epoch, index): all that a sample and its augmentation may depend on, besides the seed."""
 
@@ -42,15 +44,15 @@ class StepSampler(Sampler[list[SampleKey]]):
         share: this process's part.
 
     Raises:
-        ValueError: the batch does not divide among processes and accumulations.
+        UsageError: the batch does not divide among processes and accumulations.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int, share: Share) -> None:
         parts = share.world_size * share.accumulation
         if batch_size % parts:
-            raise ValueError(
-                f"a batch of {batch_size} does not divide into {share.world_size} processes times "
-                f"{share.accumulation} accumulations"
+            raise UsageError(
+                f"--trainer.batch_size {batch_size} does not divide into {share.world_size} "
+                f"processes times {share.accumulation} accumulations"
             )
         self.count = count
         self.batch_size = batch_size

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from stereo.checkpoint import load_checkpoint, load_weights
+from stereo.console import complain
 from stereo.convert import convert_psmnet
 from stereo.data.augment import AugmentationConfig
-from stereo.data.datasets import open_dataset
+from stereo.data.datasets import describe, open_dataset
 from stereo.data.layouts import SYNTHETIC
 from stereo.data.sample import Readable
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
@@ -19,6 +20,7 @@ from stereo.data.synthetic.samples import held_out
 from stereo.data.training_pair import TrainingPair
 from stereo.errors import UsageError
 from stereo.model import NetworkConfig, build_network
+from stereo.model.config import STRIDE
 from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
 from stereo.training.data import DiskPairs, PairSource, TrainingSet
 from stereo.training.loop import Run
@@ -36,11 +38,15 @@ class ValidationConfig:
     root: str | None = None
     """Its folder; None for the training data's."""
     split: str | None = None
-    """Its part; None for its default."""
+    """Its part; None for ``val`` where it has one, else its default."""
     render_pass: str | None = None
     """``clean`` or ``final``; None for the training data's."""
     limit: int = 100
     """Pairs used, the first of the list."""
+
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise UsageError(f"data.validation.limit {self.limit}: expected at least 1")
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,8 @@ class DataConfig:
     ``stereo data synthesize`` wrote to ``root``."""
     root: str | None = None
     """Its folder."""
-    split: str = "train"
-    """Its part, where it has several."""
+    split: str | None = None
+    """Its part; None for ``train`` where it has one, else its default."""
     render_pass: str | None = None
     """``clean`` or ``final``, for rendered data on disk."""
     skip_damaged: bool = False
@@ -64,6 +70,10 @@ class DataConfig:
     """What the rendered scenes are like."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     """What the run is validated on."""
+
+    def __post_init__(self) -> None:
+        if self.scenes < 1:
+            raise UsageError(f"data.scenes {self.scenes}: expected at least 1")
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,13 @@ class Recipe:
     """What is minimised."""
     seed: int = 0
     """Of the first weights, the order of samples and their augmentation."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"seed {self.seed}: expected 0 to {2**32 - 1}")
+        crop = self.augmentation.crop
+        if crop is not None and any(side % STRIDE for side in crop):
+            raise UsageError(f"augmentation.crop {crop}: expected multiples of {STRIDE} pixels")
 
 
 class RenderedPairs:
@@ -143,29 +160,56 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> Run:
         else:
             loaded = load_checkpoint(weights)
         load_weights(network, loaded.weights, weights, allow_new_attention=True)
+        _compare_conventions(loaded.config, config, weights)
     facts: dict[str, Any] = {
         "recipe": _without_folders(dataclasses.asdict(recipe)),
         "weights": None if weights is None else Path(weights).name,
         "version": __version__,
     }
+    training, validation = _source(recipe), _validation(recipe.data)
+    _warn_of_overlap(training, validation)
     return Run(
         network=network,
         network_config=config,
         training_set=TrainingSet(
-            _source(recipe.data, right=recipe.augmentation.flip_probability > 0),
+            training,
             recipe.augmentation,
             recipe.seed,
             config.mean,
             config.std,
             skip_damaged=recipe.data.skip_damaged,
         ),
-        validation_set=_validation(recipe.data),
+        validation_set=validation,
         optimizer=recipe.optimizer,
         trainer=recipe.trainer,
         loss=recipe.loss,
         seed=recipe.seed,
         facts=facts,
+        skip_damaged=recipe.data.skip_damaged,
     )
+
+
+def _compare_conventions(theirs: NetworkConfig, ours: NetworkConfig, source: str) -> None:
+    """Warn where weights were trained under conventions that the recipe does not have."""
+    names = ("upsampling", "padding", "mean", "std")
+    apart = [name for name in names if getattr(theirs, name) != getattr(ours, name)]
+    if apart:
+        kept = " ".join(f"--network.{name} {getattr(theirs, name)}" for name in apart)
+        complain(
+            f"warning: {source} was trained under other conventions than the recipe's, so that "
+            f"its first maps will be worse; keep them with {kept}"
+        )
+
+
+def _warn_of_overlap(training: PairSource, validation: Sequence[Readable]) -> None:
+    if isinstance(training, DiskPairs):
+        seen = {pair.name for pair in training.files}
+        shared = sum(pair.name in seen for pair in validation)
+        if shared:
+            complain(
+                f"warning: {shared} of the {len(validation)} validation pairs are trained on too; "
+                "name others with --data.validation.name, .root and .split"
+            )
 
 
 def _without_folders(facts: dict[str, Any]) -> dict[str, Any]:
@@ -180,14 +224,14 @@ def _without_folders(facts: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _source(data: DataConfig, *, right: bool) -> PairSource:
+def _source(recipe: Recipe) -> PairSource:
+    data, right = recipe.data, recipe.augmentation.flip_probability > 0
     if data.name == SYNTHETIC and data.root is None:
         return RenderedPairs(data.synthetic, data.scenes)
     if data.root is None:
         raise UsageError(f"--data.root is missing: it names the folder of '{data.name}'")
-    found = open_dataset(
-        data.name, data.root, split=_split(data.name, data.split), render_pass=data.render_pass
-    )
+    split = _split(data.name, data.split, "train")
+    found = open_dataset(data.name, data.root, split=split, render_pass=data.render_pass)
     return DiskPairs(found.samples, right=right)
 
 
@@ -200,9 +244,11 @@ def _validation(data: DataConfig) -> Sequence[Readable]:
     if root is None:
         raise UsageError(f"--data.validation.root is missing: it names the folder of '{name}'")
     render_pass = chosen.render_pass or (data.render_pass if name == data.name else None)
-    found = open_dataset(name, root, split=chosen.split, render_pass=render_pass)
+    split = _split(name, chosen.split, "val")
+    found = open_dataset(name, root, split=split, render_pass=render_pass)
     return found.samples[: chosen.limit]
 
 
-def _split(name: str, split: str) -> str | None:
-    return None if name == "manifest" else split
+def _split(name: str, split: str | None, wish: str) -> str | None:
+    """Return the split that was asked for, else ``wish`` where there is one, else None."""
+    return split or (wish if wish in describe(name).splits else None)

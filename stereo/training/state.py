@@ -157,7 +157,11 @@ def find_resume(folder: Path, resume: str) -> tuple[Path, Checkpoint, RunState] 
     candidates: Sequence[Path] = existing if resume == "auto" else [Path(resume)]
     for path in candidates:
         try:
-            return (path, *load_run(path))
+            checkpoint, state = load_run(path)
+            for name, tensor in (checkpoint.weights | state.network).items():
+                if not tensor.isfinite().all():
+                    raise InputError(f"{path}: '{name}' holds values that are not finite")
+            return path, checkpoint, state
         except StereoError as error:
             if resume != "auto":
                 raise
@@ -167,7 +171,22 @@ def find_resume(folder: Path, resume: str) -> tuple[Path, Checkpoint, RunState] 
     return None
 
 
-def remove_old(folder: Path, keep: int) -> None:
-    """Remove all but the latest checkpoints of a run."""
-    for path in checkpoints_of(folder)[keep:]:
+def remove_old(folder: Path, step: int, keep: int) -> None:
+    """Remove all but the latest checkpoints up to ``step``, the one that was just written."""
+    done = [path for path in checkpoints_of(folder) if path <= last_path(folder, step)]
+    for path in done[keep:]:
+        path.unlink(missing_ok=True)
+
+
+def set_aside_later(folder: Path, step: int) -> None:
+    """Rename a run's checkpoints beyond ``step``: they are damaged, or of a way not taken."""
+    for path in checkpoints_of(folder):
+        if path > last_path(folder, step):
+            path.replace(path.with_name(f"aside-{path.name}"))
+            complain(f"warning: {path} is beyond step {step}; renamed to aside-{path.name}")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed run left half-written beside its checkpoints."""
+    for path in folder.glob(".*.safetensors"):
         path.unlink(missing_ok=True)

@@ -78,6 +78,8 @@ class SyntheticConfig:
             )
         if not 0 <= self.objects[0] <= self.objects[1] <= 200:
             raise UsageError(f"objects {self.objects}: expected 0 <= least <= largest <= 200")
+        if self.seed < 0:
+            raise UsageError(f"seed {self.seed} of rendered scenes: expected 0 or more")
         if not 0 <= self.photographs <= 1:
             raise UsageError(f"share of photographs {self.photographs:g}: must lie in 0..1")
         for name in _STRENGTHS:
