@@ -11,6 +11,9 @@ from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.evaluate import evaluate
 from stereo.matcher import load
 
+pytestmark = pytest.mark.skipif(
+    bundled_weights("ea_stereo_fast") is None, reason="no weights ship yet"
+)
 LARGEST = 25 * 2**20
 SHIFTS = range(1, 17)
 

@@ -1,7 +1,6 @@
 """Commands that make weights: ``train`` and ``convert``."""
 
 import dataclasses
-import os
 from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
@@ -22,9 +21,6 @@ class _RecipeFile(ActionConfigFile):
 
 
 def _train_arguments(parser: ArgumentParser) -> None:
-    # Before torch loads OpenMP: threads that spin for long while they wait starve the loader's
-    # processes; threads that never spin are slow to start again.
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     from jsonargparse import set_parsing_settings
 
     from stereo.training.recipe import Recipe

@@ -62,6 +62,10 @@ class TrainerConfig:
     is fast at it, else fp32."""
     workers: int = 2
     """Loader processes per training process."""
+    threads: int | None = None
+    """CPU threads of a training process; None for PyTorch's choice. Where the loader's processes
+    render scenes all the time, leave them their cores: threads that share one wait for each
+    other."""
     freeze_batch_norm: bool = False
     """Keep batch norm's running statistics and use them, as in evaluation."""
     ema_decay: float | None = None
@@ -81,6 +85,8 @@ class TrainerConfig:
         for name in (*counts, "validate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"trainer.{name} {getattr(self, name)}: expected at least 1")
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"trainer.threads {self.threads}: expected at least 1")
         if self.workers < 0:
             raise UsageError(f"trainer.workers {self.workers}: expected 0 or more")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:

@@ -132,6 +132,8 @@ def train(
     accelerator = Accelerator(mixed_precision=_mixed_precision(run), cpu=share_the_cpu())
     check_joined(accelerator.num_processes)
     device = accelerator.device
+    if trainer.threads is not None:
+        torch.set_num_threads(trainer.threads)
     set_seed(run.seed, device_specific=True)
 
     network = run.network
