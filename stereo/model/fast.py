@@ -89,8 +89,15 @@ class FastAggregation(nn.Module):
         """Return the logits; larger is likelier."""
         volume = attend_at_site(self.attention_eighth, self.enter(volume), self.mask_invalid)
         coarse = attend_at_site(self.attention_sixteenth, self.down(volume), self.mask_invalid)
-        coarse = self.merge(_add_enlarged(coarse, self.up_to_sixteenth(self.bottom(coarse))))
+        coarse = self.merge(_add_enlarged(coarse, self._through_bottom(coarse)))
         return self.leave(_add_enlarged(volume, self.up_to_eighth(coarse))).squeeze(1)
+
+    def _through_bottom(self, coarse: Tensor) -> Tensor:
+        if self.training and coarse.device.type == "cpu":
+            # Gradients of bf16 3D convolutions over a few cells are not finite there (torch 2.15).
+            with torch.autocast("cpu", enabled=False):
+                return self.up_to_sixteenth(self.bottom(coarse.float()))
+        return self.up_to_sixteenth(self.bottom(coarse))
 
 
 class Refinement(nn.Module):
