@@ -74,8 +74,11 @@ def save_checkpoint(
         metadata["state"] = json.dumps(state_facts)
     tensors = dict(checkpoint.weights)
     tensors |= {f"{STATE_PREFIX}{name}": tensor for name, tensor in (state or {}).items()}
-    # Cloned: safetensors refuses tensors that share memory.
-    tensors = {name: t.detach().cpu().clone() for name, t in tensors.items()}
+    # Cloned: safetensors refuses tensors that share memory or have their channels last.
+    tensors = {
+        name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, t in tensors.items()
+    }
     with staged(path) as (temporary,):
         try:
             save_file(tensors, temporary, metadata)

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ _FEATURES = [
     (r"feature_extraction\.branch(\d)\.1\.", lambda m: f"features.pyramid.{int(m[1]) - 1}."),
     (r"feature_extraction\.lastconv\.0\.", "features.fuse."),
     (r"feature_extraction\.lastconv\.2\.weight", "features.project.weight"),
-    (r"dres0\.([02])\.", lambda m: f"aggregation.reduce.{int(m[1]) // 2}."),
+    (r"dres0\.([02])\.", lambda m: f"aggregation.enter.{'first' if m[1] == '0' else 'second'}."),
 ]
 _STACKED = [
     (r"dres1\.0\.", "aggregation.refine.first."),
@@ -58,7 +59,20 @@ def convert_psmnet(path: str | Path, *, align_corners: bool) -> Checkpoint:
         InputError: anything but such a file. No code of it runs (``weights_only=True``).
     """
     path = Path(path)
-    state = _state_dict(path)
+    return convert_state(_state_dict(path), str(path), align_corners=align_corners)
+
+
+def convert_state(state: Mapping[str, Tensor], source: str, *, align_corners: bool) -> Checkpoint:
+    """Do the same for the tensors of such a file.
+
+    Args:
+        state: the authors' ``state_dict``.
+        source: what to call it in an error.
+        align_corners: see ``convert_psmnet``.
+
+    Raises:
+        InputError: tensors of another network.
+    """
     state = {key.removeprefix("module."): value for key, value in state.items()}
     name = "psmnet_basic" if any(key.startswith("classify.") for key in state) else "psmnet"
     config = NetworkConfig(
@@ -72,8 +86,8 @@ def convert_psmnet(path: str | Path, *, align_corners: bool) -> Checkpoint:
     for key, value in network.state_dict().items():
         if key.endswith("num_batches_tracked"):  # absent in files of PyTorch before 0.4.1
             weights[key] = weights[key].long() if key in weights else torch.zeros_like(value)
-    load_weights(network, weights, f"{path} (read as {name})")
-    return Checkpoint(config, weights, {"converted_from": path.name})
+    load_weights(network, weights, f"{source} (read as {name})")
+    return Checkpoint(config, weights, {"converted_from": Path(source).name})
 
 
 def _hourglass(match: re.Match[str]) -> str:

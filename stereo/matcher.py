@@ -18,8 +18,9 @@ from stereo.data.sample import check_same_size
 from stereo.errors import StereoError, UsageError, unknown_name
 from stereo.model import NETWORK_NAMES, NetworkConfig, StereoNetwork, build_network
 from stereo.model.config import BF16_NETWORKS, check_max_disparity
+from stereo.model.folding import fold_batch_norms
 from stereo.opencv import import_cv2
-from stereo.runtime import pick_device, pick_dtype
+from stereo.runtime import pick_device, pick_dtype, to_channels_last
 from stereo.sgbm import SGBM_LIMIT, semi_global_matching
 from stereo.version import __version__
 
@@ -157,6 +158,8 @@ def load(
         config = NetworkConfig(name)
         network = _untrained_network(config)
     network.max_disparity = max_disparity or config.max_disparity
+    fold_batch_norms(network.eval())
+    to_channels_last(network)
     engine = NetworkEngine(network, config, pick_device(device), precision)
     description = {
         "name": Path(name).stem if is_file else name,

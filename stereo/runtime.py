@@ -3,6 +3,7 @@
 import os
 
 import torch
+from torch import nn
 
 from stereo.errors import UsageError
 
@@ -70,3 +71,15 @@ def free_bytes(device: torch.device) -> int:
     import psutil  # comes with accelerate
 
     return psutil.virtual_memory().available
+
+
+def to_channels_last(network: nn.Module) -> None:
+    """Store convolution weights with the channels last, in place, and give the same values.
+
+    Convolutions then keep their data in that layout, which the libraries beneath compute in.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        elif isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+            module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]

@@ -13,7 +13,7 @@ from stereo.errors import UsageError
 from stereo.model import NETWORK_NAMES, AttentionConfig, NetworkConfig, build_network
 from stereo.model.config import SITES
 from stereo.model.cost_volume import concatenation_volume
-from stereo.model.regression import regress_disparity
+from stereo.model.regression import regress_disparity, regress_plainly
 
 
 @pytest.mark.parametrize(("name", "count"), [("psmnet", 5_224_768), ("psmnet_basic", 3_672_896)])
@@ -65,17 +65,28 @@ def test_psmnets_conventions_equal_interpolate_and_softmax(rng, upsampling):
         align_corners=upsampling == "align_corners",
     )[:, 0]
     expected = (fine.softmax(1) * torch.arange(24.0).view(24, 1, 1)).sum(1)
-    assert (regress_disparity(logits, upsampling) - expected).abs().max() < 1e-10
+    assert (regress_plainly(logits, upsampling) - expected).abs().max() < 1e-10
 
 
+@pytest.mark.parametrize("elements", [1, 200, 10**6])
 @pytest.mark.parametrize("upsampling", ["unbiased", "align_corners", "half_pixel"])
-def test_strips_equal_the_whole(rng, monkeypatch, upsampling):
-    logits = torch.from_numpy(rng.normal(0, 3, (2, 8, 9, 7)))
-    whole = regress_disparity(logits.requires_grad_(), upsampling)
-    monkeypatch.setattr("stereo.model.regression.STRIP_ELEMENTS", 1)
-    with torch.inference_mode():
-        strips = regress_disparity(logits, upsampling)
-    assert (whole - strips).abs().max() < 1e-12
+def test_strips_equal_the_whole_in_value_and_gradient(rng, monkeypatch, upsampling, elements):
+    monkeypatch.setattr("stereo.model.regression.STRIP_ELEMENTS", elements)
+    logits = torch.from_numpy(rng.normal(0, 9, (2, 8, 9, 7))).requires_grad_()
+    outside = torch.from_numpy(rng.normal(size=(2, 36, 28)))
+    maps = [regress(logits, upsampling) for regress in (regress_disparity, regress_plainly)]
+    gradients = [torch.autograd.grad(each, logits, outside)[0] for each in maps]
+    assert (maps[0] - maps[1]).abs().max() < 1e-11
+    assert (gradients[0] - gradients[1]).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("upsampling", ["unbiased", "half_pixel"])
+def test_logits_far_apart_neither_overflow_nor_vanish(upsampling):
+    logits = torch.tensor([-3e4, 80.0, 2e3, -500.0]).view(1, 4, 1, 1).requires_grad_()
+    maps = [regress(logits, upsampling) for regress in (regress_disparity, regress_plainly)]
+    assert maps[0].isfinite().all()
+    assert (maps[0] - maps[1]).abs().max() < 1e-4
+    assert torch.autograd.grad(maps[0].sum(), logits)[0].isfinite().all()
 
 
 def test_regression_runs_in_fp32_under_autocast(rng):

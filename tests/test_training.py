@@ -353,7 +353,9 @@ def test_cross_entropy_of_planes_shares_each_pixel_between_its_two_planes():
     logits = torch.tensor([0.3, -0.5, 0.1]).view(1, 3, 1, 1)
     log = logits.flatten().log_softmax(dim=0)
     expected = -(1.5 * log[0] + 1.5 * log[1])
-    assert plane_cross_entropy_sum(logits, truth, counted) == pytest.approx(float(expected))
+    assert plane_cross_entropy_sum(logits, truth, counted, 2) == pytest.approx(float(expected))
+    wider = -(2.25 * log[0] + 0.75 * log[1])  # planes 4 px apart: 0, 0.25 and 0.5 of the way
+    assert plane_cross_entropy_sum(logits, truth, counted, 4) == pytest.approx(float(wider))
 
 
 def test_cross_entropy_of_planes_is_least_at_the_shares_of_the_pixels():
@@ -361,11 +363,11 @@ def test_cross_entropy_of_planes_is_least_at_the_shares_of_the_pixels():
     truth[:, :, :2] = 4.0
     counted = torch.ones_like(truth).bool()
     shares = torch.tensor([0.125, 0.125, 0.375, 0.375, 1e-9]).view(1, 5, 1, 1)
-    best = plane_cross_entropy_sum(shares.log(), truth, counted)
+    best = plane_cross_entropy_sum(shares.log(), truth, counted, 8)
     for k in range(4):
         other = shares.log().clone()
         other[0, k] += 0.1
-        assert plane_cross_entropy_sum(other, truth, counted) > best
+        assert plane_cross_entropy_sum(other, truth, counted, 8) > best
 
 
 def test_a_loss_on_planes_needs_a_network_that_shows_them():

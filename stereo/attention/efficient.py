@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from stereo.attention.linearized import leave_out
 from stereo.attention.volume import Size, VolumeAttention, check_flags
@@ -30,6 +31,7 @@ class EfficientAttention(VolumeAttention):
     weights_sum_to_one = True
     permutation_equivariant = True
     deletes_keys = True
+    streams = True
 
     def __init__(self, channels: int, *, temperature: bool = False, **options: Any) -> None:
         super().__init__(channels, **options)
@@ -57,6 +59,62 @@ class EfficientAttention(VolumeAttention):
         weights = torch.softmax(queries * self.temperature, dim=3) @ share.transpose(2, 3)
         return weights @ values
 
+    def stream(self, volume: Tensor, mask: Tensor | None) -> Tensor:  # noqa: D102
+        # Projections are linear and the shares of the positions sum to one, so the shares gather
+        # the volume itself, and values and reprojection become one small matrix per key channel.
+        with torch.autocast(volume.device.type, enabled=False):
+            dtype = torch.promote_types(volume.dtype, torch.float32)
+            queries, keys, values, back = (
+                (part.weight.flatten(1).to(dtype), part.bias.to(dtype))  # type: ignore[union-attr, operator]
+                for part in (self.queries, self.keys, self.values, self.reprojection)
+            )
+            gathered, some = self._gather(volume, mask, *keys)  # (B, heads, K, C), (B, 1, 1, 1)
+            per_head = values[0].unflatten(0, (self.heads, -1))  # (heads, V, C)
+            context = gathered @ per_head.transpose(1, 2)  # (B, heads, K, V)
+            context = torch.where(some, context + values[1].view(self.heads, 1, -1), 0)
+            out_of_head = back[0].unflatten(1, (self.heads, -1)).permute(1, 2, 0)  # (heads, V, C)
+            table = (context @ out_of_head).flatten(1, 2)  # (B, heads K, C)
+            out = torch.empty_like(volume, memory_format=_layout(volume))
+            for plane in range(volume.shape[2]):
+                cells = _cells(volume, plane).to(dtype)
+                logits = F.linear(cells, *queries) * self.temperature
+                shares = logits.unflatten(2, (self.heads, -1)).softmax(dim=3).flatten(2)
+                attended = torch.baddbmm(back[1], shares, table).add_(cells)
+                _cells(out, plane).copy_(attended)
+        return out
+
+    def _gather(
+        self, volume: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the volume averaged under each key channel's softmax over positions.
+
+        The largest logit so far is carried from plane to plane, so that nothing overflows.
+
+        Returns:
+            (B, heads, K, C), and whether any key is left, (B, 1, 1, 1).
+        """
+        batch, channels = volume.shape[:2]
+        least = torch.finfo(weight.dtype).min
+        largest = weight.new_full((batch, 1, len(weight)), least)
+        total = weight.new_zeros(batch, 1, len(weight))
+        gathered = weight.new_zeros(batch, len(weight), channels)
+        for plane in range(volume.shape[2]):
+            cells = _cells(volume, plane).to(weight.dtype)
+            if mask is not None:
+                kept = _cells(mask, plane)
+                cells = torch.where(kept, cells, 0)
+            logits = F.linear(cells, weight, bias) * self.temperature
+            if mask is not None:
+                logits = logits.masked_fill(~kept, -torch.inf)
+            before, largest = largest, torch.maximum(largest, logits.amax(dim=1, keepdim=True))
+            shares = torch.exp(logits - largest)
+            fade = torch.exp(before - largest)
+            total = total * fade + shares.sum(dim=1, keepdim=True)
+            gathered = gathered * fade.transpose(1, 2) + shares.transpose(1, 2) @ cells
+        some = total.amax(dim=2).view(-1, 1, 1, 1) > 0
+        mean = gathered / torch.where(total > 0, total, 1).transpose(1, 2)
+        return mean.unflatten(1, (self.heads, -1)), some
+
 
 class EfficientScalingAttention(VolumeAttention):
     """Efficient attention with scaling normalisation: (Q K^T / n) V, exactly.
@@ -83,3 +141,13 @@ class EfficientScalingAttention(VolumeAttention):
         if key_mask is None:
             return weights @ values / values.shape[2]
         return (weights * key_mask.transpose(2, 3)) @ values / key_mask.sum(2, True).clamp(min=1)
+
+
+def _layout(volume: Tensor) -> torch.memory_format:
+    last = volume.is_contiguous(memory_format=torch.channels_last_3d)
+    return torch.channels_last_3d if last else torch.contiguous_format
+
+
+def _cells(volume: Tensor, plane: int) -> Tensor:  # (B, C, D, H, W) -> (B, H * W, C)
+    """Return the cells of one plane; a view if the volume's channels come last."""
+    return volume[:, :, plane].flatten(2).transpose(1, 2)

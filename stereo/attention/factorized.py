@@ -33,7 +33,7 @@ class FactorizedAttention(EfficientAttention):
             raise ValueError(f"normalization '{normalization}'; known: scaling, softmax")
         self.normalization = normalization
         self.temperature = 1.0
-        self.weights_sum_to_one = normalization == "softmax"
+        self.weights_sum_to_one = self.streams = normalization == "softmax"
 
     def attend(  # noqa: D102
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size

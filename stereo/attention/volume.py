@@ -134,6 +134,8 @@ class VolumeAttention(nn.Module, ABC):
     """Time and memory grow with N, not faster."""
     takes_mask = True
     """Whether cells can be left out as keys; passing a mask where not is an error."""
+    streams = False
+    """Whether it has a ``stream``, taken where no gradients are."""
     half_precision = False
     """Whether ``attend`` may run in bf16 or fp16; else it gets float32 whatever autocast says."""
 
@@ -185,6 +187,8 @@ class VolumeAttention(nn.Module, ABC):
         """
         size = (volume.shape[2], volume.shape[3], volume.shape[4])
         key_mask = self._check_mask(mask, volume)
+        if self.streams and not torch.is_grad_enabled():
+            return self.stream(volume, mask)
         queries, keys, values = self.project(volume)
         if key_mask is not None:  # whatever stands in the cells left out, infinities included
             keys, values = torch.where(key_mask, keys, 0), torch.where(key_mask, values, 0)
@@ -197,6 +201,13 @@ class VolumeAttention(nn.Module, ABC):
                     queries.to(dtype), keys.to(dtype), values.to(dtype), key_mask, size
                 ).to(values.dtype)
         return self.reprojection(to_volume(attended, size)) + volume
+
+    def stream(self, volume: Tensor, mask: Tensor | None) -> Tensor:
+        """Do what ``forward`` does plane by plane, in float32, holding no queries, keys or values.
+
+        The arguments are those of ``forward``. For members with ``streams``.
+        """
+        raise NotImplementedError
 
     def begin_step(self, step: int) -> None:
         """Hear from the training loop that a step begins; members that redraw at random do so.

@@ -58,3 +58,38 @@ def growth_plot(path: Path, report: dict[str, Any]) -> None:
         fontsize=9,
     )
     figure.savefig(path, dpi=120)
+
+
+def bars_plot(path: Path, report: dict[str, Any]) -> None:
+    """Draw time and memory of each subject as bars.
+
+    Args:
+        path: the picture to write.
+        report: what ``stereo.benchmark.inference.benchmark_inference`` returns.
+    """
+    from matplotlib.figure import Figure
+
+    rows = report["rows"][::-1]
+    labels = [f"{row['model']}, {row['form']}, {row['precision']}" for row in rows]
+    figure = Figure(figsize=(12, 1.2 + 0.3 * len(rows)), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    values = (
+        [row["seconds"]["median"] for row in rows],
+        [(row["peak_bytes"] or 0) / 2**20 for row in rows],
+    )
+    for panel, each, label in zip(
+        panels, values, ("seconds, median", "peak memory, MiB"), strict=True
+    ):
+        colors = ["C0" if row["form"] == "ours" else "0.7" for row in rows]
+        bars = panel.barh(labels, each, color=colors)
+        panel.bar_label(bars, [f"{value:.3g}" for value in each], padding=3)
+        panel.margins(x=0.15)
+        panel.set_xlabel(label)
+    machine, settings = report["machine"], report["settings"]
+    figure.suptitle(
+        f"One pair of {settings['height']}x{settings['width']}, {settings['max_disparity']} "
+        f"disparities; {machine['name']}, {machine['threads']} threads, torch {machine['torch']}, "
+        f"commit {machine['commit']}",
+        fontsize=9,
+    )
+    figure.savefig(path, dpi=120)

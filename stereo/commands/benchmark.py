@@ -1,4 +1,4 @@
-"""Commands that measure: ``benchmark attention``."""
+"""Commands that measure: ``benchmark attention`` and ``benchmark inference``."""
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -41,6 +41,42 @@ def _benchmark_attention(config: Namespace) -> int:
     return 0
 
 
+def _benchmark_inference_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--output", required=True, help="the JSON file; table (.md) and plot (.png) beside it"
+    )
+    parser.add_argument("--models", help="comma-separated networks, and sgbm (default: all kinds)")
+    parser.add_argument("--size", default="544x960", help="of the pair, HxW pixels")
+    parser.add_argument("--max-disparity", type=int, default=192, help="pixels")
+    parser.add_argument("--precisions", default="fp32,bf16", help="comma-separated")
+    parser.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to run"
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="timed calls of each")
+    parser.add_argument(
+        "--reference-psmnet", help="folder of the original PSMNet, to be timed beside ours"
+    )
+
+
+def _benchmark_inference(config: Namespace) -> int:
+    from stereo.benchmark.inference import MODELS, benchmark_inference
+
+    parts = config.size.split("x")
+    if len(parts) != 2 or not all(part.isdigit() and int(part) for part in parts):
+        raise UsageError(f"'{config.size}' is not a size; write it as HxW, such as 544x960")
+    benchmark_inference(
+        config.output,
+        models=_split(config.models) if config.models else MODELS,
+        size=(int(parts[0]), int(parts[1])),
+        max_disparity=config.max_disparity,
+        precisions=_split(config.precisions),
+        device=config.device,
+        repeats=config.repeats,
+        reference_psmnet=config.reference_psmnet,
+    )
+    return 0
+
+
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -59,5 +95,12 @@ COMMANDS = (
         _benchmark_attention,
         "every attention against the size of the volume",
         "stereo benchmark attention --output attention.json --members efficient,dot_product",
+    ),
+    Command(
+        "benchmark inference",
+        _benchmark_inference_arguments,
+        _benchmark_inference,
+        "networks as shipped and in their plain form, and semi-global matching",
+        "stereo benchmark inference --output inference.json --reference-psmnet PSMNet",
     ),
 )

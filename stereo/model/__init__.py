@@ -39,13 +39,12 @@ def build_network(config: NetworkConfig) -> StereoNetwork:
         attentions = _build_attentions(attention, _FAST_CHANNELS)
         return FastStereo(attentions, config.max_disparity, mask_invalid=mask_invalid)
     features = PyramidFeatures(align_corners=config.upsampling == "align_corners")
-    in_channels = 2 * features.out_channels
     stack: nn.Module
     if config.name == "psmnet_basic":
-        stack = ResidualStack(in_channels)
+        stack = ResidualStack(features.out_channels)
     else:
         attentions = _build_attentions(attention, _PSMNET_CHANNELS)
-        stack = StackedHourglass(in_channels, attentions, mask_invalid=mask_invalid)
+        stack = StackedHourglass(features.out_channels, attentions, mask_invalid=mask_invalid)
     return PSMNet(
         features=features,
         aggregation=stack,

@@ -7,8 +7,38 @@ from torch import Tensor, nn
 
 from stereo.model.blocks import ConvNorm3d, UpConvNorm3d, he_normal_
 from stereo.model.cost_volume import valid_cells
+from stereo.model.first_convolution import convolve_views, convolve_volume
 
 WIDTH = 32
+
+
+class Entry(nn.Module):
+    """Two 3x3x3 convolutions over the concatenation volume of two views' features.
+
+    The volume itself is never made, unless ``plain`` is set, which gives the same values.
+
+    Args:
+        channels: of one view's features.
+    """
+
+    plain = False
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = ConvNorm3d(2 * channels, WIDTH)
+        self.second = ConvNorm3d(WIDTH, WIDTH)
+
+    def forward(
+        self,
+        left: Tensor,  # (B, C, H, W)
+        right: Tensor,  # (B, C, H, W)
+        planes: int,
+    ) -> Tensor:  # (B, 32, planes, H, W)
+        """Convolve; both ways in ``stereo.model.first_convolution``."""
+        convolve = convolve_volume if self.plain else convolve_views
+        conv = self.first.conv
+        volume = convolve(left, right, planes, conv.weight, conv.bias)
+        return self.second(self.first.activation(self.first.norm(volume)))
 
 
 class ResidualPair3d(nn.Module):
@@ -21,7 +51,7 @@ class ResidualPair3d(nn.Module):
 
     def forward(self, volume: Tensor) -> Tensor:  # (B, C, D, H, W), shape kept
         """Return input plus both convolutions."""
-        return self.second(self.first(volume)) + volume
+        return add(self.second(self.first(volume)), volume)
 
 
 class LogitHead(nn.Module):
@@ -89,7 +119,7 @@ class StackedHourglass(nn.Module):
     """PSMNet's stacked hourglass: three hourglasses, three supervised outputs.
 
     Args:
-        in_channels: channels of the cost volume.
+        in_channels: channels of one view's features.
         attentions: site name -> module; ``quarter`` acts on the volume before the first hourglass,
             the others inside the first hourglass.
         mask_invalid: leave out as keys the cells whose match lies outside the right view.
@@ -104,28 +134,35 @@ class StackedHourglass(nn.Module):
         super().__init__()
         attentions = attentions or {}
         self.mask_invalid = mask_invalid
-        self.reduce = nn.Sequential(ConvNorm3d(in_channels, WIDTH), ConvNorm3d(WIDTH, WIDTH))
+        self.enter = Entry(in_channels)
         self.refine = ResidualPair3d(WIDTH)
         self.attention_quarter = attentions.get("quarter")
         first = Hourglass(attentions, mask_invalid)
         self.hourglasses = nn.ModuleList([first, Hourglass({}), Hourglass({})])
         self.heads = nn.ModuleList(LogitHead() for _ in range(3))
 
-    def forward(self, volume: Tensor) -> list[Tensor]:  # (B, C, D, H, W) -> 3 x (B, D, H, W)
+    def forward(
+        self,
+        left: Tensor,  # (B, C, H, W)
+        right: Tensor,  # (B, C, H, W)
+        planes: int,
+    ) -> list[Tensor]:  # 3 x (B, planes, H, W)
         """Return the logits after each hourglass, the last being the best."""
-        cost = self.refine(self.reduce(volume))
+        cost = self.refine(self.enter(left, right, planes))
         cost = attend_at_site(self.attention_quarter, cost, self.mask_invalid)
-        first, second, third = self.hourglasses
-        out, encoded, decoded = first(cost)
-        outputs = [out + cost]
-        out, _, decoded = second(outputs[-1], encoded, decoded)
-        outputs.append(out + cost)
-        out, _, decoded = third(outputs[-1], encoded, decoded)
-        outputs.append(out + cost)
+        current, encoded, decoded = cost, None, None
         logits: list[Tensor] = []
-        for head, output in zip(self.heads, outputs, strict=True):
-            logits.append(head(output) + logits[-1] if logits else head(output))
+        for hourglass, head in zip(self.hourglasses, self.heads, strict=True):
+            current, own, decoded = hourglass(current, encoded, decoded)
+            encoded = own if encoded is None else encoded  # the first one's, for all others
+            current = add(current, cost)
+            logits.append(head(current) + logits[-1] if logits else head(current))
         return logits
+
+
+def add(own: Tensor, other: Tensor) -> Tensor:
+    """Return the sum; where no gradients are taken it lies in ``own``, and no new volume exists."""
+    return own + other if torch.is_grad_enabled() else own.add_(other)
 
 
 def attend_at_site(attention: nn.Module | None, volume: Tensor, mask_invalid: bool) -> Tensor:
@@ -139,15 +176,20 @@ class ResidualStack(nn.Module):
     """PSMNet's basic aggregation: residual blocks at one resolution, one output.
 
     Args:
-        in_channels: channels of the cost volume.
+        in_channels: channels of one view's features.
     """
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()
-        self.reduce = nn.Sequential(ConvNorm3d(in_channels, WIDTH), ConvNorm3d(WIDTH, WIDTH))
+        self.enter = Entry(in_channels)
         self.residuals = nn.Sequential(*(ResidualPair3d(WIDTH) for _ in range(4)))
         self.head = LogitHead()
 
-    def forward(self, volume: Tensor) -> list[Tensor]:  # (B, C, D, H, W) -> 1 x (B, D, H, W)
+    def forward(
+        self,
+        left: Tensor,  # (B, C, H, W)
+        right: Tensor,  # (B, C, H, W)
+        planes: int,
+    ) -> list[Tensor]:  # 1 x (B, planes, H, W)
         """Return the logits, in a list for one signature with ``StackedHourglass``."""
-        return [self.head(self.residuals(self.reduce(volume)))]
+        return [self.head(self.residuals(self.enter(left, right, planes)))]

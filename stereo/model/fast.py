@@ -1,7 +1,8 @@
 """EA-Stereo-Fast: the family for CPUs and small devices.
 
-Features at 1/4 and 1/8; group-wise correlation (GwcNet, Guo et al., CVPR 2019) of unit features; a
-small 3D encoder-decoder with attention over the volume at 1/8; refinement at 1/4 that looks up the
+Features at 1/4 and 1/8; group-wise correlation (GwcNet, Guo et al., CVPR 2019) of unit features at
+both; a small 3D encoder-decoder with attention over the volume at 1/8, whose logits the left view
+spreads over the four quarter-size pixels of each cell; refinement at 1/4 that looks up the
 correlation around the present disparity, and convex upsampling (RAFT, Teed and Deng, ECCV 2020).
 """
 
@@ -22,6 +23,7 @@ FINE_GROUPS = 4
 VOLUME_WIDTH = 16
 VOLUME_FACTOR = 8
 FINE_FACTOR = 4
+EVIDENCE = 8  # channels of the volume that the left view weights into logits
 MODE_REACH = 2  # planes to either side of the likeliest one that make up the coarse disparity
 SEARCH = 4  # refinement looks at this many quarter pixels to either side
 ITERATIONS = 2
@@ -55,7 +57,7 @@ class FastFeatures(nn.Module):
 
 
 class FastAggregation(nn.Module):
-    """3D encoder-decoder over the correlation volume; one logit per cell.
+    """3D encoder-decoder over the correlation volumes at 1/8 and 1/4.
 
     Args:
         attentions: ``eighth``: on the volume; ``sixteenth``: on its encoding at half the size.
@@ -65,9 +67,9 @@ class FastAggregation(nn.Module):
     def __init__(self, attentions: Mapping[str, nn.Module], mask_invalid: bool = False) -> None:
         super().__init__()
         self.mask_invalid = mask_invalid
-        self.enter = nn.Sequential(
-            ConvNorm3d(GROUPS, VOLUME_WIDTH), ConvNorm3d(VOLUME_WIDTH, VOLUME_WIDTH)
-        )
+        self.enter_coarse = ConvNorm3d(GROUPS, VOLUME_WIDTH, activate=False)
+        self.enter_fine = ConvNorm3d(FINE_GROUPS, VOLUME_WIDTH, stride=2, activate=False)
+        self.enter = ConvNorm3d(VOLUME_WIDTH, VOLUME_WIDTH)
         self.attention_eighth = attentions.get("eighth")
         self.down = nn.Sequential(
             ConvNorm3d(VOLUME_WIDTH, 2 * VOLUME_WIDTH, stride=2),
@@ -82,21 +84,28 @@ class FastAggregation(nn.Module):
         self.merge = ConvNorm3d(2 * VOLUME_WIDTH, 2 * VOLUME_WIDTH)
         self.up_to_eighth = UpConvNorm3d(2 * VOLUME_WIDTH, VOLUME_WIDTH)
         self.leave = nn.Sequential(
-            ConvNorm3d(VOLUME_WIDTH, VOLUME_WIDTH), nn.Conv3d(VOLUME_WIDTH, 1, 3, padding=1)
+            ConvNorm3d(VOLUME_WIDTH, VOLUME_WIDTH),
+            nn.Conv3d(VOLUME_WIDTH, EVIDENCE, 3, padding=1),
         )
 
-    def forward(self, volume: Tensor) -> Tensor:  # (B, 8, D, H, W) -> (B, D, H, W)
-        """Return the logits; larger is likelier."""
-        volume = attend_at_site(self.attention_eighth, self.enter(volume), self.mask_invalid)
+    def forward(
+        self,
+        volume: Tensor,  # (B, 8, D, H, W)
+        fine: Tensor,  # (B, 4, 2 D, 2 H, 2 W)
+    ) -> Tensor:  # (B, 8, D, H, W)
+        """Return the evidence for each cell, of which ``spread`` makes logits."""
+        volume = self.enter(torch.relu(self.enter_coarse(volume) + self.enter_fine(fine)))
+        volume = attend_at_site(self.attention_eighth, volume, self.mask_invalid)
         coarse = attend_at_site(self.attention_sixteenth, self.down(volume), self.mask_invalid)
         coarse = self.merge(_add_enlarged(coarse, self._through_bottom(coarse)))
-        return self.leave(_add_enlarged(volume, self.up_to_eighth(coarse))).squeeze(1)
+        return self.leave(_add_enlarged(volume, self.up_to_eighth(coarse)))
 
     def _through_bottom(self, coarse: Tensor) -> Tensor:
         if self.training and coarse.device.type == "cpu":
             # Gradients of bf16 3D convolutions over a few cells are not finite there (torch 2.15).
             with torch.autocast("cpu", enabled=False):
-                return self.up_to_sixteenth(self.bottom(coarse.float()))
+                dtype = torch.promote_types(coarse.dtype, torch.float32)
+                return self.up_to_sixteenth(self.bottom(coarse.to(dtype)))
         return self.up_to_sixteenth(self.bottom(coarse))
 
 
@@ -127,12 +136,16 @@ class Refinement(nn.Module):
         volume: Tensor,  # (B, 4, D / 4, H / 4, W / 4), correlation
         disparity: Tensor,  # (B, H / 4, W / 4), quarter pixels
     ) -> tuple[Tensor, Tensor]:
-        """Return the corrected disparity (B, H / 4, W / 4) and upsampling logits (B, 144, ...)."""
+        """Return the corrected disparity (B, H / 4, W / 4) and the state (B, 48, H / 4, W / 4)."""
         evidence = look_up(volume, disparity.detach(), SEARCH)
         scaled = disparity[:, None].to(left.dtype) / 16  # about the size of the other inputs
         state = self.correct(torch.cat([left, evidence.to(left.dtype), scaled], dim=1))
-        corrected = torch.relu(disparity + self.residual(state).squeeze(1).float())
-        return corrected, self.weights(state)
+        corrected = torch.relu(disparity + self.residual(state).squeeze(1).to(disparity.dtype))
+        return corrected, state
+
+    def enlarge(self, disparity: Tensor, state: Tensor) -> Tensor:
+        """Return the disparity in pixels at full size, (B, H, W), by weights of the state."""
+        return convex_upsample(disparity, self.weights(state), FINE_FACTOR)
 
 
 class FastStereo(nn.Module):
@@ -155,8 +168,9 @@ class FastStereo(nn.Module):
         super().__init__()
         self.features = FastFeatures()
         self.aggregation = FastAggregation(attentions, mask_invalid)
-        self.to_quarter = nn.Sequential(
-            ConvNorm2d(FastFeatures.coarse_channels, 32), nn.Conv2d(32, 9 * 2**2, 1)
+        self.guide = nn.Sequential(
+            ConvNorm2d(FastFeatures.coarse_channels + 4 * FastFeatures.fine_channels, 64),
+            nn.Conv2d(64, 4 * EVIDENCE, 1),
         )
         self.refinement = Refinement(FastFeatures.fine_channels)
         self.max_disparity = max_disparity
@@ -175,19 +189,21 @@ class FastStereo(nn.Module):
         left_fine, left_coarse = self.features(left)
         right_fine, right_coarse = self.features(right)
         planes = self.max_disparity // VOLUME_FACTOR
-        logits = self.aggregation(group_correlation(left_coarse, right_coarse, planes, GROUPS))
-        coarse = dominant_plane(logits)  # (B, H / 8, W / 8), eighth pixels
-        disparity = convex_upsample(coarse, self.to_quarter(left_coarse), 2)  # quarter pixels
-        fine_planes = self.max_disparity // FINE_FACTOR
-        volume = group_correlation(left_fine, right_fine, fine_planes, FINE_GROUPS)
-        stages = [FINE_FACTOR * _enlarge(disparity, left)] if self.training else []
+        coarse_volume = group_correlation(left_coarse, right_coarse, planes, GROUPS)
+        volume = group_correlation(left_fine, right_fine, 2 * planes, FINE_GROUPS)
+        evidence = self.aggregation(coarse_volume, volume)
+        view = torch.cat([left_coarse, F.pixel_unshuffle(left_fine, 2)], dim=1)
+        logits = spread(evidence, self.guide(view))  # (B, D / 8, H / 4, W / 4)
+        disparity = 2 * dominant_plane(logits)  # quarter pixels
+        stages = []
         for _ in range(ITERATIONS):
-            disparity, weights = self.refinement(left_fine, volume, disparity)
-            if self.training:
-                stages.append(convex_upsample(disparity, weights, FINE_FACTOR))
-        if self.training:
-            return Stages(tuple(stages), logits)
-        return convex_upsample(disparity, weights, FINE_FACTOR)
+            stages.append(disparity)
+            disparity, state = self.refinement(left_fine, volume, disparity)
+        best = self.refinement.enlarge(disparity, state)
+        if not self.training:
+            return best
+        outputs = [FINE_FACTOR * _enlarge(each, left) for each in stages]
+        return Stages((*outputs, best), logits, VOLUME_FACTOR)
 
 
 def group_correlation(
@@ -200,18 +216,53 @@ def group_correlation(
 
     A cosine does not change with the contrast of either view.
     """
-    batch, _, height, width = left.shape
     left, right = (_unit(view.unflatten(1, (groups, -1))) for view in (left, right))
+    # Equal, tested; the one is faster where gradients flow, the other where none do.
+    way = _correlate_by_products if left.requires_grad else _correlate_by_planes
+    return way(left, right, planes)
+
+
+def _correlate_by_planes(left: Tensor, right: Tensor, planes: int) -> Tensor:
+    batch, groups, _, height, width = left.shape
     volume = left.new_zeros(batch, groups, planes, height, width)
     for d in range(min(planes, width)):
         volume[:, :, d, :, d:] = (left[..., d:] * right[..., : width - d]).mean(dim=2)
     return volume
 
 
+def _correlate_by_products(left: Tensor, right: Tensor, planes: int) -> Tensor:
+    """Multiply whole rows of features as matrices, then take the diagonals that are disparities."""
+    width = left.shape[-1]
+    rows = left.permute(0, 1, 3, 4, 2) / left.shape[2]  # (B, G, H, W, C)
+    mirrored = right.flip(-1).permute(0, 1, 3, 2, 4)  # (B, G, H, C, W)
+    products = torch.matmul(rows, mirrored)  # left[x] with right[W - 1 - j] at [x, j]
+    # In rows one shorter than they are stored, d = x - (W - 1 - j) is the same in every column.
+    flat = F.pad(products, (0, planes)).flatten(3)
+    flat = flat[..., width - 1 : width - 1 + width * (width + planes - 1)]
+    volume = flat.unflatten(3, (width, -1))[..., :planes]  # [x, d]
+    return volume.permute(0, 1, 4, 2, 3).contiguous()
+
+
 def _unit(features: Tensor) -> Tensor:  # (B, G, C, H, W)
     """Scale each pixel's vector of a group to mean square 1, so that a mean product is a cosine."""
-    power = features.float().square().mean(dim=2, keepdim=True)
+    exact = features.to(torch.promote_types(features.dtype, torch.float32))
+    power = exact.square().mean(dim=2, keepdim=True)
     return features * torch.rsqrt(power + 1e-6).to(features.dtype)
+
+
+def spread(
+    evidence: Tensor,  # (B, E, D, H, W)
+    weights: Tensor,  # (B, 4 E, H, W)
+) -> Tensor:  # (B, D, 2 H, 2 W)
+    """Return logits for each of the four pixels of a cell: its evidence under weights of its own.
+
+    An edge within a cell thus has the near plane on one side and the far one on the other.
+    """
+    parts = [
+        (evidence * own[:, :, None]).sum(dim=1)  # (B, D, H, W)
+        for own in weights.unflatten(1, (4, -1)).unbind(1)
+    ]
+    return F.pixel_shuffle(torch.stack(parts, dim=2), 2).squeeze(2)
 
 
 def dominant_plane(logits: Tensor) -> Tensor:  # (B, D, H, W) -> (B, H, W)

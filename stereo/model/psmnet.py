@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 
 from stereo.model.config import STRIDE, Upsampling
-from stereo.model.cost_volume import check_views, concatenation_volume
-from stereo.model.regression import FACTOR, regress_disparity
+from stereo.model.cost_volume import check_views
+from stereo.model.regression import FACTOR, regress_disparity, regress_plainly
 from stereo.model.stages import Stages
 
 
@@ -13,13 +13,15 @@ class PSMNet(nn.Module):
 
     Args:
         features: image to (B, C, H / 4, W / 4).
-        aggregation: volume to a list of logits (B, D, H / 4, W / 4), best last.
+        aggregation: two views' features and D to a list of logits (B, D, H / 4, W / 4), best last.
         max_disparity: pixels; a multiple of 16. It may be changed on a built network, since no
             weight depends on it.
         upsampling: how logits are read at full resolution.
     """
 
     stride = STRIDE
+    plain = False
+    """Whether to make every volume whole, as the original does, for the same result."""
 
     def __init__(
         self,
@@ -50,8 +52,8 @@ class PSMNet(nn.Module):
         """
         check_views(left, right)
         planes = self.max_disparity // FACTOR
-        volume = concatenation_volume(self.features(left), self.features(right), planes)
-        logits = self.aggregation(volume)
+        logits = self.aggregation(self.features(left), self.features(right), planes)
+        regress = regress_plainly if self.plain else regress_disparity
         if self.training:
-            return Stages(tuple(regress_disparity(each, self.upsampling) for each in logits))
-        return regress_disparity(logits[-1], self.upsampling)
+            return Stages(tuple(regress(each, self.upsampling) for each in logits))
+        return regress(logits[-1], self.upsampling)

@@ -10,10 +10,11 @@ class Stages(NamedTuple):
 
     Attributes:
         disparities: (B, H, W) each, pixels; the best last.
-        logits: (B, D, h, w) of the volume behind the first of them, plane k standing for a
-            disparity of k W / w pixels and each cell for a block of pixels; None where the network
-            is supervised through its disparities alone.
+        logits: (B, D, h, w) of the volume behind the first of them, each cell standing for a block
+            of H / h pixels; None where the network is supervised through its disparities alone.
+        spacing: pixels of disparity from one plane of the logits to the next.
     """
 
     disparities: tuple[Tensor, ...]
     logits: Tensor | None = None
+    spacing: int = 1

@@ -30,7 +30,7 @@ from stereo.matcher import NetworkEngine
 from stereo.model import NetworkConfig, StereoNetwork
 from stereo.model.config import BF16_NETWORKS
 from stereo.protocols import get_protocol
-from stereo.runtime import pick_device, pick_dtype
+from stereo.runtime import pick_device, pick_dtype, to_channels_last
 from stereo.torch_metric import DisparityMetric
 from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
 from stereo.training.data import Item, collate
@@ -137,6 +137,7 @@ def train(
     set_seed(run.seed, device_specific=True)
 
     network = run.network
+    to_channels_last(network)
     if accelerator.num_processes > 1 and device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     optimizer = torch.optim.AdamW(

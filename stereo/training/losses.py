@@ -44,7 +44,8 @@ def loss_sum(
         raise UsageError(
             f"loss.planes {config.planes:g}: this network shows no planes in training; set it to 0"
         )
-    return total + config.planes * plane_cross_entropy_sum(stages.logits, truth, counted)
+    planes = plane_cross_entropy_sum(stages.logits, truth, counted, stages.spacing)
+    return total + config.planes * planes
 
 
 def smooth_l1_sum(
@@ -83,6 +84,7 @@ def plane_cross_entropy_sum(
     logits: Tensor,  # (B, D, h, w)
     truth: Tensor,  # (B, H, W), pixels
     counted: Tensor,  # (B, H, W) bool
+    spacing: int,
 ) -> Tensor:
     """Return the cross entropy of a volume's planes, summed over counted pixels.
 
@@ -91,9 +93,10 @@ def plane_cross_entropy_sum(
     Stereo Matching, CVPR 2024, model the same with Laplacians).
 
     Args:
-        logits: plane k stands for k times the block's side.
+        logits: plane k stands for k times the spacing.
         truth: ground truth; H and W are multiples of h and w by one factor, the block's side.
-        counted: pixels that take part; below D times the block's side.
+        counted: pixels that take part; below D times the spacing.
+        spacing: pixels of disparity from plane to plane.
     """
     batch, planes, height, width = logits.shape
     side = truth.shape[2] // width
@@ -102,7 +105,7 @@ def plane_cross_entropy_sum(
         cells = pixels.reshape(batch, height, side, width, side)
         return cells.permute(0, 2, 4, 1, 3).reshape(batch, side * side, height, width)
 
-    place = torch.where(counted, truth.float(), 0).clamp(min=0) / side
+    place = torch.where(counted, truth.float(), 0).clamp(min=0) / spacing
     below = place.floor()
     share = (place - below) * counted
     target = torch.zeros(batch, planes, height, width, device=logits.device)

@@ -1,0 +1,325 @@
+"""Networks on one pair: as shipped, in their plain form, and semi-global matching beside them."""
+
+import copy
+import functools
+import itertools
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from stereo import console
+from stereo.benchmark import measure
+from stereo.benchmark.plot import bars_plot, require_matplotlib
+from stereo.benchmark.reference import ReferencePSMNet
+from stereo.bundled import SGBM, bundled_weights
+from stereo.checkpoint import load_checkpoint, load_weights, restore_network
+from stereo.convert import convert_state
+from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
+from stereo.errors import StereoError, UsageError, unknown_name
+from stereo.files import output_folder, staged
+from stereo.matcher import NetworkEngine, load, pad_to_multiple
+from stereo.model import NETWORK_NAMES, AttentionConfig, NetworkConfig, StereoNetwork, build_network
+from stereo.model.config import check_max_disparity
+from stereo.model.folding import fold_batch_norms
+from stereo.runtime import pick_device, pick_dtype, to_channels_last
+
+MODELS = ("psmnet", "ea_psmnet", "ea_stereo_fast", SGBM)
+TOLERANCE = 1e-3  # pixels, mean over the map
+ORIGINAL, PLAIN, OURS = "original", "plain", "ours"
+Matching = Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One line of the benchmark.
+
+    Attributes:
+        model: a network's name, or ``sgbm``.
+        form: ``original`` (the authors' code), ``plain`` (ours, every volume whole, batch norms
+            apart) or ``ours``, as ``stereo.load`` runs it.
+        precision: ``fp32``, ``bf16``, ``fp16``; ``int16`` for ``sgbm``.
+        match: gives the map.
+    """
+
+    model: str
+    form: str
+    precision: str
+    match: Matching
+
+    @property
+    def label(self) -> str:
+        """Name, form and precision in words."""
+        return f"{self.model} {self.form} {self.precision}"
+
+
+def benchmark_inference(
+    output: str | Path,
+    *,
+    models: Sequence[str] = MODELS,
+    size: tuple[int, int] = (544, 960),
+    max_disparity: int = 192,
+    precisions: Sequence[str] = ("fp32", "bf16"),
+    device: str = "auto",
+    repeats: int = 3,
+    reference_psmnet: str | Path | None = None,
+) -> dict[str, Any]:
+    """Time networks on a rendered pair and write ``OUTPUT`` (JSON), a table and a plot beside it.
+
+    The yardstick of a network is the original, if it is there, or its plain form, in the first
+    precision. Maps in fp32 must first be the yardstick's within 1e-3 px on average, else nothing is
+    timed. Then all take turns, so that a slow minute of the machine slows all of them.
+
+    Networks with shipped weights run with them. The others have random ones, of the original if it
+    is there, with batch norms that have seen the pair once and attention that does something.
+
+    Args:
+        output: the JSON file; the plot takes its name with ``.png``, the table with ``.md``.
+        models: networks' names, and ``sgbm``.
+        size: height and width of the pair.
+        max_disparity: pixels.
+        precisions: of ``fp32``, ``bf16`` and ``fp16``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        repeats: timed calls of each.
+        reference_psmnet: folder of the original PSMNet.
+
+    Returns:
+        What was written to the JSON file.
+
+    Raises:
+        UsageError: an unknown model, precision or device.
+        InputError: a reference that cannot be used.
+        StereoError: a map that is not that of the plain form.
+    """
+    require_matplotlib()
+    models = list(dict.fromkeys(models))
+    for name in models:
+        if name not in (*NETWORK_NAMES, SGBM):
+            raise unknown_name("model", name, (*NETWORK_NAMES, SGBM))
+    check_max_disparity(max_disparity)
+    where = pick_device(device)
+    precisions = list(dict.fromkeys(precisions))
+    for precision in precisions:
+        pick_dtype(precision, where)
+    if repeats < 1:
+        raise UsageError(f"--repeats {repeats}: must be at least 1")
+    path = Path(output)
+    output_folder(path.parent)
+    height, width = size
+    scene = SyntheticConfig(height=height, width=width, max_disparity=max_disparity)
+    pair = SyntheticScenes(scene).render(0)
+
+    original = None
+    if reference_psmnet is not None:
+        original = ReferencePSMNet(reference_psmnet, max_disparity, where)
+        _see(original.original, original, pair, where)
+    subjects: list[Subject] = []
+    weights: dict[str, str] = {}
+    for name in models:
+        if name == SGBM:
+            subjects.append(Subject(name, "OpenCV", "int16", _sgbm(pair, max_disparity)))
+            continue
+        network, config, weights[name] = _network(name, max_disparity, original, pair, where)
+        forms: dict[str, nn.Module] = {PLAIN: _plain(network), OURS: _fast(network)}
+        if name == "psmnet" and original is not None:
+            forms[ORIGINAL] = original
+        for precision, form in itertools.product(precisions, (ORIGINAL, PLAIN, OURS)):
+            if form in forms:
+                engine = NetworkEngine(forms[form], config, where, precision)  # type: ignore[arg-type]
+                match = functools.partial(_first_map, engine, pair)
+                subjects.append(Subject(name, form, precision, match))
+
+    differences = _compare(subjects)
+    rows = _measure(subjects, where, repeats)
+    for row, difference in zip(rows, differences, strict=True):
+        row |= difference
+    _add_ratios(rows)
+    report = {
+        "benchmark": "inference",
+        "machine": measure.machine(where),
+        "settings": {
+            "height": height,
+            "width": width,
+            "max_disparity": max_disparity,
+            "pair": pair.name,
+            "repeats": repeats,
+            "weights": weights,
+            "equality_gate": f"fp32 maps within {TOLERANCE} px of the yardstick on average",
+        },
+        "rows": rows,
+    }
+    text = _table(report)
+    with staged(path, path.with_suffix(".md"), path.with_suffix(".png")) as (data, table, plot):
+        data.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        table.write_text(text + "\n", encoding="utf-8")
+        bars_plot(plot, report)
+    console.say(text)
+    return report
+
+
+def _network(
+    name: str,
+    max_disparity: int,
+    original: ReferencePSMNet | None,
+    pair: RenderedPair,
+    device: torch.device,
+) -> tuple[StereoNetwork, NetworkConfig, str]:
+    """Return a network in evaluation mode, its configuration, and what its weights are."""
+    path = bundled_weights(name)
+    if path is not None:
+        checkpoint = load_checkpoint(path)
+        network = restore_network(checkpoint, str(path))
+        network.max_disparity = max_disparity
+        return network.eval().to(device), checkpoint.config, "shipped"
+    attention = None
+    if name.startswith("ea"):
+        attention = AttentionConfig(options={"zero_init": False})
+    conventions: dict[str, Any] = {}
+    if original is not None and name != "psmnet_basic":
+        conventions = {"upsampling": "half_pixel", "padding": "zeros"}
+    config = NetworkConfig(name, max_disparity, attention=attention, **conventions)
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(0)
+        network = build_network(config)
+    if conventions and original is not None:
+        state = {key: tensor.cpu() for key, tensor in original.original.state_dict().items()}
+        converted = convert_state(state, "the original", align_corners=False)
+        load_weights(network, converted.weights, "the original", allow_new_attention=True)
+        return network.eval().to(device), config, "random, the original's"
+    network.to(device)
+    _see(network, network, pair, device)
+    return network.eval(), config, "random"
+
+
+def _see(
+    network: nn.Module, forward: Callable[..., object], pair: RenderedPair, device: torch.device
+) -> None:
+    """Let batch norms take their statistics from a part of the pair."""
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    views = []
+    for image in (pair.left, pair.right):
+        pixels = torch.from_numpy(image[:256, :512].copy()).to(device).permute(2, 0, 1)[None]
+        view = pad_to_multiple(pixels.float() / 128 - 1, 16, "replicate")
+        views.append(torch.cat([view, view.flip(2)]))  # two, for norms of one value per picture
+    with torch.no_grad():
+        network.train()
+        forward(*views)
+        network.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def _plain(network: StereoNetwork) -> StereoNetwork:
+    plain = copy.deepcopy(network)
+    for module in plain.modules():
+        if hasattr(module, "plain"):
+            module.plain = True
+    return plain
+
+
+def _fast(network: StereoNetwork) -> StereoNetwork:
+    fast = copy.deepcopy(network)
+    fold_batch_norms(fast)
+    to_channels_last(fast)
+    return fast
+
+
+def _first_map(engine: NetworkEngine, pair: RenderedPair) -> np.ndarray:
+    return engine([pair.left], [pair.right])[0]
+
+
+def _sgbm(pair: RenderedPair, max_disparity: int) -> Matching:
+    matcher = load(SGBM, max_disparity=max_disparity)
+    return lambda: matcher(pair.left, pair.right).disparity
+
+
+def _compare(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
+    """Return how far each map is from its yardstick's.
+
+    Raises:
+        StereoError: too far, or not finite.
+    """
+    yardsticks: dict[str, np.ndarray] = {}
+    found: list[dict[str, Any]] = []
+    for subject in subjects:
+        disparity = subject.match()
+        if not np.isfinite(disparity).all():
+            raise StereoError(f"{subject.label}: a map that is not finite; nothing is timed")
+        if subject.form == "OpenCV":
+            found.append({})
+            continue
+        yardstick = yardsticks.setdefault(subject.model, disparity)
+        difference = np.abs(disparity - yardstick)
+        mean, largest = float(difference.mean()), float(difference.max())
+        console.say(f"{subject.label}: {mean:.2g} px from its yardstick, at most {largest:.2g} px")
+        if subject.precision == "fp32" and mean > TOLERANCE:
+            raise StereoError(
+                f"{subject.label} is {mean:.2g} px from its yardstick on average, more than "
+                f"{TOLERANCE}; nothing is timed"
+            )
+        found.append({"mean_difference_px": mean, "largest_difference_px": largest})
+    return found
+
+
+def _measure(
+    subjects: Sequence[Subject], device: torch.device, repeats: int
+) -> list[dict[str, Any]]:
+    """Weigh and time all subjects in turns."""
+    rows: list[dict[str, Any]] = []
+    for subject in subjects:
+        facts = {"model": subject.model, "form": subject.form, "precision": subject.precision}
+        rows.append(facts | {"peak_bytes": measure.peak_bytes(subject.match, device)})
+    times: list[list[float]] = [[] for _ in subjects]
+    for turn in range(repeats):
+        for subject, own in zip(subjects, times, strict=True):
+            own.append(measure.seconds(subject.match, device, repeats=1)["median"])
+            console.say(f"turn {turn + 1}: {subject.label} {own[-1]:.3g} s")
+    for row, own in zip(rows, times, strict=True):
+        row["seconds"] = {
+            "median": statistics.median(own),
+            "min": min(own),
+            "max": max(own),
+            "repeats": repeats,
+        }
+    return rows
+
+
+def _add_ratios(rows: Sequence[dict[str, Any]]) -> None:
+    """Add how many times as fast each row is as its model's first one, the yardstick."""
+    first: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        yardstick = first.setdefault(row["model"], row)
+        row["yardstick"] = f"{yardstick['form']} {yardstick['precision']}"
+        row["times_as_fast"] = yardstick["seconds"]["median"] / row["seconds"]["median"]
+
+
+def _table(report: dict[str, Any]) -> str:
+    header = ["model", "form", "precision", "s, median", "s, spread", "times as fast as", ""]
+    header += ["peak MiB", "px, mean difference", "px, largest"]
+    body = []
+    for row in report["rows"]:
+        seconds, peak = row["seconds"], row["peak_bytes"]
+        body.append(
+            [
+                *(row["model"], row["form"], row["precision"]),
+                f"{seconds['median']:.3g}",
+                f"{seconds['min']:.3g} to {seconds['max']:.3g}",
+                row["yardstick"],
+                f"{row['times_as_fast']:.2f}",
+                "" if peak is None else f"{peak / 2**20:,.0f}",
+                *(
+                    f"{row[key]:.2g}" if key in row else ""
+                    for key in ("mean_difference_px", "largest_difference_px")
+                ),
+            ]
+        )
+    return console.table(header, body)

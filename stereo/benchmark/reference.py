@@ -1,0 +1,79 @@
+"""The original PSMNet from a folder of its user's: nothing of it is part of this package."""
+
+import contextlib
+import importlib
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from stereo.errors import InputError
+
+
+class ReferencePSMNet(nn.Module):
+    """The authors' stacked hourglass behind the interface of our networks.
+
+    Args:
+        folder: their repository, with ``models/stackhourglass.py``.
+        max_disparity: pixels; fixed when it is built.
+        device: where it is to run; the authors' code asks for CUDA, and gets this.
+
+    Raises:
+        InputError: the folder does not hold it, or it does not run with this PyTorch.
+    """
+
+    stride = 16
+
+    def __init__(self, folder: str | Path, max_disparity: int, device: torch.device) -> None:
+        super().__init__()
+        folder = Path(folder)
+        if not (folder / "models" / "stackhourglass.py").is_file():
+            raise InputError(
+                f"{folder}: holds no models/stackhourglass.py; name a clone of the original PSMNet"
+            )
+        self.device = device
+        try:
+            with _imported(folder) as module, _cuda_means(device):
+                self.original: nn.Module = module.PSMNet(max_disparity).to(device)
+        except Exception as error:  # someone else's code can raise anything
+            raise InputError(f"{folder}: the original PSMNet cannot be built ({error})") from error
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return the disparity (B, H, W) of views (B, 3, H, W)."""
+        with _cuda_means(self.device), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its age
+            disparity = self.original(left, right)
+        return disparity.reshape(len(left), *left.shape[2:])
+
+
+@contextlib.contextmanager
+def _imported(folder: Path) -> Iterator[ModuleType]:
+    """Import ``models.stackhourglass`` of a folder, and leave no trace of it."""
+
+    def forget() -> dict[str, ModuleType]:
+        names = [n for n in sys.modules if n.split(".")[0] == "models"]
+        return {name: sys.modules.pop(name) for name in names}
+
+    others = forget()
+    sys.path.insert(0, str(folder.resolve()))
+    try:
+        yield importlib.import_module("models.stackhourglass")
+    finally:
+        sys.path.remove(str(folder.resolve()))
+        forget()
+        sys.modules.update(others)
+
+
+@contextlib.contextmanager
+def _cuda_means(device: torch.device) -> Iterator[None]:
+    """Let ``tensor.cuda()`` go to a device."""
+    original = Tensor.cuda
+    Tensor.cuda = lambda self, *_, **__: self.to(device)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Tensor.cuda = original  # type: ignore[method-assign]
