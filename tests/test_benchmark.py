@@ -10,7 +10,7 @@ from PIL import Image
 
 from stereo.attention import ATTENTIONS
 from stereo.attention.volume import cells
-from stereo.benchmark import inference, measure
+from stereo.benchmark import measure, subjects, training
 from stereo.benchmark.attention import benchmark_attention, check_against_definition
 from stereo.benchmark.reference import ReferencePSMNet
 from stereo.cli import run
@@ -143,13 +143,13 @@ def test_inference_is_compared_then_timed_in_turns(tmp_path, capsys):
 
 
 def test_nothing_is_timed_where_the_fast_path_differs(tmp_path, monkeypatch, capsys):
-    fold = inference.fold_batch_norms
+    fold = subjects.fold_batch_norms
 
     def wrong(network):
         fold(network)
         network.aggregation.heads[2].project.weight.data.mul_(1.1)
 
-    monkeypatch.setattr(inference, "fold_batch_norms", wrong)
+    monkeypatch.setattr(subjects, "fold_batch_norms", wrong)
     path = tmp_path / "inference.json"
     assert run(inference_call(path, "--models", "psmnet", "--precisions", "fp32")) == 1
     assert "nothing is timed" in capsys.readouterr().err
@@ -179,7 +179,7 @@ def test_a_reference_is_run_where_it_asks_for_cuda(tmp_path):
         "        return self.most.cuda() + left.cuda().mean(1, keepdim=True)\n"
     )
     before = torch.Tensor.cuda
-    network = ReferencePSMNet(tmp_path, 32, torch.device("cpu"))
+    network = ReferencePSMNet(tmp_path, 32, torch.device("cpu")).eval()
     assert network(*torch.zeros(2, 2, 3, 16, 16)).shape == (2, 16, 16)
     assert torch.Tensor.cuda is before
     assert "models" not in sys.modules
@@ -195,3 +195,45 @@ def test_a_folder_without_the_reference_is_named(tmp_path, capsys, code):
     error = capsys.readouterr().err
     assert str(tmp_path) in error
     assert error.count("\n") == 1
+
+
+def training_call(path, *more):
+    call = ["benchmark", "training", "--output", str(path), "--crop", "64x128"]
+    return [*call, "--max-disparity", "32", "--repeats", "1", *more]
+
+
+def test_a_step_of_training_is_timed_and_the_batch_that_fits_computed(tmp_path):
+    path = tmp_path / "training.json"
+    assert run(training_call(path, "--models", "psmnet", "--precisions", "fp32")) == 0
+    report = json.loads(path.read_text())
+    rows = {row["form"]: row for row in report["rows"]}
+    assert rows.keys() == {"plain", "ours", "recompute"}
+    for row in rows.values():
+        assert row["seconds"]["median"] > 0
+        if row["fits"] is not None:
+            twelve, twenty_four, eighty = row["fits"].values()
+            assert 0 < twelve < twenty_four < eighty
+            assert row["fixed_bytes"] + (twelve + 1) * row["bytes_of_a_pair"] > 12e9
+    if rows["ours"]["fits"] is not None:
+        assert rows["ours"]["bytes_of_a_pair"] < rows["plain"]["bytes_of_a_pair"]
+    assert "| psmnet" in path.with_suffix(".md").read_text()
+
+
+def test_no_step_is_timed_where_the_losses_differ(tmp_path, monkeypatch, capsys):
+    def wrong(network):
+        network.aggregation.heads[2].project.weight.data.mul_(3)
+
+    monkeypatch.setattr(training, "to_channels_last", wrong)
+    path = tmp_path / "training.json"
+    assert run(training_call(path, "--models", "psmnet", "--precisions", "fp32")) == 1
+    assert "nothing is timed" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--models", "sgbm"], ["--crop", "60x128"], ["--crop", "64"], ["--precisions", "fp8"]]
+)
+def test_wrong_training_calls_are_refused(tmp_path, capsys, wrong):
+    assert run(training_call(tmp_path / "a.json", *wrong)) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -6,10 +6,15 @@ import pytest
 import torch
 
 from stereo.attention import ATTENTIONS
+from stereo.benchmark import measure
 from stereo.model import NETWORK_NAMES, AttentionConfig, NetworkConfig, build_network
 from stereo.model.folding import fold_batch_norms
+from stereo.model.recompute import set_recompute
 from stereo.runtime import to_channels_last
 
+needs_linux = pytest.mark.skipif(
+    not measure._CLEAR_REFS.exists(), reason="resident memory is measured on Linux only"
+)
 STREAMING = sorted(name for name, member in ATTENTIONS.items() if member.streams)
 
 
@@ -60,6 +65,37 @@ def test_plain_and_fast_training_have_the_same_gradients(name):
     for key, gradient in gradients[0].items():
         largest = gradient.abs().max()
         assert (gradient - gradients[1][key]).abs().max() <= 1e-8 * largest + 1e-10, key
+
+
+@pytest.mark.parametrize("name", NETWORK_NAMES)
+def test_activations_computed_again_give_the_same_gradients_and_statistics(name):
+    seen = []
+    for recompute in (False, True):
+        network = trained_like(name).train()
+        set_recompute(network, recompute)
+        torch.manual_seed(1)
+        outputs = network(*torch.randn(2, 2, 3, 32, 48, dtype=torch.float64)).disparities
+        sum((each * torch.randn_like(each)).sum() for each in outputs).backward()
+        gradients = {n: p.grad for n, p in network.named_parameters()}
+        seen.append(gradients | dict(network.named_buffers()))
+    assert seen[0].keys() == seen[1].keys()
+    for key, value in seen[0].items():
+        assert torch.allclose(value, seen[1][key], rtol=1e-9, atol=1e-12), key
+
+
+@needs_linux
+def test_activations_computed_again_take_less_memory():
+    network = build_network(NetworkConfig("psmnet", 64)).train()
+    views = torch.randn(2, 2, 3, 128, 256)
+
+    def step():
+        network.zero_grad(set_to_none=True)
+        sum(each.mean() for each in network(*views).disparities).backward()
+
+    step()
+    kept = measure.peak_bytes(step, torch.device("cpu"))
+    set_recompute(network)
+    assert measure.peak_bytes(step, torch.device("cpu")) < 0.7 * kept
 
 
 def test_folding_is_refused_in_training_and_happens_once():

@@ -1,6 +1,5 @@
 """Networks on one pair: as shipped, in their plain form, and semi-global matching beside them."""
 
-import copy
 import functools
 import itertools
 import json
@@ -18,17 +17,15 @@ from stereo import console
 from stereo.benchmark import measure
 from stereo.benchmark.plot import bars_plot, require_matplotlib
 from stereo.benchmark.reference import ReferencePSMNet
-from stereo.bundled import SGBM, bundled_weights
-from stereo.checkpoint import load_checkpoint, load_weights, restore_network
-from stereo.convert import convert_state
+from stereo.benchmark.subjects import plain_form, see, shipped_form, trained_like
+from stereo.bundled import SGBM
 from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
 from stereo.errors import StereoError, UsageError, unknown_name
 from stereo.files import output_folder, staged
-from stereo.matcher import NetworkEngine, load, pad_to_multiple
-from stereo.model import NETWORK_NAMES, AttentionConfig, NetworkConfig, StereoNetwork, build_network
+from stereo.matcher import NetworkEngine, load
+from stereo.model import NETWORK_NAMES
 from stereo.model.config import check_max_disparity
-from stereo.model.folding import fold_batch_norms
-from stereo.runtime import pick_device, pick_dtype, to_channels_last
+from stereo.runtime import pick_device, pick_dtype
 
 MODELS = ("psmnet", "ea_psmnet", "ea_stereo_fast", SGBM)
 TOLERANCE = 1e-3  # pixels, mean over the map
@@ -118,15 +115,15 @@ def benchmark_inference(
     original = None
     if reference_psmnet is not None:
         original = ReferencePSMNet(reference_psmnet, max_disparity, where)
-        _see(original.original, original, pair, where)
+        see(original.original, original, pair, where)
     subjects: list[Subject] = []
     weights: dict[str, str] = {}
     for name in models:
         if name == SGBM:
             subjects.append(Subject(name, "OpenCV", "int16", _sgbm(pair, max_disparity)))
             continue
-        network, config, weights[name] = _network(name, max_disparity, original, pair, where)
-        forms: dict[str, nn.Module] = {PLAIN: _plain(network), OURS: _fast(network)}
+        network, config, weights[name] = trained_like(name, max_disparity, original, pair, where)
+        forms: dict[str, nn.Module] = {PLAIN: plain_form(network), OURS: shipped_form(network)}
         if name == "psmnet" and original is not None:
             forms[ORIGINAL] = original
         for precision, form in itertools.product(precisions, (ORIGINAL, PLAIN, OURS)):
@@ -161,76 +158,6 @@ def benchmark_inference(
         bars_plot(plot, report)
     console.say(text)
     return report
-
-
-def _network(
-    name: str,
-    max_disparity: int,
-    original: ReferencePSMNet | None,
-    pair: RenderedPair,
-    device: torch.device,
-) -> tuple[StereoNetwork, NetworkConfig, str]:
-    """Return a network in evaluation mode, its configuration, and what its weights are."""
-    path = bundled_weights(name)
-    if path is not None:
-        checkpoint = load_checkpoint(path)
-        network = restore_network(checkpoint, str(path))
-        network.max_disparity = max_disparity
-        return network.eval().to(device), checkpoint.config, "shipped"
-    attention = None
-    if name.startswith("ea"):
-        attention = AttentionConfig(options={"zero_init": False})
-    conventions: dict[str, Any] = {}
-    if original is not None and name != "psmnet_basic":
-        conventions = {"upsampling": "half_pixel", "padding": "zeros"}
-    config = NetworkConfig(name, max_disparity, attention=attention, **conventions)
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(0)
-        network = build_network(config)
-    if conventions and original is not None:
-        state = {key: tensor.cpu() for key, tensor in original.original.state_dict().items()}
-        converted = convert_state(state, "the original", align_corners=False)
-        load_weights(network, converted.weights, "the original", allow_new_attention=True)
-        return network.eval().to(device), config, "random, the original's"
-    network.to(device)
-    _see(network, network, pair, device)
-    return network.eval(), config, "random"
-
-
-def _see(
-    network: nn.Module, forward: Callable[..., object], pair: RenderedPair, device: torch.device
-) -> None:
-    """Let batch norms take their statistics from a part of the pair."""
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0
-    views = []
-    for image in (pair.left, pair.right):
-        pixels = torch.from_numpy(image[:256, :512].copy()).to(device).permute(2, 0, 1)[None]
-        view = pad_to_multiple(pixels.float() / 128 - 1, 16, "replicate")
-        views.append(torch.cat([view, view.flip(2)]))  # two, for norms of one value per picture
-    with torch.no_grad():
-        network.train()
-        forward(*views)
-        network.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-
-
-def _plain(network: StereoNetwork) -> StereoNetwork:
-    plain = copy.deepcopy(network)
-    for module in plain.modules():
-        if hasattr(module, "plain"):
-            module.plain = True
-    return plain
-
-
-def _fast(network: StereoNetwork) -> StereoNetwork:
-    fast = copy.deepcopy(network)
-    fold_batch_norms(fast)
-    to_channels_last(fast)
-    return fast
 
 
 def _first_map(engine: NetworkEngine, pair: RenderedPair) -> np.ndarray:

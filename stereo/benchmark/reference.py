@@ -42,12 +42,15 @@ class ReferencePSMNet(nn.Module):
         except Exception as error:  # someone else's code can raise anything
             raise InputError(f"{folder}: the original PSMNet cannot be built ({error})") from error
 
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return the disparity (B, H, W) of views (B, 3, H, W)."""
+    def forward(self, left: Tensor, right: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return the disparity (B, H, W) of views (B, 3, H, W); three of them in training mode."""
         with _cuda_means(self.device), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its age
             disparity = self.original(left, right)
-        return disparity.reshape(len(left), *left.shape[2:])
+        size = (len(left), *left.shape[2:])
+        if self.training:
+            return tuple(each.reshape(size) for each in disparity)
+        return disparity.reshape(size)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Commands that measure: ``benchmark attention`` and ``benchmark inference``."""
+"""Commands that measure: ``benchmark attention``, ``inference`` and ``training``."""
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -61,13 +61,10 @@ def _benchmark_inference_arguments(parser: ArgumentParser) -> None:
 def _benchmark_inference(config: Namespace) -> int:
     from stereo.benchmark.inference import MODELS, benchmark_inference
 
-    parts = config.size.split("x")
-    if len(parts) != 2 or not all(part.isdigit() and int(part) for part in parts):
-        raise UsageError(f"'{config.size}' is not a size; write it as HxW, such as 544x960")
     benchmark_inference(
         config.output,
         models=_split(config.models) if config.models else MODELS,
-        size=(int(parts[0]), int(parts[1])),
+        size=_picture_size(config.size),
         max_disparity=config.max_disparity,
         precisions=_split(config.precisions),
         device=config.device,
@@ -75,6 +72,44 @@ def _benchmark_inference(config: Namespace) -> int:
         reference_psmnet=config.reference_psmnet,
     )
     return 0
+
+
+def _benchmark_training_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--output", required=True, help="the JSON file; table (.md) beside it")
+    parser.add_argument("--models", help="comma-separated networks (default: all kinds)")
+    parser.add_argument("--crop", default="256x512", help="HxW pixels, multiples of 16")
+    parser.add_argument("--max-disparity", type=int, default=192, help="pixels")
+    parser.add_argument("--precisions", default="fp32,bf16", help="comma-separated")
+    parser.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to run"
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="timed steps of each")
+    parser.add_argument(
+        "--reference-psmnet", help="folder of the original PSMNet, to be timed beside ours"
+    )
+
+
+def _benchmark_training(config: Namespace) -> int:
+    from stereo.benchmark.training import MODELS, benchmark_training
+
+    benchmark_training(
+        config.output,
+        models=_split(config.models) if config.models else MODELS,
+        crop=_picture_size(config.crop),
+        max_disparity=config.max_disparity,
+        precisions=_split(config.precisions),
+        device=config.device,
+        repeats=config.repeats,
+        reference_psmnet=config.reference_psmnet,
+    )
+    return 0
+
+
+def _picture_size(text: str) -> tuple[int, int]:
+    parts = text.split("x")
+    if len(parts) != 2 or not all(part.isdigit() and int(part) for part in parts):
+        raise UsageError(f"'{text}' is not a size; write it as HxW, such as 544x960")
+    return int(parts[0]), int(parts[1])
 
 
 def _split(text: str) -> list[str]:
@@ -102,5 +137,12 @@ COMMANDS = (
         _benchmark_inference,
         "networks as shipped and in their plain form, and semi-global matching",
         "stereo benchmark inference --output inference.json --reference-psmnet PSMNet",
+    ),
+    Command(
+        "benchmark training",
+        _benchmark_training_arguments,
+        _benchmark_training,
+        "a step of training: time, memory, and the batch that fits",
+        "stereo benchmark training --output training.json --models psmnet --precisions bf16",
     ),
 )

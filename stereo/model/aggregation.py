@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from stereo.model.blocks import ConvNorm3d, UpConvNorm3d, he_normal_
 from stereo.model.cost_volume import valid_cells
 from stereo.model.first_convolution import convolve_views, convolve_volume
+from stereo.model.recompute import Recomputable
 
 WIDTH = 32
 
 
-class Entry(nn.Module):
+class Entry(Recomputable):
     """Two 3x3x3 convolutions over the concatenation volume of two views' features.
 
     The volume itself is never made, unless ``plain`` is set, which gives the same values.
@@ -41,7 +42,7 @@ class Entry(nn.Module):
         return self.second(self.first.activation(self.first.norm(volume)))
 
 
-class ResidualPair3d(nn.Module):
+class ResidualPair3d(Recomputable):
     """Two 3x3x3 convolutions added to their input."""
 
     def __init__(self, channels: int) -> None:
@@ -54,7 +55,7 @@ class ResidualPair3d(nn.Module):
         return add(self.second(self.first(volume)), volume)
 
 
-class LogitHead(nn.Module):
+class LogitHead(Recomputable):
     """32 channels to one logit per cell."""
 
     def __init__(self) -> None:
@@ -68,7 +69,7 @@ class LogitHead(nn.Module):
         return self.project(self.hidden(volume)).squeeze(1)
 
 
-class Hourglass(nn.Module):
+class Hourglass(Recomputable):
     """One encoder-decoder of the stack, with attention at 1/8 and 1/16 where it is given.
 
     Args:

@@ -16,6 +16,7 @@ from stereo.model.aggregation import attend_at_site
 from stereo.model.blocks import ConvNorm2d, ConvNorm3d, ResidualBlock2d, UpConvNorm3d
 from stereo.model.config import STRIDE
 from stereo.model.cost_volume import check_views
+from stereo.model.recompute import Recomputable
 from stereo.model.stages import Stages
 
 GROUPS = 8
@@ -29,7 +30,7 @@ SEARCH = 4  # refinement looks at this many quarter pixels to either side
 ITERATIONS = 2
 
 
-class FastFeatures(nn.Module):
+class FastFeatures(Recomputable):
     """Image to features at 1/4 and 1/8 of its size, the coarse ones enlarged into the fine."""
 
     fine_channels = 32
@@ -56,7 +57,7 @@ class FastFeatures(nn.Module):
         return self.to_fine(torch.cat([_double(coarse), quarter], dim=1)), coarse
 
 
-class FastAggregation(nn.Module):
+class FastAggregation(Recomputable):
     """3D encoder-decoder over the correlation volumes at 1/8 and 1/4.
 
     Args:
@@ -109,7 +110,7 @@ class FastAggregation(nn.Module):
         return self.up_to_sixteenth(self.bottom(coarse))
 
 
-class Refinement(nn.Module):
+class Refinement(Recomputable):
     """Corrects a quarter-size disparity by what the correlation is around it.
 
     Args:

@@ -5,11 +5,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stereo.model.blocks import ConvNorm2d, ResidualBlock2d, he_normal_
+from stereo.model.recompute import Recomputable
 
 POOL_SIZES = (64, 32, 16, 8)
 
 
-class PyramidFeatures(nn.Module):
+class PyramidFeatures(Recomputable):
     """Image to a feature map at a quarter of its size; sample i is centred on pixel 4i.
 
     PSMNet (Chang and Chen, CVPR 2018), table 1, with the dilations of the authors' code.

@@ -68,6 +68,9 @@ class TrainerConfig:
     other."""
     freeze_batch_norm: bool = False
     """Keep batch norm's running statistics and use them, as in evaluation."""
+    recompute: bool = False
+    """Compute activations again in the backward pass, stage by stage, instead of keeping them: less
+    memory for one more forward pass, and the same gradients."""
     ema_decay: float | None = None
     """Decay of the moving average of the weights, which is then validated and shipped. It starts
     lower, at (1 + step) / (10 + step), so that the first weights are soon forgotten."""

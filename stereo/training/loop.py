@@ -29,6 +29,7 @@ from stereo.files import output_folder, staged
 from stereo.matcher import NetworkEngine
 from stereo.model import NetworkConfig, StereoNetwork
 from stereo.model.config import BF16_NETWORKS
+from stereo.model.recompute import set_recompute
 from stereo.protocols import get_protocol
 from stereo.runtime import pick_device, pick_dtype, to_channels_last
 from stereo.torch_metric import DisparityMetric
@@ -138,6 +139,7 @@ def train(
 
     network = run.network
     to_channels_last(network)
+    set_recompute(network, trainer.recompute)
     if accelerator.num_processes > 1 and device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     optimizer = torch.optim.AdamW(

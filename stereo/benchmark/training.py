@@ -1,0 +1,254 @@
+"""A step of training: time, memory, and the batch that fits."""
+
+import copy
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stereo import console
+from stereo.benchmark import measure
+from stereo.benchmark.reference import ReferencePSMNet
+from stereo.benchmark.subjects import plain_form, see, trained_like
+from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
+from stereo.errors import StereoError, UsageError, unknown_name
+from stereo.files import output_folder, staged
+from stereo.model import NETWORK_NAMES
+from stereo.model.config import check_max_disparity
+from stereo.model.recompute import set_recompute
+from stereo.runtime import pick_device, pick_dtype, to_channels_last
+
+MODELS = ("psmnet", "ea_psmnet", "ea_stereo_fast")
+FORMS = ("original", "plain", "ours", "recompute")
+BATCHES = (2, 3)  # not 1: norms of pooled maps of one cell need two pairs
+BUDGETS_GB = (12, 24, 80)
+TOLERANCE = 1e-3  # of the loss, relative
+
+
+@dataclass
+class Subject:
+    """One line of the benchmark: a network in training mode and its optimiser.
+
+    Attributes:
+        model: a network's name.
+        form: ``original`` (the authors' code), ``plain`` (every volume whole), ``ours``, or
+            ``recompute``: ours, its activations computed again in the backward pass.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        network: gives (B, H, W) maps, or what holds them.
+        optimizer: Adam.
+    """
+
+    model: str
+    form: str
+    precision: str
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    @property
+    def label(self) -> str:
+        """Name, form and precision in words."""
+        return f"{self.model} {self.form} {self.precision}"
+
+
+def benchmark_training(
+    output: str | Path,
+    *,
+    models: Sequence[str] = MODELS,
+    crop: tuple[int, int] = (256, 512),
+    max_disparity: int = 192,
+    precisions: Sequence[str] = ("fp32", "bf16"),
+    device: str = "auto",
+    repeats: int = 3,
+    reference_psmnet: str | Path | None = None,
+) -> dict[str, Any]:
+    """Time steps on crops of a rendered pair; write ``OUTPUT`` (JSON) and a table beside it.
+
+    A step, on two pairs, is forward, smooth L1 on every output, backward, and Adam. The first loss
+    of each form in fp32 must be that of the first form within one part in a thousand, else nothing
+    is timed. Memory is measured with batches of two and three; from these follow the memory of a
+    further pair and the batches that fit in 12, 24 and 80 GB, which are computed, not tried.
+
+    Args:
+        output: the JSON file; the table takes its name with ``.md``.
+        models: networks' names.
+        crop: height and width, pixels; multiples of 16.
+        max_disparity: pixels.
+        precisions: of ``fp32``, ``bf16`` and ``fp16``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        repeats: timed steps of each.
+        reference_psmnet: folder of the original PSMNet.
+
+    Returns:
+        What was written to the JSON file.
+
+    Raises:
+        UsageError: an unknown model, precision or device, or a crop that no network takes.
+        InputError: a reference that cannot be used.
+        StereoError: a loss that is not that of the first form.
+    """
+    models = list(dict.fromkeys(models))
+    for name in models:
+        if name not in NETWORK_NAMES:
+            raise unknown_name("model", name, NETWORK_NAMES)
+    check_max_disparity(max_disparity)
+    if crop[0] % 16 or crop[1] % 16:
+        raise UsageError(f"--crop {crop[0]}x{crop[1]}: both must be multiples of 16")
+    if repeats < 1:
+        raise UsageError(f"--repeats {repeats}: must be at least 1")
+    where = pick_device(device)
+    precisions = list(dict.fromkeys(precisions))
+    for precision in precisions:
+        pick_dtype(precision, where)
+    path = Path(output)
+    output_folder(path.parent)
+    scene = SyntheticConfig(height=crop[0], width=crop[1], max_disparity=max_disparity)
+    pair = SyntheticScenes(scene).render(0)
+    views = [
+        (torch.from_numpy(view).to(where).permute(2, 0, 1)[None].float() / 128 - 1)
+        for view in (pair.left, pair.right)
+    ]
+    truth = torch.from_numpy(pair.disparity).to(where)[None]
+
+    original = None
+    if reference_psmnet is not None:
+        original = ReferencePSMNet(reference_psmnet, max_disparity, where)
+        see(original.original, original, pair, where)
+    subjects = []
+    for name in models:
+        network, _, _ = trained_like(name, max_disparity, original, pair, where)
+        for form in FORMS:
+            module = _in_form(form, name, network, original)
+            if module is not None:
+                subjects += [_subject(name, form, p, module) for p in precisions]
+
+    def step_of(subject: Subject, batch: int) -> Callable[[], float]:
+        left, right = (view.expand(batch, -1, -1, -1).contiguous() for view in views)
+        target = truth.expand(batch, -1, -1)
+        return lambda: _step(subject, left, right, target)
+
+    _compare_losses(subjects, step_of)
+    rows = []
+    for subject in subjects:
+        facts = {"model": subject.model, "form": subject.form, "precision": subject.precision}
+        peaks = [measure.peak_bytes(step_of(subject, batch), where) for batch in BATCHES]
+        rows.append(facts | _memory(subject, peaks))
+        console.say(f"{subject.label}: {_megabytes(rows[-1]['bytes_of_a_pair'])} MiB a pair")
+    times: list[list[float]] = [[] for _ in subjects]
+    for turn in range(repeats):
+        for subject, own in zip(subjects, times, strict=True):
+            own.append(measure.seconds(step_of(subject, BATCHES[0]), where, repeats=1)["median"])
+            console.say(f"turn {turn + 1}: {subject.label} {own[-1]:.3g} s")
+    first: dict[str, float] = {}
+    for row, own in zip(rows, times, strict=True):
+        median = statistics.median(own)
+        row["seconds"] = {"median": median, "min": min(own), "max": max(own), "repeats": repeats}
+        row["times_as_fast"] = first.setdefault(row["model"], median) / median
+    report = {
+        "benchmark": "training",
+        "machine": measure.machine(where),
+        "settings": {
+            "height": crop[0],
+            "width": crop[1],
+            "max_disparity": max_disparity,
+            "batch": BATCHES[0],
+            "repeats": repeats,
+            "equality_gate": f"fp32 losses within {TOLERANCE} of the first form's, relative",
+        },
+        "rows": rows,
+    }
+    text = _table(report)
+    with staged(path, path.with_suffix(".md")) as (data, table):
+        data.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        table.write_text(text + "\n", encoding="utf-8")
+    console.say(text)
+    return report
+
+
+def _in_form(
+    form: str, name: str, network: nn.Module, original: ReferencePSMNet | None
+) -> nn.Module | None:
+    if form == "original":
+        return original if name == "psmnet" else None
+    if form == "plain":
+        return plain_form(network)  # type: ignore[arg-type]
+    ours = copy.deepcopy(network)
+    to_channels_last(ours)
+    set_recompute(ours, form == "recompute")
+    return ours
+
+
+def _subject(name: str, form: str, precision: str, module: nn.Module) -> Subject:
+    module = copy.deepcopy(module).train()
+    return Subject(name, form, precision, module, torch.optim.Adam(module.parameters(), lr=1e-6))
+
+
+def _step(subject: Subject, left: Tensor, right: Tensor, truth: Tensor) -> float:
+    dtype = pick_dtype(subject.precision, left.device)
+    with torch.autocast(left.device.type, dtype, enabled=dtype is not torch.float32):
+        outputs = subject.network(left, right)
+    maps = getattr(outputs, "disparities", outputs)
+    losses = [F.smooth_l1_loss(each.float(), truth.expand_as(each)) for each in maps]
+    loss = torch.stack(losses).sum()
+    loss.backward()
+    subject.optimizer.step()
+    subject.optimizer.zero_grad(set_to_none=True)
+    return float(loss.detach())
+
+
+def _compare_losses(
+    subjects: Sequence[Subject], step_of: Callable[[Subject, int], Callable[[], float]]
+) -> None:
+    first: dict[str, float] = {}
+    for subject in subjects:
+        loss = step_of(subject, BATCHES[0])()
+        expected = first.setdefault(subject.model, loss)
+        apart = abs(loss - expected) / expected
+        console.say(f"{subject.label}: loss {loss:.6g}")
+        if subject.precision == "fp32" and not apart <= TOLERANCE:
+            raise StereoError(
+                f"{subject.label} has a loss of {loss:.6g}, the first form one of {expected:.6g}; "
+                "nothing is timed"
+            )
+
+
+def _memory(subject: Subject, peaks: Sequence[int | None]) -> dict[str, Any]:
+    """Return the bytes of a step, and how many pairs fit where."""
+    tensors = [*subject.network.parameters(), *subject.network.buffers()]
+    states = [t for state in subject.optimizer.state.values() for t in state.values()]
+    fixed = sum(t.numel() * t.element_size() for t in [*tensors, *states])
+    less, more = peaks
+    if less is None or more is None:
+        return {"fixed_bytes": fixed, "peak_bytes": None, "bytes_of_a_pair": None, "fits": None}
+    of_a_pair = max((more - less) // (BATCHES[1] - BATCHES[0]), 1)
+    fixed += max(less - BATCHES[0] * of_a_pair, 0)
+    fits = {f"{gb} GB": max(int((gb * 1e9 - fixed) // of_a_pair), 0) for gb in BUDGETS_GB}
+    return {"fixed_bytes": fixed, "peak_bytes": less, "bytes_of_a_pair": of_a_pair, "fits": fits}
+
+
+def _table(report: dict[str, Any]) -> str:
+    header = ["model", "form", "precision", "s a step, median", "s, spread", "times as fast"]
+    header += ["MiB a pair", *(f"batch in {gb} GB" for gb in BUDGETS_GB)]
+    body = []
+    for row in report["rows"]:
+        seconds, fits = row["seconds"], row["fits"] or {}
+        body.append(
+            [
+                *(row["model"], row["form"], row["precision"]),
+                f"{seconds['median']:.3g}",
+                f"{seconds['min']:.3g} to {seconds['max']:.3g}",
+                f"{row['times_as_fast']:.2f}",
+                _megabytes(row["bytes_of_a_pair"]),
+                *(fits.get(f"{gb} GB", "") for gb in BUDGETS_GB),
+            ]
+        )
+    return console.table(header, body)
+
+
+def _megabytes(count: int | None) -> str:
+    return "" if count is None else f"{count / 2**20:,.0f}"
