@@ -7,7 +7,7 @@ positions. Scaling form: Q (K^T V) / n. O(N K V) time and O(K V) memory beyond t
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stereo.attention.linearized import leave_out
@@ -65,7 +65,7 @@ class EfficientAttention(VolumeAttention):
         with torch.autocast(volume.device.type, enabled=False):
             dtype = torch.promote_types(volume.dtype, torch.float32)
             queries, keys, values, back = (
-                (part.weight.flatten(1).to(dtype), part.bias.to(dtype))  # type: ignore[union-attr, operator]
+                _affine(part, dtype)
                 for part in (self.queries, self.keys, self.values, self.reprojection)
             )
             gathered, some = self._gather(volume, mask, *keys)  # (B, heads, K, C), (B, 1, 1, 1)
@@ -141,6 +141,12 @@ class EfficientScalingAttention(VolumeAttention):
         if key_mask is None:
             return weights @ values / values.shape[2]
         return (weights * key_mask.transpose(2, 3)) @ values / key_mask.sum(2, True).clamp(min=1)
+
+
+def _affine(convolution: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the matrix and offset of a 1x1x1 convolution."""
+    assert isinstance(convolution, nn.Conv3d) and convolution.bias is not None
+    return convolution.weight.flatten(1).to(dtype), convolution.bias.to(dtype)
 
 
 def _layout(volume: Tensor) -> torch.memory_format:

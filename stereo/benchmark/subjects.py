@@ -78,7 +78,7 @@ def plain_form(network: StereoNetwork) -> StereoNetwork:
     plain = copy.deepcopy(network)
     for module in plain.modules():
         if hasattr(module, "plain"):
-            module.plain = True
+            module.plain = True  # type: ignore[assignment]
     return plain
 
 

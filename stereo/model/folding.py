@@ -30,4 +30,4 @@ def fold_batch_norms(network: nn.Module) -> None:
                 block.conv.double(), norm.double(), transpose=isinstance(block, UpConvNorm3d)
             )
             block.conv = folded.to(dtype)
-            block.norm = nn.Identity()
+            block.norm = nn.Identity()  # type: ignore[assignment]

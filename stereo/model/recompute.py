@@ -33,16 +33,16 @@ class Recomputable(nn.Module):
     @contextlib.contextmanager
     def _with_norms_asleep(self) -> Iterator[None]:
         """Let no batch norm count the same batch twice."""
-        norms = [m for m in self.modules() if getattr(m, "track_running_stats", False)]
-        before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]  # type: ignore[operator, union-attr]
+        norms: list[Any] = [m for m in self.modules() if getattr(m, "track_running_stats", False)]
+        before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
         for norm in norms:
-            norm.momentum = 0.0  # type: ignore[assignment]
+            norm.momentum = 0.0
         try:
             yield
         finally:
             for norm, (momentum, count) in zip(norms, before, strict=True):
-                norm.momentum = momentum  # type: ignore[assignment]
-                norm.num_batches_tracked.copy_(count)  # type: ignore[operator, union-attr]
+                norm.momentum = momentum
+                norm.num_batches_tracked.copy_(count)
 
 
 def set_recompute(network: nn.Module, recompute: bool = True) -> None:
