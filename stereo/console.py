@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -14,10 +14,10 @@ from stereo.protocols import Protocol
 T = TypeVar("T")
 
 
-def progress(items: Sequence[T], label: str) -> Iterator[T]:
+def progress(items: Iterable[T], label: str, count: int | None = None) -> Iterator[T]:
     """Yield the items under a progress bar on a terminal; elsewhere callers' lines serve."""
     hidden = not (sys.stderr.isatty() and is_main())
-    yield from tqdm(items, desc=label, unit="pair", disable=hidden)
+    yield from tqdm(items, desc=label, unit="pair", total=count, disable=hidden)
 
 
 def say(line: str, *, everyone: bool = False) -> None:

@@ -8,7 +8,7 @@ from stereo.data.decoders import stored
 from stereo.data.pairs import PairFiles, find_pairs
 from stereo.data.sample import Sample, SampleFiles
 from stereo.distributed import own_share, wait_for_all
-from stereo.errors import InputError, StereoError
+from stereo.errors import InputError
 from stereo.evaluate import (
     gather_scores,
     metrics_report,
@@ -17,10 +17,11 @@ from stereo.evaluate import (
     write_metrics,
 )
 from stereo.files import output_folder
-from stereo.matcher import Matcher
+from stereo.matcher import Matcher, Result
 from stereo.metrics import ImageScore
 from stereo.outputs import PairOutput, pair_targets, parse_formats, write_pair
 from stereo.protocols import get_protocol
+from stereo.streams import overlap
 
 
 def infer(
@@ -35,7 +36,8 @@ def infer(
 ) -> int:
     """Match pairs and write their maps; with ground truth also ``metrics.json`` and a table.
 
-    A pair that cannot be read, matched or written is named and left out; the others go on.
+    Pairs are read ahead and written behind the match. One that cannot be read, matched or written
+    is named and left out; the others go on.
     Processes started by torchrun share the pairs and write the files of one process.
 
     Args:
@@ -63,16 +65,26 @@ def infer(
     rules = get_protocol("pooled")
     scores: list[ImageScore] = []
     failed: list[tuple[int, str]] = []
-    for index, pair in console.progress(own_share(pairs), "infer"):
-        try:
-            sample = _read(pair, ground_truth_scale)
-            result = matcher(sample.left, sample.right)
-            output_files = PairOutput(result.disparity, sample.disparity, sample.valid)
-            write_pair(folder, pair.name, names, output_files)
-        except StereoError as error:
-            console.complain(f"stereo infer: error: {error}")
+    share = own_share(pairs)
+
+    def write(item: tuple[int, PairFiles], sample: Sample, result: Result) -> list[str]:
+        files = PairOutput(result.disparity, sample.disparity, sample.valid)
+        return write_pair(folder, item[1].name, names, files)
+
+    through = overlap(
+        share,
+        read=lambda item: _read(item[1], ground_truth_scale),
+        match=lambda _, sample: matcher(sample.left, sample.right),
+        write=write,
+    )
+    for outcome in console.progress(through, "infer", len(share)):
+        (index, pair), sample, result = outcome.item, outcome.read, outcome.matched
+        if outcome.error is not None or sample is None or result is None:
+            console.complain(f"stereo infer: error: {outcome.error}")
             failed.append((index, pair.name))
             continue
+        for note in outcome.written:
+            console.complain(f"warning: {note}")
         height, width = result.disparity.shape
         low, high = float(result.disparity.min()), float(result.disparity.max())
         console.say(

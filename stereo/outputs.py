@@ -1,6 +1,5 @@
 """The files written per pair, by format name; all of a pair appear together or not at all."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from stereo import colors
-from stereo.data.disparities import write_disparity
+from stereo.data.disparities import store_disparity
 from stereo.errors import UsageError, unknown_name
 from stereo.files import staged
 
@@ -43,15 +42,16 @@ def _write_error(path: Path, output: PairOutput) -> None:
     _write_picture(path, colors.error_picture(output.disparity, output.truth, output.valid))
 
 
-def _write_map(path: Path, output: PairOutput) -> None:
-    write_disparity(path, output.disparity)
+def _write_map(path: Path, output: PairOutput) -> str | None:
+    return store_disparity(path, output.disparity)
 
 
 def _write_picture(path: Path, picture: np.ndarray) -> None:
     Image.fromarray(picture).save(path)
 
 
-FORMATS: dict[str, tuple[str, Callable[[Path, PairOutput], None]]] = {
+# File name's end, and the writer, which returns what is worth a warning.
+FORMATS: dict[str, tuple[str, Callable[[Path, PairOutput], str | None]]] = {
     "color": ("_color.png", _write_color),
     "pfm": ("_disparity.pfm", _write_map),
     "png16": ("_disparity.png", _write_map),
@@ -86,20 +86,18 @@ def pair_targets(folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
     return [folder / f"{name}{FORMATS[f][0]}" for f in formats]
 
 
-def write_pair(folder: Path, name: str, formats: Sequence[str], output: PairOutput) -> list[Path]:
+def write_pair(folder: Path, name: str, formats: Sequence[str], output: PairOutput) -> list[str]:
     """Write the chosen files of one pair.
 
     Returns:
-        Their paths.
+        What is worth a warning, in words.
 
     Raises:
         OutputError: one of them cannot be written; then none of them is.
     """
-    targets = pair_targets(folder, name, formats)
-    with staged(*targets) as temporary, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for format_name, path in zip(formats, temporary, strict=True):
+    with staged(*pair_targets(folder, name, formats)) as temporary:
+        notes = [
             FORMATS[format_name][1](path, output)
-    for warning in caught:
-        warnings.warn(f"{name}: {warning.message}", stacklevel=2)
-    return targets
+            for format_name, path in zip(formats, temporary, strict=True)
+        ]
+    return [f"{name}: {note}" for note in notes if note]

@@ -68,6 +68,18 @@ def write_disparity(path: str | Path, disparity: np.ndarray, *, scale: float | N
     Raises:
         UsageError: unknown suffix, not (H, W), or not floating point.
     """
+    clamped = store_disparity(path, disparity, scale=scale)
+    if clamped is not None:
+        warnings.warn(clamped, stacklevel=2)
+
+
+def store_disparity(
+    path: str | Path, disparity: np.ndarray, *, scale: float | None = None
+) -> str | None:
+    """Do what ``write_disparity`` does, and return what was clamped, in words, instead of warning.
+
+    Warnings are not for threads: catching them in one catches those of all.
+    """
     path = Path(path)
     suffix = path.suffix.lower()
     if disparity.ndim != 2:
@@ -75,8 +87,10 @@ def write_disparity(path: str | Path, disparity: np.ndarray, *, scale: float | N
     if disparity.dtype.kind != "f":
         raise UsageError(f"{path}: a disparity map is floating point, got {disparity.dtype}")
     values = np.ascontiguousarray(disparity, dtype=np.float32)
+    clamped = None
     if suffix == ".png":
-        Image.fromarray(_to_integers(values, scale)).save(path)
+        stored, clamped = _to_integers(values, scale)
+        Image.fromarray(stored).save(path)
     elif suffix in (".pfm", ".tif", ".tiff"):
         Image.fromarray(values).save(path)
     elif suffix == ".npy":
@@ -85,6 +99,7 @@ def write_disparity(path: str | Path, disparity: np.ndarray, *, scale: float | N
         np.savez_compressed(path, disparity=values)
     else:
         raise UsageError(f"{path}: unknown disparity format '{suffix}'")
+    return clamped
 
 
 def _read_picture(path: Path) -> np.ndarray:
@@ -181,7 +196,8 @@ def _from_integers(values: np.ndarray, scale: float | None, path: Path) -> np.nd
     return disparity
 
 
-def _to_integers(values: np.ndarray, scale: float | None) -> np.ndarray:
+def _to_integers(values: np.ndarray, scale: float | None) -> tuple[np.ndarray, str | None]:
+    """Return what PNG stores, and what was clamped, in words."""
     dtype = np.uint16 if scale is None else np.uint8
     largest = np.iinfo(dtype).max
     factor = PNG16_SCALE if scale is None else scale
@@ -189,9 +205,7 @@ def _to_integers(values: np.ndarray, scale: float | None) -> np.ndarray:
         stored = np.rint(values.astype(np.float64) * factor)
     stored[~np.isfinite(values)] = 0
     outside = int(((stored > largest) | (stored < 0)).sum())
+    clamped = None
     if outside:
-        warnings.warn(
-            f"{outside} disparities outside 0..{largest / factor:.3f} px were clamped",
-            stacklevel=3,
-        )
-    return np.clip(stored, 0, largest).astype(dtype)
+        clamped = f"{outside} disparities outside 0..{largest / factor:.3f} px were clamped"
+    return np.clip(stored, 0, largest).astype(dtype), clamped
