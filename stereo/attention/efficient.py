@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stereo.attention.linearized import leave_out
-from stereo.attention.volume import Size, VolumeAttention, check_flags
+from stereo.attention.volume import Gathering, Size, VolumeAttention, check_flags
 
 
 class EfficientAttention(VolumeAttention):
@@ -59,18 +59,47 @@ class EfficientAttention(VolumeAttention):
         weights = torch.softmax(queries * self.temperature, dim=3) @ share.transpose(2, 3)
         return weights @ values
 
-    def stream(self, volume: Tensor, mask: Tensor | None) -> Tensor:  # noqa: D102
-        # Projections are linear and the shares of the positions sum to one, so the shares gather
+    def gather(  # noqa: D102
+        self, volume: Tensor, mask: Tensor | None, before: Gathering | None = None
+    ) -> Gathering:
+        # The largest logit so far is carried from plane to plane, so that nothing overflows.
+        with torch.autocast(volume.device.type, enabled=False):
+            weight, bias = _affine(self.keys, torch.promote_types(volume.dtype, torch.float32))
+            if before is None:
+                batch, channels = volume.shape[:2]
+                largest = weight.new_full((batch, 1, len(weight)), torch.finfo(weight.dtype).min)
+                total = weight.new_zeros(batch, 1, len(weight))
+                before = Gathering(largest, total, weight.new_zeros(batch, len(weight), channels))
+            largest, total, gathered = before
+            for plane in range(volume.shape[2]):
+                cells = _cells(volume, plane).to(weight.dtype)
+                if mask is not None:
+                    kept = _cells(mask, plane)
+                    cells = torch.where(kept, cells, 0)
+                logits = F.linear(cells, weight, bias) * self.temperature
+                if mask is not None:
+                    logits = logits.masked_fill(~kept, -torch.inf)
+                so_far = largest
+                largest = torch.maximum(largest, logits.amax(dim=1, keepdim=True))
+                shares = torch.exp(logits - largest)
+                fade = torch.exp(so_far - largest)
+                total = total * fade + shares.sum(dim=1, keepdim=True)
+                gathered = gathered * fade.transpose(1, 2) + shares.transpose(1, 2) @ cells
+        return Gathering(largest, total, gathered)
+
+    def give(self, volume: Tensor, gathering: Gathering) -> Tensor:  # noqa: D102
+        # Projections are linear and the shares of the positions sum to one, so the shares gathered
         # the volume itself, and values and reprojection become one small matrix per key channel.
         with torch.autocast(volume.device.type, enabled=False):
             dtype = torch.promote_types(volume.dtype, torch.float32)
-            queries, keys, values, back = (
-                _affine(part, dtype)
-                for part in (self.queries, self.keys, self.values, self.reprojection)
+            queries, values, back = (
+                _affine(part, dtype) for part in (self.queries, self.values, self.reprojection)
             )
-            gathered, some = self._gather(volume, mask, *keys)  # (B, heads, K, C), (B, 1, 1, 1)
+            total = gathering.total  # (B, 1, heads K)
+            some = total.amax(dim=2).view(-1, 1, 1, 1) > 0
+            mean = gathering.volume / torch.where(total > 0, total, 1).transpose(1, 2)
             per_head = values[0].unflatten(0, (self.heads, -1))  # (heads, V, C)
-            context = gathered @ per_head.transpose(1, 2)  # (B, heads, K, V)
+            context = mean.unflatten(1, (self.heads, -1)) @ per_head.transpose(1, 2)
             context = torch.where(some, context + values[1].view(self.heads, 1, -1), 0)
             out_of_head = back[0].unflatten(1, (self.heads, -1)).permute(1, 2, 0)  # (heads, V, C)
             table = (context @ out_of_head).flatten(1, 2)  # (B, heads K, C)
@@ -79,41 +108,8 @@ class EfficientAttention(VolumeAttention):
                 cells = _cells(volume, plane).to(dtype)
                 logits = F.linear(cells, *queries) * self.temperature
                 shares = logits.unflatten(2, (self.heads, -1)).softmax(dim=3).flatten(2)
-                attended = torch.baddbmm(back[1], shares, table).add_(cells)
-                _cells(out, plane).copy_(attended)
+                _cells(out, plane).copy_(torch.baddbmm(back[1], shares, table).add_(cells))
         return out
-
-    def _gather(
-        self, volume: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the volume averaged under each key channel's softmax over positions.
-
-        The largest logit so far is carried from plane to plane, so that nothing overflows.
-
-        Returns:
-            (B, heads, K, C), and whether any key is left, (B, 1, 1, 1).
-        """
-        batch, channels = volume.shape[:2]
-        least = torch.finfo(weight.dtype).min
-        largest = weight.new_full((batch, 1, len(weight)), least)
-        total = weight.new_zeros(batch, 1, len(weight))
-        gathered = weight.new_zeros(batch, len(weight), channels)
-        for plane in range(volume.shape[2]):
-            cells = _cells(volume, plane).to(weight.dtype)
-            if mask is not None:
-                kept = _cells(mask, plane)
-                cells = torch.where(kept, cells, 0)
-            logits = F.linear(cells, weight, bias) * self.temperature
-            if mask is not None:
-                logits = logits.masked_fill(~kept, -torch.inf)
-            before, largest = largest, torch.maximum(largest, logits.amax(dim=1, keepdim=True))
-            shares = torch.exp(logits - largest)
-            fade = torch.exp(before - largest)
-            total = total * fade + shares.sum(dim=1, keepdim=True)
-            gathered = gathered * fade.transpose(1, 2) + shares.transpose(1, 2) @ cells
-        some = total.amax(dim=2).view(-1, 1, 1, 1) > 0
-        mean = gathered / torch.where(total > 0, total, 1).transpose(1, 2)
-        return mean.unflatten(1, (self.heads, -1)), some
 
 
 class EfficientScalingAttention(VolumeAttention):

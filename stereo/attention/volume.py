@@ -7,7 +7,8 @@ batch multiplied by their number.
 
 import math
 from abc import ABC, abstractmethod
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +106,20 @@ def _window_grid(size: Size, window: Size, shift: Size) -> tuple[list[int], list
     return before, count
 
 
+class Gathering(NamedTuple):
+    """What streamed attention has taken up so far: sums under a softmax over positions.
+
+    Attributes:
+        largest: (B, 1, K), the largest logit of each key channel, which the sums are relative to.
+        total: (B, 1, K), the sum of exp(logit - largest).
+        volume: (B, K, C), the sum of the cells under it.
+    """
+
+    largest: Tensor
+    total: Tensor
+    volume: Tensor
+
+
 class VolumeAttention(nn.Module, ABC):
     """Queries, keys and values by 1x1x1 convolutions, attention, reprojection, residual.
 
@@ -135,7 +150,9 @@ class VolumeAttention(nn.Module, ABC):
     takes_mask = True
     """Whether cells can be left out as keys; passing a mask where not is an error."""
     streams = False
-    """Whether it has a ``stream``, taken where no gradients are."""
+    """Whether it has ``gather`` and ``give``, taken where no gradients are."""
+    elsewhere: "Callable[[VolumeAttention, Tensor, Tensor | None], Tensor] | None" = None
+    """What ``forward`` does instead of the two, where the volume is a part of the whole."""
     half_precision = False
     """Whether ``attend`` may run in bf16 or fp16; else it gets float32 whatever autocast says."""
 
@@ -188,7 +205,9 @@ class VolumeAttention(nn.Module, ABC):
         size = (volume.shape[2], volume.shape[3], volume.shape[4])
         key_mask = self._check_mask(mask, volume)
         if self.streams and not torch.is_grad_enabled():
-            return self.stream(volume, mask)
+            if self.elsewhere is not None:
+                return self.elsewhere(self, volume, mask)
+            return self.give(volume, self.gather(volume, mask))
         queries, keys, values = self.project(volume)
         if key_mask is not None:  # whatever stands in the cells left out, infinities included
             keys, values = torch.where(key_mask, keys, 0), torch.where(key_mask, values, 0)
@@ -202,11 +221,23 @@ class VolumeAttention(nn.Module, ABC):
                 ).to(values.dtype)
         return self.reprojection(to_volume(attended, size)) + volume
 
-    def stream(self, volume: Tensor, mask: Tensor | None) -> Tensor:
-        """Do what ``forward`` does plane by plane, in float32, holding no queries, keys or values.
+    def gather(
+        self, volume: Tensor, mask: Tensor | None, before: "Gathering | None" = None
+    ) -> "Gathering":
+        """Take up what the positions of a volume give, plane by plane, in float32.
 
-        The arguments are those of ``forward``. For members with ``streams``.
+        With ``give``, for members with ``streams``: the two do what ``forward`` does, and hold no
+        queries, keys or values of all positions.
+
+        Args:
+            volume: (B, C, D, H, W).
+            mask: true where a cell may serve as a key; None for all.
+            before: what was gathered before, of other positions.
         """
+        raise NotImplementedError
+
+    def give(self, volume: Tensor, gathering: "Gathering") -> Tensor:
+        """Return the volume with what its positions are given of what was gathered."""
         raise NotImplementedError
 
     def begin_step(self, step: int) -> None:

@@ -6,7 +6,7 @@ spreads over the four quarter-size pixels of each cell; refinement at 1/4 that l
 correlation around the present disparity, and convex upsampling (RAFT, Teed and Deng, ECCV 2020).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -159,6 +159,7 @@ class FastStereo(nn.Module):
     """
 
     stride = STRIDE
+    feature_factors = (FINE_FACTOR, VOLUME_FACTOR)
 
     def __init__(
         self,
@@ -187,8 +188,16 @@ class FastStereo(nn.Module):
             Disparity in pixels; in training mode every stage's, and the logits of the volume.
         """
         check_views(left, right)
-        left_fine, left_coarse = self.features(left)
-        right_fine, right_coarse = self.features(right)
+        return self.match(self.extract(left), self.extract(right))
+
+    def extract(self, view: Tensor) -> tuple[Tensor, ...]:  # (B, 3, H, W)
+        """Return a view's features, one tensor per entry of ``feature_factors``."""
+        return self.features(view)
+
+    def match(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor | Stages:
+        """Match the features of two views; ``forward`` after ``extract``."""
+        left_fine, left_coarse = left
+        right_fine, right_coarse = right
         planes = self.max_disparity // VOLUME_FACTOR
         coarse_volume = group_correlation(left_coarse, right_coarse, planes, GROUPS)
         volume = group_correlation(left_fine, right_fine, 2 * planes, FINE_GROUPS)
@@ -203,7 +212,7 @@ class FastStereo(nn.Module):
         best = self.refinement.enlarge(disparity, state)
         if not self.training:
             return best
-        outputs = [FINE_FACTOR * _enlarge(each, left) for each in stages]
+        outputs = [FINE_FACTOR * _enlarge(each) for each in stages]
         return Stages((*outputs, best), logits, VOLUME_FACTOR)
 
 
@@ -327,6 +336,7 @@ def _double(features: Tensor) -> Tensor:
     return F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-def _enlarge(disparity: Tensor, image: Tensor) -> Tensor:
-    size = image.shape[2:]
-    return F.interpolate(disparity[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+def _enlarge(disparity: Tensor) -> Tensor:
+    return F.interpolate(
+        disparity[:, None], scale_factor=FINE_FACTOR, mode="bilinear", align_corners=False
+    )[:, 0]

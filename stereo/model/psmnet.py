@@ -1,5 +1,7 @@
 """PSMNet (Chang and Chen, CVPR 2018) and its relatives: one forward that names the stages."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from stereo.model.config import STRIDE, Upsampling
@@ -20,6 +22,7 @@ class PSMNet(nn.Module):
     """
 
     stride = STRIDE
+    feature_factors = (FACTOR,)
     plain = False
     """Whether to make every volume whole, as the original does, for the same result."""
 
@@ -51,8 +54,16 @@ class PSMNet(nn.Module):
             ValueError: the shapes differ, or are not multiples of 16.
         """
         check_views(left, right)
+        return self.match(self.extract(left), self.extract(right))
+
+    def extract(self, view: Tensor) -> tuple[Tensor, ...]:  # (B, 3, H, W)
+        """Return a view's features, one tensor per entry of ``feature_factors``."""
+        return (self.features(view),)
+
+    def match(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor | Stages:
+        """Match the features of two views; ``forward`` after ``extract``."""
         planes = self.max_disparity // FACTOR
-        logits = self.aggregation(self.features(left), self.features(right), planes)
+        logits = self.aggregation(left[0], right[0], planes)
         regress = regress_plainly if self.plain else regress_disparity
         if self.training:
             return Stages(tuple(regress(each, self.upsampling) for each in logits))
