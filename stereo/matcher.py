@@ -1,5 +1,6 @@
 """Match one pair or many: any size, any engine, one interface."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,15 @@ from stereo.data.images import ImageLike, as_image
 from stereo.data.sample import check_same_size
 from stereo.errors import StereoError, UsageError, unknown_name
 from stereo.model import NETWORK_NAMES, NetworkConfig, StereoNetwork, build_network
-from stereo.model.config import BF16_NETWORKS, check_max_disparity
+from stereo.model.config import BF16_NETWORKS, ENLARGED_PIXELS, STRIDE, check_max_disparity
 from stereo.model.folding import fold_batch_norms
 from stereo.opencv import import_cv2
 from stereo.runtime import pick_device, pick_dtype, to_channels_last
 from stereo.sgbm import SGBM_LIMIT, semi_global_matching
 from stereo.version import __version__
 
+SCALES = ("auto", "1", "2")
+RANGE_MARGIN = 32  # pixels searched beyond the largest disparity found at the smaller size
 Engine = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[np.ndarray]]
 
 
@@ -117,6 +120,7 @@ def load(
     device: str = "auto",
     precision: str = "auto",
     max_disparity: int | None = None,
+    scale: str = "auto",
     allow_untrained: bool = False,
 ) -> Matcher:
     """Load a model by name or file.
@@ -127,11 +131,15 @@ def load(
         precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``: bf16 for ``ea_stereo_fast`` where the
             hardware is fast at it, fp32 for the others.
         max_disparity: pixels, a multiple of 16; None for the checkpoint's own, or 192.
+        scale: ``2`` matches at the pair's size, then at twice that over the range found: finer, for
+            several times the time. ``1`` does not; ``auto`` does so with ``ea_stereo_fast`` and
+            pictures of up to 0.4 megapixels. The map is always of the pair's own size and pixels.
+            Semi-global matching knows ``1`` alone, whatever is asked.
         allow_untrained: run a network by name even where no weights ship for it. They are then
             random, always the same, and its map means nothing.
 
     Raises:
-        UsageError: an unknown name, device or precision, or no weights.
+        UsageError: an unknown name, device, precision or scale, or no weights.
         InputError: a checkpoint that cannot be used.
     """
     if max_disparity is not None:
@@ -160,7 +168,7 @@ def load(
     network.max_disparity = max_disparity or config.max_disparity
     fold_batch_norms(network.eval())
     to_channels_last(network)
-    engine = NetworkEngine(network, config, pick_device(device), precision)
+    engine = NetworkEngine(network, config, pick_device(device), precision, scale)
     description = {
         "name": Path(name).stem if is_file else name,
         "network": config.to_dict(),
@@ -168,6 +176,7 @@ def load(
         "max_disparity": network.max_disparity,
         "device": str(engine.device),
         "precision": str(engine.dtype).removeprefix("torch."),
+        "scale": scale,
         "version": __version__,
     }
     return Matcher(engine, network, description)
@@ -181,39 +190,77 @@ class NetworkEngine:
         config: its conventions.
         device: where to run.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        scale: the size to match at, over the size of the pair: ``auto``, ``1`` or ``2``.
     """
 
     def __init__(
-        self, network: StereoNetwork, config: NetworkConfig, device: torch.device, precision: str
+        self,
+        network: StereoNetwork,
+        config: NetworkConfig,
+        device: torch.device,
+        precision: str,
+        scale: str = "1",
     ) -> None:
         self.network = network.eval().to(device)
         self.config = config
         self.device = device
         self.dtype = pick_dtype(precision, device, bf16_serves=config.name in BF16_NETWORKS)
+        if scale not in SCALES:
+            raise unknown_name("scale", scale, SCALES)
+        self.scale = scale
 
     @torch.inference_mode()
     def __call__(
         self, lefts: Sequence[np.ndarray], rights: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
         """Match views of one size, (H, W, 3) uint8 each; return (H, W) float32 maps."""
-        left, right = self._prepare(lefts), self._prepare(rights)
+        left, right = self._normalise(lefts), self._normalise(rights)
         fp32 = self.dtype is torch.float32
         with (
             torch.autocast(self.device.type, self.dtype, enabled=not fp32),
             # On CUDA convolutions would else run in TF32, with ten bits of precision.
             torch.backends.cudnn.flags(enabled=True, allow_tf32=not fp32),
         ):
-            disparity = self.network(left, right)
-        height, width = lefts[0].shape[:2]
-        cropped = disparity[:, -height:, :width].float().clamp(min=0)
-        return list(cropped.cpu().numpy())
+            disparity = self._match(left, right)
+            if self._enlarges(left):
+                disparity = self._match_enlarged(left, right, disparity)
+        return list(disparity.cpu().numpy())
 
-    def _prepare(self, views: Sequence[np.ndarray]) -> Tensor:  # (B, 3, H', W')
+    def _enlarges(self, view: Tensor) -> bool:
+        if self.scale != "auto":
+            return self.scale == "2"
+        return view.shape[2] * view.shape[3] <= ENLARGED_PIXELS.get(self.config.name, 0)
+
+    def _match(self, left: Tensor, right: Tensor) -> Tensor:  # (B, H, W)
+        height, width = left.shape[2:]
+        multiple, padding = self.network.stride, self.config.padding
+        disparity = self.network(
+            pad_to_multiple(left, multiple, padding), pad_to_multiple(right, multiple, padding)
+        )
+        return disparity[:, -height:, :width].float().clamp(min=0)
+
+    def _match_enlarged(self, left: Tensor, right: Tensor, found: Tensor) -> Tensor:
+        """Match at twice the size, over the range that was found at the size itself."""
+        most = self.network.max_disparity
+        needed = 2 * float(found.max()) + RANGE_MARGIN
+        self.network.max_disparity = min(2 * most, STRIDE * math.ceil(needed / STRIDE))
+        try:
+            double = [
+                F.interpolate(view, scale_factor=2, mode="bicubic", align_corners=False)
+                for view in (left, right)
+            ]
+            fine = self._match(*double)
+        finally:
+            self.network.max_disparity = most
+        four = F.pixel_unshuffle(fine[:, None], 2)  # (B, 4, H, W)
+        # Not the mean of all: where an edge runs through a pixel, that is no surface's.
+        return four.sort(dim=1).values[:, 1:3].mean(dim=1) / 2
+
+    def _normalise(self, views: Sequence[np.ndarray]) -> Tensor:  # (B, 3, H, W)
         pixels = torch.from_numpy(np.stack(views)).to(self.device).permute(0, 3, 1, 2)
         mean = torch.tensor(self.config.mean, device=self.device).view(3, 1, 1)
         std = torch.tensor(self.config.std, device=self.device).view(3, 1, 1)
-        normalised = (pixels.float() / 255 - mean) / std
-        return pad_to_multiple(normalised, self.network.stride, self.config.padding)
+        return (pixels.float() / 255 - mean) / std
 
 
 def pad_to_multiple(image: Tensor, multiple: int, padding: str) -> Tensor:

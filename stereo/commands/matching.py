@@ -69,6 +69,13 @@ def _model_arguments(parser: ArgumentParser) -> None:
         help="auto: bf16 for ea_stereo_fast where the hardware is fast at it, else fp32",
     )
     parser.add_argument(
+        "--scale",
+        default="auto",
+        choices=["auto", "1", "2"],
+        help="2: networks match at twice the pair's size as well, finer and slower; auto: with "
+        "ea_stereo_fast, for pictures of up to 0.4 megapixels",
+    )
+    parser.add_argument(
         "--allow-untrained",
         action="store_true",
         help="run a network that ships without weights with random ones; its map means nothing",
@@ -124,6 +131,7 @@ def _load_model(config: Namespace) -> Any:
         device=config.device,
         precision=config.precision,
         max_disparity=config.max_disparity,
+        scale=config.scale,
         allow_untrained=config.allow_untrained,
     )
     facts = matcher.description

@@ -19,6 +19,8 @@ SITES_OF: dict[str, tuple[str, ...]] = {
 """Network -> where attention can stand, the default site first."""
 BF16_NETWORKS = ("ea_stereo_fast",)
 """Networks whose maps bf16 leaves as they are: what needs fp32 in them stays in fp32."""
+ENLARGED_PIXELS = {"ea_stereo_fast": 400_000}
+"""Pixels of a picture up to which a network matches it at twice its size unless told otherwise."""
 NETWORK_NAMES = tuple(SITES_OF)
 NO_ATTENTION = "none"
 SITES = ("quarter", "eighth", "sixteenth")
