@@ -5,7 +5,7 @@ from pathlib import Path
 from stereo.errors import InputError
 
 SGBM = "sgbm"
-DEFAULT_MODEL = SGBM
+DEFAULT_MODEL = "ea_stereo_fast"
 DEFAULT_MAX_DISPARITY = 192
 
 _PACKAGE = Path(__file__).resolve().parent
