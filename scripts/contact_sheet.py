@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 COLUMNS = 3
-CELL = 300  # width of one map, pixels
+CELL = 240  # width of one map, pixels
 TEXT = 16
 GAP = 6
 
@@ -21,19 +21,16 @@ def main() -> None:
         path.relative_to(arguments.maps).as_posix().removesuffix("_color.png")
         for path in arguments.maps.rglob("*_color.png")
     )
-    rows, row = [], []
-    for name in names:
-        row.append(cell(arguments.maps, name))
-        if len(row) == COLUMNS or name == names[-1]:
-            rows.append(row)
-            row = []
-    width = COLUMNS * (2 * CELL + 3 * GAP)
+    cells = [cell(arguments.maps, name) for name in names]
+    width = max(each.width for each in cells) + 2 * GAP
+    rows = [cells[i : i + COLUMNS] for i in range(0, len(cells), COLUMNS)]
     heights = [max(picture.height for picture in row) + GAP for row in rows]
-    sheet = Image.new("RGB", (width, sum(heights)), "white")
+    sheet = Image.new("RGB", (COLUMNS * width, sum(heights)), "white")
     for i, row in enumerate(rows):
         for j, picture in enumerate(row):
-            sheet.paste(picture, (j * (2 * CELL + 3 * GAP), sum(heights[:i])))
-    sheet.save(arguments.output, optimize=True)
+            sheet.paste(picture, (j * width, sum(heights[:i])))
+    # 256 colours are enough for two colour maps, and a third of the file.
+    sheet.quantize(256, dither=Image.Dither.NONE).save(arguments.output, optimize=True)
 
 
 def cell(folder: Path, name: str) -> Image.Image:
@@ -41,7 +38,8 @@ def cell(folder: Path, name: str) -> Image.Image:
     paths = [folder / f"{name}_{kind}.png" for kind in ("color", "error")]
     pictures = [Image.open(path).convert("RGB") for path in paths if path.is_file()]
     scaled = [p.resize((CELL, round(p.height * CELL / p.width))) for p in pictures]
-    together = Image.new("RGB", (2 * CELL + GAP, TEXT + max(p.height for p in scaled)), "white")
+    width = len(scaled) * (CELL + GAP) - GAP
+    together = Image.new("RGB", (width, TEXT + max(p.height for p in scaled)), "white")
     ImageDraw.Draw(together).text((0, 2), name, fill="black")
     for i, picture in enumerate(scaled):
         together.paste(picture, (i * (CELL + GAP), TEXT))
