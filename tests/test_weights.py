@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import shared
+from conftest import REPOSITORY, shared
 
 import stereo
 from stereo.bundled import SGBM, bundled_weights, samples_root
@@ -34,6 +34,13 @@ def test_the_default_model_is_a_network_with_weights_that_ship(matcher):
     path = bundled_weights(stereo.DEFAULT_MODEL)
     assert path is not None and path.stat().st_size < LARGEST
     assert matcher.description["weights"].startswith("sha256:")
+
+
+def test_the_wheel_carries_them():
+    shipped = f"checkpoints/{bundled_weights(stereo.DEFAULT_MODEL).name}"
+    assert (
+        f'"{shipped}" = "stereo_bundled/{shipped}"' in (REPOSITORY / "pyproject.toml").read_text()
+    )
 
 
 def test_no_folder_of_a_machine_ships_with_them():
