@@ -15,6 +15,7 @@ LAYERS = [
     ["data"],
     ["attention"],
     ["model"],
+    ["kernels"],
     ["protocols", "colors"],
     ["metrics", "checkpoint", "sgbm", "outputs"],
     ["torch_metric", "convert", "matcher", "console"],
