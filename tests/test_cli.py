@@ -107,7 +107,8 @@ def test_every_format_has_its_name_type_and_size(stereo, tmp_path, size):
 
 def test_a_shifted_scene_gets_its_shift(stereo, tmp_path):
     stereo("infer", *views(tmp_path, size=(60, 90)), "--output", tmp_path / "out", *SHORT)
-    assert np.median(read_disparity(tmp_path / "out" / "scene_disparity.pfm")) == SHIFT
+    median = np.median(read_disparity(tmp_path / "out" / "scene_disparity.pfm"))
+    assert median == pytest.approx(SHIFT, abs=0.5)
 
 
 def test_spaces_and_repeats_in_the_list_of_formats_do_no_harm(stereo, tmp_path):
@@ -142,7 +143,7 @@ def test_ground_truth_adds_metrics_an_error_map_and_a_table(stereo, tmp_path):
 
 
 def assert_contract(report):
-    assert report["model"]["name"] == "sgbm"
+    assert report["model"]["name"] == package.DEFAULT_MODEL
     assert {"name", "pass", "split", "mask", "averaging"} <= report["protocol"].keys()
     keys = {"name", "epe", "bad_1", "bad_2", "bad_3", "d1", "valid_pixels", "seconds"}
     assert all(keys <= image.keys() for image in report["images"])

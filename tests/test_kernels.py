@@ -1,46 +1,19 @@
-"""Triton kernels in Triton's interpreter, against the plain forms in float64."""
+"""Triton kernels, without a GPU."""
 
-import importlib
+import os
+import subprocess
+import sys
 
 import pytest
-import torch
-
-from stereo.model.regression import regress_plainly
-
-pytest.importorskip("triton")
-UPSAMPLINGS = ["unbiased", "half_pixel", "align_corners"]
+from conftest import REPOSITORY
 
 
-@pytest.fixture(scope="module")
-def kernel():
-    """The kernel, or on a machine with a GPU the same in the interpreter."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        yield importlib.import_module("stereo.kernels.regression")
-
-
-def poisoned(values):
-    """Return a copy that lies between NaNs: who reads beside it shows it."""
-    count = values.numel()
-    memory = torch.full((count + 512,), float("nan"), dtype=values.dtype)
-    inside = memory[256 : 256 + count].view(values.shape)
-    return inside.copy_(values)
-
-
-@pytest.mark.parametrize("shape", [(1, 4, 1, 1), (2, 3, 2, 5)])
-@pytest.mark.parametrize("upsampling", UPSAMPLINGS)
-def test_regression_and_its_gradient_are_the_plain_ones(kernel, monkeypatch, upsampling, shape):
-    monkeypatch.setattr(kernel, "PIXELS", 16)
-    torch.manual_seed(0)
-    values = 4 * torch.randn(shape, dtype=torch.float64)
-    exact = values.clone().requires_grad_()
-    expected = regress_plainly(exact, upsampling)
-    outside = torch.randn_like(expected)
-    (slope,) = torch.autograd.grad(expected, exact, outside)
-    logits = poisoned(values.float()).requires_grad_()
-    empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *a, **k: empty(*a, **k).fill_(float("nan")))
-    found = kernel.regress_disparity(logits, upsampling)
-    (gradient,) = torch.autograd.grad(found, logits, poisoned(outside.float()))
-    assert (found - expected).abs().max() < 2e-5
-    assert (gradient - slope).abs().max() < 2e-5 * max(1.0, float(slope.abs().max()))
+def test_kernels_equal_their_plain_forms_in_the_interpreter():
+    pytest.importorskip("triton")
+    path = REPOSITORY / "tests" / "interpreted" / "check_kernels.py"
+    call = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)]
+    done = subprocess.run(
+        call, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert "6 passed" in done.stdout
