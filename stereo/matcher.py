@@ -16,7 +16,7 @@ from stereo.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL, SGBM, bundled_w
 from stereo.checkpoint import file_sha256, load_checkpoint, restore_network
 from stereo.data.images import ImageLike, as_image
 from stereo.data.sample import check_same_size
-from stereo.errors import StereoError, UsageError, unknown_name
+from stereo.errors import InputError, StereoError, UsageError, unknown_name
 from stereo.model import NETWORK_NAMES, NetworkConfig, StereoNetwork, build_network
 from stereo.model.config import BF16_NETWORKS, ENLARGED_PIXELS, STRIDE, check_max_disparity
 from stereo.model.folding import fold_batch_norms
@@ -90,7 +90,8 @@ class Matcher:
         right_images = [as_image(image, _name_of(image, "right image")) for image in rights]
         for left, right in zip(left_images, right_images, strict=True):
             check_same_size(left, right, "the left image", "the right image")
-            check_same_size(left_images[0], left, "the first left image", "another one")
+            if left.shape != left_images[0].shape:
+                raise InputError("the pairs of a batch differ in size; match them one by one")
         if not left_images:
             return []
         start = time.perf_counter()
@@ -134,7 +135,7 @@ def load(
         scale: ``2`` matches at the pair's size, then at twice that over the range found: finer, for
             several times the time. ``1`` does not; ``auto`` does so with ``ea_stereo_fast`` and
             pictures of up to 0.4 megapixels. The map is always of the pair's own size and pixels.
-            Semi-global matching knows ``1`` alone, whatever is asked.
+            Semi-global matching knows ``1`` alone.
         allow_untrained: run a network by name even where no weights ship for it. They are then
             random, always the same, and its map means nothing.
 
@@ -146,6 +147,8 @@ def load(
         check_max_disparity(max_disparity)
     if str(model) == SGBM:
         pick_device(device)
+        if scale not in ("auto", "1"):
+            raise UsageError(f"sgbm matches at scale 1, not '{scale}'; leave --scale out")
         return _load_sgbm(max_disparity or DEFAULT_MAX_DISPARITY)
     name = str(model)
     weights = "untrained"

@@ -205,6 +205,14 @@ def test_the_range_at_twice_the_size_is_at_most_twice_the_range(monkeypatch):
     assert network.asked == [(16, 128, 16), (32, 256, 32)]
 
 
+def test_a_batch_of_several_sizes_is_refused(network_matcher):
+    small, large = np.zeros((16, 16, 3), np.uint8), np.zeros((16, 32, 3), np.uint8)
+    with pytest.raises(InputError, match="pairs of a batch differ in size"):
+        network_matcher.batch([small, large], [small, large])
+
+
 def test_an_unknown_scale_is_refused():
+    with pytest.raises(UsageError, match="scale"):
+        stereo.load("sgbm", scale="2")
     with pytest.raises(UsageError, match="scale"):
         stereo.load("psmnet", allow_untrained=True, scale="3")

@@ -1,5 +1,6 @@
 """3D aggregation of the cost volume: logits over disparity planes, at a quarter of the size."""
 
+import itertools
 from collections.abc import Mapping
 
 import torch
@@ -66,7 +67,10 @@ class LogitHead(Recomputable):
 
     def forward(self, volume: Tensor) -> Tensor:  # (B, 32, D, H, W) -> (B, D, H, W)
         """Return the logits; larger is likelier."""
-        return self.project(self.hidden(volume)).squeeze(1)
+        hidden = self.hidden(volume)
+        if torch.is_grad_enabled() or volume.device.type != "cpu":
+            return self.project(hidden).squeeze(1)
+        return convolve_to_one(hidden, self.project.weight)
 
 
 class Hourglass(Recomputable):
@@ -159,6 +163,32 @@ class StackedHourglass(nn.Module):
             current = add(current, cost)
             logits.append(head(current) + logits[-1] if logits else head(current))
         return logits
+
+
+def convolve_to_one(volume: Tensor, weight: Tensor) -> Tensor:
+    """Convolve to a single channel, with padding 1, as one matrix product and 27 shifted sums.
+
+    CPU libraries compute blocks of output channels and throw all but one away.
+
+    Args:
+        volume: (B, C, D, H, W).
+        weight: (1, C, 3, 3, 3).
+
+    Returns:
+        (B, D, H, W), float32 or more: only the products are in the volume's precision.
+    """
+    batch, channels, planes, height, width = volume.shape
+    taps = weight[0].flatten(1).t().to(volume.dtype)  # (27, C)
+    dtype = torch.promote_types(volume.dtype, torch.float32)
+    out = volume.new_zeros(batch, planes + 2, height + 2, width + 2, dtype=dtype)
+    for plane in range(planes):
+        cells = volume[:, :, plane].movedim(1, -1).reshape(-1, channels)
+        products = (taps @ cells.t()).unflatten(1, (batch, height, width))
+        for product, (kd, ky, kx) in zip(
+            products, itertools.product(range(3), repeat=3), strict=True
+        ):
+            out[:, plane + 2 - kd, 2 - ky : 2 - ky + height, 2 - kx : 2 - kx + width] += product
+    return out[:, 1:-1, 1:-1, 1:-1]
 
 
 def add(own: Tensor, other: Tensor) -> Tensor:
