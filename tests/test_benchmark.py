@@ -148,13 +148,13 @@ def test_inference_is_compared_then_timed_in_turns(tmp_path, capsys):
 
 
 def test_nothing_is_timed_where_the_fast_path_differs(tmp_path, monkeypatch, capsys):
-    fold = subjects.fold_batch_norms
+    prepare = subjects.prepare
 
     def wrong(network):
-        fold(network)
+        prepare(network)
         network.aggregation.heads[2].project.weight.data.mul_(1.1)
 
-    monkeypatch.setattr(subjects, "fold_batch_norms", wrong)
+    monkeypatch.setattr(subjects, "prepare", wrong)
     path = tmp_path / "inference.json"
     assert run(inference_call(path, "--models", "psmnet", "--precisions", "fp32")) == 1
     assert "nothing is timed" in capsys.readouterr().err

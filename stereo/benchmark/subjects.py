@@ -12,10 +12,8 @@ from stereo.bundled import bundled_weights
 from stereo.checkpoint import load_checkpoint, load_weights, restore_network
 from stereo.convert import convert_state
 from stereo.data.synthetic import RenderedPair
-from stereo.matcher import pad_to_multiple
+from stereo.matcher import pad_to_multiple, prepare
 from stereo.model import AttentionConfig, NetworkConfig, StereoNetwork, build_network
-from stereo.model.folding import fold_batch_norms
-from stereo.runtime import to_channels_last
 
 
 def trained_like(
@@ -85,6 +83,5 @@ def plain_form(network: StereoNetwork) -> StereoNetwork:
 def shipped_form(network: StereoNetwork) -> StereoNetwork:
     """Return a copy as ``stereo.load`` prepares it."""
     fast = copy.deepcopy(network)
-    fold_batch_norms(fast)
-    to_channels_last(fast)
+    prepare(fast)
     return fast

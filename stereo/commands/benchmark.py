@@ -41,21 +41,25 @@ def _benchmark_attention(config: Namespace) -> int:
     return 0
 
 
+def _network_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--max-disparity", type=int, default=192, help="pixels")
+    parser.add_argument("--precisions", default="fp32,bf16", help="comma-separated")
+    parser.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to run"
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="timed rounds")
+    parser.add_argument(
+        "--reference-psmnet", help="folder of the original PSMNet, to be timed beside ours"
+    )
+
+
 def _benchmark_inference_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--output", required=True, help="the JSON file; table (.md) and plot (.png) beside it"
     )
     parser.add_argument("--models", help="comma-separated networks, and sgbm (default: all kinds)")
     parser.add_argument("--size", default="544x960", help="of the pair, HxW pixels")
-    parser.add_argument("--max-disparity", type=int, default=192, help="pixels")
-    parser.add_argument("--precisions", default="fp32,bf16", help="comma-separated")
-    parser.add_argument(
-        "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to run"
-    )
-    parser.add_argument("--repeats", type=int, default=3, help="timed calls of each")
-    parser.add_argument(
-        "--reference-psmnet", help="folder of the original PSMNet, to be timed beside ours"
-    )
+    _network_arguments(parser)
 
 
 def _benchmark_inference(config: Namespace) -> int:
@@ -78,15 +82,7 @@ def _benchmark_training_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--output", required=True, help="the JSON file; table (.md) beside it")
     parser.add_argument("--models", help="comma-separated networks (default: all kinds)")
     parser.add_argument("--crop", default="256x512", help="HxW pixels, multiples of 16")
-    parser.add_argument("--max-disparity", type=int, default=192, help="pixels")
-    parser.add_argument("--precisions", default="fp32,bf16", help="comma-separated")
-    parser.add_argument(
-        "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to run"
-    )
-    parser.add_argument("--repeats", type=int, default=3, help="timed steps of each")
-    parser.add_argument(
-        "--reference-psmnet", help="folder of the original PSMNet, to be timed beside ours"
-    )
+    _network_arguments(parser)
 
 
 def _benchmark_training(config: Namespace) -> int:
