@@ -4,15 +4,18 @@
         --max-disparity 64 --workers 2
     python scripts/compare.py family --data DIR --runs RUNS --output docs/benchmarks/family.json
 
-It goes on where it stopped: finished runs are not repeated.
+It goes on where it stopped: runs that stand in the output file or are finished in RUNS are not
+repeated, so that seeds can be added later.
 """
 
 import argparse
 import itertools
 import json
+import os
 import statistics
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -51,44 +54,75 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--output", type=Path, required=True, help="JSON file; .md table beside it")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at once, sharing the cores")
     arguments = parser.parse_args()
-    recipe = STUDIES_FOLDER / f"{arguments.study}.yaml"
-    rows = []
+    recipe, variants = STUDIES_FOLDER / f"{arguments.study}.yaml", STUDIES[arguments.study]
+    report = begun(arguments.output, arguments.study, recipe)
+    done = {(run["variant"], run["seed"]) for run in report["runs"]}
     # Seed by seed, so that a study that is cut short still compares all variants.
-    for seed, (name, variant) in itertools.product(
-        range(arguments.seeds), STUDIES[arguments.study].items()
-    ):
+    due = [
+        (seed, name)
+        for seed, name in itertools.product(range(arguments.seeds), variants)
+        if (name, seed) not in done
+    ]
+
+    def run(seed: int, name: str) -> dict[str, Any]:
         folder = arguments.runs / f"{name.replace(', ', '-').replace(' ', '-')}-seed-{seed}"
-        rows.append(
-            {
-                "variant": name,
-                "seed": seed,
-                "epe": train(recipe, variant, arguments.data, folder, seed),
-            }
-        )
-        console.say(f"{name}, seed {seed}: EPE {rows[-1]['epe']:.3f} px")
-    costs = {name: cost(recipe, variant) for name, variant in STUDIES[arguments.study].items()}
-    report = {
-        "study": arguments.study,
-        "machine": measure.machine(torch.device("cpu")),
-        "recipe": recipe.read_text(),
-        "runs": rows,
-        "costs": costs,
-    }
-    with staged(arguments.output, arguments.output.with_suffix(".md")) as (data, table):
-        data.write_text(json.dumps(report, indent=1) + "\n")
-        table.write_text(as_table(report) + "\n")
+        threads = max(1, torch.get_num_threads() // arguments.jobs)
+        epe = train(recipe, variants[name], arguments.data, folder, seed, threads)
+        return {"variant": name, "seed": seed, "epe": epe}
+
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        futures = [pool.submit(run, *each) for each in due]
+        try:
+            for future in as_completed(futures):
+                report["runs"].append(future.result())
+                write(report, arguments.output)
+                console.say("{variant}, seed {seed}: EPE {epe:.3f} px".format(**future.result()))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    for name, variant in variants.items():
+        if name not in report["costs"]:
+            report["costs"][name] = cost(recipe, variant)
+    write(report, arguments.output)
     console.say(as_table(report))
 
 
-def train(recipe: Path, variant: Variant, data: Path, folder: Path, seed: int) -> float:
+def begun(output: Path, study: str, recipe: Path) -> dict[str, Any]:
+    """Return the study's report as far as it stands in ``output``, or a new one."""
+    if output.is_file():
+        report: dict[str, Any] = json.loads(output.read_text())
+        if report["recipe"] != recipe.read_text():
+            raise SystemExit(f"{output} is of another recipe than {recipe}: name another --output")
+        return report
+    return {
+        "study": study,
+        "machine": measure.machine(torch.device("cpu")),
+        "recipe": recipe.read_text(),
+        "runs": [],
+        "costs": {},
+    }
+
+
+def write(report: dict[str, Any], output: Path) -> None:
+    """Write the report, and as a Markdown table beside it."""
+    with staged(output, output.with_suffix(".md")) as (data, table):
+        data.write_text(json.dumps(report, indent=1) + "\n")
+        table.write_text(as_table(report) + "\n")
+
+
+def train(
+    recipe: Path, variant: Variant, data: Path, folder: Path, seed: int, threads: int
+) -> float:
     """Train one variant unless it is done; return the EPE on the held-out scenes, pixels."""
     overrides = [f"--{key}={json.dumps(value)}" for key, value in variant.items()]
     command = [sys.executable, "-m", "stereo", "train", "--config", str(recipe), *overrides]
     command += ["--data.root", str(data), "--seed", str(seed), "--output", str(folder)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     best = folder / "best.safetensors"
     if not best.is_file():  # validated once, at the end
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
     return float(load_checkpoint(best).training["validation_epe_px"])
 
 
@@ -126,7 +160,7 @@ def as_table(report: dict[str, Any]) -> str:
     for name in dict.fromkeys(run["variant"] for run in report["runs"]):
         epes = [run["epe"] for run in report["runs"] if run["variant"] == name]
         spread = statistics.stdev(epes) if len(epes) > 1 else 0.0
-        costs = report["costs"][name]
+        costs = report["costs"].get(name)
         rows.append(
             [
                 f"`{name}`",
@@ -135,9 +169,9 @@ def as_table(report: dict[str, Any]) -> str:
                 spread,
                 min(epes),
                 max(epes),
-                round(1000 * costs["seconds"]),
-                round(costs["peak_mib"]),
-                costs["parameters"],
+                round(1000 * costs["seconds"]) if costs else "",
+                round(costs["peak_mib"]) if costs else "",
+                costs["parameters"] if costs else "",
             ]
         )
     rows.sort(key=lambda row: row[2])

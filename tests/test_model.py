@@ -11,7 +11,8 @@ from stereo.attention import ATTENTIONS
 from stereo.checkpoint import Checkpoint, load_checkpoint, restore_network, save_checkpoint
 from stereo.errors import UsageError
 from stereo.model import NETWORK_NAMES, AttentionConfig, NetworkConfig, build_network
-from stereo.model.aggregation import convolve_to_one
+from stereo.model.aggregation import SLAB, project_by_slabs
+from stereo.model.blocks import ConvNorm3d
 from stereo.model.config import SITES
 from stereo.model.cost_volume import concatenation_volume
 from stereo.model.regression import regress_disparity, regress_plainly
@@ -35,14 +36,17 @@ def test_volume_holds_left_beside_shifted_right(rng):
                 assert torch.equal(volume[:, 3:, d, :, x], right[..., x - d])
 
 
-@pytest.mark.parametrize("size", [(1, 1, 1), (3, 4, 5)])
-def test_a_convolution_to_one_channel_is_a_sum_of_shifted_products(size):
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("size", [(1, 1, 1), (3, 4, 5), (SLAB, 2, 3), (2 * SLAB + 1, 3, 2)])
+def test_projecting_by_slabs_is_two_convolutions(size, layout):
     torch.manual_seed(0)
-    volume = torch.randn(2, 6, *size, dtype=torch.float64)
+    hidden = ConvNorm3d(6, 6).double().eval()
+    volume = torch.randn(2, 6, *size, dtype=torch.float64).contiguous(memory_format=layout)
     weight = torch.randn(1, 6, 3, 3, 3, dtype=torch.float64)
-    expected = F.conv3d(volume, weight, padding=1)[:, 0]
-    assert (convolve_to_one(volume, weight) - expected).abs().max() < 1e-12
-    assert convolve_to_one(volume.bfloat16(), weight).dtype == torch.float32
+    expected = F.conv3d(hidden(volume), weight, padding=1)[:, 0]
+    assert (project_by_slabs(hidden, volume, weight) - expected).abs().max() < 1e-12
+    found = project_by_slabs(hidden.bfloat16(), volume.bfloat16(), weight)
+    assert found.dtype == torch.float32
 
 
 @pytest.mark.parametrize("plane", range(48))

@@ -5,13 +5,15 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from stereo.model.blocks import ConvNorm3d, UpConvNorm3d, he_normal_
+from stereo.model.blocks import ConvNorm3d, UpConvNorm3d, add, he_normal_, relu
 from stereo.model.cost_volume import valid_cells
 from stereo.model.first_convolution import convolve_views, convolve_volume
 from stereo.model.recompute import Recomputable
 
 WIDTH = 32
+SLAB = 8  # planes
 
 
 class Entry(Recomputable):
@@ -67,10 +69,9 @@ class LogitHead(Recomputable):
 
     def forward(self, volume: Tensor) -> Tensor:  # (B, 32, D, H, W) -> (B, D, H, W)
         """Return the logits; larger is likelier."""
-        hidden = self.hidden(volume)
         if torch.is_grad_enabled() or volume.device.type != "cpu":
-            return self.project(hidden).squeeze(1)
-        return convolve_to_one(hidden, self.project.weight)
+            return self.project(self.hidden(volume)).squeeze(1)
+        return project_by_slabs(self.hidden, volume, self.project.weight)
 
 
 class Hourglass(Recomputable):
@@ -95,28 +96,29 @@ class Hourglass(Recomputable):
 
     def forward(
         self,
-        volume: Tensor,  # (B, 32, D, H, W)
+        volume: Tensor,  # (B, 64, D / 2, H / 2, W / 2)
         encoded_skip: Tensor | None = None,  # (B, 64, D / 2, H / 2, W / 2)
         decoded_skip: Tensor | None = None,  # (B, 64, D / 2, H / 2, W / 2)
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Aggregate once.
 
         Args:
-            volume: input at a quarter of the image size.
+            volume: what ``to_eighth`` makes of the input at a quarter of the image size; apart from
+                it, so that the input need not live as long as this pass.
             encoded_skip: the first hourglass's encoder output; joins this decoder.
             decoded_skip: the previous hourglass's decoder output; joins this encoder.
 
         Returns:
             Output (B, 32, D, H, W), encoder output and decoder output at half of that size.
         """
-        encoded = self.eighth(self.to_eighth(volume))
+        encoded = self.eighth(volume)
         if decoded_skip is not None:
-            encoded = encoded + decoded_skip
-        encoded = attend_at_site(self.attention_eighth, torch.relu(encoded), self.mask_invalid)
+            encoded = add(encoded, decoded_skip)
+        encoded = attend_at_site(self.attention_eighth, relu(encoded), self.mask_invalid)
         coarse = self.sixteenth(self.to_sixteenth(encoded))
         coarse = attend_at_site(self.attention_sixteenth, coarse, self.mask_invalid)
         skip = encoded if encoded_skip is None else encoded_skip
-        decoded = torch.relu(self.up_to_eighth(coarse) + skip)
+        decoded = relu(add(self.up_to_eighth(coarse), skip))
         return self.up_to_quarter(decoded), encoded, decoded
 
 
@@ -158,6 +160,7 @@ class StackedHourglass(nn.Module):
         current, encoded, decoded = cost, None, None
         logits: list[Tensor] = []
         for hourglass, head in zip(self.hourglasses, self.heads, strict=True):
+            current = hourglass.to_eighth(current)  # type: ignore[operator]
             current, own, decoded = hourglass(current, encoded, decoded)
             encoded = own if encoded is None else encoded  # the first one's, for all others
             current = add(current, cost)
@@ -165,35 +168,39 @@ class StackedHourglass(nn.Module):
         return logits
 
 
-def convolve_to_one(volume: Tensor, weight: Tensor) -> Tensor:
-    """Convolve to a single channel, with padding 1, as one matrix product and 27 shifted sums.
+def project_by_slabs(hidden: ConvNorm3d, volume: Tensor, weight: Tensor) -> Tensor:
+    """Convolve twice, the second time to a single channel, and hold few planes of what is between.
 
-    CPU libraries compute blocks of output channels and throw all but one away.
+    The second is a matrix product and 27 shifted sums: CPU libraries compute blocks of output
+    channels, of which all but one would be thrown away.
 
     Args:
+        hidden: the first convolution, its norm folded or in evaluation mode.
         volume: (B, C, D, H, W).
-        weight: (1, C, 3, 3, 3).
+        weight: (1, C, 3, 3, 3), of the second.
 
     Returns:
         (B, D, H, W), float32 or more: only the products are in the volume's precision.
     """
-    batch, channels, planes, height, width = volume.shape
-    taps = weight[0].flatten(1).t().to(volume.dtype)  # (27, C)
+    batch, _, planes, height, width = volume.shape
     dtype = torch.promote_types(volume.dtype, torch.float32)
     out = volume.new_zeros(batch, planes + 2, height + 2, width + 2, dtype=dtype)
-    for plane in range(planes):
-        cells = volume[:, :, plane].movedim(1, -1).reshape(-1, channels)
-        products = (taps @ cells.t()).unflatten(1, (batch, height, width))
-        for product, (kd, ky, kx) in zip(
-            products, itertools.product(range(3), repeat=3), strict=True
-        ):
-            out[:, plane + 2 - kd, 2 - ky : 2 - ky + height, 2 - kx : 2 - kx + width] += product
+    for first in range(0, planes, SLAB):
+        last = min(first + SLAB, planes)
+        slab = volume[:, :, max(first - 1, 0) : last + 1]
+        if first == 0 or last == planes:
+            slab = F.pad(slab, (0, 0, 0, 0, int(first == 0), int(last == planes)))
+        slab = F.conv3d(slab, hidden.conv.weight, hidden.conv.bias, padding=(0, 1, 1))
+        slab = hidden.activation(hidden.norm(slab))
+        for plane in range(first, last):
+            cells = slab[:, :, plane - first].movedim(1, -1).flatten(0, 2)
+            taps = weight[0].flatten(1).to(cells.dtype)  # (C, 27)
+            products = (taps.t() @ cells.t()).unflatten(1, (batch, height, width))
+            for product, (kd, ky, kx) in zip(
+                products, itertools.product(range(3), repeat=3), strict=True
+            ):
+                out[:, plane + 2 - kd, 2 - ky : 2 - ky + height, 2 - kx : 2 - kx + width] += product
     return out[:, 1:-1, 1:-1, 1:-1]
-
-
-def add(own: Tensor, other: Tensor) -> Tensor:
-    """Return the sum; where no gradients are taken it lies in ``own``, and no new volume exists."""
-    return own + other if torch.is_grad_enabled() else own.add_(other)
 
 
 def attend_at_site(attention: nn.Module | None, volume: Tensor, mask_invalid: bool) -> Tensor:

@@ -2,7 +2,9 @@
 
 import math
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class ConvNorm2d(nn.Module):
@@ -81,7 +83,17 @@ class ResidualBlock2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output plus its (projected) input."""
-        return self.second(self.first(x)) + self.shortcut(x)
+        return add(self.second(self.first(x)), self.shortcut(x))
+
+
+def add(own: Tensor, other: Tensor) -> Tensor:
+    """Return the sum; where no gradients are taken it lies in ``own``, and no new tensor exists."""
+    return own + other if torch.is_grad_enabled() else own.add_(other)
+
+
+def relu(own: Tensor) -> Tensor:
+    """Return the positive part; where no gradients are taken it lies in ``own``."""
+    return F.relu(own, inplace=not torch.is_grad_enabled())
 
 
 def he_normal_(conv: nn.Conv2d | nn.Conv3d) -> None:

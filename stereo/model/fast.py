@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stereo.model.aggregation import attend_at_site
-from stereo.model.blocks import ConvNorm2d, ConvNorm3d, ResidualBlock2d, UpConvNorm3d
+from stereo.model.blocks import ConvNorm2d, ConvNorm3d, ResidualBlock2d, UpConvNorm3d, add, relu
 from stereo.model.config import STRIDE
 from stereo.model.cost_volume import check_views
 from stereo.model.recompute import Recomputable
@@ -95,7 +95,7 @@ class FastAggregation(Recomputable):
         fine: Tensor,  # (B, 4, 2 D, 2 H, 2 W)
     ) -> Tensor:  # (B, 8, D, H, W)
         """Return the evidence for each cell, of which ``spread`` makes logits."""
-        volume = self.enter(torch.relu(self.enter_coarse(volume) + self.enter_fine(fine)))
+        volume = self.enter(relu(add(self.enter_coarse(volume), self.enter_fine(fine))))
         volume = attend_at_site(self.attention_eighth, volume, self.mask_invalid)
         coarse = attend_at_site(self.attention_sixteenth, self.down(volume), self.mask_invalid)
         coarse = self.merge(_add_enlarged(coarse, self._through_bottom(coarse)))
@@ -329,7 +329,7 @@ def convex_upsample(
 def _add_enlarged(volume: Tensor, doubled: Tensor) -> Tensor:
     """Return relu of the sum; ``doubled`` is one cell too large along odd sides."""
     depth, height, width = volume.shape[2:]
-    return torch.relu(volume + doubled[:, :, :depth, :height, :width])
+    return relu(add(volume, doubled[:, :, :depth, :height, :width]))
 
 
 def _double(features: Tensor) -> Tensor:

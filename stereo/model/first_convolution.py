@@ -114,12 +114,12 @@ class _Assemble(torch.autograd.Function):
         batch, channels, height, width = rights[0].shape
         width -= 2
         shape = (batch, channels, layout.planes, height, width)
-        last_first = rights[0].is_contiguous(memory_format=torch.channels_last)
+        channels_last = rights[0].stride(1) == 1 < channels
         out = torch.empty(
             shape,
             dtype=rights[0].dtype,
             device=rights[0].device,
-            memory_format=torch.channels_last_3d if last_first else torch.contiguous_format,
+            memory_format=torch.channels_last_3d if channels_last else torch.contiguous_format,
         )
         for planes, left, right, last in zip(layout.kinds, lefts, rights, lasts, strict=True):
             cut = left.unflatten(1, (len(BAND), channels)).unbind(1)

@@ -7,6 +7,7 @@ puts it at 4k and looks at nothing beyond the last plane, and likewise rows and 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -120,7 +121,7 @@ def _mean_by_powers(
     planes = logits.shape[1]
     logits = logits.flatten(2)  # (B, D, N)
     if upsampling == "unbiased":  # candidates 4k to 4k + 3, and 4 (D - 1)
-        root = torch.exp((logits - logits.detach().amax(dim=1, keepdim=True)) / 4)
+        root = _exp(logits - logits.detach().amax(dim=1, keepdim=True), 4)
         square = root * root
         near, far, both = square[:, :-1], square[:, 1:], root[:, :-1] * root[:, 1:]
         row = (near * near, near * both, both * both, both * far)
@@ -131,10 +132,10 @@ def _mean_by_powers(
         far = torch.lerp(logits[:, :-1], logits[:, 1:], 0.875)
         outer = logits[:, [0, -1]]
         largest = torch.cat([near, far, outer], dim=1).detach().amax(dim=1, keepdim=True)
-        near, far = torch.exp((near - largest) / 3), torch.exp((far - largest) / 3)
+        near, far = _exp(near - largest, 3), _exp(far - largest, 3)
         row = (near * near * near, near * near * far, near * far * far, far * far * far)
         first = 2
-        low, high = torch.exp(outer - largest).unbind(1)
+        low, high = _exp(outer - largest, 1).unbind(1)
         ends = {0: low, 1: low, FACTOR * planes - 2: high, FACTOR * planes - 1: high}
     total = row[0] + row[1] + row[2] + row[3]
     steps = torch.arange(planes - 1, device=total.device, dtype=total.dtype) * FACTOR + first
@@ -143,6 +144,11 @@ def _mean_by_powers(
     for candidate, weight in ends.items():
         mass, moment = mass + weight, moment + candidate * weight
     return moment / mass
+
+
+def _exp(values: Tensor, divisor: int) -> Tensor:
+    """Return exp(values / divisor), as a power of two: on CPUs exp is slow where it underflows."""
+    return torch.exp2(values * (math.log2(math.e) / divisor))
 
 
 def _enlarge_columns(
