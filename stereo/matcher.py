@@ -1,6 +1,6 @@
 """Match one pair or many: any size, any engine, one interface."""
 
-import math
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,24 +9,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from stereo.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL, SGBM, bundled_weights
 from stereo.checkpoint import file_sha256, load_checkpoint, restore_network
 from stereo.data.images import ImageLike, as_image
 from stereo.data.sample import check_same_size
+from stereo.engine import Manner, NetworkEngine, prepare
 from stereo.errors import InputError, StereoError, UsageError, unknown_name
 from stereo.model import NETWORK_NAMES, NetworkConfig, StereoNetwork, build_network
-from stereo.model.config import BF16_NETWORKS, ENLARGED_PIXELS, STRIDE, check_max_disparity
-from stereo.model.folding import fold_batch_norms
+from stereo.model.config import check_max_disparity
 from stereo.opencv import import_cv2
-from stereo.runtime import pick_device, pick_dtype, to_channels_last
+from stereo.runtime import is_out_of_memory, pick_device
 from stereo.sgbm import SGBM_LIMIT, semi_global_matching
 from stereo.version import __version__
 
-SCALES = ("auto", "1", "2")
-RANGE_MARGIN = 32  # pixels searched beyond the largest disparity found at the smaller size
 Engine = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[np.ndarray]]
 
 
@@ -98,12 +94,13 @@ class Matcher:
         try:
             disparities = self._engine(left_images, right_images)
         except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError) and "memory" not in str(error):
+            if not is_out_of_memory(error):
                 raise
             height, width = left_images[0].shape[:2]
             raise StereoError(
                 f"out of memory matching {width}x{height} pixels with "
-                f"{self.description['name']}; use smaller images or a smaller --max-disparity"
+                f"{self.description['name']}; use --tile auto, smaller images or a smaller "
+                "--max-disparity"
             ) from error
         seconds = (time.perf_counter() - start) / len(disparities)
         for disparity in disparities:
@@ -122,6 +119,8 @@ def load(
     precision: str = "auto",
     max_disparity: int | None = None,
     scale: str = "auto",
+    tile: str = "auto",
+    coarse_to_fine: bool = False,
     allow_untrained: bool = False,
 ) -> Matcher:
     """Load a model by name or file.
@@ -136,11 +135,15 @@ def load(
             several times the time. ``1`` does not; ``auto`` does so with ``ea_stereo_fast`` and
             pictures of up to 0.4 megapixels. The map is always of the pair's own size and pixels.
             Semi-global matching knows ``1`` alone.
+        tile: ``auto`` matches in tiles where the memory that is free would not suffice for the
+            whole; ``off`` never does; a number always does, with cores of so many pixels. Features
+            are those of the whole picture, and attention that streams sees all of it.
+        coarse_to_fine: match at half the size first, and search only the range found there.
         allow_untrained: run a network by name even where no weights ship for it. They are then
             random, always the same, and its map means nothing.
 
     Raises:
-        UsageError: an unknown name, device, precision or scale, or no weights.
+        UsageError: an unknown name, device, precision, scale or tile, or no weights.
         InputError: a checkpoint that cannot be used.
     """
     if max_disparity is not None:
@@ -149,6 +152,8 @@ def load(
         pick_device(device)
         if scale not in ("auto", "1"):
             raise UsageError(f"sgbm matches at scale 1, not '{scale}'; leave --scale out")
+        if tile not in ("auto", "off") or coarse_to_fine:
+            raise UsageError("sgbm takes neither --tile nor --coarse-to-fine")
         return _load_sgbm(max_disparity or DEFAULT_MAX_DISPARITY)
     name = str(model)
     weights = "untrained"
@@ -170,7 +175,8 @@ def load(
         network = _untrained_network(config)
     network.max_disparity = max_disparity or config.max_disparity
     prepare(network)
-    engine = NetworkEngine(network, config, pick_device(device), precision, scale)
+    manner = Manner(scale, tile, coarse_to_fine)
+    engine = NetworkEngine(network, config, pick_device(device), precision, manner)
     description = {
         "name": Path(name).stem if is_file else name,
         "network": config.to_dict(),
@@ -178,115 +184,10 @@ def load(
         "max_disparity": network.max_disparity,
         "device": str(engine.device),
         "precision": str(engine.dtype).removeprefix("torch."),
-        "scale": scale,
+        **dataclasses.asdict(manner),
         "version": __version__,
     }
     return Matcher(engine, network, description)
-
-
-def prepare(network: StereoNetwork) -> None:
-    """Make a network as fast as it gets without changing its maps, in place; not for training."""
-    fold_batch_norms(network.eval())
-    to_channels_last(network)
-
-
-class NetworkEngine:
-    """Runs a network on images of any size: normalise, pad, match, crop.
-
-    Args:
-        network: the network.
-        config: its conventions.
-        device: where to run.
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        scale: the size to match at, over the size of the pair: ``auto``, ``1`` or ``2``.
-    """
-
-    def __init__(
-        self,
-        network: StereoNetwork,
-        config: NetworkConfig,
-        device: torch.device,
-        precision: str,
-        scale: str = "1",
-    ) -> None:
-        self.network = network.eval().to(device)
-        self.config = config
-        self.device = device
-        self.dtype = pick_dtype(precision, device, bf16_serves=config.name in BF16_NETWORKS)
-        if scale not in SCALES:
-            raise unknown_name("scale", scale, SCALES)
-        self.scale = scale
-
-    @torch.inference_mode()
-    def __call__(
-        self, lefts: Sequence[np.ndarray], rights: Sequence[np.ndarray]
-    ) -> list[np.ndarray]:
-        """Match views of one size, (H, W, 3) uint8 each; return (H, W) float32 maps."""
-        left, right = self._normalise(lefts), self._normalise(rights)
-        fp32 = self.dtype is torch.float32
-        with (
-            torch.autocast(self.device.type, self.dtype, enabled=not fp32),
-            # On CUDA convolutions would else run in TF32, with ten bits of precision.
-            torch.backends.cudnn.flags(enabled=True, allow_tf32=not fp32),
-        ):
-            disparity = self._match(left, right)
-            if self._enlarges(left):
-                disparity = self._match_enlarged(left, right, disparity)
-        return list(disparity.cpu().numpy())
-
-    def _enlarges(self, view: Tensor) -> bool:
-        if self.scale != "auto":
-            return self.scale == "2"
-        return view.shape[2] * view.shape[3] <= ENLARGED_PIXELS.get(self.config.name, 0)
-
-    def _match(self, left: Tensor, right: Tensor) -> Tensor:  # (B, H, W)
-        height, width = left.shape[2:]
-        multiple, padding = self.network.stride, self.config.padding
-        disparity = self.network(
-            pad_to_multiple(left, multiple, padding), pad_to_multiple(right, multiple, padding)
-        )
-        return disparity[:, -height:, :width].float().clamp(min=0)
-
-    def _match_enlarged(self, left: Tensor, right: Tensor, found: Tensor) -> Tensor:
-        """Match at twice the size, over the range that was found at the size itself."""
-        most = self.network.max_disparity
-        needed = 2 * float(found.max()) + RANGE_MARGIN
-        self.network.max_disparity = min(2 * most, STRIDE * math.ceil(needed / STRIDE))
-        try:
-            double = [
-                F.interpolate(view, scale_factor=2, mode="bicubic", align_corners=False)
-                for view in (left, right)
-            ]
-            fine = self._match(*double)
-        finally:
-            self.network.max_disparity = most
-        four = F.pixel_unshuffle(fine[:, None], 2)  # (B, 4, H, W)
-        # Not the mean of all: where an edge runs through a pixel, that is no surface's.
-        return four.sort(dim=1).values[:, 1:3].mean(dim=1) / 2
-
-    def _normalise(self, views: Sequence[np.ndarray]) -> Tensor:  # (B, 3, H, W)
-        pixels = torch.from_numpy(np.stack(views)).to(self.device).permute(0, 3, 1, 2)
-        mean = torch.tensor(self.config.mean, device=self.device).view(3, 1, 1)
-        std = torch.tensor(self.config.std, device=self.device).view(3, 1, 1)
-        return (pixels.float() / 255 - mean) / std
-
-
-def pad_to_multiple(image: Tensor, multiple: int, padding: str) -> Tensor:
-    """Fill an image up at the top and right, PSMNet's sides, so that x - d keeps its meaning.
-
-    Args:
-        image: (B, C, H, W).
-        multiple: of which the result's height and width are.
-        padding: ``replicate`` or ``zeros``.
-
-    Returns:
-        (B, C, H', W'); the input is ``result[..., -H:, :W]``.
-    """
-    height, width = image.shape[2:]
-    right, top = -width % multiple, -height % multiple
-    if padding == "zeros":
-        return F.pad(image, (0, right, top, 0))
-    return F.pad(image, (0, right, top, 0), mode="replicate")
 
 
 def _load_sgbm(max_disparity: int) -> Matcher:

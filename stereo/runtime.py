@@ -1,6 +1,7 @@
 """Where and how to compute: device and precision."""
 
 import os
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -65,12 +66,31 @@ def fast_at_bf16(device: torch.device) -> bool:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the memory that is free on a device."""
+    """Return the memory that is free on a device, within the limits of this process."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
     import psutil  # comes with accelerate
 
-    return psutil.virtual_memory().available
+    free = psutil.virtual_memory().available
+    limit, used = (_first_number(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    if limit is not None and used is not None:  # of a container
+        free = min(free, limit - used)
+    return max(0, free)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory could not be had, of the CPU or of a GPU."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "memory" in str(error)
+
+
+def _first_number(path: str) -> int | None:
+    try:
+        return int(Path(path).read_text(encoding="ascii"))
+    except (OSError, ValueError):  # "max": no limit
+        return None
 
 
 def to_channels_last(network: nn.Module) -> None:

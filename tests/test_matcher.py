@@ -11,10 +11,9 @@ from PIL import Image
 import stereo
 from stereo.checkpoint import Checkpoint, save_checkpoint
 from stereo.data.datasets import open_dataset
+from stereo.engine import pad_to_multiple
 from stereo.errors import InputError, UsageError
-from stereo.matcher import NetworkEngine, pad_to_multiple
 from stereo.model import AttentionConfig, NetworkConfig, build_network
-from stereo.model.config import ENLARGED_PIXELS
 from stereo.sgbm import fill_from_background, semi_global_matching
 
 
@@ -158,57 +157,16 @@ def test_samples_are_matched_to_a_useful_map():
     assert np.abs(disparity - sample.disparity).mean() < 3
 
 
-class Proportional(torch.nn.Module):
-    """A network whose disparity is an eighth of the width; it notes what it was asked."""
-
-    stride = 16
-    max_disparity = 64
-
-    def __init__(self):
-        super().__init__()
-        self.asked = []
-
-    def forward(self, left, right):
-        self.asked.append((*left.shape[2:], self.max_disparity))
-        return torch.full((len(left), *left.shape[2:]), left.shape[3] / 8)
-
-
-@pytest.mark.parametrize(
-    ("scale", "name", "pixels", "double"),
-    [
-        ("1", "ea_stereo_fast", 10**6, False),
-        ("2", "psmnet", 0, True),
-        ("auto", "ea_stereo_fast", 48 * 64, True),
-        ("auto", "ea_stereo_fast", 48 * 64 - 1, False),
-        ("auto", "psmnet", 10**6, False),
-    ],
-)
-def test_small_pictures_are_matched_at_twice_their_size(monkeypatch, scale, name, pixels, double):
-    monkeypatch.setitem(ENLARGED_PIXELS, "ea_stereo_fast", pixels)
-    network = Proportional()
-    engine = NetworkEngine(network, NetworkConfig(name), torch.device("cpu"), "fp32", scale)
-    pair = np.zeros((48, 64, 3), np.uint8)
-    (disparity,) = engine([pair], [pair])
-    assert disparity.shape == (48, 64)
-    assert (disparity == 8).all()  # in pixels of the pair at either size
-    # Found were 8 px, which are 16 at twice the size; 32 more are searched.
-    assert network.asked == [(48, 64, 64), *([(96, 128, 48)] if double else [])]
-    assert network.max_disparity == 64
-
-
-def test_the_range_at_twice_the_size_is_at_most_twice_the_range(monkeypatch):
-    network = Proportional()
-    network.max_disparity = 16
-    engine = NetworkEngine(network, NetworkConfig("psmnet"), torch.device("cpu"), "fp32", "2")
-    pair = np.zeros((16, 128, 3), np.uint8)
-    engine([pair], [pair])
-    assert network.asked == [(16, 128, 16), (32, 256, 32)]
-
-
 def test_a_batch_of_several_sizes_is_refused(network_matcher):
     small, large = np.zeros((16, 16, 3), np.uint8), np.zeros((16, 32, 3), np.uint8)
     with pytest.raises(InputError, match="pairs of a batch differ in size"):
         network_matcher.batch([small, large], [small, large])
+
+
+def test_sgbm_takes_no_tiles():
+    for manner in ({"tile": "512"}, {"coarse_to_fine": True}):
+        with pytest.raises(UsageError, match="neither"):
+            stereo.load("sgbm", **manner)
 
 
 def test_an_unknown_scale_is_refused():

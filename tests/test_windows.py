@@ -1,26 +1,33 @@
 """Volumes in windows give the map of the whole."""
 
+import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY
 
+import stereo
 from stereo.attention import ATTENTIONS
+from stereo.data.datasets import open_dataset
 from stereo.model import AttentionConfig, NetworkConfig, build_network
 from stereo.model.windows import SEAM, match_in_windows, spans
 
 
-@pytest.mark.parametrize(("size", "most"), [(16, 16), (160, 64), (176, 48), (96, 400), (320, 16)])
-def test_spans_cover_an_axis_once_and_weights_sum_to_one(size, most):
-    found = spans(size, most, overlap=32, reach=48)
+@pytest.mark.parametrize("grid", [16, 32])
+@pytest.mark.parametrize("size", [16, 48, 96, 160, 176, 320])
+@pytest.mark.parametrize("most", [16, 48, 64, 400])
+def test_spans_cover_an_axis_once_and_weights_sum_to_one(size, most, grid):
+    found = spans(size, most, overlap=32, reach=48, grid=grid)
     assert [s.first for s in found] == [0, *(s.last for s in found[:-1])]
     assert found[-1].last == size
     total = torch.zeros(size)
     for span in found:
-        assert span.last - span.first <= max(most, 16)
-        assert all(edge % 16 == 0 for edge in (span.first, span.outer_first, span.outer_last))
-        assert span.outer_first == max(span.first - 80, 0)
+        assert 0 < span.last - span.first <= max(most, grid) + grid
+        assert span.outer_first % grid == span.first % grid == 0
+        assert span.first - 80 - grid < span.outer_first <= max(span.first - 80, 0)
+        assert span.outer_last == min(span.last + 32, size)
         total[span.outer_first : span.outer_last] += span.ramp(size)
     assert (total > 0.99).all()
-    if size // len(found) >= SEAM:
+    if min(span.last - span.first for span in found) >= SEAM:
         assert torch.allclose(total, torch.ones(size))
 
 
@@ -88,3 +95,14 @@ def test_windows_are_forgotten_after_an_error():
     with pytest.raises(TypeError):
         match_in_windows(network, *views, (32, 48), 16)
     assert all(getattr(m, "elsewhere", None) is None for m in network.modules())
+
+
+def test_tiles_of_a_trained_network_give_the_map_of_the_whole():
+    matcher = stereo.load(precision="fp32", scale="1")
+    sample = open_dataset("sceneflow", REPOSITORY / "datasets/samples").samples[0].read()
+    left, right = np.tile(sample.left, (1, 2, 1)), np.tile(sample.right, (1, 2, 1))
+    tiled = stereo.load(precision="fp32", scale="1", tile="128")
+    whole = matcher(left, right).disparity
+    away = np.abs(tiled(left, right).disparity - whole)
+    assert away.max() > 0  # it was tiled indeed
+    assert np.mean(away < 0.1) > 0.99

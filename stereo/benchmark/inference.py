@@ -20,9 +20,10 @@ from stereo.benchmark.reference import ReferencePSMNet
 from stereo.benchmark.subjects import plain_form, see, shipped_form, trained_like
 from stereo.bundled import SGBM
 from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
+from stereo.engine import NetworkEngine
 from stereo.errors import StereoError, UsageError, unknown_name
 from stereo.files import output_folder, staged
-from stereo.matcher import NetworkEngine, load
+from stereo.matcher import load
 from stereo.model import NETWORK_NAMES
 from stereo.model.config import check_max_disparity
 from stereo.runtime import pick_device, pick_dtype

@@ -12,7 +12,7 @@ from stereo.bundled import bundled_weights
 from stereo.checkpoint import load_checkpoint, load_weights, restore_network
 from stereo.convert import convert_state
 from stereo.data.synthetic import RenderedPair
-from stereo.matcher import pad_to_multiple, prepare
+from stereo.engine import pad_to_multiple, prepare
 from stereo.model import AttentionConfig, NetworkConfig, StereoNetwork, build_network
 
 

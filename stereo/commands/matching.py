@@ -76,6 +76,17 @@ def _model_arguments(parser: ArgumentParser) -> None:
         "ea_stereo_fast, for pictures of up to 0.4 megapixels",
     )
     parser.add_argument(
+        "--tile",
+        default="auto",
+        help="auto: in tiles where memory is short of the whole; off; or a tile's size in pixels",
+    )
+    parser.add_argument(
+        "--coarse-to-fine",
+        action="store_true",
+        help="find the disparity range at half the size first: faster where it is much smaller "
+        "than --max-disparity",
+    )
+    parser.add_argument(
         "--allow-untrained",
         action="store_true",
         help="run a network that ships without weights with random ones; its map means nothing",
@@ -132,6 +143,8 @@ def _load_model(config: Namespace) -> Any:
         precision=config.precision,
         max_disparity=config.max_disparity,
         scale=config.scale,
+        tile=config.tile,
+        coarse_to_fine=config.coarse_to_fine,
         allow_untrained=config.allow_untrained,
     )
     facts = matcher.description

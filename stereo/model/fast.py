@@ -160,6 +160,7 @@ class FastStereo(nn.Module):
 
     stride = STRIDE
     feature_factors = (FINE_FACTOR, VOLUME_FACTOR)
+    coarsest_factor = 32
 
     def __init__(
         self,

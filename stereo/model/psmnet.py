@@ -23,6 +23,9 @@ class PSMNet(nn.Module):
 
     stride = STRIDE
     feature_factors = (FACTOR,)
+    """Pixels per sample of what ``extract`` returns."""
+    coarsest_factor = 16
+    """Pixels per cell where cells are largest."""
     plain = False
     """Whether to make every volume whole, as the original does, for the same result."""
 

@@ -19,6 +19,8 @@ from stereo.attention.volume import Gathering
 from stereo.model.config import STRIDE
 
 SEAM = 32  # pixels over which one window fades into the next
+OVERLAP = 192  # pixels that a window sees around its core: about what a cell of the volume sees
+SMALLEST_CORE = 64
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Span:
         return weight.clamp(0, 1)
 
 
-def spans(size: int, most: int, overlap: int, reach: int = 0) -> list[Span]:
+def spans(size: int, most: int, overlap: int, reach: int = 0, grid: int = STRIDE) -> list[Span]:
     """Cut an axis into cores of about one size.
 
     Args:
@@ -49,12 +51,13 @@ def spans(size: int, most: int, overlap: int, reach: int = 0) -> list[Span]:
         most: the largest core.
         overlap: pixels that a window sees on either side of its core; at least half a seam.
         reach: further pixels before it.
+        grid: of what windows begin at multiples, so that the coarsest cells of the network are the
+            same ones in a window as in the whole.
     """
-    cells = size // STRIDE
-    count = -(-cells // max(most // STRIDE, 1))
-    edges = [STRIDE * (cells * i // count) for i in range(count + 1)]
+    count = 1 if most >= size else -(-size // max(most // grid * grid, grid))
+    edges = [grid * round(size * i / count / grid) for i in range(count)] + [size]
     return [
-        Span(a, b, max(a - overlap - reach, 0), min(b + overlap, size))
+        Span(a, b, max((a - overlap - reach) // grid * grid, 0), min(b + overlap, size))
         for a, b in itertools.pairwise(edges)
     ]
 
@@ -77,9 +80,11 @@ def match_in_windows(
         overlap: pixels that a window sees around its core, a multiple of 16.
     """
     height, width = left.shape[2:]
-    rows = spans(height, most[0], overlap)
-    columns = spans(width, most[1], overlap, reach=network.max_disparity)  # type: ignore[arg-type]
-    grid = list(itertools.product(rows, columns))
+    grid: int = network.coarsest_factor  # type: ignore[assignment]
+    reach: int = network.max_disparity  # type: ignore[assignment]
+    rows = spans(height, most[0], overlap, grid=grid)
+    columns = spans(width, most[1], overlap, reach, grid)
+    windows = list(itertools.product(rows, columns))
     features = [network.extract(view) for view in (left, right)]  # type: ignore[operator]
 
     def match(row: Span, column: Span) -> Tensor:
@@ -91,14 +96,14 @@ def match_in_windows(
     try:
         for attention in attentions:
             attention.elsewhere = contexts[attention].gather
-            for row, column in grid:
+            for row, column in windows:
                 contexts[attention].window = (row, column)
                 with contextlib.suppress(_Gathered):
                     match(row, column)
             attention.elsewhere = contexts[attention].give
         total = left.new_zeros(len(left), height, width, dtype=torch.float32)
         weight = torch.zeros_like(total[:1])
-        for row, column in grid:
+        for row, column in windows:
             own = row.ramp(height)[:, None] * column.ramp(width)
             own = own.to(total.device)
             seen = slice(row.outer_first, row.outer_last)

@@ -24,9 +24,9 @@ from stereo.attention import VolumeAttention
 from stereo.checkpoint import Checkpoint, load_weights, save_checkpoint
 from stereo.data.sample import Readable
 from stereo.distributed import check_joined, is_main, process_count, share_the_cpu
+from stereo.engine import NetworkEngine
 from stereo.errors import InputError, OutputError, StereoError
 from stereo.files import output_folder, staged
-from stereo.matcher import NetworkEngine
 from stereo.model import NetworkConfig, StereoNetwork
 from stereo.model.config import BF16_NETWORKS
 from stereo.model.recompute import set_recompute

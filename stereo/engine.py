@@ -1,0 +1,208 @@
+"""Run a network on images of any size, within the memory that is there."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stereo.errors import UsageError, unknown_name
+from stereo.model import NetworkConfig, StereoNetwork
+from stereo.model.config import BF16_NETWORKS, ENLARGED_PIXELS, STRIDE
+from stereo.model.folding import fold_batch_norms
+from stereo.model.memory import bytes_needed, largest_core
+from stereo.model.windows import OVERLAP, SMALLEST_CORE, match_in_windows
+from stereo.runtime import free_bytes, is_out_of_memory, pick_dtype, to_channels_last
+
+SCALES = ("auto", "1", "2")
+RANGE_MARGIN = 32  # pixels searched beyond the largest disparity found at the smaller size
+FREE_SHARE = 0.9  # of the free memory that a match may plan with
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a network is applied to a pair; see ``stereo.load`` for what the fields mean."""
+
+    scale: str = "1"
+    """``auto``, ``1`` or ``2``."""
+    tile: str = "off"
+    """``auto``, ``off``, or the height and width of a tile's core in pixels."""
+    coarse_to_fine: bool = False
+    """Whether to search only the range that was found at half the size."""
+
+    def __post_init__(self) -> None:
+        if self.scale not in SCALES:
+            raise unknown_name("scale", self.scale, SCALES)
+        if self.tile in ("auto", "off"):
+            return
+        if not self.tile.isdecimal() or int(self.tile) < SMALLEST_CORE or int(self.tile) % STRIDE:
+            raise UsageError(
+                f"tile '{self.tile}': expected auto, off, or pixels, "
+                f"a multiple of {STRIDE} from {SMALLEST_CORE} on"
+            )
+
+
+def prepare(network: StereoNetwork) -> None:
+    """Make a network as fast as it gets without changing its maps, in place; not for training."""
+    fold_batch_norms(network.eval())
+    to_channels_last(network)
+
+
+class NetworkEngine:
+    """Runs a network on images of any size: normalise, pad, match, crop.
+
+    Args:
+        network: the network.
+        config: its conventions.
+        device: where to run.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        manner: at which size, over which range and in which pieces.
+    """
+
+    def __init__(
+        self,
+        network: StereoNetwork,
+        config: NetworkConfig,
+        device: torch.device,
+        precision: str,
+        manner: Manner = Manner(),
+    ) -> None:
+        self.network = network.eval().to(device)
+        self.config = config
+        self.device = device
+        self.dtype = pick_dtype(precision, device, bf16_serves=config.name in BF16_NETWORKS)
+        self.manner = manner
+
+    @torch.inference_mode()
+    def __call__(
+        self, lefts: Sequence[np.ndarray], rights: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """Match views of one size, (H, W, 3) uint8 each; return (H, W) float32 maps."""
+        left, right = self._normalise(lefts), self._normalise(rights)
+        fp32 = self.dtype is torch.float32
+        with (
+            torch.autocast(self.device.type, self.dtype, enabled=not fp32),
+            # On CUDA convolutions would else run in TF32, with ten bits of precision.
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=not fp32),
+        ):
+            disparity = self._match(left, right, self._range(left, right))
+            if self._enlarges(left):
+                disparity = self._match_enlarged(left, right, disparity)
+        return list(disparity.cpu().numpy())
+
+    def _enlarges(self, view: Tensor) -> bool:
+        if self.manner.scale != "auto":
+            return self.manner.scale == "2"
+        return view.shape[2] * view.shape[3] <= ENLARGED_PIXELS.get(self.config.name, 0)
+
+    def _range(self, left: Tensor, right: Tensor) -> int:
+        """Return the range to search at the views' own size."""
+        most = self.network.max_disparity
+        if not self.manner.coarse_to_fine:
+            return most
+        left, right = (F.interpolate(v, scale_factor=0.5, mode="area") for v in (left, right))
+        return _range_beyond(self._match(left, right, _whole_planes(most / 2)), most)
+
+    def _match_enlarged(self, left: Tensor, right: Tensor, found: Tensor) -> Tensor:
+        """Match at twice the size, over the range that was found at the size itself."""
+        left, right = (
+            F.interpolate(view, scale_factor=2, mode="bicubic", align_corners=False)
+            for view in (left, right)
+        )
+        fine = self._match(left, right, _range_beyond(found, 2 * self.network.max_disparity))
+        four = F.pixel_unshuffle(fine[:, None], 2)  # (B, 4, H, W)
+        # Not the mean of all: where an edge runs through a pixel, that is no surface's.
+        return four.sort(dim=1).values[:, 1:3].mean(dim=1) / 2
+
+    def _match(self, left: Tensor, right: Tensor, max_disparity: int) -> Tensor:  # (B, H, W)
+        height, width = left.shape[2:]
+        left, right = (
+            pad_to_multiple(view, self.network.stride, self.config.padding)
+            for view in (left, right)
+        )
+        usual = self.network.max_disparity
+        self.network.max_disparity = max_disparity
+        try:
+            disparity = self._match_within_memory(left, right)
+        finally:
+            self.network.max_disparity = usual
+        return disparity[:, -height:, :width].float().clamp(min=0)
+
+    def _match_within_memory(self, left: Tensor, right: Tensor) -> Tensor:
+        """Match whole or in tiles; in smaller ones where the memory proves too small."""
+        height, width = left.shape[2:]
+        core = self._core(left)
+        while True:
+            try:
+                if core is None:
+                    return self.network(left, right)
+                return match_in_windows(self.network, left, right, (core, core), OVERLAP)
+            except (MemoryError, RuntimeError) as error:
+                smaller = (core or max(height, width)) // 2 // STRIDE * STRIDE
+                if self.manner.tile != "auto" or smaller < SMALLEST_CORE:
+                    raise
+                if not is_out_of_memory(error):
+                    raise
+            core = smaller
+            warnings.warn(
+                f"out of memory matching {width}x{height} pixels: matched in tiles of {core} px",
+                stacklevel=2,
+            )
+
+    def _core(self, view: Tensor) -> int | None:
+        """Return the size of the tiles' cores, or None to match whole."""
+        if self.manner.tile == "off":
+            return None
+        batch, _, height, width = view.shape
+        if self.manner.tile != "auto":
+            return int(self.manner.tile)
+        candidates = self.network.max_disparity
+        free = int(FREE_SHARE * free_bytes(self.device))
+        needed = bytes_needed(self.config, batch, (height, width), candidates, self.dtype)
+        if needed <= free:
+            return None
+        core = largest_core(self.config, batch, (height, width), candidates, self.dtype, free)
+        warnings.warn(
+            f"{width}x{height} pixels and {candidates} disparities would take about "
+            f"{needed / 2**30:.1f} GiB, {free / 2**30:.1f} are free: matched in tiles of "
+            f"{core} px; see --tile",
+            stacklevel=2,
+        )
+        return core
+
+    def _normalise(self, views: Sequence[np.ndarray]) -> Tensor:  # (B, 3, H, W)
+        pixels = torch.from_numpy(np.stack(views)).to(self.device).permute(0, 3, 1, 2)
+        mean = torch.tensor(self.config.mean, device=self.device).view(3, 1, 1)
+        std = torch.tensor(self.config.std, device=self.device).view(3, 1, 1)
+        return (pixels.float() / 255 - mean) / std
+
+
+def pad_to_multiple(image: Tensor, multiple: int, padding: str) -> Tensor:
+    """Fill an image up at the top and right, PSMNet's sides, so that x - d keeps its meaning.
+
+    Args:
+        image: (B, C, H, W).
+        multiple: of which the result's height and width are.
+        padding: ``replicate`` or ``zeros``.
+
+    Returns:
+        (B, C, H', W'); the input is ``result[..., -H:, :W]``.
+    """
+    height, width = image.shape[2:]
+    right, top = -width % multiple, -height % multiple
+    if padding == "zeros":
+        return F.pad(image, (0, right, top, 0))
+    return F.pad(image, (0, right, top, 0), mode="replicate")
+
+
+def _range_beyond(found: Tensor, most: int) -> int:
+    """Return the range to search at twice the size at which a map was found."""
+    return min(most, _whole_planes(2 * float(found.max()) + RANGE_MARGIN))
+
+
+def _whole_planes(pixels: float) -> int:
+    return STRIDE * math.ceil(pixels / STRIDE)

@@ -1,0 +1,186 @@
+"""Networks on pictures of any size: at which size, over which range, in which pieces."""
+
+import numpy as np
+import pytest
+import torch
+
+from stereo.benchmark.measure import peak_bytes
+from stereo.engine import Manner, NetworkEngine, prepare
+from stereo.errors import UsageError
+from stereo.model import AttentionConfig, NetworkConfig, build_network
+from stereo.model.config import ENLARGED_PIXELS
+from stereo.model.memory import bytes_needed
+
+
+class Proportional(torch.nn.Module):
+    """A network whose disparity is an eighth of the width; it notes what it was asked."""
+
+    stride = 16
+    max_disparity = 64
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def forward(self, left, right):
+        self.asked.append((*left.shape[2:], self.max_disparity))
+        return torch.full((len(left), *left.shape[2:]), left.shape[3] / 8)
+
+
+def engine_of(network, manner):
+    return NetworkEngine(network, NetworkConfig("psmnet"), torch.device("cpu"), "fp32", manner)
+
+
+@pytest.mark.parametrize(
+    ("scale", "name", "pixels", "double"),
+    [
+        ("1", "ea_stereo_fast", 10**6, False),
+        ("2", "psmnet", 0, True),
+        ("auto", "ea_stereo_fast", 48 * 64, True),
+        ("auto", "ea_stereo_fast", 48 * 64 - 1, False),
+        ("auto", "psmnet", 10**6, False),
+    ],
+)
+def test_small_pictures_are_matched_at_twice_their_size(monkeypatch, scale, name, pixels, double):
+    monkeypatch.setitem(ENLARGED_PIXELS, "ea_stereo_fast", pixels)
+    network = Proportional()
+    engine = NetworkEngine(network, NetworkConfig(name), torch.device("cpu"), "fp32", Manner(scale))
+    pair = np.zeros((48, 64, 3), np.uint8)
+    (disparity,) = engine([pair], [pair])
+    assert disparity.shape == (48, 64)
+    assert (disparity == 8).all()  # in pixels of the pair at either size
+    # Found were 8 px, which are 16 at twice the size; 32 more are searched.
+    assert network.asked == [(48, 64, 64), *([(96, 128, 48)] if double else [])]
+    assert network.max_disparity == 64
+
+
+def test_the_range_at_twice_the_size_is_at_most_twice_the_range(monkeypatch):
+    network = Proportional()
+    network.max_disparity = 16
+    engine = NetworkEngine(
+        network, NetworkConfig("psmnet"), torch.device("cpu"), "fp32", Manner("2")
+    )
+    pair = np.zeros((16, 128, 3), np.uint8)
+    engine([pair], [pair])
+    assert network.asked == [(16, 128, 16), (32, 256, 32)]
+
+
+def test_coarse_to_fine_searches_what_was_found_at_half_the_size():
+    network = Proportional()
+    engine = engine_of(network, Manner(coarse_to_fine=True))
+    pair = np.zeros((33, 65, 3), np.uint8)
+    (disparity,) = engine([pair], [pair])
+    assert disparity.shape == (33, 65)
+    # Found were 4 px (32 columns / 8), which are 8 at the size itself; 32 more are searched.
+    assert network.asked == [(16, 32, 32), (48, 80, 48)]
+    assert network.max_disparity == 64
+
+
+class Short(Proportional):
+    """A network that finds no memory for more than so many pixels at once."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most = most
+
+    def forward(self, left, right):
+        if left.shape[2] * left.shape[3] > self.most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return super().forward(left, right)
+
+
+def in_windows(monkeypatch, fits):
+    """Let tiles be matched by the network itself where ``fits(core)``; return the cores asked."""
+    asked = []
+
+    def match(network, left, right, most, overlap):
+        asked.append(most)
+        if not fits(most[0]):
+            raise MemoryError
+        return torch.zeros(len(left), *left.shape[2:])
+
+    monkeypatch.setattr("stereo.engine.match_in_windows", match)
+    return asked
+
+
+def test_an_estimate_that_proves_wrong_ends_in_tiles(monkeypatch):
+    asked = in_windows(monkeypatch, lambda core: core <= 128)
+    pair = np.zeros((256, 512, 3), np.uint8)
+    with pytest.warns(UserWarning, match="out of memory matching 512x256") as seen:
+        (disparity,) = engine_of(Short(100), Manner(tile="auto"))([pair], [pair])
+    assert disparity.shape == (256, 512)
+    assert asked == [(256, 256), (128, 128)]
+    assert len(seen) == 2
+
+
+def test_memory_that_suffices_for_no_tile_is_an_error(monkeypatch):
+    in_windows(monkeypatch, lambda core: False)
+    pair = np.zeros((256, 512, 3), np.uint8)
+    with pytest.warns(UserWarning), pytest.raises(MemoryError):
+        engine_of(Short(100), Manner(tile="auto"))([pair], [pair])
+    with pytest.raises(RuntimeError):
+        engine_of(Short(100), Manner(tile="off"))([pair], [pair])
+
+
+@pytest.mark.parametrize("fault", [ValueError("memory"), RuntimeError("a shape"), KeyError("x")])
+def test_other_faults_are_not_taken_for_a_lack_of_memory(monkeypatch, fault):
+    class Faulty(Proportional):
+        def forward(self, left, right):
+            raise fault
+
+    asked = in_windows(monkeypatch, lambda core: True)
+    pair = np.zeros((256, 512, 3), np.uint8)
+    with pytest.raises(type(fault)):
+        engine_of(Faulty(), Manner(tile="auto"))([pair], [pair])
+    assert not asked
+
+
+def test_pictures_too_large_for_the_memory_are_tiled_before_they_run(monkeypatch):
+    asked = in_windows(monkeypatch, lambda core: True)
+    monkeypatch.setattr("stereo.engine.free_bytes", lambda device: 2**29)
+    network, pair = Proportional(), np.zeros((512, 512, 3), np.uint8)
+    with pytest.warns(UserWarning, match="matched in tiles of"):
+        engine_of(network, Manner(tile="auto"))([pair], [pair])
+    assert not network.asked
+    ((core, _),) = asked
+    needed = [
+        bytes_needed(NetworkConfig("psmnet"), 1, (512, 512), 64, torch.float32, each)
+        for each in (core, core + 16)
+    ]
+    assert needed[0] <= 0.9 * 2**29 < needed[1]
+
+
+def test_a_tile_size_is_kept_to(monkeypatch):
+    asked = in_windows(monkeypatch, lambda core: True)
+    pair = np.zeros((256, 512, 3), np.uint8)
+    engine_of(Proportional(), Manner(tile="96"))([pair], [pair])
+    assert asked == [(96, 96)]
+    for tile in ("48", "100", "-64", "all", "1e3"):
+        with pytest.raises(UsageError, match=r"expected auto, off, or pixels"):
+            Manner(tile=tile)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("ea_stereo_fast", (256, 640)), ("psmnet_basic", (128, 320))]
+)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_estimate_of_memory_is_above_what_it_takes_and_not_far(name, size, precision):
+    config = NetworkConfig(name)
+    network = build_network(config).eval()
+    prepare(network)
+    cpu = torch.device("cpu")
+    engine = NetworkEngine(network, config, cpu, precision)
+    pair = np.zeros((*size, 3), np.uint8)
+    engine([pair], [pair])
+    taken = min(peak_bytes(lambda: engine([pair], [pair]), cpu) or 0 for _ in range(3))
+    needed = bytes_needed(config, 1, size, 192, engine.dtype)
+    assert 0.1 * needed < taken <= needed
+
+
+def test_attention_that_does_not_stream_counts():
+    def needed(**attention):
+        config = NetworkConfig("ea_psmnet", attention=AttentionConfig(**attention))
+        return bytes_needed(config, 1, (256, 512), 192, torch.float32)
+
+    assert needed(name="efficient") == needed(name="none") < needed(name="linear")
+    assert needed(name="linear", sites=("sixteenth",)) < needed(name="linear")
