@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stereo.errors import UsageError, unknown_name
+from stereo.kernels import pick_kernels, use_kernels
 from stereo.model import NetworkConfig, StereoNetwork
 from stereo.model.config import BF16_NETWORKS, ENLARGED_PIXELS, STRIDE
 from stereo.model.folding import fold_batch_norms
@@ -25,7 +26,7 @@ FREE_SHARE = 0.9  # of the free memory that a match may plan with
 
 @dataclass(frozen=True)
 class Manner:
-    """How a network is applied to a pair; see ``stereo.load`` for what the fields mean."""
+    """How a network is applied to a pair; ``stereo.load`` says more of each."""
 
     scale: str = "1"
     """``auto``, ``1`` or ``2``."""
@@ -61,6 +62,7 @@ class NetworkEngine:
         device: where to run.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         manner: at which size, over which range and in which pieces.
+        kernels: ``auto``, ``torch`` or ``triton``.
     """
 
     def __init__(
@@ -70,12 +72,15 @@ class NetworkEngine:
         device: torch.device,
         precision: str,
         manner: Manner = Manner(),
+        kernels: str = "torch",
     ) -> None:
         self.network = network.eval().to(device)
         self.config = config
         self.device = device
         self.dtype = pick_dtype(precision, device, bf16_serves=config.name in BF16_NETWORKS)
         self.manner = manner
+        self.kernels = pick_kernels(kernels, device)
+        use_kernels(self.network, self.kernels)
 
     @torch.inference_mode()
     def __call__(

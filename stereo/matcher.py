@@ -121,6 +121,8 @@ def load(
     scale: str = "auto",
     tile: str = "auto",
     coarse_to_fine: bool = False,
+    kernels: str = "auto",
+    compile: str = "off",
     allow_untrained: bool = False,
 ) -> Matcher:
     """Load a model by name or file.
@@ -139,11 +141,16 @@ def load(
             whole; ``off`` never does; a number always does, with cores of so many pixels. Features
             are those of the whole picture, and attention that streams sees all of it.
         coarse_to_fine: match at half the size first, and search only the range found there.
+        kernels: ``triton`` computes regression and attention in kernels of our own, on an NVIDIA
+            GPU, ``torch`` in PyTorch's operations; ``auto`` is the former where it can be.
+        compile: the name of a backend of ``torch.compile``, such as ``inductor``, which needs a C++
+            compiler, or ``off``. It takes minutes for each new size of picture.
         allow_untrained: run a network by name even where no weights ship for it. They are then
             random, always the same, and its map means nothing.
 
     Raises:
-        UsageError: an unknown name, device, precision, scale or tile, or no weights.
+        UsageError: an unknown name, device, precision, scale, tile, kernels or
+            backend, or no weights.
         InputError: a checkpoint that cannot be used.
     """
     if max_disparity is not None:
@@ -176,7 +183,9 @@ def load(
     network.max_disparity = max_disparity or config.max_disparity
     prepare(network)
     manner = Manner(scale, tile, coarse_to_fine)
-    engine = NetworkEngine(network, config, pick_device(device), precision, manner)
+    engine = NetworkEngine(network, config, pick_device(device), precision, manner, kernels)
+    if compile != "off":
+        _compile(network, compile)
     description = {
         "name": Path(name).stem if is_file else name,
         "network": config.to_dict(),
@@ -184,6 +193,8 @@ def load(
         "max_disparity": network.max_disparity,
         "device": str(engine.device),
         "precision": str(engine.dtype).removeprefix("torch."),
+        "kernels": engine.kernels,
+        "compile": compile,
         **dataclasses.asdict(manner),
         "version": __version__,
     }
@@ -209,6 +220,13 @@ def _load_sgbm(max_disparity: int) -> Matcher:
         "version": __version__,
     }
     return Matcher(engine, None, description)
+
+
+def _compile(network: StereoNetwork, backend: str) -> None:
+    known = torch.compiler.list_backends(exclude_tags=())
+    if backend not in known:
+        raise unknown_name("torch.compile backend", backend, ["off", *known])
+    network.compile(backend=backend, dynamic=False)
 
 
 def _untrained_network(config: NetworkConfig) -> StereoNetwork:

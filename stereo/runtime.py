@@ -1,5 +1,7 @@
 """Where and how to compute: device and precision."""
 
+import contextlib
+import ctypes
 import os
 from pathlib import Path
 
@@ -8,6 +10,7 @@ from torch import nn
 
 from stereo.errors import UsageError
 
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -84,6 +87,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and "memory" in str(error)
+
+
+def keep_freed_memory() -> None:
+    """Let this process's allocator keep what it frees, where that is glibc's; else do nothing.
+
+    Else each large tensor is new memory from the system, which it fills with zeros, page by page.
+    Training reuses the same sizes step after step.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)
 
 
 def _first_number(path: str) -> int | None:

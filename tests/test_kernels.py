@@ -5,7 +5,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import REPOSITORY
+
+from stereo.errors import UsageError
+from stereo.kernels import pick_kernels, use_kernels
+from stereo.model import AttentionConfig, NetworkConfig, build_network
 
 
 def test_kernels_equal_their_plain_forms_in_the_interpreter():
@@ -16,4 +21,33 @@ def test_kernels_equal_their_plain_forms_in_the_interpreter():
         call, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    assert "6 passed" in done.stdout
+    assert "15 passed" in done.stdout
+
+
+def test_kernels_that_are_not_there_are_an_error():
+    assert pick_kernels("auto", torch.device("cpu")) == "torch"
+    assert pick_kernels("torch", torch.device("cpu")) == "torch"
+    with pytest.raises(UsageError, match="kernels 'triton' need an NVIDIA GPU"):
+        pick_kernels("triton", torch.device("cpu"))
+    with pytest.raises(UsageError, match="unknown kernels 'cuda'"):
+        pick_kernels("cuda", torch.device("cpu"))
+
+
+def test_kernels_that_are_asked_for_are_used():
+    pytest.importorskip("triton")
+    attention = AttentionConfig("efficient", sites=("quarter", "sixteenth"))
+    network = build_network(NetworkConfig("ea_psmnet", 32, attention=attention))
+    use_kernels(network, "triton")
+    from stereo.kernels.attention import attend
+    from stereo.kernels.regression import regress_disparity
+
+    assert network.regress is regress_disparity
+    assert network.aggregation.attention_quarter.fused is attend
+    assert network.aggregation.hourglasses[0].attention_sixteenth.fused is attend
+    plain = build_network(NetworkConfig("ea_psmnet", 32))
+    use_kernels(plain, "torch")
+    assert plain.aggregation.attention_quarter.fused is None
+    other = AttentionConfig("linear")
+    network = build_network(NetworkConfig("ea_psmnet", 32, attention=other))
+    use_kernels(network, "triton")
+    assert network.aggregation.attention_quarter.fused is None

@@ -163,6 +163,18 @@ def test_a_batch_of_several_sizes_is_refused(network_matcher):
         network_matcher.batch([small, large], [small, large])
 
 
+def test_a_compiled_network_gives_the_same_map(rng):
+    # Not inductor, which takes minutes and a C++ compiler: only that the network can be captured.
+    left, right = rng.integers(0, 256, (2, 32, 48, 3), np.uint8)
+    options = {"max_disparity": 32, "precision": "fp32", "scale": "1"}
+    expected = stereo.load(**options)(left, right).disparity
+    compiled = stereo.load(**options, compile="eager")
+    assert np.abs(compiled(left, right).disparity - expected).max() < 1e-3
+    assert compiled.description["compile"] == "eager"
+    with pytest.raises(UsageError, match="backend 'gcc'"):
+        stereo.load(compile="gcc")
+
+
 def test_sgbm_takes_no_tiles():
     for manner in ({"tile": "512"}, {"coarse_to_fine": True}):
         with pytest.raises(UsageError, match="neither"):

@@ -4,7 +4,7 @@ Softmax form: rho_q(Q) (rho_k(K)^T V), rho_q a softmax over the channels of one 
 positions. Scaling form: Q (K^T V) / n. O(N K V) time and O(K V) memory beyond the activations.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from stereo.attention.linearized import leave_out
 from stereo.attention.volume import Gathering, Size, VolumeAttention, check_flags
+
+Affine: TypeAlias = tuple[Tensor, Tensor]  # matrix and offset
 
 
 class EfficientAttention(VolumeAttention):
@@ -88,21 +90,12 @@ class EfficientAttention(VolumeAttention):
         return Gathering(largest, total, gathered)
 
     def give(self, volume: Tensor, gathering: Gathering) -> Tensor:  # noqa: D102
-        # Projections are linear and the shares of the positions sum to one, so the shares gathered
-        # the volume itself, and values and reprojection become one small matrix per key channel.
         with torch.autocast(volume.device.type, enabled=False):
             dtype = torch.promote_types(volume.dtype, torch.float32)
-            queries, values, back = (
-                _affine(part, dtype) for part in (self.queries, self.values, self.reprojection)
-            )
-            total = gathering.total  # (B, 1, heads K)
-            some = total.amax(dim=2).view(-1, 1, 1, 1) > 0
-            mean = gathering.volume / torch.where(total > 0, total, 1).transpose(1, 2)
-            per_head = values[0].unflatten(0, (self.heads, -1))  # (heads, V, C)
-            context = mean.unflatten(1, (self.heads, -1)) @ per_head.transpose(1, 2)
-            context = torch.where(some, context + values[1].view(self.heads, 1, -1), 0)
-            out_of_head = back[0].unflatten(1, (self.heads, -1)).permute(1, 2, 0)  # (heads, V, C)
-            table = (context @ out_of_head).flatten(1, 2)  # (B, heads K, C)
+            queries, _, values, back = self.matrices(dtype)
+            total = gathering.total.squeeze(1)  # (B, heads K)
+            mean = gathering.volume / torch.where(total > 0, total, 1)[..., None]
+            table = self.table(mean, total, values, back)
             out = torch.empty_like(volume, memory_format=_layout(volume))
             for plane in range(volume.shape[2]):
                 cells = _cells(volume, plane).to(dtype)
@@ -110,6 +103,34 @@ class EfficientAttention(VolumeAttention):
                 shares = logits.unflatten(2, (self.heads, -1)).softmax(dim=3).flatten(2)
                 _cells(out, plane).copy_(torch.baddbmm(back[1], shares, table).add_(cells))
         return out
+
+    def matrices(self, dtype: torch.dtype) -> tuple[Affine, Affine, Affine, Affine]:
+        """Return the queries', keys', values' and reprojection's matrix and offset."""
+        return (
+            _affine(self.queries, dtype),
+            _affine(self.keys, dtype),
+            _affine(self.values, dtype),
+            _affine(self.reprojection, dtype),
+        )
+
+    def table(
+        self,
+        mean: Tensor,  # (B, heads * K, C)
+        total: Tensor,  # (B, heads * K)
+        values: Affine,
+        back: Affine,
+    ) -> Tensor:  # (B, heads * K, C)
+        """Return what each key channel gives, of the volume's mean under its shares.
+
+        Projections are linear and the shares of the positions sum to one, so they may gather the
+        volume itself, and values and reprojection become one small matrix per key channel.
+        """
+        some = total.amax(dim=1).view(-1, 1, 1, 1) > 0  # else no key is left
+        per_head = values[0].unflatten(0, (self.heads, -1))  # (heads, V, C)
+        context = mean.unflatten(1, (self.heads, -1)) @ per_head.transpose(1, 2)
+        context = torch.where(some, context + values[1].view(self.heads, 1, -1), 0)
+        out_of_head = back[0].unflatten(1, (self.heads, -1)).permute(1, 2, 0)  # (heads, V, C)
+        return (context @ out_of_head).flatten(1, 2)
 
 
 class EfficientScalingAttention(VolumeAttention):
@@ -139,7 +160,7 @@ class EfficientScalingAttention(VolumeAttention):
         return (weights * key_mask.transpose(2, 3)) @ values / key_mask.sum(2, True).clamp(min=1)
 
 
-def _affine(convolution: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _affine(convolution: nn.Module, dtype: torch.dtype) -> Affine:
     """Return the matrix and offset of a 1x1x1 convolution."""
     assert isinstance(convolution, nn.Conv3d) and convolution.bias is not None
     return convolution.weight.flatten(1).to(dtype), convolution.bias.to(dtype)

@@ -8,7 +8,7 @@ batch multiplied by their number.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -153,6 +153,8 @@ class VolumeAttention(nn.Module, ABC):
     """Whether it has ``gather`` and ``give``, taken where no gradients are."""
     elsewhere: "Callable[[VolumeAttention, Tensor, Tensor | None], Tensor] | None" = None
     """What ``forward`` does instead of the two, where the volume is a part of the whole."""
+    fused: "Callable[[Any, Tensor, Tensor | None], Tensor] | None" = None
+    """What ``forward`` is done by instead, for members with ``streams``: see ``stereo.kernels``."""
     half_precision = False
     """Whether ``attend`` may run in bf16 or fp16; else it gets float32 whatever autocast says."""
 
@@ -204,6 +206,8 @@ class VolumeAttention(nn.Module, ABC):
         """
         size = (volume.shape[2], volume.shape[3], volume.shape[4])
         key_mask = self._check_mask(mask, volume)
+        if self.fused is not None and self.elsewhere is None:
+            return self.fused(self, volume, mask)
         if self.streams and not torch.is_grad_enabled():
             if self.elsewhere is not None:
                 return self.elsewhere(self, volume, mask)

@@ -129,7 +129,8 @@ def benchmark_inference(
             forms[ORIGINAL] = original
         for precision, form in itertools.product(precisions, (ORIGINAL, PLAIN, OURS)):
             if form in forms:
-                engine = NetworkEngine(forms[form], config, where, precision)  # type: ignore[arg-type]
+                kernels = "auto" if form == OURS else "torch"
+                engine = NetworkEngine(forms[form], config, where, precision, kernels=kernels)  # type: ignore[arg-type]
                 match = functools.partial(_first_map, engine, pair)
                 subjects.append(Subject(name, form, precision, match))
 

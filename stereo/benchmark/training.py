@@ -19,6 +19,7 @@ from stereo.benchmark.subjects import plain_form, see, trained_like
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.errors import StereoError, UsageError, unknown_name
 from stereo.files import output_folder, staged
+from stereo.kernels import pick_kernels, use_kernels
 from stereo.model import NETWORK_NAMES
 from stereo.model.config import check_max_disparity
 from stereo.model.recompute import set_recompute
@@ -123,7 +124,7 @@ def benchmark_training(
     for name in models:
         network, _, _ = trained_like(name, max_disparity, original, pair, where)
         for form in FORMS:
-            module = _in_form(form, name, network, original)
+            module = _in_form(form, name, network, original, where)
             if module is not None:
                 subjects += [_subject(name, form, p, module) for p in precisions]
 
@@ -171,7 +172,11 @@ def benchmark_training(
 
 
 def _in_form(
-    form: str, name: str, network: nn.Module, original: ReferencePSMNet | None
+    form: str,
+    name: str,
+    network: nn.Module,
+    original: ReferencePSMNet | None,
+    device: torch.device,
 ) -> nn.Module | None:
     if form == "original":
         return original if name == "psmnet" else None
@@ -180,6 +185,7 @@ def _in_form(
     ours = copy.deepcopy(network)
     to_channels_last(ours)
     set_recompute(ours, form == "recompute")
+    use_kernels(ours, pick_kernels("auto", device))
     return ours
 
 

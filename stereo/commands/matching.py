@@ -87,6 +87,17 @@ def _model_arguments(parser: ArgumentParser) -> None:
         "than --max-disparity",
     )
     parser.add_argument(
+        "--kernels",
+        default="auto",
+        choices=["auto", "torch", "triton"],
+        help="of regression and attention; auto: triton on NVIDIA GPUs, else torch",
+    )
+    parser.add_argument(
+        "--compile",
+        default="off",
+        help="a backend of torch.compile, such as inductor: minutes for each new size of picture",
+    )
+    parser.add_argument(
         "--allow-untrained",
         action="store_true",
         help="run a network that ships without weights with random ones; its map means nothing",
@@ -145,6 +156,8 @@ def _load_model(config: Namespace) -> Any:
         scale=config.scale,
         tile=config.tile,
         coarse_to_fine=config.coarse_to_fine,
+        kernels=config.kernels,
+        compile=config.compile,
         allow_untrained=config.allow_untrained,
     )
     facts = matcher.description
@@ -153,6 +166,7 @@ def _load_model(config: Namespace) -> Any:
     say(
         f"model {facts['name']}, max disparity {facts['max_disparity']} px, "
         f"device {facts['device']}, precision {facts['precision']}"
+        + (f", kernels {facts['kernels']}" if "kernels" in facts else "")
     )
     return matcher
 

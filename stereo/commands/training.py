@@ -50,6 +50,7 @@ def _convert_arguments(parser: ArgumentParser) -> None:
 
 
 def _train(config: Namespace) -> int:
+    from stereo.runtime import keep_freed_memory
     from stereo.training.loop import train
     from stereo.training.recipe import Recipe, prepare
     from stereo.training.schedule import parse_duration
@@ -58,6 +59,7 @@ def _train(config: Namespace) -> int:
         seconds = None if config.max_time is None else parse_duration(config.max_time)
     except ValueError as error:
         raise UsageError(f"--max-time {config.max_time}: write 90s, 50m or 2.5h") from error
+    keep_freed_memory()
     fields = {field.name: config[field.name] for field in dataclasses.fields(Recipe)}
     train(
         prepare(Recipe(**fields), weights=config.weights),

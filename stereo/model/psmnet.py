@@ -1,6 +1,6 @@
 """PSMNet (Chang and Chen, CVPR 2018) and its relatives: one forward that names the stages."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -28,6 +28,9 @@ class PSMNet(nn.Module):
     """Pixels per cell where cells are largest."""
     plain = False
     """Whether to make every volume whole, as the original does, for the same result."""
+
+    regress: Callable[[Tensor, Upsampling], Tensor] = staticmethod(regress_disparity)
+    """Logits (B, D, H / 4, W / 4) to disparity; ``stereo.kernels`` has another."""
 
     def __init__(
         self,
@@ -67,7 +70,7 @@ class PSMNet(nn.Module):
         """Match the features of two views; ``forward`` after ``extract``."""
         planes = self.max_disparity // FACTOR
         logits = self.aggregation(left[0], right[0], planes)
-        regress = regress_plainly if self.plain else regress_disparity
+        regress = regress_plainly if self.plain else self.regress
         if self.training:
             return Stages(tuple(regress(each, self.upsampling) for each in logits))
         return regress(logits[-1], self.upsampling)

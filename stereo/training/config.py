@@ -6,6 +6,7 @@ from typing import Literal
 from stereo.errors import UsageError
 
 Schedule = Literal["constant", "one_cycle", "steps"]
+Kernels = Literal["auto", "torch", "triton"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -71,6 +72,9 @@ class TrainerConfig:
     recompute: bool = False
     """Compute activations again in the backward pass, stage by stage, instead of keeping them: less
     memory for one more forward pass, and the same gradients."""
+    kernels: Kernels = "auto"
+    """Of regression and attention: ``triton`` on an NVIDIA GPU, ``torch``, or ``auto``: the former
+    where it can be."""
     ema_decay: float | None = None
     """Decay of the moving average of the weights, which is then validated and shipped. It starts
     lower, at (1 + step) / (10 + step), so that the first weights are soon forgotten."""

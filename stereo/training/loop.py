@@ -27,6 +27,7 @@ from stereo.distributed import check_joined, is_main, process_count, share_the_c
 from stereo.engine import NetworkEngine
 from stereo.errors import InputError, OutputError, StereoError
 from stereo.files import output_folder, staged
+from stereo.kernels import pick_kernels, use_kernels
 from stereo.model import NetworkConfig, StereoNetwork
 from stereo.model.config import BF16_NETWORKS
 from stereo.model.recompute import set_recompute
@@ -140,6 +141,10 @@ def train(
     network = run.network
     to_channels_last(network)
     set_recompute(network, trainer.recompute)
+    kernels = pick_kernels(trainer.kernels, device)
+    use_kernels(network, kernels)
+    precision = accelerator.mixed_precision.replace("no", "fp32")
+    console.say(f"device {device.type}, precision {precision}, kernels {kernels}")
     if accelerator.num_processes > 1 and device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     optimizer = torch.optim.AdamW(

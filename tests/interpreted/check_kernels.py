@@ -7,6 +7,8 @@ first imported.
 import pytest
 import torch
 
+from stereo.attention import ATTENTIONS
+from stereo.kernels import attention as attending
 from stereo.kernels import regression as kernel
 from stereo.model.regression import regress_plainly
 
@@ -38,3 +40,60 @@ def test_regression_and_its_gradient_are_the_plain_ones(monkeypatch, upsampling,
     (gradient,) = torch.autograd.grad(found, logits, poisoned(outside.float()))
     assert (found - expected).abs().max() < 2e-5
     assert (gradient - slope).abs().max() < 2e-5 * max(1.0, float(slope.abs().max()))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize(
+    ("channels", "heads", "masked", "options"),
+    [
+        (5, 1, False, {"key_channels": 3}),
+        (32, 1, True, {}),
+        (8, 2, True, {"temperature": True}),
+        (18, 3, False, {"value_channels": 9}),
+    ],
+)
+def test_attention_and_its_gradients_are_the_plain_ones(
+    monkeypatch, channels, heads, masked, options, layout
+):
+    monkeypatch.setattr(attending, "CELLS", 16)
+    monkeypatch.setattr(attending, "PROGRAMS", 3)
+    torch.manual_seed(0)
+    plain = ATTENTIONS["efficient"](channels, heads=heads, zero_init=False, **options).double()
+    fused = ATTENTIONS["efficient"](channels, heads=heads, zero_init=False, **options)
+    fused.load_state_dict(plain.state_dict())
+    fused.fused = attending.attend
+    values = 3 * torch.randn(3, channels, 3, 5, 7, dtype=torch.float64)
+    mask = torch.rand(3, 1, 3, 5, 7) > 0.5 if masked else None
+    if mask is not None:
+        mask[1], mask[2, :, 1:] = False, False
+    exact = values.clone().requires_grad_()
+    expected = plain(exact, mask)
+    outside = torch.randn_like(expected)
+    expected.backward(outside)
+    volume = poisoned(values.float()).contiguous(memory_format=layout).requires_grad_()
+    empty, empty_like = torch.empty, torch.empty_like
+    nan = float("nan")
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: empty(*a, **k).fill_(nan))
+    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: empty_like(*a, **k).fill_(nan))
+    found = fused(volume, mask)
+    found.backward(outside.float())
+    assert found.is_contiguous(memory_format=layout)
+    assert (found - expected).abs().max() < 2e-5
+    assert (volume.grad - exact.grad).abs().max() < 2e-5 * exact.grad.abs().max()
+    grads = dict(plain.named_parameters())
+    for key, own in fused.named_parameters():
+        scale = max(1.0, float(grads[key].grad.abs().max()))
+        assert (own.grad - grads[key].grad).abs().max() < 5e-5 * scale, key
+
+
+def test_attention_kernels_survive_logits_of_any_size_and_half_precision():
+    torch.manual_seed(0)
+    module = ATTENTIONS["efficient"](8, zero_init=False)
+    module.fused = attending.attend
+    for scale in (1e-4, 1.0, 1e4):
+        volume = (scale * torch.randn(1, 8, 2, 4, 5)).requires_grad_()
+        out = module(volume)
+        out.sum().backward()
+        assert out.isfinite().all()
+        assert volume.grad.isfinite().all()
+    assert module(torch.randn(1, 8, 2, 4, 5).bfloat16()).dtype == torch.bfloat16
