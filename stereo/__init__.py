@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from stereo.version import __version__
 
 if TYPE_CHECKING:
-    from stereo import attention
+    from stereo import attention, geometry
     from stereo.bundled import DEFAULT_MODEL
     from stereo.matcher import Matcher, Result, load
 
@@ -24,9 +24,9 @@ _HOME = {
     "Result": "stereo.matcher",
     "load": "stereo.matcher",
 }
-_MODULES = ("attention",)
+_MODULES = ("attention", "geometry")
 
-__all__ = ["DEFAULT_MODEL", "Matcher", "Result", "__version__", "attention", "load"]
+__all__ = ["DEFAULT_MODEL", "Matcher", "Result", "__version__", "attention", "geometry", "load"]
 
 
 def __getattr__(name: str) -> Any:

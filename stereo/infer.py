@@ -8,7 +8,7 @@ from stereo.data.decoders import stored
 from stereo.data.pairs import PairFiles, find_pairs
 from stereo.data.sample import Sample, SampleFiles
 from stereo.distributed import own_share, wait_for_all
-from stereo.errors import InputError
+from stereo.errors import InputError, UsageError
 from stereo.evaluate import (
     gather_scores,
     metrics_report,
@@ -17,9 +17,10 @@ from stereo.evaluate import (
     write_metrics,
 )
 from stereo.files import output_folder
+from stereo.geometry import Calibration
 from stereo.matcher import Matcher, Result
 from stereo.metrics import ImageScore
-from stereo.outputs import PairOutput, pair_targets, parse_formats, write_pair
+from stereo.outputs import PairOutput, Space, pair_targets, parse_formats, write_pair
 from stereo.protocols import get_protocol
 from stereo.streams import overlap
 
@@ -30,7 +31,10 @@ def infer(
     right: str,
     output: str | Path,
     *,
-    formats: str = "color,pfm",
+    formats: str | None = None,
+    calibration: str | Path | None = None,
+    max_depth: float | None = None,
+    keep_edges: bool = False,
     ground_truth: str | None = None,
     ground_truth_scale: float | None = None,
 ) -> int:
@@ -45,7 +49,11 @@ def infer(
         left: a file, a folder or a glob.
         right: the same kind of thing; matched with ``left`` by name.
         output: folder for the files.
-        formats: comma-separated names of ``stereo.outputs.FORMATS``.
+        formats: comma-separated names of ``stereo.outputs.FORMATS``; None for ``color,pfm``, and
+            with a calibration ``depth,ply``.
+        calibration: a file that ``stereo.geometry.Calibration.read`` reads, for all pairs.
+        max_depth: metres, how far points are kept; None for 100 baselines.
+        keep_edges: whether points at jumps of the depth are kept.
         ground_truth: a file, a folder or a glob of disparities, matched with ``left`` by name.
         ground_truth_scale: stored value per pixel, for integer pictures.
 
@@ -54,10 +62,18 @@ def infer(
 
     Raises:
         UsageError: an unknown format.
-        InputError: files without partners, or an output that would replace an input.
+        InputError: files without partners, an output that would replace an input, or a calibration
+            that cannot be used.
         OutputError: the output folder cannot be written.
     """
-    names = parse_formats(formats, has_truth=ground_truth is not None)
+    names = parse_formats(
+        formats, has_truth=ground_truth is not None, has_calibration=calibration is not None
+    )
+    if max_depth is not None and not max_depth > 0:
+        raise UsageError(f"--max-depth {max_depth:g}: expected a positive number of metres")
+    cameras = None if calibration is None else Calibration.read(calibration)
+    if cameras is not None:
+        cameras.check_rectified()
     pairs = find_pairs(left, right, ground_truth)
     folder = output_folder(Path(output))
     targets = [path for pair in pairs for path in pair_targets(folder, pair.name, names)]
@@ -68,7 +84,12 @@ def infer(
     share = own_share(pairs)
 
     def write(item: tuple[int, PairFiles], sample: Sample, result: Result) -> list[str]:
-        files = PairOutput(result.disparity, sample.disparity, sample.valid)
+        space = None
+        if cameras is not None:
+            height, width = result.disparity.shape
+            own = cameras.fitted(width, height)
+            space = Space(own, sample.left, max_depth, keep_edges)
+        files = PairOutput(result.disparity, sample.disparity, sample.valid, space)
         return write_pair(folder, item[1].name, names, files)
 
     through = overlap(

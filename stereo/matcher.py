@@ -16,6 +16,7 @@ from stereo.data.images import ImageLike, as_image
 from stereo.data.sample import check_same_size
 from stereo.engine import Manner, NetworkEngine, prepare
 from stereo.errors import InputError, StereoError, UsageError, unknown_name
+from stereo.geometry import Calibration
 from stereo.model import NETWORK_NAMES, NetworkConfig, StereoNetwork, build_network
 from stereo.model.config import check_max_disparity
 from stereo.opencv import import_cv2
@@ -37,6 +38,23 @@ class Result:
 
     disparity: np.ndarray
     seconds: float
+
+    def depth(self, calibration: Calibration | str | Path) -> np.ndarray:
+        """Return the depth along the optical axis.
+
+        Args:
+            calibration: of the rectified pair, or its file.
+
+        Returns:
+            (H, W) float32, metres; 0 for none.
+
+        Raises:
+            InputError: a calibration that cannot be used.
+        """
+        if not isinstance(calibration, Calibration):
+            calibration = Calibration.read(calibration)
+        height, width = self.disparity.shape
+        return calibration.fitted(width, height).depth(self.disparity)
 
 
 class Matcher:

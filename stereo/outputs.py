@@ -11,6 +11,37 @@ from stereo import colors
 from stereo.data.disparities import store_disparity
 from stereo.errors import UsageError, unknown_name
 from stereo.files import staged
+from stereo.geometry import Calibration
+from stereo.geometry.points import is_edge, points_in_space, write_glb, write_ply
+
+BASELINES_SEEN = 100  # how far points are kept: further away, a quarter pixel is a tenth of it
+MOST_MILLIMETRES = 65535
+
+
+@dataclass(frozen=True)
+class Space:
+    """What turns a pair's disparities into depths and points.
+
+    Attributes:
+        calibration: of the rectified pair, for its size.
+        left: (H, W, 3) uint8, RGB, which colours the points.
+        max_depth: metres, the depth of the furthest point; None for 100 baselines.
+        keep_edges: whether points at jumps of the depth stay.
+    """
+
+    calibration: Calibration
+    left: np.ndarray
+    max_depth: float | None = None
+    keep_edges: bool = False
+
+    def points(self, disparity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the (N, 3) points in metres and their (N, 3) colours."""
+        depth = self.calibration.depth(disparity)
+        limit = BASELINES_SEEN * self.calibration.baseline
+        kept = (depth > 0) & (depth <= (limit if self.max_depth is None else self.max_depth))
+        if not self.keep_edges:
+            kept &= ~is_edge(depth)
+        return points_in_space(depth, self.calibration)[kept], self.left[kept]
 
 
 @dataclass(frozen=True)
@@ -21,11 +52,13 @@ class PairOutput:
         disparity: (H, W) float32, pixels.
         truth: (H, W) float32, pixels, or None.
         valid: (H, W) bool, true where there is ground truth, or None.
+        space: for depths and points, or None.
     """
 
     disparity: np.ndarray
     truth: np.ndarray | None = None
     valid: np.ndarray | None = None
+    space: Space | None = None
 
 
 def _write_color(path: Path, output: PairOutput) -> None:
@@ -50,30 +83,69 @@ def _write_picture(path: Path, picture: np.ndarray) -> None:
     Image.fromarray(picture).save(path)
 
 
-# File name's end, and the writer, which returns what is worth a warning.
-FORMATS: dict[str, tuple[str, Callable[[Path, PairOutput], str | None]]] = {
-    "color": ("_color.png", _write_color),
-    "pfm": ("_disparity.pfm", _write_map),
-    "png16": ("_disparity.png", _write_map),
-    "npy": ("_disparity.npy", _write_map),
-    "error": ("_error.png", _write_error),
+def _write_depth(path: Path, output: PairOutput) -> None:
+    assert output.space is not None
+    with path.open("wb") as file:
+        np.save(file, output.space.calibration.depth(output.disparity))
+
+
+def _write_millimetres(path: Path, output: PairOutput) -> str | None:
+    assert output.space is not None
+    stored = np.rint(1000 * output.space.calibration.depth(output.disparity).astype(np.float64))
+    too_far = stored > MOST_MILLIMETRES
+    Image.fromarray(np.where(too_far, 0, stored).astype(np.uint16)).save(path)
+    if not too_far.any():
+        return None
+    return f"{int(too_far.sum())} depths beyond {MOST_MILLIMETRES / 1000} m are 0 in the PNG"
+
+
+def _write_ply(path: Path, output: PairOutput) -> None:
+    assert output.space is not None
+    write_ply(path, *output.space.points(output.disparity))
+
+
+def _write_glb(path: Path, output: PairOutput) -> None:
+    assert output.space is not None
+    write_glb(path, *output.space.points(output.disparity))
+
+
+# Format -> end of a file's name -> the writer, which returns what is worth a warning.
+FORMATS: dict[str, dict[str, Callable[[Path, PairOutput], str | None]]] = {
+    "color": {"_color.png": _write_color},
+    "pfm": {"_disparity.pfm": _write_map},
+    "png16": {"_disparity.png": _write_map},
+    "npy": {"_disparity.npy": _write_map},
+    "depth": {"_depth.npy": _write_depth, "_depth.png": _write_millimetres},
+    "ply": {".ply": _write_ply},
+    "glb": {".glb": _write_glb},
+    "error": {"_error.png": _write_error},
 }
+IN_METRES = ("depth", "ply", "glb")
 
 
-def parse_formats(text: str, *, has_truth: bool) -> list[str]:
+def parse_formats(text: str | None, *, has_truth: bool, has_calibration: bool) -> list[str]:
     """Split a comma-separated list of format names.
 
     With ground truth, ``color`` brings the error map along.
 
+    Args:
+        text: the list; None for ``color,pfm``, and with a calibration ``depth,ply``.
+        has_truth: whether ground truth is given.
+        has_calibration: whether a calibration is given.
+
     Raises:
-        UsageError: an unknown or missing name, or ``error`` without ground truth.
+        UsageError: an unknown or missing name, or one that needs what is not given.
     """
+    if text is None:
+        text = "color,pfm,depth,ply" if has_calibration else "color,pfm"
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise UsageError(f"--formats '{text}' names none; known: {', '.join(sorted(FORMATS))}")
     for name in names:
         if name not in FORMATS:
             raise unknown_name("format", name, FORMATS)
+        if name in IN_METRES and not has_calibration:
+            raise UsageError(f"the format '{name}' needs --calibration")
     if "error" in names and not has_truth:
         raise UsageError("the format 'error' needs --ground-truth")
     if "color" in names and has_truth:
@@ -83,7 +155,7 @@ def parse_formats(text: str, *, has_truth: bool) -> list[str]:
 
 def pair_targets(folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
     """Return the files that ``write_pair`` writes."""
-    return [folder / f"{name}{FORMATS[f][0]}" for f in formats]
+    return [folder / f"{name}{end}" for f in formats for end in FORMATS[f]]
 
 
 def write_pair(folder: Path, name: str, formats: Sequence[str], output: PairOutput) -> list[str]:
@@ -96,8 +168,6 @@ def write_pair(folder: Path, name: str, formats: Sequence[str], output: PairOutp
         OutputError: one of them cannot be written; then none of them is.
     """
     with staged(*pair_targets(folder, name, formats)) as temporary:
-        notes = [
-            FORMATS[format_name][1](path, output)
-            for format_name, path in zip(formats, temporary, strict=True)
-        ]
+        writers = [writer for f in formats for writer in FORMATS[f].values()]
+        notes = [writer(path, output) for writer, path in zip(writers, temporary, strict=True)]
     return [f"{name}: {note}" for note in notes if note]

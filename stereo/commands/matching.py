@@ -19,8 +19,22 @@ def _infer_arguments(parser: ArgumentParser) -> None:
     _model_arguments(parser)
     parser.add_argument(
         "--formats",
-        default="color,pfm",
-        help="comma-separated: color, pfm, png16 (KITTI), npy, error",
+        help="comma-separated: color, pfm, png16 (KITTI), npy, depth, ply, glb, error; default "
+        "color,pfm, and with --calibration depth,ply",
+    )
+    parser.add_argument(
+        "--calibration",
+        help="of the rectified pairs: Middlebury, ETH3D, KITTI, OpenCV, K.txt, ROS, ...",
+    )
+    parser.add_argument(
+        "--max-depth",
+        type=float,
+        help="metres; points beyond it are left out; default 100 baselines",
+    )
+    parser.add_argument(
+        "--keep-edges",
+        action="store_true",
+        help="keep the points at jumps of the depth, many of which lie between two surfaces",
     )
     parser.add_argument(
         "--ground-truth",
@@ -120,6 +134,9 @@ def _infer(config: Namespace) -> int:
         config.right,
         config.output,
         formats=config.formats,
+        calibration=config.calibration,
+        max_depth=config.max_depth,
+        keep_edges=config.keep_edges,
         ground_truth=config.ground_truth,
         ground_truth_scale=config.ground_truth_scale,
     )
@@ -178,7 +195,7 @@ COMMANDS = (
         _infer_arguments,
         _infer,
         "disparity maps of your own rectified pairs",
-        "stereo infer left.png right.png --output maps --formats color,pfm,png16\n"
+        "stereo infer left.png right.png --calibration calib.txt --output maps\n"
         "  stereo infer 'scenes/*/im0.png' 'scenes/*/im1.png' --output maps",
         distributed=True,
     ),

@@ -1,0 +1,67 @@
+"""Print where a network's time goes on one rendered pair, operation by operation.
+
+    python scripts/profile_inference.py psmnet --precision fp32
+
+With ``--reference-psmnet DIR`` it is the original's time.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from stereo import console
+from stereo.benchmark.reference import ReferencePSMNet
+from stereo.benchmark.subjects import plain_form, see, shipped_form, trained_like
+from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
+from stereo.engine import NetworkEngine
+from stereo.runtime import pick_device
+
+ROWS = 10
+
+
+def main() -> None:
+    """Profile the network's form as shipped, its plain form, or the original."""
+    raw = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("model", help="a network's name")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
+    parser.add_argument("--plain", action="store_true", help="every volume whole, norms apart")
+    parser.add_argument("--reference-psmnet", type=Path, help="profile the original instead")
+    parser.add_argument("--size", type=int, nargs=2, default=(544, 960), metavar=("H", "W"))
+    parser.add_argument("--max-disparity", type=int, default=192)
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+    device = pick_device(arguments.device)
+    height, width = arguments.size
+    scene = SyntheticConfig(height=height, width=width, max_disparity=arguments.max_disparity)
+    pair = SyntheticScenes(scene).render(0)
+    original = None
+    if arguments.reference_psmnet is not None:
+        original = ReferencePSMNet(arguments.reference_psmnet, arguments.max_disparity, device)
+        see(original.original, original, pair, device)
+    network, config, _ = trained_like(
+        arguments.model, arguments.max_disparity, original, pair, device
+    )
+    form = original or (plain_form(network) if arguments.plain else shipped_form(network))
+    engine = NetworkEngine(form, config, device, arguments.precision)  # type: ignore[arg-type]
+    engine([pair.left], [pair.right])
+    activities = [ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    with profile(activities=activities) as found:
+        engine([pair.left], [pair.right])
+    own = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    rows = sorted(found.key_averages(), key=lambda row: getattr(row, own), reverse=True)
+    total = sum(getattr(row, own) for row in rows)
+    body = [
+        [f"`{row.key}`", row.count, round(getattr(row, own) / 1e3), 100 * getattr(row, own) / total]
+        for row in rows[:ROWS]
+    ]
+    console.say(console.table(["operation", "calls", "ms", "%"], body))
+    console.say(f"all: {total / 1e6:.2f} s, {torch.get_num_threads()} threads")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""From pixels to metres: calibrations, rectification, checks of a pair, depth and points."""
+
+from stereo.geometry.calibration import Calibration, Camera
+
+__all__ = ["Calibration", "Camera"]

@@ -1,0 +1,291 @@
+"""Two cameras and how they stand to each other: what turns disparities into metres."""
+
+import dataclasses
+import json
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stereo.errors import InputError
+from stereo.files import staged
+
+BASELINES = (0.002, 20.0)  # metres, of pairs that people have; beyond them a unit is likely wrong
+SHORTEST_FOCAL_LENGTH = 40.0  # pixels; less is likely a focal length in millimetres
+FORMAT = "stereo calibration, pixels and metres"
+RECTIFIED_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera with OpenCV's lens distortion.
+
+    Attributes:
+        fx: focal length along x, pixels.
+        fy: focal length along y, pixels.
+        cx: principal point, pixels; the centre of the first pixel is 0.
+        cy: the same along y.
+        distortion: OpenCV's coefficients k1, k2, p1, p2, k3, ...; empty for none.
+    """
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    distortion: tuple[float, ...] = ()
+
+    def matrix(self) -> np.ndarray:
+        """Return K, (3, 3) float64."""
+        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], np.float64)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A calibrated pair of cameras.
+
+    Attributes:
+        left: the left camera.
+        right: the right camera.
+        translation: metres; a point X of the left camera's frame is ``rotation @ X + translation``
+            in the right one's, so that a rectified pair has (-baseline, 0, 0).
+        rotation: rows of a 3x3 matrix.
+        size: width and height of the pictures in pixels; None if unknown.
+
+    Raises:
+        InputError: a focal length or baseline that cannot be.
+    """
+
+    left: Camera
+    right: Camera
+    translation: tuple[float, float, float]
+    rotation: tuple[tuple[float, ...], ...] = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        for name, camera in (("left", self.left), ("right", self.right)):
+            for focal in (camera.fx, camera.fy):
+                if not (math.isfinite(focal) and focal > 0):
+                    raise InputError(
+                        f"the {name} focal length is {focal:g} px: it must be positive"
+                    )
+            if camera.fx < SHORTEST_FOCAL_LENGTH:
+                warnings.warn(
+                    f"the {name} focal length is {camera.fx:g} px, which is very short: "
+                    "it must be in pixels, not millimetres",
+                    stacklevel=2,
+                )
+            if not all(map(math.isfinite, (camera.cx, camera.cy, *camera.distortion))):
+                raise InputError(f"the {name} camera has numbers that are not finite")
+        numbers = (*self.translation, *(n for row in self.rotation for n in row))
+        if len(numbers) != 12 or not all(map(math.isfinite, numbers)):
+            raise InputError(
+                "the calibration's translation or rotation is not finite, or not 3 x 3"
+            )
+        if self.baseline == 0:
+            raise InputError("the baseline is 0: the cameras stand at the same place")
+        if self.translation[0] > abs(self.translation[1]):
+            raise InputError(
+                f"the baseline is negative (the right camera stands {self.baseline:g} m to the "
+                "left of the left one): the cameras are swapped, or a sign is wrong"
+            )
+        if not BASELINES[0] <= self.baseline <= BASELINES[1]:
+            hint = "metres read as millimetres" if self.baseline < 1 else "millimetres as metres"
+            warnings.warn(
+                f"the baseline is {self.baseline:g} m, which is unlikely: {hint}? "
+                "Depth is proportional to it",
+                stacklevel=2,
+            )
+
+    @classmethod
+    def rectified(
+        cls,
+        *,
+        fx: float,
+        cx0: float,
+        cy: float,
+        baseline: float,
+        fy: float | None = None,
+        cx1: float | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> "Calibration":
+        """Make the calibration of a rectified pair.
+
+        Args:
+            fx: focal length, pixels.
+            cx0: principal point of the left camera along x, pixels.
+            cy: principal point of both along y, pixels.
+            baseline: metres.
+            fy: focal length along y; None for fx.
+            cx1: principal point of the right camera along x; None for that of the left.
+            size: width and height, pixels.
+        """
+        fy = fx if fy is None else fy
+        left = Camera(fx, fy, cx0, cy)
+        right = Camera(fx, fy, cx0 if cx1 is None else cx1, cy)
+        return cls(left, right, (-baseline, 0.0, 0.0), size=size)
+
+    @property
+    def fx(self) -> float:
+        """Focal length of the left camera along x, pixels."""
+        return self.left.fx
+
+    @property
+    def fy(self) -> float:
+        """Focal length of the left camera along y, pixels."""
+        return self.left.fy
+
+    @property
+    def cx0(self) -> float:
+        """Principal point of the left camera along x, pixels."""
+        return self.left.cx
+
+    @property
+    def cx1(self) -> float:
+        """Principal point of the right camera along x, pixels."""
+        return self.right.cx
+
+    @property
+    def cy(self) -> float:
+        """Principal point of the left camera along y, pixels."""
+        return self.left.cy
+
+    @property
+    def baseline(self) -> float:
+        """Distance of the cameras, metres."""
+        return math.sqrt(sum(part * part for part in self.translation))
+
+    @property
+    def doffs(self) -> float:
+        """Disparity of points at infinity with the sign changed, cx1 - cx0, pixels."""
+        return self.cx1 - self.cx0
+
+    @property
+    def is_rectified(self) -> bool:
+        """Whether rows correspond, so that disparities can become depths."""
+        away = np.abs(np.array(self.rotation) - np.eye(3)).max()
+        along = max(abs(self.translation[1]), abs(self.translation[2])) / self.baseline
+        same = abs(self.left.fx - self.right.fx) + abs(self.left.fy - self.right.fy)
+        rows = abs(self.left.cy - self.right.cy)
+        straight = not any(self.left.distortion) and not any(self.right.distortion)
+        least = max(away, along, same / self.left.fx, rows / self.left.fx)
+        return straight and bool(least < RECTIFIED_TOLERANCE)
+
+    def depth(self, disparity: np.ndarray) -> np.ndarray:
+        """Return fx * baseline / (disparity + doffs).
+
+        Args:
+            disparity: (H, W) float, pixels of the left image.
+
+        Returns:
+            (H, W) float32, metres along the optical axis; 0 where there is no depth: no finite
+            disparity, or one at or beyond infinity.
+
+        Raises:
+            InputError: the calibration is not that of a rectified pair.
+        """
+        self.check_rectified()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            depth = self.fx * self.baseline / (disparity.astype(np.float64) + self.doffs)
+        return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
+
+    def check_rectified(self) -> None:
+        """Raise ``InputError`` unless rows correspond."""
+        if not self.is_rectified:
+            raise InputError(
+                "the calibration is that of a raw pair, whose rows do not correspond: run "
+                "'stereo rectify' first, and use the calibration that it writes"
+            )
+
+    def scaled(self, x: float, y: float) -> "Calibration":
+        """Return the calibration of pictures resized by two factors; pixels keep their corners."""
+
+        def scale(camera: Camera) -> Camera:
+            return dataclasses.replace(
+                camera,
+                fx=camera.fx * x,
+                fy=camera.fy * y,
+                cx=(camera.cx + 0.5) * x - 0.5,
+                cy=(camera.cy + 0.5) * y - 0.5,
+            )
+
+        size = None if self.size is None else (round(self.size[0] * x), round(self.size[1] * y))
+        return dataclasses.replace(self, left=scale(self.left), right=scale(self.right), size=size)
+
+    def cropped(self, left: int, top: int, width: int, height: int) -> "Calibration":
+        """Return the calibration of pictures cut to a box of pixels, the same one in both."""
+
+        def move(camera: Camera) -> Camera:
+            return dataclasses.replace(camera, cx=camera.cx - left, cy=camera.cy - top)
+
+        return dataclasses.replace(
+            self, left=move(self.left), right=move(self.right), size=(width, height)
+        )
+
+    def fitted(self, width: int, height: int) -> "Calibration":
+        """Return the calibration of pictures of a size: scaled if they were resized as a whole.
+
+        Raises:
+            InputError: the pictures have another shape than the calibration's.
+        """
+        if self.size in (None, (width, height)):
+            return self
+        assert self.size is not None
+        x, y = width / self.size[0], height / self.size[1]
+        if abs(x / y - 1) > 0.02:
+            raise InputError(
+                f"the calibration is for {self.size[0]}x{self.size[1]} pixels, the pictures have "
+                f"{width}x{height}: a crop or other cameras; give the calibration that fits them"
+            )
+        warnings.warn(
+            f"the calibration is for {self.size[0]}x{self.size[1]} pixels and is scaled to the "
+            f"pictures' {width}x{height}",
+            stacklevel=2,
+        )
+        return self.scaled(x, y)
+
+    @classmethod
+    def read(cls, path: str | Path, *, raw: bool = False) -> "Calibration":
+        """Read a calibration file of any known kind; ``stereo.geometry.readers`` lists them.
+
+        Args:
+            path: the file.
+            raw: of files that hold both, the cameras as they are instead of the rectified ones.
+
+        Raises:
+            InputError: unreadable, of no known kind, or with numbers that cannot be.
+        """
+        from stereo.geometry.readers import read_calibration
+
+        return read_calibration(Path(path), raw=raw)
+
+    def write(self, path: str | Path) -> None:
+        """Write as JSON, which ``read`` reads.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        with staged(Path(path)) as (temporary,):
+            text = json.dumps(self.to_dict(), indent=1)
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {"format": FORMAT, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Calibration":
+        """Undo ``to_dict``."""
+        left, right = (_camera_from_dict(data[side]) for side in ("left", "right"))
+        x, y, z = (float(number) for number in data["translation"])
+        rotation = tuple(tuple(float(number) for number in row) for row in data["rotation"])
+        size = data.get("size")
+        size = None if size is None else (int(size[0]), int(size[1]))
+        return cls(left, right, (x, y, z), rotation, size)
+
+
+def _camera_from_dict(data: dict[str, Any]) -> Camera:
+    fx, fy, cx, cy = (float(data[key]) for key in ("fx", "fy", "cx", "cy"))
+    return Camera(fx, fy, cx, cy, tuple(float(number) for number in data["distortion"]))

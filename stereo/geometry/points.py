@@ -1,0 +1,136 @@
+"""Points in space from a depth map, and the files that viewers open."""
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from stereo.geometry.calibration import Calibration
+
+EDGE = 0.05  # of the depth: a neighbour further away than this makes an edge
+GLB_HEADER, GLB_JSON, GLB_BINARY = 0x46546C67, 0x4E4F534A, 0x004E4942
+ARRAY_BUFFER, FLOAT, UNSIGNED_BYTE, POINTS = 34962, 5126, 5121, 0
+
+
+def is_edge(depth: np.ndarray) -> np.ndarray:
+    """Tell which pixels lie at a jump of the depth, where maps smear one surface into the other.
+
+    Args:
+        depth: (H, W) float, metres; 0 for none.
+
+    Returns:
+        (H, W) bool, true where one of the eight pixels around is nearer or further by 5 %.
+    """
+    padded = np.pad(np.where(depth > 0, depth, np.nan), 1, constant_values=np.nan)
+    height, width = depth.shape
+    edge = np.zeros(depth.shape, bool)
+    for y in range(3):
+        for x in range(3):
+            around = padded[y : y + height, x : x + width]
+            with np.errstate(invalid="ignore"):
+                far = np.abs(around - depth) > EDGE * np.minimum(around, depth)
+            edge |= far  # comparisons with NaN are false
+    return edge & (depth > 0)
+
+
+def points_in_space(depth: np.ndarray, calibration: Calibration) -> np.ndarray:
+    """Return the point of every pixel in the left camera's frame.
+
+    Args:
+        depth: (H, W) float32, metres.
+        calibration: of the rectified pair.
+
+    Returns:
+        (H, W, 3) float32, metres: x to the right, y down, z along the optical axis.
+    """
+    y, x = np.indices(depth.shape, np.float32)
+    return np.stack(
+        [
+            (x - calibration.cx0) / calibration.fx * depth,
+            (y - calibration.cy) / calibration.fy * depth,
+            depth,
+        ],
+        axis=-1,
+    ).astype(np.float32)
+
+
+def write_ply(path: Path, points: np.ndarray, colors: np.ndarray) -> None:
+    """Write a binary PLY file.
+
+    Args:
+        path: the file.
+        points: (N, 3) float32, metres: x to the right, y down, z forward.
+        colors: (N, 3) uint8, RGB.
+    """
+    header = (
+        "ply\nformat binary_little_endian 1.0\n"
+        "comment metres; x to the right, y down, z forward from the left camera\n"
+        f"element vertex {len(points)}\n"
+        "property float x\nproperty float y\nproperty float z\n"
+        "property uchar red\nproperty uchar green\nproperty uchar blue\nend_header\n"
+    )
+    vertices = np.empty(len(points), [("point", "<f4", 3), ("color", "u1", 3)])
+    vertices["point"], vertices["color"] = points, colors
+    with path.open("wb") as file:
+        file.write(header.encode("ascii"))
+        file.write(vertices.tobytes())
+
+
+def write_glb(path: Path, points: np.ndarray, colors: np.ndarray) -> None:
+    """Write a binary glTF 2.0 file, whose y goes up and z towards the viewer.
+
+    Args:
+        path: the file.
+        points: (N, 3) float32, metres: x to the right, y down, z forward.
+        colors: (N, 3) uint8, RGB.
+    """
+    turned = (points * np.array([1, -1, -1], np.float32)).astype("<f4")
+    opaque = np.concatenate([colors, np.full((len(colors), 1), 255, np.uint8)], axis=1)
+    binary = turned.tobytes() + opaque.tobytes()
+    low, high = (
+        (turned.min(axis=0).tolist(), turned.max(axis=0).tolist())
+        if len(turned)
+        else ([0.0] * 3, [0.0] * 3)
+    )
+    count = len(points)
+    document = {
+        "asset": {"version": "2.0", "generator": "stereo"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0, "COLOR_0": 1}, "mode": POINTS}]}],
+        "buffers": [{"byteLength": len(binary)}],
+        "bufferViews": [
+            {"buffer": 0, "byteLength": 12 * count, "target": ARRAY_BUFFER},
+            {
+                "buffer": 0,
+                "byteOffset": 12 * count,
+                "byteLength": 4 * count,
+                "target": ARRAY_BUFFER,
+            },
+        ],
+        "accessors": [
+            {
+                "bufferView": 0,
+                "componentType": FLOAT,
+                "count": count,
+                "type": "VEC3",
+                "min": low,
+                "max": high,
+            },
+            {
+                "bufferView": 1,
+                "componentType": UNSIGNED_BYTE,
+                "normalized": True,
+                "count": count,
+                "type": "VEC4",
+            },
+        ],
+    }
+    text = json.dumps(document, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 4)
+    with path.open("wb") as file:
+        file.write(struct.pack("<III", GLB_HEADER, 2, 12 + 8 + len(text) + 8 + len(binary)))
+        file.write(struct.pack("<II", len(text), GLB_JSON) + text)
+        file.write(struct.pack("<II", len(binary), GLB_BINARY) + binary)

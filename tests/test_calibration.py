@@ -1,0 +1,370 @@
+"""Calibrations: every kind of file, units, depth."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+from conftest import shared
+
+import stereo
+from stereo.errors import InputError
+from stereo.geometry import Calibration, Camera
+
+MIDDLEBURY = """cam0=[3997.684 0 1176.728; 0 3997.684 1011.728; 0 0 1]
+cam1=[3997.684 0 1307.839; 0 3997.684 1011.728; 0 0 1]
+doffs=131.111
+baseline=193.001
+width=2964
+height=1988
+ndisp=280
+"""
+ETH3D = """cam0=[541.764 0 553.869; 0 541.764 232.396; 0 0 1]
+cam1=[541.764 0 553.869; 0 541.764 232.396; 0 0 1]
+doffs=0
+baseline=59.9076
+width=942
+height=489
+ndisp=64
+"""
+KITTI = """P0: 7.215377e+02 0 6.095593e+02 0 0 7.215377e+02 1.728540e+02 0 0 0 1 0
+P1: 7.215377e+02 0 6.095593e+02 -3.875744e+02 0 7.215377e+02 1.728540e+02 0 0 0 1 0
+P2: 7.215377e+02 0 6.095593e+02 44.857280 0 7.215377e+02 1.728540e+02 0.2163791 0 0 1 2.745884e-03
+P3: 7.215377e+02 0 6.095593e+02 -339.52420 0 7.215377e+02 1.728540e+02 2.199936 0 0 1 2.729905e-03
+"""
+KITTI_RAW = "calib_time: 09-Jan-2012 13:57:47\n" + "".join(
+    f"S_rect_0{line[1]}: 1.242000e+03 3.750000e+02\nP_rect_0{line[1:]}\n"
+    for line in KITTI.splitlines()[2:]
+)
+K_TXT = """754.66 0.0 489.37 0.0 754.66 265.16 0.0 0.0 1.0
+0.063
+"""
+SCENE_FLOW = """Frame 6
+L 1.0 0.0 0.0 2.0 0.0 1.0 0.0 0.5 0.0 0.0 1.0 -3.0 0.0 0.0 0.0 1.0
+R 1.0 0.0 0.0 3.0 0.0 1.0 0.0 0.5 0.0 0.0 1.0 -3.0 0.0 0.0 0.0 1.0
+
+Frame 7
+L 1.0 0.0 0.0 9.0 0.0 1.0 0.0 0.5 0.0 0.0 1.0 -3.0 0.0 0.0 0.0 1.0
+R 1.0 0.0 0.0 10.0 0.0 1.0 0.0 0.5 0.0 0.0 1.0 -3.0 0.0 0.0 0.0 1.0
+"""
+ROS = """image_width: 640
+image_height: 480
+camera_name: narrow_stereo/{side}
+camera_matrix:
+  rows: 3
+  cols: 3
+  data: [438.78, 0, 305.59, 0, 437.35, 243.74, 0, 0, 1]
+distortion_model: plumb_bob
+distortion_coefficients:
+  rows: 1
+  cols: 5
+  data: [-0.36, 0.11, 0.001, 0.0005, 0]
+rectification_matrix:
+  rows: 3
+  cols: 3
+  data: [0.99998, -0.0040, -0.0047, 0.0040, 0.99998, 0.0049, 0.0047, -0.0049, 0.99998]
+projection_matrix:
+  rows: 3
+  cols: 4
+  data: [393.66, 0, 322.98, {shift}, 0, 393.66, 241.09, 0, 0, 0, 1, 0]
+"""
+KALIBR = """cam0:
+  camera_model: pinhole
+  distortion_coeffs: [-0.28, 0.07, 0.0002, 1.7e-05]
+  distortion_model: radtan
+  intrinsics: [458.65, 457.29, 367.21, 248.37]
+  resolution: [752, 480]
+  rostopic: /cam0/image_raw
+cam1:
+  T_cn_cnm1:
+  - [0.9999972, 0.0023121, 0.0003760, -0.1100738]
+  - [-0.0023171, 0.9998980, 0.0140898, 0.0003991]
+  - [-0.0003434, -0.0140906, 0.9999006, -0.0008537]
+  - [0.0, 0.0, 0.0, 1.0]
+  camera_model: pinhole
+  distortion_coeffs: [-0.28, 0.07, -0.0001, -3.0e-05]
+  distortion_model: radtan
+  intrinsics: [457.58, 456.13, 379.99, 255.23]
+  resolution: [752, 480]
+  rostopic: /cam1/image_raw
+"""
+OPENCV = """%YAML:1.0
+---
+{fields}"""
+
+
+def opencv_yaml(**matrices):
+    fields = ""
+    for name, value in matrices.items():
+        value = np.atleast_2d(np.asarray(value, float))
+        numbers = ", ".join(repr(float(n)) for n in value.ravel())
+        fields += f"{name}: !!opencv-matrix\n   rows: {value.shape[0]}\n   cols: {value.shape[1]}\n"
+        fields += f"   dt: d\n   data: [ {numbers} ]\n"
+    return OPENCV.format(fields=fields)
+
+
+def kept(tmp_path, text, name="calib.txt"):
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "fx", "cx0", "doffs", "baseline", "size"),
+    [
+        (MIDDLEBURY, 3997.684, 1176.728, 131.111, 0.193001, (2964, 1988)),
+        (ETH3D, 541.764, 553.869, 0, 0.0599076, (942, 489)),
+        (KITTI, 721.5377, 609.5593, 0, 0.532725, None),
+        (KITTI_RAW, 721.5377, 609.5593, 0, 0.532725, (1242, 375)),
+        (K_TXT, 754.66, 489.37, 0, 0.063, None),
+        (SCENE_FLOW, 1050, 479.5, 0, 1.0, (960, 540)),
+    ],
+)
+def test_each_kind_of_text_is_told_by_its_content(tmp_path, text, fx, cx0, doffs, baseline, size):
+    read = Calibration.read(kept(tmp_path, text, "anything.dat"))
+    assert read.is_rectified
+    assert (read.fx, read.cx0, read.size) == (fx, cx0, size)
+    assert read.doffs == pytest.approx(doffs, abs=1e-3)
+    assert read.baseline == pytest.approx(baseline, rel=1e-4)
+
+
+def test_gray_cameras_serve_where_a_kitti_file_has_no_others(tmp_path):
+    text = "\n".join(KITTI.splitlines()[:2])
+    assert Calibration.read(kept(tmp_path, text)).baseline == pytest.approx(0.53715, rel=1e-4)
+
+
+def test_scene_flow_with_the_short_lens(tmp_path):
+    folder = tmp_path / "15mm_focallength" / "scene_backwards"
+    folder.mkdir(parents=True)
+    assert Calibration.read(kept(folder, SCENE_FLOW, "camera_data.txt")).fx == 450
+
+
+def test_ros_files_find_each_other(tmp_path):
+    left = kept(tmp_path, ROS.format(side="left", shift="0"), "left.yaml")
+    right = kept(tmp_path, ROS.format(side="right", shift="-35.4294"), "right.yaml")
+    for path in (left, right):
+        read = Calibration.read(path)
+        assert read.is_rectified
+        assert read.baseline == pytest.approx(0.09, rel=1e-4)
+        assert (read.fx, read.cx0, read.size) == (393.66, 322.98, (640, 480))
+    raw = Calibration.read(left, raw=True)
+    assert not raw.is_rectified
+    assert raw.left == Camera(438.78, 437.35, 305.59, 243.74, (-0.36, 0.11, 0.001, 0.0005, 0))
+    assert raw.baseline == pytest.approx(0.09, rel=1e-3)
+    right.unlink()
+    with pytest.raises(InputError, match="holds one camera"):
+        Calibration.read(left)
+
+
+def test_a_ros_message_has_other_names(tmp_path):
+    for side, shift in (("left", 0), ("right", -35.4294)):
+        message = {
+            "height": 480,
+            "width": 640,
+            "distortion_model": "plumb_bob",
+            "D": [0, 0, 0, 0, 0],
+            "K": [400, 0, 320, 0, 400, 240, 0, 0, 1],
+            "R": [1, 0, 0, 0, 1, 0, 0, 0, 1],
+            "P": [393.66, 0, 322.98, shift, 0, 393.66, 241.09, 0, 0, 0, 1, 0],
+        }
+        text = "".join(f"{key}: {json.dumps(value)}\n" for key, value in message.items())
+        kept(tmp_path, text, f"{side}_info.yaml")
+    assert Calibration.read(tmp_path / "left_info.yaml").baseline == pytest.approx(0.09, rel=1e-4)
+
+
+def test_kalibr(tmp_path):
+    read = Calibration.read(kept(tmp_path, KALIBR, "camchain.yaml"))
+    assert not read.is_rectified
+    assert read.baseline == pytest.approx(0.110078, rel=1e-4)
+    assert read.right == Camera(457.58, 456.13, 379.99, 255.23, (-0.28, 0.07, -0.0001, -3e-05))
+    assert read.size == (752, 480)
+    fisheye = KALIBR.replace("radtan", "equidistant")
+    with pytest.raises(InputError, match="only pinhole with radtan"):
+        Calibration.read(kept(tmp_path, fisheye, "camchain.yaml"))
+
+
+def test_opencv_in_one_file_and_in_two(tmp_path):
+    matrix = [[500, 0, 320], [0, 510, 240], [0, 0, 1]]
+    lenses = {"M1": matrix, "D1": [-0.2, 0.1, 0, 0, 0], "M2": matrix, "D2": [0, 0, 0, 0, 0]}
+    pose = {"R": np.eye(3), "T": [[-0.1], [0.001], [0]]}
+    one = Calibration.read(kept(tmp_path, opencv_yaml(**lenses, **pose), "stereo.yml"))
+    kept(tmp_path, opencv_yaml(**lenses), "intrinsics.yml")
+    kept(tmp_path, opencv_yaml(**pose), "extrinsics.yml")
+    for name in ("intrinsics.yml", "extrinsics.yml"):
+        assert Calibration.read(tmp_path / name) == one
+    assert one.left == Camera(500, 510, 320, 240, (-0.2, 0.1, 0, 0, 0))
+    projections = {
+        "P1": [[450, 0, 300, 0], [0, 450, 230, 0], [0, 0, 1, 0]],
+        "P2": [[450, 0, 310, -45], [0, 450, 230, 0], [0, 0, 1, 0]],
+    }
+    both = kept(tmp_path, opencv_yaml(**lenses, **pose, **projections), "all.yml")
+    assert Calibration.read(both, raw=True) == one
+    rectified = Calibration.read(both)
+    assert (rectified.fx, rectified.doffs) == (450, 10)
+    assert rectified.baseline == pytest.approx(0.1)
+    with pytest.raises(InputError, match=r"M1 or K1 or cameraMatrix1"):
+        Calibration.read(kept(tmp_path, opencv_yaml(**pose), "alone.yml"))
+
+
+def test_opencv_xml(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    path = tmp_path / "stereo.xml"
+    storage = cv2.FileStorage(str(path), cv2.FILE_STORAGE_WRITE)
+    matrix = np.array([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]])
+    for name in ("cameraMatrix1", "cameraMatrix2"):
+        storage.write(name, matrix)
+    storage.write("R", np.eye(3))
+    storage.write("T", np.array([[-0.2], [0], [0]]))
+    storage.release()
+    assert Calibration.read(path).baseline == pytest.approx(0.2)
+    path.write_text(path.read_text()[:200])
+    with pytest.raises(InputError, match="OpenCV"):
+        Calibration.read(path)
+
+
+def test_ours_comes_back_as_it_was(tmp_path):
+    left = Camera(500.5, 501, 320, 240, (-0.1, 0.01, 0.0, 0.0))
+    turn = ((1.0, 0.0, 0.0), (0.0, 0.8, -0.6), (0.0, 0.6, 0.8))
+    own = Calibration(left, Camera(499, 500, 321, 239), (-0.12, 0.001, 0.0), turn, (640, 480))
+    own.write(tmp_path / "own.json")
+    assert Calibration.read(tmp_path / "own.json") == own
+
+
+FILES = {
+    "middlebury": MIDDLEBURY,
+    "kitti": KITTI,
+    "k_txt": K_TXT,
+    "scene_flow": SCENE_FLOW,
+    "kalibr": KALIBR,
+    "opencv": opencv_yaml(M1=np.eye(3), M2=np.eye(3), R=np.eye(3), T=[[-1], [0], [0]]),
+    "ours": json.dumps(Calibration.rectified(fx=500, cx0=1, cy=2, baseline=0.1).to_dict()),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.2, 0.3, 0.4, 0.65, 0.75])
+def test_a_cut_file_gives_one_clear_line(tmp_path, kind, share):
+    text = FILES[kind].split("\nFrame 7")[0]
+    path = kept(tmp_path, text[: int(share * len(text))])
+    with pytest.raises(InputError) as caught, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Calibration.read(path)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert "\n" not in message
+
+
+def test_files_that_are_no_calibration(tmp_path):
+    for name, data in (("a.png", b"\x89PNG\r\n\xff\xfe"), ("b.txt", b"hello"), ("c.json", b"[1]")):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match="no calibration"):
+            Calibration.read(tmp_path / name)
+    with pytest.raises(InputError, match="cannot be read"):
+        Calibration.read(tmp_path / "absent.txt")
+    with pytest.raises(InputError, match="cannot be read"):
+        Calibration.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("baseline=193.001", "baseline=0"), "baseline is 0"),
+        (("baseline=193.001", "baseline=-193.001"), "baseline is negative"),
+        (("3997.684 0 1176", "-3997.684 0 1176"), "must be positive"),
+        (("3997.684 0 1176", "0 0 1176"), "must be positive"),
+        (("3997.684 0 1176", "nan 0 1176"), "must be positive"),
+        (("doffs=131.111", "doffs=13.1111"), "doffs is 13.1111, but cx1 - cx0 is 131.111"),
+        (("baseline=193.001\n", ""), "no 'baseline'"),
+        (("baseline=193.001", "baseline=?"), "could not convert"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        Calibration.read(kept(tmp_path, MIDDLEBURY.replace(*change)))
+
+
+@pytest.mark.parametrize(
+    ("text", "change", "message"),
+    [
+        (MIDDLEBURY, ("baseline=193.001", "baseline=0.193001"), "metres read as millimetres"),
+        (K_TXT, ("0.063", "63"), "millimetres as metres"),
+        (K_TXT, ("754.66 0.0 489", "4.2 0.0 489"), "focal length is 4.2 px"),
+    ],
+)
+def test_units_that_are_off_by_a_thousand_are_pointed_out(tmp_path, text, change, message):
+    with pytest.warns(UserWarning, match=message):
+        Calibration.read(kept(tmp_path, text.replace(*change)))
+
+
+def test_depth_is_metres_and_zero_where_there_is_none():
+    own = Calibration.rectified(fx=1000, cx0=300, cx1=310, cy=200, baseline=0.2)
+    disparity = np.array([[10, 90, 0], [np.nan, np.inf, -10], [-11, -9, 1e9]], np.float32)
+    depth = own.depth(disparity)
+    assert depth.dtype == np.float32
+    assert depth[0].tolist() == [10, 2, 20]
+    assert depth[1].tolist() == [0, 0, 0]
+    assert depth[2, :2].tolist() == [0, 200]
+
+
+def test_depth_of_a_raw_pair_is_refused():
+    camera = Camera(500, 500, 320, 240, (-0.1,))
+    for own in (
+        Calibration(camera, camera, (-0.1, 0, 0)),
+        Calibration(Camera(500, 500, 0, 0), Camera(500, 500, 0, 9), (-0.1, 0, 0)),
+        Calibration(Camera(500, 500, 0, 0), Camera(500, 500, 0, 0), (-0.1, 0.01, 0)),
+    ):
+        with pytest.raises(InputError, match="raw pair"):
+            own.depth(np.ones((2, 2), np.float32))
+
+
+def test_scaling_and_cropping_keep_depth_and_points():
+    from stereo.geometry.points import points_in_space
+
+    own = Calibration.rectified(fx=800, cx0=301, cx1=321, cy=199, baseline=0.2, size=(640, 400))
+    half = own.scaled(0.5, 0.5)
+    assert half.size == (320, 200)
+    disparity = np.full((400, 640), 30, np.float32)
+    depth = own.depth(disparity)
+    assert np.allclose(half.depth(disparity[::2, ::2] / 2), depth[::2, ::2])
+    # The centre of a half-size pixel is the corner of four whole ones.
+    points = points_in_space(depth, own)
+    corner = (points[0, 0] + points[1, 1]) / 2
+    assert np.allclose(points_in_space(half.depth(disparity[:200, :320] / 2), half)[0, 0], corner)
+    cut = own.cropped(100, 50, 200, 100)
+    assert np.allclose(
+        points_in_space(cut.depth(disparity[50:150, 100:300]), cut), points[50:150, 100:300]
+    )
+
+
+def test_calibrations_follow_pictures_that_were_resized():
+    own = Calibration.rectified(fx=800, cx0=300, cy=199, baseline=0.2, size=(640, 400))
+    assert own.fitted(640, 400) is own
+    with pytest.warns(UserWarning, match="scaled to the pictures' 320x200"):
+        assert own.fitted(320, 200).fx == 400
+    with pytest.raises(InputError, match="a crop or other cameras"):
+        own.fitted(320, 240)
+
+
+def test_motorcycle_is_two_metres_and_a_half_away():
+    folder = shared("real/mid2014/MotorcycleQ")
+    from stereo.data.disparities import read_disparity
+
+    calibration = Calibration.read(folder / "calib.txt")
+    manifest = json.loads((folder.parents[1] / "manifest.json").read_text())
+    (entry,) = [each for each in manifest if each["name"] == "mid2014/MotorcycleQ"]
+    truth = read_disparity(folder.parents[1] / entry["gt"])
+    depth = calibration.depth(truth)
+    assert 1000 * np.median(depth[depth > 0]) == pytest.approx(2643, abs=1)
+    blind = Calibration.rectified(
+        fx=calibration.fx, cx0=calibration.cx0, cy=calibration.cy, baseline=calibration.baseline
+    )
+    depth = blind.depth(truth)
+    assert 1000 * np.median(depth[depth > 0]) == pytest.approx(4799, abs=1)
+
+
+def test_a_result_has_depth(tmp_path):
+    result = stereo.Result(np.full((2, 4), 5, np.float32), 0.1)
+    path = kept(tmp_path, K_TXT)
+    expected = 754.66 * 0.063 / 5
+    assert np.allclose(result.depth(path), expected)
+    assert np.allclose(result.depth(Calibration.read(path)), expected)

@@ -1,0 +1,145 @@
+"""Depth and points as files that other programs read."""
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY, shared
+from PIL import Image
+
+from stereo.errors import UsageError
+from stereo.geometry import Calibration
+from stereo.geometry.points import is_edge, points_in_space, write_glb, write_ply
+from stereo.outputs import PairOutput, Space, parse_formats, write_pair
+
+trimesh = pytest.importorskip("trimesh")
+LEFT = REPOSITORY / "datasets/samples/FlyingThings3D/frames_cleanpass/TEST/A/0000/left/0006.png"
+RIGHT = REPOSITORY / "datasets/samples/FlyingThings3D/frames_cleanpass/TEST/A/0000/right/0006.png"
+
+
+@pytest.fixture
+def calibration():
+    return Calibration.rectified(fx=100, cx0=2, cy=1, baseline=0.1)
+
+
+def test_points_lie_on_the_rays_of_their_pixels(calibration):
+    depth = np.array([[1, 2, 3], [0, 5, 6]], np.float32)
+    points = points_in_space(depth, calibration)
+    assert points.dtype == np.float32
+    assert points[0, 0].tolist() == pytest.approx([-0.02, -0.01, 1])
+    assert points[1, 2].tolist() == pytest.approx([0, 0, 6])
+    assert points[1, 1].tolist() == pytest.approx([-0.05, 0, 5])
+
+
+def test_edges_are_where_the_depth_jumps():
+    depth = np.full((5, 7), 2.0, np.float32)
+    depth[:, 4:] = 2.2
+    depth[4, 0] = 0
+    edge = is_edge(depth)
+    assert edge[:, 3:5].all()
+    assert edge.sum() == 10
+    assert not is_edge(np.linspace(1, 1.2, 35, dtype=np.float32).reshape(5, 7)[:, :2]).any()
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+@pytest.mark.parametrize(("write", "name"), [(write_ply, "x.ply"), (write_glb, "x.glb")])
+def test_another_program_reads_the_points(tmp_path, rng, write, name, count):
+    points = rng.normal(size=(count, 3)).astype(np.float32)
+    colors = rng.integers(0, 256, (count, 3), np.uint8)
+    write(tmp_path / name, points, colors)
+    loaded = trimesh.load(tmp_path / name)
+    if count == 0:
+        return  # trimesh makes an empty scene of it
+    cloud = loaded if name.endswith("ply") else next(iter(loaded.geometry.values()))
+    expected = points if name.endswith("ply") else points * [1, -1, -1]
+    assert np.allclose(cloud.vertices, expected)
+    if count:
+        assert (np.asarray(cloud.colors)[:, :3] == colors).all()
+
+
+def test_depth_is_written_in_metres_and_in_millimetres(tmp_path, calibration):
+    disparity = np.array([[5, 0, 0.1]], np.float32)
+    space = Space(calibration, np.zeros((1, 3, 3), np.uint8))
+    (note,) = write_pair(tmp_path, "x", ["depth"], PairOutput(disparity, space=space))
+    metres = np.load(tmp_path / "x_depth.npy")
+    assert metres.dtype == np.float32
+    assert metres[0].tolist() == [2, 0, 100]
+    with Image.open(tmp_path / "x_depth.png") as picture:
+        assert np.asarray(picture)[0].tolist() == [2000, 0, 0]
+    assert note == "x: 1 depths beyond 65.535 m are 0 in the PNG"
+
+
+def test_points_end_at_the_depth_limit_and_at_edges(calibration):
+    disparity = np.full((4, 9), 5, np.float32)
+    disparity[:, 3:] = 1
+    disparity[:, 6:] = 0.5
+    left = np.zeros((4, 9, 3), np.uint8)
+
+    def depths(**options):
+        points, colors = Space(calibration, left, **options).points(disparity)
+        assert len(points) == len(colors)
+        return sorted(set(np.round(points[:, 2]).tolist())), len(points)
+
+    assert depths(keep_edges=True) == ([2, 10], 24)  # 20 m are beyond 100 baselines
+    assert depths(keep_edges=True, max_depth=30) == ([2, 10, 20], 36)
+    assert depths(max_depth=30) == ([2, 10, 20], 4 * (2 + 1 + 2))
+    assert depths(max_depth=5) == ([2], 8)
+
+
+def test_formats_in_metres_need_a_calibration():
+    assert parse_formats(None, has_truth=False, has_calibration=False) == ["color", "pfm"]
+    everything = ["color", "pfm", "depth", "ply"]
+    assert parse_formats(None, has_truth=False, has_calibration=True) == everything
+    for name in ("depth", "ply", "glb"):
+        with pytest.raises(UsageError, match="needs --calibration"):
+            parse_formats(name, has_truth=False, has_calibration=False)
+
+
+def test_infer_writes_depth_and_points(stereo, tmp_path):
+    calibration = tmp_path / "K.txt"
+    calibration.write_text("300 0 224 0 300 128 0 0 1\n0.1\n")
+    called = stereo("infer", LEFT, RIGHT, "--output", tmp_path, "--calibration", calibration)
+    assert called.status == 0, called.errors
+    disparity = np.asarray(Image.open(tmp_path / "0006_disparity.pfm"))
+    depth = np.load(tmp_path / "0006_depth.npy")
+    assert np.allclose(depth, 30 / disparity, rtol=1e-4)
+    cloud = trimesh.load(tmp_path / "0006.ply")
+    assert np.isin(np.asarray(cloud.vertices[:, 2], np.float32), depth).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--formats", "ply"], "needs --calibration"),
+        (["--calibration", "absent.txt"], "cannot be read"),
+        (["--calibration", "K.txt", "--max-depth", "0"], "expected a positive number"),
+        (["--calibration", "raw.json"], "run 'stereo rectify' first"),
+    ],
+)
+def test_infer_refuses_before_it_matches(stereo, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "K.txt").write_text("300 0 224 0 300 128 0 0 1\n0.1\n")
+    own = Calibration.rectified(fx=300, cx0=1, cy=2, baseline=0.1)
+    bent = own.to_dict()
+    bent["left"]["distortion"] = [-0.1, 0, 0, 0]
+    Calibration.from_dict(bent).write("raw.json")
+    called = stereo("infer", LEFT, RIGHT, "--output", tmp_path / "maps", *options)
+    assert called.status in (1, 2)
+    assert len(called.errors) == 1
+    assert message in called.errors[0]
+    assert not list(tmp_path.glob("maps/*"))
+
+
+def test_a_real_cloud_has_the_depths_of_its_ground_truth(tmp_path):
+    folder = shared("real/mid2014/MotorcycleQ")
+    from stereo.data.disparities import read_disparity
+
+    calibration = Calibration.read(folder / "calib.txt")
+    truth = read_disparity(next(folder.glob("*.pfm")))
+    left = np.zeros((*truth.shape, 3), np.uint8)
+    disparity = np.where(np.isfinite(truth), truth, 0)
+    space = Space(calibration, left, max_depth=1e3, keep_edges=True)
+    write_pair(tmp_path, "x", ["ply"], PairOutput(disparity, space=space))
+    cloud = trimesh.load(tmp_path / "x.ply")
+    depth = calibration.depth(disparity)
+    assert len(cloud.vertices) == (depth > 0).sum()
+    found = np.median(cloud.vertices[:, 2])
+    assert found == pytest.approx(float(np.median(depth[depth > 0])), abs=1e-3)
