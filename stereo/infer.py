@@ -1,5 +1,6 @@
 """Disparity maps of the user's own pairs."""
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from stereo import console
 from stereo.data.decoders import stored
 from stereo.data.pairs import PairFiles, find_pairs
 from stereo.data.sample import Sample, SampleFiles
-from stereo.distributed import own_share, wait_for_all
+from stereo.distributed import is_main, own_share, wait_for_all
 from stereo.errors import InputError, UsageError
 from stereo.evaluate import (
     gather_scores,
@@ -18,6 +19,7 @@ from stereo.evaluate import (
 )
 from stereo.files import output_folder
 from stereo.geometry import Calibration
+from stereo.geometry.check import check_pair
 from stereo.matcher import Matcher, Result
 from stereo.metrics import ImageScore
 from stereo.outputs import PairOutput, Space, pair_targets, parse_formats, write_pair
@@ -83,6 +85,9 @@ def infer(
     failed: list[tuple[int, str]] = []
     share = own_share(pairs)
 
+    if share and is_main():
+        _warn_of(pairs[0], matcher)
+
     def write(item: tuple[int, PairFiles], sample: Sample, result: Result) -> list[str]:
         space = None
         if cameras is not None:
@@ -126,6 +131,15 @@ def infer(
     console.say(f"{written} of {len(pairs)} pairs written to {folder}")
     wait_for_all()
     return len(names_failed)
+
+
+def _warn_of(pair: PairFiles, matcher: Matcher) -> None:
+    """Look quickly at one pair, and warn of what would spoil its map."""
+    with contextlib.suppress(InputError):  # which the match will name
+        found = check_pair(pair.left, pair.right, matcher.description["max_disparity"], quick=True)
+        beyond = [note for note in found.notes if "rather than" in note]
+        for line in [fault for fault in found.faults if "sizes" not in fault] + beyond:
+            console.complain(f"warning: {pair.name}: {line}")
 
 
 def _refuse_to_overwrite_inputs(pairs: Sequence[PairFiles], targets: Iterable[Path]) -> None:

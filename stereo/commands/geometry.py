@@ -1,0 +1,112 @@
+"""Commands about cameras and pairs: ``check-pair``, ``calibrate`` and ``rectify``."""
+
+from jsonargparse import ArgumentParser, Namespace
+
+from stereo.bundled import DEFAULT_MAX_DISPARITY
+from stereo.commands.command import Command
+from stereo.errors import UsageError
+
+
+def _check_pair_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("left", help="left view")
+    parser.add_argument("right", help="right view")
+    parser.add_argument(
+        "--max-disparity",
+        type=int,
+        default=DEFAULT_MAX_DISPARITY,
+        help="the expected range is compared with it, pixels",
+    )
+
+
+def _check_pair(config: Namespace) -> int:
+    from stereo.console import complain, say
+    from stereo.geometry.check import check_pair
+
+    found = check_pair(config.left, config.right, config.max_disparity)
+    for fault in found.faults:
+        complain(f"stereo check-pair: fault: {fault}")
+    for note in found.notes:
+        say(note)
+    if not found.faults:
+        say("fit to match")
+    return 1 if found.faults else 0
+
+
+def _views(parser: ArgumentParser) -> None:
+    parser.add_argument("left", help="left views: a file, a folder or a quoted glob")
+    parser.add_argument("right", help="right views: the same kind of thing, matched by name")
+
+
+def _calibrate_arguments(parser: ArgumentParser) -> None:
+    _views(parser)
+    parser.add_argument("--output", required=True, help="the .json file; coverage beside it")
+    parser.add_argument(
+        "--board",
+        required=True,
+        help="COLUMNSxROWS: inner corners of a chessboard (9x6), squares of a ChArUco board",
+    )
+    parser.add_argument("--square", type=float, required=True, help="side of a square, metres")
+    parser.add_argument("--marker", type=float, help="side of a ChArUco marker, metres")
+    parser.add_argument(
+        "--dictionary", default="DICT_5X5_100", help="OpenCV's name of the ChArUco markers"
+    )
+
+
+def _rectify_arguments(parser: ArgumentParser) -> None:
+    _views(parser)
+    parser.add_argument("--calibration", required=True, help="of the raw pair, of any known kind")
+    parser.add_argument("--output", required=True, help="folder for pictures and calibration.json")
+    parser.add_argument(
+        "--keep-all", action="store_true", help="keep all raw pixels, with black around them"
+    )
+
+
+def _calibrate(config: Namespace) -> int:
+    from stereo.geometry.calibrate import Board
+    from stereo.geometry.run import calibrate_folder
+
+    columns, _, rows = config.board.lower().partition("x")
+    if not (columns.isdecimal() and rows.isdecimal()) or min(int(columns), int(rows)) < 2:
+        raise UsageError(f"--board {config.board}: write COLUMNSxROWS, such as 9x6")
+    for name in ("square", "marker"):
+        value = config[name]
+        if value is not None and not 0 < value < float("inf"):
+            raise UsageError(f"--{name} {value:g}: expected a positive number of metres")
+    board = Board(int(columns), int(rows), config.square, config.marker, config.dictionary)
+    calibrate_folder(config.left, config.right, config.output, board)
+    return 0
+
+
+def _rectify(config: Namespace) -> int:
+    from stereo.geometry.run import rectify_pairs
+
+    failed = rectify_pairs(
+        config.left, config.right, config.output, config.calibration, keep_all=config.keep_all
+    )
+    return 1 if failed else 0
+
+
+COMMANDS = (
+    Command(
+        "check-pair",
+        _check_pair_arguments,
+        _check_pair,
+        "tell whether a pair is fit to match, and what to do if not",
+        "stereo check-pair left.png right.png",
+    ),
+    Command(
+        "calibrate",
+        _calibrate_arguments,
+        _calibrate,
+        "pictures of a chessboard or ChArUco board to a calibration",
+        "stereo calibrate 'board/left*.jpg' 'board/right*.jpg' --board 9x6 --square 0.025 "
+        "--output cameras.json",
+    ),
+    Command(
+        "rectify",
+        _rectify_arguments,
+        _rectify,
+        "raw pairs and their calibration to rectified pairs and theirs",
+        "stereo rectify left.png right.png --calibration cameras.json --output rectified",
+    ),
+)

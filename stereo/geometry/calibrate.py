@@ -1,0 +1,251 @@
+"""Calibration of two cameras from pictures of a board."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stereo.data.images import read_image
+from stereo.data.pairs import PairFiles
+from stereo.errors import InputError
+from stereo.geometry.calibration import Calibration, Camera
+from stereo.opencv import import_cv2
+
+FEWEST_VIEWS = 4
+FEWEST_CORNERS = 8
+BAD_VIEW = 3.0  # times the median error of the views
+BAD_PIXELS = 1.0
+BAD_POSE = 0.3  # of the distance between the cameras
+
+
+@dataclass(frozen=True)
+class Board:
+    """What was photographed.
+
+    Attributes:
+        columns: inner corners of a chessboard in a row; squares in a row for ChArUco.
+        rows: the same along columns.
+        square: side of a square, metres.
+        marker: side of a ChArUco marker, metres; None for a plain chessboard.
+        dictionary: OpenCV's name of the markers, such as ``DICT_5X5_100``.
+    """
+
+    columns: int
+    rows: int
+    square: float
+    marker: float | None = None
+    dictionary: str = "DICT_5X5_100"
+
+
+@dataclass(frozen=True)
+class View:
+    """The corners of one pair that both pictures show.
+
+    Attributes:
+        name: of the pair.
+        board: (N, 3) float32, metres.
+        left: (N, 2) float32, pixels.
+        right: (N, 2) float32, pixels.
+    """
+
+    name: str
+    board: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A calibration and how far to trust it.
+
+    Attributes:
+        calibration: of the raw pair.
+        rms: root mean square of the reprojection errors of the views used, pixels.
+        errors: name of a view used -> its own error, pixels.
+        left_out: name of a pair -> why it was not used.
+        views: the views used.
+    """
+
+    calibration: Calibration
+    rms: float
+    errors: dict[str, float]
+    left_out: dict[str, str]
+    views: list[View]
+
+
+def calibrate(pairs: Sequence[PairFiles], board: Board) -> Outcome:
+    """Calibrate both cameras and their pose from pairs of pictures of a board.
+
+    Views that have the cameras stand elsewhere than most do, or whose error is three times the
+    median and above a pixel, are left out one by one.
+
+    Args:
+        pairs: of pictures of one size.
+        board: what they show.
+
+    Raises:
+        InputError: too few pairs that show the board, or pictures of several sizes.
+    """
+    views: list[View] = []
+    left_out: dict[str, str] = {}
+    size: tuple[int, int] | None = None
+    for pair in pairs:
+        pictures = [read_image(path) for path in (pair.left, pair.right)]
+        for path, picture in zip((pair.left, pair.right), pictures, strict=True):
+            own = (picture.shape[1], picture.shape[0])
+            if size is not None and own != size:
+                raise InputError(f"{path}: is {own[0]}x{own[1]}, the others {size[0]}x{size[1]}")
+            size = own
+        found = _find_view(pair.name, pictures, board)
+        if isinstance(found, str):
+            left_out[pair.name] = found
+        else:
+            views.append(found)
+    while True:
+        if len(views) < FEWEST_VIEWS or size is None:
+            raise InputError(
+                f"the board of {board.columns}x{board.rows} was found in {len(views)} of "
+                f"{len(pairs)} pairs; {FEWEST_VIEWS} are the least, 15 are good: check --board "
+                "(inner corners of a chessboard), light and focus"
+            )
+        calibration, rms, errors, away = _solve(views, size)
+        worst = int(np.argmax(away))
+        if away[worst] > max(BAD_POSE, BAD_VIEW * float(np.median(away))):
+            reason = "the cameras stand otherwise in it; are its pictures of one moment?"
+        else:
+            worst = int(np.argmax(errors))
+            if errors[worst] <= max(BAD_PIXELS, BAD_VIEW * float(np.median(errors))):
+                break
+            reason = f"its error is {errors[worst]:.2f} px"
+        left_out[views[worst].name] = reason
+        del views[worst]
+    named = {view.name: error for view, error in zip(views, errors, strict=True)}
+    return Outcome(calibration, rms, named, left_out, views)
+
+
+def coverage_picture(views: Sequence[View], size: tuple[int, int]) -> np.ndarray:
+    """Return (H, 2 W, 3) uint8: where the corners of all views lay, left and right."""
+    cv2 = import_cv2()
+    width, height = size
+    picture = np.full((height, 2 * width, 3), 32, np.uint8)
+    radius = max(2, width // 200)
+    for index, view in enumerate(views):
+        hue = np.array([[[180 * index // len(views), 200, 255]]], np.uint8)
+        color = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0].tolist()
+        for corners, shift in ((view.left, 0), (view.right, width)):
+            for x, y in corners:
+                cv2.circle(picture, (round(float(x)) + shift, round(float(y))), radius, color, -1)
+    return picture
+
+
+def _solve(
+    views: Sequence[View], size: tuple[int, int]
+) -> tuple[Calibration, float, list[float], list[float]]:
+    """Calibrate each camera, then both together from there.
+
+    Returns:
+        The calibration; its error; each view's error, pixels; and how far each view alone would
+        have the right camera stand from where most have it, in distances of the cameras.
+    """
+    cv2 = import_cv2()
+    boards = [view.board for view in views]
+    sides = [[view.left for view in views], [view.right for view in views]]
+    single = [cv2.calibrateCamera(boards, side, size, None, None) for side in sides]
+    (_, left, left_lens, *_), (_, right, right_lens, *_) = single
+    rms, left, left_lens, right, right_lens, turn, move, *_, per_view = cv2.stereoCalibrateExtended(
+        boards,
+        *sides,
+        left,
+        left_lens,
+        right,
+        right_lens,
+        size,
+        np.eye(3),
+        np.zeros(3),
+        flags=cv2.CALIB_USE_INTRINSIC_GUESS,
+    )
+    x, y, z = (float(part) for part in np.ravel(move))
+    rows = tuple(tuple(float(part) for part in row) for row in turn)
+    cameras = _camera(left, left_lens), _camera(right, right_lens)
+    calibration = Calibration(*cameras, (x, y, z), rows, size)
+    errors = np.sqrt((np.asarray(per_view) ** 2).mean(axis=1))
+    poses = zip(*single[0][3:5], *single[1][3:5], strict=True)
+    own = np.array([_move_between(*each) for each in poses])
+    middle = np.median(own, axis=0)
+    away = np.linalg.norm(own - middle, axis=1) / max(float(np.linalg.norm(middle)), 1e-9)
+    return calibration, float(rms), errors.tolist(), away.tolist()
+
+
+def _move_between(
+    left_turn: np.ndarray, left_move: np.ndarray, right_turn: np.ndarray, right_move: np.ndarray
+) -> np.ndarray:
+    """Return the translation from the left to the right camera by their poses to one board."""
+    cv2 = import_cv2()
+    turn = cv2.Rodrigues(right_turn)[0] @ cv2.Rodrigues(left_turn)[0].T
+    return (right_move.reshape(3, 1) - turn @ left_move.reshape(3, 1)).ravel()
+
+
+def _camera(matrix: np.ndarray, lens: np.ndarray) -> Camera:
+    fx, fy, cx, cy = (float(matrix[at]) for at in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    return Camera(fx, fy, cx, cy, tuple(float(number) for number in lens.ravel()))
+
+
+def _find_view(name: str, pictures: Sequence[np.ndarray], board: Board) -> View | str:
+    """Return the corners that both pictures show, or why there are none."""
+    find = _find_chessboard if board.marker is None else _find_charuco
+    found = []
+    for picture, side in zip(pictures, ("left", "right"), strict=True):
+        corners = find(picture, board)
+        if not corners:
+            return f"no board in the {side} picture"
+        found.append(corners)
+    shared = sorted(found[0].keys() & found[1].keys())
+    if len(shared) < FEWEST_CORNERS:
+        return f"both pictures show only {len(shared)} corners"
+    across = board.columns - (0 if board.marker is None else 1)
+    places = np.array([[i % across, i // across, 0] for i in shared], np.float32) * board.square
+    sides = [np.array([corners[i] for i in shared], np.float32) for corners in found]
+    return View(name, places.astype(np.float32), *sides)
+
+
+def _find_chessboard(picture: np.ndarray, board: Board) -> dict[int, Any]:
+    cv2 = import_cv2()
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    size = (board.columns, board.rows)
+    there, corners = cv2.findChessboardCorners(grey, size)
+    if not there:
+        flags = cv2.CALIB_CB_EXHAUSTIVE | cv2.CALIB_CB_ACCURACY
+        there, corners = cv2.findChessboardCornersSB(grey, size, flags=flags)
+        return dict(enumerate(corners.reshape(-1, 2))) if there else {}
+    stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 50, 1e-3)
+    corners = cv2.cornerSubPix(grey, corners, (5, 5), (-1, -1), stop)
+    return dict(enumerate(corners.reshape(-1, 2)))
+
+
+def _find_charuco(picture: np.ndarray, board: Board) -> dict[int, Any]:
+    cv2 = import_cv2()
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    detector = cv2.aruco.CharucoDetector(charuco_board(board))
+    corners, numbers, *_ = detector.detectBoard(grey)
+    if numbers is None:
+        return {}
+    return dict(zip(numbers.ravel().tolist(), corners.reshape(-1, 2), strict=True))
+
+
+def charuco_board(board: Board) -> Any:
+    """Return OpenCV's ChArUco board.
+
+    Raises:
+        InputError: an unknown dictionary, or a marker that is not smaller than its square.
+    """
+    cv2 = import_cv2()
+    number = getattr(cv2.aruco, board.dictionary, None)
+    if number is None or not board.dictionary.startswith("DICT_"):
+        raise InputError(f"unknown ChArUco dictionary '{board.dictionary}'; try DICT_5X5_100")
+    if board.marker is None or not 0 < board.marker < board.square:
+        raise InputError(f"marker {board.marker}: must be smaller than the square {board.square}")
+    dictionary = cv2.aruco.getPredefinedDictionary(number)
+    return cv2.aruco.CharucoBoard(
+        (board.columns, board.rows), board.square, board.marker, dictionary
+    )

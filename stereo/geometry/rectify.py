@@ -1,0 +1,96 @@
+"""Rectification: two raw views to a pair whose rows correspond."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stereo.errors import InputError
+from stereo.geometry.calibration import Calibration
+from stereo.opencv import import_cv2
+
+LINE_EVERY = 32  # rows
+LINE_COLOR = (0, 255, 0)
+
+
+@dataclass(frozen=True)
+class Rectification:
+    """Maps from rectified to raw pixels, for pictures of one size, and what comes of them.
+
+    Attributes:
+        calibration: of the rectified pair.
+        maps: for either view, OpenCV's two maps.
+        turns: for either view the rotation into the rectified frame, (3, 3) float64.
+    """
+
+    calibration: Calibration
+    maps: tuple[Any, Any]
+    turns: tuple[np.ndarray, np.ndarray]
+
+    def apply(self, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rectify (H, W, 3) uint8 views of the calibration's size."""
+        cv2 = import_cv2()
+        one, other = (
+            cv2.remap(view, *maps, cv2.INTER_CUBIC)
+            for view, maps in zip((left, right), self.maps, strict=True)
+        )
+        return one, other
+
+
+def plan_rectification(
+    calibration: Calibration, width: int, height: int, *, keep_all: bool = False
+) -> Rectification:
+    """Compute how pictures are rectified (Bouguet's method, OpenCV's ``stereoRectify``).
+
+    Args:
+        calibration: of the raw pair; scaled to the pictures where they were resized as a whole.
+        width: pixels.
+        height: pixels.
+        keep_all: keep every raw pixel, with black around them, instead of valid pixels alone.
+
+    Raises:
+        InputError: cameras above each other, or pictures that the calibration is not for.
+    """
+    cv2 = import_cv2()
+    raw = calibration.fitted(width, height)
+    x, y, _ = (abs(part) for part in raw.translation)
+    if y > x:
+        raise InputError(
+            "the cameras stand above each other: turn the pictures by 90 degrees and calibrate anew"
+        )
+    lenses = [np.array(camera.distortion or (0.0,) * 5) for camera in (raw.left, raw.right)]
+    matrices = [camera.matrix() for camera in (raw.left, raw.right)]
+    turn_left, turn_right, left, right, *_ = cv2.stereoRectify(
+        matrices[0],
+        lenses[0],
+        matrices[1],
+        lenses[1],
+        (width, height),
+        np.array(raw.rotation, np.float64),
+        np.array(raw.translation, np.float64).reshape(3, 1),
+        flags=cv2.CALIB_ZERO_DISPARITY,
+        alpha=1.0 if keep_all else 0.0,
+    )
+    maps = tuple(
+        cv2.initUndistortRectifyMap(matrix, lens, turn, new, (width, height), cv2.CV_32FC1)
+        for matrix, lens, turn, new in zip(
+            matrices, lenses, (turn_left, turn_right), (left, right), strict=True
+        )
+    )
+    rectified = Calibration.rectified(
+        fx=float(left[0, 0]),
+        fy=float(left[1, 1]),
+        cx0=float(left[0, 2]),
+        cx1=float(right[0, 2]),
+        cy=float(left[1, 2]),
+        baseline=-float(right[0, 3] / right[0, 0]),
+        size=(width, height),
+    )
+    return Rectification(rectified, (maps[0], maps[1]), (turn_left, turn_right))
+
+
+def with_lines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return both views side by side under horizontal lines, on which things must agree."""
+    picture = np.concatenate([left, right], axis=1)
+    picture[LINE_EVERY // 2 :: LINE_EVERY] = LINE_COLOR
+    return picture
