@@ -54,7 +54,8 @@ class PSMNet(nn.Module):
         """Match a normalised pair; H and W are multiples of 16.
 
         Returns:
-            Disparity in pixels; in training mode every supervised output's.
+            Disparity in pixels; in training mode every supervised output's, and the logits of the
+            first.
 
         Raises:
             ValueError: the shapes differ, or are not multiples of 16.
@@ -72,5 +73,6 @@ class PSMNet(nn.Module):
         logits = self.aggregation(left[0], right[0], planes)
         regress = regress_plainly if self.plain else self.regress
         if self.training:
-            return Stages(tuple(regress(each, self.upsampling) for each in logits))
+            maps = tuple(regress(each, self.upsampling) for each in logits)
+            return Stages(maps, logits[0], FACTOR)
         return regress(logits[-1], self.upsampling)
