@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from stereo import console
@@ -9,7 +10,7 @@ from stereo.data.decoders import stored
 from stereo.data.pairs import PairFiles, find_pairs
 from stereo.data.sample import Sample, SampleFiles
 from stereo.distributed import is_main, own_share, wait_for_all
-from stereo.errors import InputError, UsageError
+from stereo.errors import InputError, UsageError, unknown_name
 from stereo.evaluate import (
     gather_scores,
     metrics_report,
@@ -26,6 +27,27 @@ from stereo.outputs import PairOutput, Space, pair_targets, parse_formats, write
 from stereo.protocols import get_protocol
 from stereo.streams import overlap
 
+VIEWS = ("left", "right", "both")
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A map to be made."""
+
+    pair: PairFiles
+    side: str
+
+    @property
+    def is_right(self) -> bool:
+        return self.side == "right"
+
+    @property
+    def name(self) -> str:
+        return f"{self.pair.name}_right" if self.is_right else self.pair.name
+
+    def formats(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if not (self.is_right and name == "error")]
+
 
 def infer(
     matcher: Matcher,
@@ -37,6 +59,7 @@ def infer(
     calibration: str | Path | None = None,
     max_depth: float | None = None,
     keep_edges: bool = False,
+    view: str = "left",
     ground_truth: str | None = None,
     ground_truth_scale: float | None = None,
 ) -> int:
@@ -56,6 +79,8 @@ def infer(
         calibration: a file that ``stereo.geometry.Calibration.read`` reads, for all pairs.
         max_depth: metres, how far points are kept; None for 100 baselines.
         keep_edges: whether points at jumps of the depth are kept.
+        view: whose maps to write: ``left``, ``right`` or ``both``. Names of the right view's files
+            have ``_right`` after the pair's name; they have no ground truth.
         ground_truth: a file, a folder or a glob of disparities, matched with ``left`` by name.
         ground_truth_scale: stored value per pixel, for integer pictures.
 
@@ -76,49 +101,58 @@ def infer(
     cameras = None if calibration is None else Calibration.read(calibration)
     if cameras is not None:
         cameras.check_rectified()
+    if view not in VIEWS:
+        raise unknown_name("view", view, VIEWS)
+    sides = ("left", "right") if view == "both" else (view,)
     pairs = find_pairs(left, right, ground_truth)
+    items = [_Item(pair, side) for pair in pairs for side in sides]
     folder = output_folder(Path(output))
-    targets = [path for pair in pairs for path in pair_targets(folder, pair.name, names)]
+    targets = [
+        path for item in items for path in pair_targets(folder, item.name, item.formats(names))
+    ]
     _refuse_to_overwrite_inputs(pairs, targets)
+    _refuse_to_write_twice(targets)
     rules = get_protocol("pooled")
     scores: list[ImageScore] = []
     failed: list[tuple[int, str]] = []
-    share = own_share(pairs)
-
+    share = own_share(items)
     if share and is_main():
         _warn_of(pairs[0], matcher)
 
-    def write(item: tuple[int, PairFiles], sample: Sample, result: Result) -> list[str]:
+    def write(numbered: tuple[int, _Item], sample: Sample, result: Result) -> list[str]:
+        item = numbered[1]
         space = None
         if cameras is not None:
             height, width = result.disparity.shape
+            picture = sample.right if item.is_right else sample.left
             own = cameras.fitted(width, height)
-            space = Space(own, sample.left, max_depth, keep_edges)
-        files = PairOutput(result.disparity, sample.disparity, sample.valid, space)
-        return write_pair(folder, item[1].name, names, files)
+            space = Space(own, picture, item.is_right, max_depth, keep_edges)
+        truth = None if item.is_right else sample.disparity
+        files = PairOutput(result.disparity, truth, None if truth is None else sample.valid, space)
+        return write_pair(folder, item.name, item.formats(names), files)
 
     through = overlap(
         share,
-        read=lambda item: _read(item[1], ground_truth_scale),
-        match=lambda _, sample: matcher(sample.left, sample.right),
+        read=lambda item: _read(item[1].pair, ground_truth_scale),
+        match=lambda item, sample: matcher(sample.left, sample.right, view=item[1].side),
         write=write,
     )
     for outcome in console.progress(through, "infer", len(share)):
-        (index, pair), sample, result = outcome.item, outcome.read, outcome.matched
+        (index, item), sample, result = outcome.item, outcome.read, outcome.matched
         if outcome.error is not None or sample is None or result is None:
             console.complain(f"stereo infer: error: {outcome.error}")
-            failed.append((index, pair.name))
+            failed.append((index, item.name))
             continue
         for note in outcome.written:
             console.complain(f"warning: {note}")
         height, width = result.disparity.shape
         low, high = float(result.disparity.min()), float(result.disparity.max())
         console.say(
-            f"{pair.name}: {width}x{height}, disparity {low:.1f} to {high:.1f} px, "
+            f"{item.name}: {width}x{height}, disparity {low:.1f} to {high:.1f} px, "
             f"{result.seconds:.2f} s",
             everyone=True,
         )
-        if sample.disparity is not None:
+        if sample.disparity is not None and not item.is_right:
             scores.append(score_result(sample, result, index, rules))
             console.say(console.score_line(scores[-1]), everyone=True)
     scores, names_failed = gather_scores(scores, failed)
@@ -127,8 +161,9 @@ def infer(
         report = metrics_report(matcher, facts, rules, scores, names_failed)
         write_metrics(folder / "metrics.json", report)
         print_summary(report["summary"], scores, rules, console.protocol_line(rules))
-    written = len(pairs) - len(names_failed)
-    console.say(f"{written} of {len(pairs)} pairs written to {folder}")
+    written = len(items) - len(names_failed)
+    what = "maps" if view == "both" else "pairs"
+    console.say(f"{written} of {len(items)} {what} written to {folder}")
     wait_for_all()
     return len(names_failed)
 
@@ -149,6 +184,14 @@ def _refuse_to_overwrite_inputs(pairs: Sequence[PairFiles], targets: Iterable[Pa
             raise InputError(
                 f"{target}: is an input and would be overwritten; choose another --output"
             )
+
+
+def _refuse_to_write_twice(targets: Sequence[Path]) -> None:
+    seen: set[str] = set()
+    for target in targets:
+        if str(target).casefold() in seen:
+            raise InputError(f"{target}: two maps would have this name; rename the pictures")
+        seen.add(str(target).casefold())
 
 
 def _read(pair: PairFiles, ground_truth_scale: float | None) -> Sample:

@@ -24,6 +24,7 @@ from stereo.runtime import is_out_of_memory, pick_device
 from stereo.sgbm import SGBM_LIMIT, semi_global_matching
 from stereo.version import __version__
 
+VIEWS = ("left", "right")
 Engine = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[np.ndarray]]
 
 
@@ -73,18 +74,31 @@ class Matcher:
         self.network = network
         self.description = description
 
-    def __call__(self, left: ImageLike, right: ImageLike) -> Result:
+    def __call__(self, left: ImageLike, right: ImageLike, *, view: str = "left") -> Result:
         """Match one rectified pair of any size.
 
         Args:
             left: (H, W, 3) uint8 array (RGB), PIL image or path; grey, RGBA and uint16 are
                 converted.
             right: the same.
+            view: whose map it is: ``left``, or ``right``, in pixels of the right image, where a
+                point lies at x + d in the left one.
 
         Raises:
             InputError: unreadable, or of different sizes.
+            UsageError: an unknown view.
         """
-        return self.batch([left], [right])[0]
+        if view not in VIEWS:
+            raise unknown_name("view", view, VIEWS)
+        if view == "left":
+            return self.batch([left], [right])[0]
+        # In a mirror the right view is a left one.
+        mirrored = [
+            as_image(image, name)[:, ::-1]
+            for image, name in ((right, "the right image"), (left, "the left image"))
+        ]
+        result = self.batch(mirrored[:1], mirrored[1:])[0]
+        return Result(np.ascontiguousarray(result.disparity[:, ::-1]), result.seconds)
 
     def batch(self, lefts: Sequence[ImageLike], rights: Sequence[ImageLike]) -> list[Result]:
         """Match several pairs at once.

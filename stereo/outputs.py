@@ -24,13 +24,15 @@ class Space:
 
     Attributes:
         calibration: of the rectified pair, for its size.
-        left: (H, W, 3) uint8, RGB, which colours the points.
+        picture: (H, W, 3) uint8, RGB, the view of the map, which colours the points.
+        is_right: whether that is the right view. Points lie in the left camera's frame either way.
         max_depth: metres, the depth of the furthest point; None for 100 baselines.
         keep_edges: whether points at jumps of the depth stay.
     """
 
     calibration: Calibration
-    left: np.ndarray
+    picture: np.ndarray
+    is_right: bool = False
     max_depth: float | None = None
     keep_edges: bool = False
 
@@ -41,7 +43,8 @@ class Space:
         kept = (depth > 0) & (depth <= (limit if self.max_depth is None else self.max_depth))
         if not self.keep_edges:
             kept &= ~is_edge(depth)
-        return points_in_space(depth, self.calibration)[kept], self.left[kept]
+        points = points_in_space(depth, self.calibration, is_right=self.is_right)
+        return points[kept], self.picture[kept]
 
 
 @dataclass(frozen=True)

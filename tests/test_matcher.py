@@ -142,6 +142,14 @@ def test_sgbm_finds_shifts_inside_the_left_band(shifted_pair):
     assert np.median(disparity[:, 8:64]) == 7
 
 
+def test_the_right_view_has_its_own_map(shifted_pair):
+    left, right = shifted_pair
+    disparity = stereo.load("sgbm", max_disparity=32)(left, right, view="right").disparity
+    assert np.median(disparity) == 7
+    with pytest.raises(UsageError, match="unknown view 'top'"):
+        stereo.load("sgbm")(left, right, view="top")
+
+
 def test_holes_take_the_background():
     nan = np.nan
     disparity = np.array([[nan, 5, nan, 3, nan], [nan] * 5, [1, 1, nan, 9, 9]], np.float32)

@@ -143,3 +143,37 @@ def test_a_real_cloud_has_the_depths_of_its_ground_truth(tmp_path):
     assert len(cloud.vertices) == (depth > 0).sum()
     found = np.median(cloud.vertices[:, 2])
     assert found == pytest.approx(float(np.median(depth[depth > 0])), abs=1e-3)
+
+
+def test_both_views_agree_on_where_things_are(stereo, tmp_path):
+    calibration = tmp_path / "K.txt"
+    calibration.write_text("300 0 224 0 300 128 0 0 1\n0.1\n")
+    options = ("--calibration", calibration, "--view", "both", "--model", "sgbm", "--keep-edges")
+    called = stereo("infer", LEFT, RIGHT, "--output", tmp_path, *options)
+    assert called.status == 0, called.errors
+    assert "2 of 2 maps" in called.out
+    left = np.asarray(Image.open(tmp_path / "0006_disparity.pfm"))
+    right = np.asarray(Image.open(tmp_path / "0006_right_disparity.pfm"))
+    rows, columns = np.indices(left.shape)
+    there = np.rint(columns - left).astype(int).clip(0)
+    same = np.abs(right[rows, there] - left) < 1
+    assert same[:, 80:].mean() > 0.75
+    clouds = [
+        np.asarray(trimesh.load(tmp_path / n).vertices) for n in ("0006.ply", "0006_right.ply")
+    ]
+    for axis in range(3):
+        middles = [np.median(cloud[:, axis]) for cloud in clouds]
+        assert middles[0] == pytest.approx(middles[1], abs=0.15)
+
+
+def test_maps_that_would_have_one_name_are_refused(stereo, tmp_path):
+    for side, path in (("l", LEFT), ("r", RIGHT)):
+        (tmp_path / side).mkdir()
+        for name in ("a.png", "a_right.png"):
+            (tmp_path / side / name).write_bytes(path.read_bytes())
+    called = stereo(
+        *("infer", tmp_path / "l", tmp_path / "r", "--output", tmp_path / "o"),
+        *("--view", "both", "--model", "sgbm"),
+    )
+    assert called.status == 1
+    assert "two maps would have this name" in called.errors[-1]

@@ -37,6 +37,12 @@ def _infer_arguments(parser: ArgumentParser) -> None:
         help="keep the points at jumps of the depth, many of which lie between two surfaces",
     )
     parser.add_argument(
+        "--view",
+        default="left",
+        choices=["left", "right", "both"],
+        help="whose maps to write; the right view's files are named NAME_right...",
+    )
+    parser.add_argument(
         "--ground-truth",
         help="disparities of the left views: a file, folder or glob; adds metrics.json and errors",
     )
@@ -137,6 +143,7 @@ def _infer(config: Namespace) -> int:
         calibration=config.calibration,
         max_depth=config.max_depth,
         keep_edges=config.keep_edges,
+        view=config.view,
         ground_truth=config.ground_truth,
         ground_truth_scale=config.ground_truth_scale,
     )

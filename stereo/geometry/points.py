@@ -34,25 +34,26 @@ def is_edge(depth: np.ndarray) -> np.ndarray:
     return edge & (depth > 0)
 
 
-def points_in_space(depth: np.ndarray, calibration: Calibration) -> np.ndarray:
+def points_in_space(
+    depth: np.ndarray, calibration: Calibration, *, is_right: bool = False
+) -> np.ndarray:
     """Return the point of every pixel in the left camera's frame.
 
     Args:
         depth: (H, W) float32, metres.
         calibration: of the rectified pair.
+        is_right: whether it is the depth map of the right view.
 
     Returns:
         (H, W, 3) float32, metres: x to the right, y down, z along the optical axis.
     """
     y, x = np.indices(depth.shape, np.float32)
-    return np.stack(
-        [
-            (x - calibration.cx0) / calibration.fx * depth,
-            (y - calibration.cy) / calibration.fy * depth,
-            depth,
-        ],
-        axis=-1,
-    ).astype(np.float32)
+    cx = calibration.cx1 if is_right else calibration.cx0
+    across = (x - cx) / calibration.fx * depth
+    if is_right:
+        across += calibration.baseline
+    down = (y - calibration.cy) / calibration.fy * depth
+    return np.stack([across, down, depth], axis=-1).astype(np.float32)
 
 
 def write_ply(path: Path, points: np.ndarray, colors: np.ndarray) -> None:
