@@ -1,4 +1,4 @@
-"""Commands that match pairs: ``demo``, ``infer`` and ``evaluate``."""
+"""Commands that match pairs: ``demo``, ``infer``, ``evaluate`` and ``submit``."""
 
 from typing import Any
 
@@ -195,6 +195,33 @@ def _load_model(config: Namespace) -> Any:
     return matcher
 
 
+def _submit_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("benchmark", help="kitti2012, kitti2015, middlebury_v3 or eth3d")
+    parser.add_argument("--root", required=True, help="the data set's folder")
+    parser.add_argument("--output", required=True, help="the .zip file to write")
+    _model_arguments(parser)
+    parser.add_argument("--method", default="stereo", help="its name in Middlebury's files")
+    parser.add_argument("--layout", help="the data set's tree by name; for Middlebury its size")
+    parser.add_argument(
+        "--partial", action="store_true", help="fewer pairs than the benchmark has are no error"
+    )
+
+
+def _submit(config: Namespace) -> int:
+    from stereo.submit import submit
+
+    submit(
+        _load_model(config),
+        config.benchmark,
+        config.root,
+        config.output,
+        method=config.method,
+        layout=config.layout,
+        partial=config.partial,
+    )
+    return 0
+
+
 COMMANDS = (
     Command("demo", _demo_arguments, _demo, "map the bundled pairs and print EPE", "stereo demo"),
     Command(
@@ -214,5 +241,12 @@ COMMANDS = (
         "stereo evaluate --dataset sceneflow --root DIR --model sgbm --protocol pooled "
         "--output results",
         distributed=True,
+    ),
+    Command(
+        "submit",
+        _submit_arguments,
+        _submit,
+        "a validated archive for KITTI's, Middlebury's or ETH3D's server",
+        "stereo submit kitti2015 --root KITTI2015 --output kitti2015.zip",
     ),
 )
