@@ -96,6 +96,8 @@ def infer(
     names = parse_formats(
         formats, has_truth=ground_truth is not None, has_calibration=calibration is not None
     )
+    if calibration is None and (max_depth is not None or keep_edges):
+        raise UsageError("--max-depth and --keep-edges are about points: add --calibration")
     if max_depth is not None and not max_depth > 0:
         raise UsageError(f"--max-depth {max_depth:g}: expected a positive number of metres")
     cameras = None if calibration is None else Calibration.read(calibration)
@@ -125,7 +127,10 @@ def infer(
         if cameras is not None:
             height, width = result.disparity.shape
             picture = sample.right if item.is_right else sample.left
-            own = cameras.fitted(width, height)
+            try:
+                own = cameras.fitted(width, height)
+            except InputError as error:
+                raise InputError(f"{item.name}: {error}") from error
             space = Space(own, picture, item.is_right, max_depth, keep_edges)
         truth = None if item.is_right else sample.disparity
         files = PairOutput(result.disparity, truth, None if truth is None else sample.valid, space)

@@ -255,8 +255,8 @@ def _load_sgbm(max_disparity: int) -> Matcher:
 
 
 def _compile(network: StereoNetwork, backend: str) -> None:
-    known = torch.compiler.list_backends(exclude_tags=())
-    if backend not in known:
+    if backend not in torch.compiler.list_backends(exclude_tags=()):
+        known = torch.compiler.list_backends()
         raise unknown_name("torch.compile backend", backend, ["off", *known])
     network.compile(backend=backend, dynamic=False)
 

@@ -102,14 +102,21 @@ def _write_millimetres(path: Path, output: PairOutput) -> str | None:
     return f"{int(too_far.sum())} depths beyond {MOST_MILLIMETRES / 1000} m are 0 in the PNG"
 
 
-def _write_ply(path: Path, output: PairOutput) -> None:
-    assert output.space is not None
-    write_ply(path, *output.space.points(output.disparity))
+def _write_ply(path: Path, output: PairOutput) -> str | None:
+    return _write_points(path, output, write_ply)
 
 
-def _write_glb(path: Path, output: PairOutput) -> None:
+def _write_glb(path: Path, output: PairOutput) -> str | None:
+    return _write_points(path, output, write_glb)
+
+
+def _write_points(
+    path: Path, output: PairOutput, write: Callable[[Path, np.ndarray, np.ndarray], None]
+) -> str | None:
     assert output.space is not None
-    write_glb(path, *output.space.points(output.disparity))
+    points, colors = output.space.points(output.disparity)
+    write(path, points, colors)
+    return None if len(points) else "no point is near enough to be kept; see --max-depth"
 
 
 # Format -> end of a file's name -> the writer, which returns what is worth a warning.
@@ -173,4 +180,4 @@ def write_pair(folder: Path, name: str, formats: Sequence[str], output: PairOutp
     with staged(*pair_targets(folder, name, formats)) as temporary:
         writers = [writer for f in formats for writer in FORMATS[f].values()]
         notes = [writer(path, output) for writer, path in zip(writers, temporary, strict=True)]
-    return [f"{name}: {note}" for note in notes if note]
+    return [f"{name}: {note}" for note in dict.fromkeys(notes) if note]

@@ -273,6 +273,7 @@ def test_files_that_are_no_calibration(tmp_path):
         (("3997.684 0 1176", "-3997.684 0 1176"), "must be positive"),
         (("3997.684 0 1176", "0 0 1176"), "must be positive"),
         (("3997.684 0 1176", "nan 0 1176"), "must be positive"),
+        (("cam1=[3997.684", "cam1=[1997.684"), "no rectified pair's"),
         (("doffs=131.111", "doffs=13.1111"), "doffs is 13.1111, but cx1 - cx0 is 131.111"),
         (("baseline=193.001\n", ""), "no 'baseline'"),
         (("baseline=193.001", "baseline=?"), "could not convert"),
@@ -334,6 +335,23 @@ def test_scaling_and_cropping_keep_depth_and_points():
     assert np.allclose(
         points_in_space(cut.depth(disparity[50:150, 100:300]), cut), points[50:150, 100:300]
     )
+
+
+def test_boxes_and_factors_that_cannot_be_are_refused():
+    own = Calibration.rectified(fx=800, cx0=301, cy=199, baseline=0.2, size=(640, 400))
+    for box in ((-1, 0, 10, 10), (0, 0, 0, 10), (600, 0, 41, 10), (0, 399, 1, 2)):
+        with pytest.raises(InputError, match="a box of"):
+            own.cropped(*box)
+    for factor in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="cannot be scaled"):
+            own.scaled(factor, 1)
+
+
+def test_opencv_files_far_from_metres_are_pointed_out(tmp_path):
+    matrix = [[500, 0, 320], [0, 500, 240], [0, 0, 1]]
+    text = opencv_yaml(M1=matrix, M2=matrix, R=np.eye(3), T=[[-3.3], [0], [0]])
+    with pytest.warns(UserWarning, match="state no unit"):
+        Calibration.read(kept(tmp_path, text, "stereo.yml"))
 
 
 def test_calibrations_follow_pictures_that_were_resized():

@@ -1,6 +1,7 @@
 """Calibrating, rectifying and checking pairs."""
 
 import json
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 
 from stereo.data.images import read_image
 from stereo.data.pairs import find_pairs
-from stereo.errors import InputError
+from stereo.errors import InputError, UsageError
 from stereo.geometry import Calibration, Camera
 from stereo.geometry.calibrate import Board, calibrate, charuco_board
 from stereo.geometry.check import check_pair
@@ -97,7 +98,7 @@ def test_charuco_boards_may_be_seen_in_part(tmp_path, rig):
     assert found.rms < 0.3
     assert_is(found.calibration, rig)
     for wrong in (Board(9, 7, 0.025, 0.03), Board(9, 7, 0.025, 0.018, "DICT_9X9")):
-        with pytest.raises(InputError):
+        with pytest.raises(UsageError):
             charuco_board(wrong)
 
 
@@ -125,7 +126,8 @@ def test_bad_views_are_named_and_left_out(photographs, tmp_path, stereo):
         (("--board", "9", "--square", "0.025"), 2, "write COLUMNSxROWS"),
         (("--board", "9x6", "--square", "-1"), 2, "positive number of metres"),
         (("--board", "8x8", "--square", "0.025"), 1, "was found in 0 of"),
-        (("--board", "9x6", "--square", "0.02", "--marker", "0.03"), 1, "smaller than the square"),
+        (("--board", "9x6", "--square", "0.02", "--marker", "0.03"), 2, "smaller than the square"),
+        (("--board", "2x2", "--square", "0.02"), 2, "at least 3x3"),
     ],
 )
 def test_calibrate_says_what_is_wrong(photographs, tmp_path, stereo, options, status, message):
@@ -206,6 +208,12 @@ def test_faults_of_a_pair_are_named(quick):
     assert faults_of(LEFT, RIGHT, quick=quick) == []
     assert faults_of(right, left, quick=quick) == ["swapped"]
     assert faults_of(left, left, quick=quick) == ["identical"]
+    small = BytesIO()
+    Image.fromarray(left).save(small, "JPEG", quality=40)
+    assert faults_of(left, Image.open(small), quick=quick) == ["identical"]
+    assert faults_of(left, right[::-1], quick=quick) == ["unrelated"]
+    assert faults_of(left, np.full_like(left, 90), quick=quick) == ["blank"]
+    assert faults_of(left[:8], right[:8], quick=quick) == ["sizes"]
     assert faults_of(left, right[:-2], quick=quick) == ["sizes"]
     assert faults_of(left, np.roll(right, 3, axis=0), quick=quick) == ["vertical"]
 
@@ -228,14 +236,16 @@ def test_notes_say_what_is_worth_knowing(tmp_path):
     assert set(notes(left, right)) == {"range"}
     assert "within --max-disparity 192" in notes(left, right)["range"]
     assert "rather than 16" in notes(left, right, 16)["range"]
-    assert "right view" in notes(left, (right * 0.5).astype(np.uint8))["exposure"]
+    dark = notes(left, (right * 0.4).astype(np.uint8))
+    assert "right view is darker by a factor of 2.5" in dark["exposure"]
+    assert "blur" not in dark
     grey = np.repeat(left.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
     assert "left view is grey" in notes(grey, right)["grey"]
     deep = tmp_path / "deep.png"
     Image.fromarray(grey[..., 0].astype(np.uint16) * 256).save(deep)
     assert "left view" in notes(deep, right)["16-bit"]
     assert "right view" in notes(left, cv2.GaussianBlur(right, (0, 0), 2.0))["blur"]
-    flat = np.full((64, 64, 3), 100, np.uint8)
+    flat = np.full((64, 64, 3), 90, np.uint8)
     flat[:, :32] = 110
     assert "texture" in notes(flat, np.roll(flat, 9, axis=1))
 

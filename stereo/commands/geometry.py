@@ -21,14 +21,16 @@ def _check_pair_arguments(parser: ArgumentParser) -> None:
 def _check_pair(config: Namespace) -> int:
     from stereo.console import complain, say
     from stereo.geometry.check import check_pair
+    from stereo.model.config import check_max_disparity
 
+    check_max_disparity(config.max_disparity)
     found = check_pair(config.left, config.right, config.max_disparity)
     for fault in found.faults:
         complain(f"stereo check-pair: fault: {fault}")
     for note in found.notes:
         say(note)
     if not found.faults:
-        say("fit to match")
+        say("fit to match" if found.range else "no fault found, but not checked by features")
     return 1 if found.faults else 0
 
 
@@ -62,12 +64,12 @@ def _rectify_arguments(parser: ArgumentParser) -> None:
 
 
 def _calibrate(config: Namespace) -> int:
+    from stereo.cameras import calibrate_folder
     from stereo.geometry.calibrate import Board
-    from stereo.geometry.run import calibrate_folder
 
     columns, _, rows = config.board.lower().partition("x")
-    if not (columns.isdecimal() and rows.isdecimal()) or min(int(columns), int(rows)) < 2:
-        raise UsageError(f"--board {config.board}: write COLUMNSxROWS, such as 9x6")
+    if not (columns.isdecimal() and rows.isdecimal()) or min(int(columns), int(rows)) < 3:
+        raise UsageError(f"--board {config.board}: write COLUMNSxROWS, such as 9x6; at least 3x3")
     for name in ("square", "marker"):
         value = config[name]
         if value is not None and not 0 < value < float("inf"):
@@ -78,7 +80,7 @@ def _calibrate(config: Namespace) -> int:
 
 
 def _rectify(config: Namespace) -> int:
-    from stereo.geometry.run import rectify_pairs
+    from stereo.cameras import rectify_pairs
 
     failed = rectify_pairs(
         config.left, config.right, config.output, config.calibration, keep_all=config.keep_all

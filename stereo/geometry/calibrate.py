@@ -8,7 +8,7 @@ import numpy as np
 
 from stereo.data.images import read_image
 from stereo.data.pairs import PairFiles
-from stereo.errors import InputError
+from stereo.errors import InputError, UsageError
 from stereo.geometry.calibration import Calibration, Camera
 from stereo.opencv import import_cv2
 
@@ -237,14 +237,14 @@ def charuco_board(board: Board) -> Any:
     """Return OpenCV's ChArUco board.
 
     Raises:
-        InputError: an unknown dictionary, or a marker that is not smaller than its square.
+        UsageError: an unknown dictionary, or a marker that is not smaller than its square.
     """
     cv2 = import_cv2()
     number = getattr(cv2.aruco, board.dictionary, None)
     if number is None or not board.dictionary.startswith("DICT_"):
-        raise InputError(f"unknown ChArUco dictionary '{board.dictionary}'; try DICT_5X5_100")
+        raise UsageError(f"unknown ChArUco dictionary '{board.dictionary}'; try DICT_5X5_100")
     if board.marker is None or not 0 < board.marker < board.square:
-        raise InputError(f"marker {board.marker}: must be smaller than the square {board.square}")
+        raise UsageError(f"marker {board.marker}: must be smaller than the square {board.square}")
     dictionary = cv2.aruco.getPredefinedDictionary(number)
     return cv2.aruco.CharucoBoard(
         (board.columns, board.rows), board.square, board.marker, dictionary

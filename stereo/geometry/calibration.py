@@ -200,7 +200,13 @@ class Calibration:
             )
 
     def scaled(self, x: float, y: float) -> "Calibration":
-        """Return the calibration of pictures resized by two factors; pixels keep their corners."""
+        """Return the calibration of pictures resized by two factors; pixels keep their corners.
+
+        Raises:
+            InputError: a factor that is not positive.
+        """
+        if not (0 < x < math.inf and 0 < y < math.inf):
+            raise InputError(f"pictures cannot be scaled by {x:g} and {y:g}")
 
         def scale(camera: Camera) -> Camera:
             return dataclasses.replace(
@@ -215,7 +221,18 @@ class Calibration:
         return dataclasses.replace(self, left=scale(self.left), right=scale(self.right), size=size)
 
     def cropped(self, left: int, top: int, width: int, height: int) -> "Calibration":
-        """Return the calibration of pictures cut to a box of pixels, the same one in both."""
+        """Return the calibration of pictures cut to a box of pixels, the same one in both.
+
+        Raises:
+            InputError: a box that does not lie within the pictures.
+        """
+        right, bottom = (math.inf, math.inf) if self.size is None else self.size
+        if min(left, top) < 0 or min(width, height) < 1:
+            raise InputError(f"a box of {width}x{height} at ({left}, {top}) is none of a picture")
+        if left + width > right or top + height > bottom:
+            raise InputError(
+                f"a box of {width}x{height} at ({left}, {top}) goes beyond the picture"
+            )
 
         def move(camera: Camera) -> Camera:
             return dataclasses.replace(camera, cx=camera.cx - left, cy=camera.cy - top)

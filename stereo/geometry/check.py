@@ -18,11 +18,15 @@ ENOUGH_FEATURES = 200  # in either view, to tell anything
 ENOUGH_MATCHES = 20  # that agree; unrelated pictures have about ten
 VERTICAL_MEDIAN = 1.0  # pixels
 VERTICAL_SPREAD = 2.5  # pixels, of nine matches in ten
-SWAPPED_SHARE = 0.5
-SAME = 0.25  # pixels: all matches within it are those of one picture with itself
+SWAPPED_SHARE = 0.8
+SAME = 0.5  # pixels that features of one picture, saved twice, lie apart
+SAME_SHARE = 0.8
+TURNED = 0.1  # of the height
+SMALLEST_SIDE = 32  # pixels
+BLANK = 2.0  # standard deviation, in steps of 8 bits
 EXPOSURE_RATIO = 1.25
 BLUR_RATIO = 4.0
-BLUR = 8.0  # variance of the Laplacian, in steps of 8 bits
+BLUR = 0.002  # variance of the Laplacian over that of the picture
 RANGE_STEP = 16
 
 
@@ -64,9 +68,16 @@ def check_pair(
             "both must come from one rectification, uncropped or cropped alike"
         )
         return found
+    if min(views[0].shape[:2]) < SMALLEST_SIDE:
+        found.faults.append(f"sizes: {sizes[0]} pixels are too few to match")
+        return found
     for view, name in ((left, "left"), (right, "right")):
         found.notes += _note_depth(view, name)
     grey = _luminance(views[0]), _luminance(views[1])
+    blank = [n for n, view in zip(("left", "right"), grey, strict=True) if view.std() < BLANK]
+    if blank:
+        found.faults.append(f"blank: the {' and the '.join(blank)} view shows nothing")
+        return found
     if np.abs(grey[0] - grey[1]).max() <= 1:
         found.faults.append("identical: both views are the same picture; give the other one")
         return found
@@ -75,11 +86,11 @@ def check_pair(
     if matches is None:
         found.notes.append("texture: too little of it to check how the views fit each other")
         return found
-    _judge(matches, found, max_disparity)
+    _judge(matches, found, max_disparity, views[0].shape[0])
     return found
 
 
-def _judge(matches: np.ndarray, found: Findings, max_disparity: int) -> None:
+def _judge(matches: np.ndarray, found: Findings, max_disparity: int, height: int) -> None:
     """Read faults and the range from the (N, 2) offsets of matched features, pixels."""
     if len(matches) < ENOUGH_MATCHES:
         found.faults.append(
@@ -91,19 +102,25 @@ def _judge(matches: np.ndarray, found: Findings, max_disparity: int) -> None:
     median = float(np.median(vertical))
     spread = float(np.percentile(np.abs(vertical - median), 90))
     low, high = (float(v) for v in np.percentile(disparity, [1, 99]))
-    if max(abs(low), abs(high), abs(median), spread) < SAME:
+    if np.mean(np.hypot(disparity, vertical) < SAME) > SAME_SHARE:
         found.faults.append("identical: nothing moves between the views; give the other picture")
+        return
+    if max(abs(median), spread) > TURNED * height:
+        found.faults.append(
+            "unrelated: what agrees lies nowhere near the same rows; is one view turned, or of "
+            "another scene?"
+        )
         return
     if abs(median) > VERTICAL_MEDIAN or spread > VERTICAL_SPREAD:
         found.faults.append(
-            f"vertical: features lie {median:+.1f} px lower in the right view, with a spread of "
-            f"{spread:.1f} px; rectify the pair (stereo rectify)"
+            f"vertical: features lie {abs(median):.1f} px {'lower' if median > 0 else 'higher'} in "
+            f"the right view, with a spread of {spread:.1f} px; rectify the pair (stereo rectify)"
         )
     negative = float(np.mean(disparity < -1))
     if negative > SWAPPED_SHARE:
         found.faults.append(
             f"swapped: {100 * negative:.0f} % of the features lie further right in the right "
-            "view; give the pictures in the other order"
+            "view; give the pictures in the other order (or undo a crop of one of them)"
         )
         return
     found.range = low, high
@@ -184,7 +201,7 @@ def _note_exposure(left: np.ndarray, right: np.ndarray) -> list[str]:
         return []
     darker = "right" if ratio > 1 else "left"
     return [
-        f"exposure: the {darker} view is {max(ratio, 1 / ratio):.1f} times as dark; "
+        f"exposure: the {darker} view is darker by a factor of {max(ratio, 1 / ratio):.1f}; "
         "fix both cameras' exposure alike if you can"
     ]
 
@@ -192,7 +209,7 @@ def _note_exposure(left: np.ndarray, right: np.ndarray) -> list[str]:
 def _note_blur(left: np.ndarray, right: np.ndarray) -> list[str]:
     cv2 = import_cv2()
     left_sharp, right_sharp = (
-        float(cv2.Laplacian(view, cv2.CV_32F).var()) + 1e-3 for view in (left, right)
+        float(cv2.Laplacian(view, cv2.CV_32F).var() / view.var()) for view in (left, right)
     )
     if max(left_sharp, right_sharp) < BLUR:
         return ["blur: both views are very smooth; focus, or give the unscaled pictures"]

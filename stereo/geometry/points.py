@@ -3,14 +3,16 @@
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from stereo.geometry.calibration import Calibration
 
 EDGE = 0.05  # of the depth: a neighbour further away than this makes an edge
+ASSET = {"version": "2.0", "generator": "stereo"}
 GLB_HEADER, GLB_JSON, GLB_BINARY = 0x46546C67, 0x4E4F534A, 0x004E4942
-ARRAY_BUFFER, FLOAT, UNSIGNED_BYTE, POINTS = 34962, 5126, 5121, 0
+ARRAY_BUFFER, FLOAT, POINTS = 34962, 5126, 0
 
 
 def is_edge(depth: np.ndarray) -> np.ndarray:
@@ -86,17 +88,14 @@ def write_glb(path: Path, points: np.ndarray, colors: np.ndarray) -> None:
         points: (N, 3) float32, metres: x to the right, y down, z forward.
         colors: (N, 3) uint8, RGB.
     """
+    if not len(points):
+        _write_chunks(path, {"asset": ASSET, "scene": 0, "scenes": [{}]}, b"")
+        return
     turned = (points * np.array([1, -1, -1], np.float32)).astype("<f4")
-    opaque = np.concatenate([colors, np.full((len(colors), 1), 255, np.uint8)], axis=1)
-    binary = turned.tobytes() + opaque.tobytes()
-    low, high = (
-        (turned.min(axis=0).tolist(), turned.max(axis=0).tolist())
-        if len(turned)
-        else ([0.0] * 3, [0.0] * 3)
-    )
     count = len(points)
+    binary = turned.tobytes() + _linear(colors).astype("<f4").tobytes()
     document = {
-        "asset": {"version": "2.0", "generator": "stereo"},
+        "asset": ASSET,
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0}],
@@ -107,7 +106,7 @@ def write_glb(path: Path, points: np.ndarray, colors: np.ndarray) -> None:
             {
                 "buffer": 0,
                 "byteOffset": 12 * count,
-                "byteLength": 4 * count,
+                "byteLength": 12 * count,
                 "target": ARRAY_BUFFER,
             },
         ],
@@ -117,21 +116,30 @@ def write_glb(path: Path, points: np.ndarray, colors: np.ndarray) -> None:
                 "componentType": FLOAT,
                 "count": count,
                 "type": "VEC3",
-                "min": low,
-                "max": high,
+                "min": turned.min(axis=0).tolist(),
+                "max": turned.max(axis=0).tolist(),
             },
             {
                 "bufferView": 1,
-                "componentType": UNSIGNED_BYTE,
-                "normalized": True,
+                "componentType": FLOAT,
                 "count": count,
-                "type": "VEC4",
+                "type": "VEC3",
             },
         ],
     }
+    _write_chunks(path, document, binary)
+
+
+def _linear(colors: np.ndarray) -> np.ndarray:
+    """Return light, 0..1, of sRGB bytes: what glTF's colours are."""
+    values = colors / 255.0
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def _write_chunks(path: Path, document: dict[str, Any], binary: bytes) -> None:
     text = json.dumps(document, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
-    with path.open("wb") as file:
-        file.write(struct.pack("<III", GLB_HEADER, 2, 12 + 8 + len(text) + 8 + len(binary)))
-        file.write(struct.pack("<II", len(text), GLB_JSON) + text)
-        file.write(struct.pack("<II", len(binary), GLB_BINARY) + binary)
+    chunks = struct.pack("<II", len(text), GLB_JSON) + text
+    if binary:
+        chunks += struct.pack("<II", len(binary), GLB_BINARY) + binary
+    path.write_bytes(struct.pack("<III", GLB_HEADER, 2, 12 + len(chunks)) + chunks)

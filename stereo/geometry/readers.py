@@ -15,6 +15,7 @@
 import json
 import math
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from stereo.errors import InputError
 from stereo.geometry.calibration import FORMAT, Calibration, Camera
 
 MOST_BYTES = 2**26
+LIKELY_METRES = 1.0  # of a baseline
 PARTNERS = {"intrinsics": "extrinsics", "extrinsics": "intrinsics", "left": "right"}
 PARTNERS["right"] = "left"
 
@@ -66,7 +68,8 @@ def _text(path: Path) -> str:
 
 
 def _name(read: Callable[..., Calibration]) -> str:
-    return (read.__doc__ or "").rstrip(".")
+    name = (read.__doc__ or "").rstrip(".")
+    return name[:1].lower() + name[1:]
 
 
 def _numbers(text: str, count: int | None = None) -> list[float]:
@@ -88,6 +91,7 @@ def _middlebury(path: Path, text: str, raw: bool) -> Calibration:
     doffs = float(fields["doffs"]) if "doffs" in fields else right[2] - left[2]
     if abs(doffs - (right[2] - left[2])) > 1:
         raise InputError(f"doffs is {doffs:g}, but cx1 - cx0 is {right[2] - left[2]:g} px")
+    _check_alike(left, right)
     size = None
     if "width" in fields or "height" in fields:
         size = (int(fields["width"]), int(fields["height"]))
@@ -117,10 +121,18 @@ def _kitti(path: Path, text: str, raw: bool) -> Calibration:
     raise KeyError("P2 and P3, nor P0 and P1")
 
 
+def _check_alike(left: Sequence[float], right: Sequence[float]) -> None:
+    if min(left[0], right[0]) > 0 and abs(left[0] - right[0]) > 0.01 * left[0]:
+        raise InputError(
+            f"the focal lengths are {left[0]:g} and {right[0]:g} px: no rectified pair's"
+        )
+
+
 def _from_projections(
     left: Sequence[float], right: Sequence[float], size: Sequence[int] | None
 ) -> Calibration:
     """Return the rectified pair of two 3x4 projection matrices."""
+    _check_alike(left, right)
     baseline = left[3] / left[0] - right[3] / right[0]
     return Calibration.rectified(
         fx=left[0],
@@ -168,14 +180,25 @@ def _opencv(path: Path, text: str, raw: bool) -> Calibration:
         size = (int(width), int(height))
     if not raw and "P1" in matrices and "P2" in matrices:
         left, right = matrices["P1"].ravel(), matrices["P2"].ravel()
-        return _from_projections(left.tolist(), right.tolist(), size)
+        return _with_unit_noted(_from_projections(left.tolist(), right.tolist(), size))
     cameras = []
     for number in ("1", "2"):
         matrix = matrices[_first(matrices, f"M{number}", f"K{number}", f"cameraMatrix{number}")]
         lens = [name for name in (f"D{number}", f"distCoeffs{number}") if name in matrices]
         distortion = tuple(matrices[lens[0]].ravel().tolist()) if lens else ()
         cameras.append(_camera(matrix, distortion))
-    return _raw_pair(cameras, matrices["R"], matrices["T"], size)
+    return _with_unit_noted(_raw_pair(cameras, matrices["R"], matrices["T"], size))
+
+
+def _with_unit_noted(calibration: Calibration) -> Calibration:
+    """Warn where an OpenCV file's unit, which it does not state, is hardly the metre."""
+    if calibration.baseline > LIKELY_METRES:
+        warnings.warn(
+            f"OpenCV's files state no unit: the baseline of {calibration.baseline:g} is taken as "
+            "metres; if the board was measured in other units or in squares, depths come in those",
+            stacklevel=2,
+        )
+    return calibration
 
 
 def _opencv_matrices(path: Path) -> dict[str, np.ndarray]:

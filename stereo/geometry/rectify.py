@@ -21,17 +21,19 @@ class Rectification:
         calibration: of the rectified pair.
         maps: for either view, OpenCV's two maps.
         turns: for either view the rotation into the rectified frame, (3, 3) float64.
+        border: OpenCV's rule for what lies outside of the raw picture.
     """
 
     calibration: Calibration
     maps: tuple[Any, Any]
     turns: tuple[np.ndarray, np.ndarray]
+    border: int
 
     def apply(self, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rectify (H, W, 3) uint8 views of the calibration's size."""
         cv2 = import_cv2()
         one, other = (
-            cv2.remap(view, *maps, cv2.INTER_CUBIC)
+            cv2.remap(view, *maps, cv2.INTER_CUBIC, borderMode=self.border)
             for view, maps in zip((left, right), self.maps, strict=True)
         )
         return one, other
@@ -86,7 +88,9 @@ def plan_rectification(
         baseline=-float(right[0, 3] / right[0, 0]),
         size=(width, height),
     )
-    return Rectification(rectified, (maps[0], maps[1]), (turn_left, turn_right))
+    # OpenCV's valid part is approximate: without the choice of black, a few pixels are repeated.
+    border = cv2.BORDER_CONSTANT if keep_all else cv2.BORDER_REPLICATE
+    return Rectification(rectified, (maps[0], maps[1]), (turn_left, turn_right), border)
 
 
 def with_lines(left: np.ndarray, right: np.ndarray) -> np.ndarray:

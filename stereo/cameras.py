@@ -9,7 +9,7 @@ from stereo import console
 from stereo.data.images import read_image
 from stereo.data.pairs import find_pairs
 from stereo.data.sample import check_same_size
-from stereo.errors import StereoError
+from stereo.errors import StereoError, UsageError
 from stereo.files import output_folder, staged
 from stereo.geometry.calibrate import Board, calibrate, charuco_board, coverage_picture
 from stereo.geometry.calibration import Calibration
@@ -32,6 +32,8 @@ def calibrate_folder(left: str, right: str, output: str | Path, board: Board) ->
         OutputError: the files cannot be written.
     """
     path = Path(output)
+    if path.is_dir():
+        raise UsageError(f"--output {path}: is a folder; name the .json file to write")
     output_folder(path.parent)
     if board.marker is not None:
         charuco_board(board)  # an unknown one is an error before any picture is read
