@@ -1,13 +1,16 @@
 """Networks on pictures of any size: at which size, over which range, in which pieces."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
-from stereo.benchmark.measure import peak_bytes
-from stereo.engine import Manner, NetworkEngine, prepare
+from stereo.benchmark import measure
+from stereo.engine import Manner, NetworkEngine
 from stereo.errors import UsageError
-from stereo.model import AttentionConfig, NetworkConfig, build_network
+from stereo.model import AttentionConfig, NetworkConfig
 from stereo.model.config import ENLARGED_PIXELS
 from stereo.model.memory import bytes_needed
 
@@ -160,21 +163,36 @@ def test_a_tile_size_is_kept_to(monkeypatch):
             Manner(tile=tile)
 
 
+MEASURE = """
+import numpy as np
+import torch
+from stereo.benchmark.measure import peak_bytes
+from stereo.engine import NetworkEngine, prepare
+from stereo.model import NetworkConfig, build_network
+
+config = NetworkConfig("{name}")
+network = build_network(config).eval()
+prepare(network)
+cpu = torch.device("cpu")
+engine = NetworkEngine(network, config, cpu, "{precision}")
+pair = np.zeros(({height}, {width}, 3), np.uint8)
+engine([pair], [pair])
+print(min(peak_bytes(lambda: engine([pair], [pair]), cpu) or 0 for _ in range(3)))
+"""
+
+
+@pytest.mark.skipif(not measure._CLEAR_REFS.exists(), reason="measured on Linux only")
 @pytest.mark.parametrize(
     ("name", "size"), [("ea_stereo_fast", (256, 640)), ("psmnet_basic", (128, 320))]
 )
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_estimate_of_memory_is_above_what_it_takes_and_not_far(name, size, precision):
-    config = NetworkConfig(name)
-    network = build_network(config).eval()
-    prepare(network)
-    cpu = torch.device("cpu")
-    engine = NetworkEngine(network, config, cpu, precision)
-    pair = np.zeros((*size, 3), np.uint8)
-    engine([pair], [pair])
-    taken = min(peak_bytes(lambda: engine([pair], [pair]), cpu) or 0 for _ in range(3))
-    needed = bytes_needed(config, 1, size, 192, engine.dtype)
-    assert 0.1 * needed < taken <= needed
+    # In a process of its own: in this one other tests have left memory for reuse.
+    script = MEASURE.format(name=name, precision=precision, height=size[0], width=size[1])
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    needed = bytes_needed(NetworkConfig(name), 1, size, 192, dtype)
+    assert 0.1 * needed < int(run.stdout) <= needed
 
 
 def test_attention_that_does_not_stream_counts():
