@@ -6,6 +6,8 @@ With ``--reference-psmnet DIR`` it is the original's time.
 """
 
 import argparse
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -40,18 +42,21 @@ def main() -> None:
     original = None
     if arguments.reference_psmnet is not None:
         original = ReferencePSMNet(arguments.reference_psmnet, arguments.max_disparity, device)
-        see(original.original, original, pair, device)
+        see(original, original, pair, device)
     network, config, _ = trained_like(
         arguments.model, arguments.max_disparity, original, pair, device
     )
-    form = original or (plain_form(network) if arguments.plain else shipped_form(network))
-    engine = NetworkEngine(form, config, device, arguments.precision)  # type: ignore[arg-type]
-    engine([pair.left], [pair.right])
+    form = plain_form(network) if arguments.plain else shipped_form(network)
+    engine = NetworkEngine(form, config, device, arguments.precision)
+    match: Callable[[], object] = functools.partial(engine, [pair.left], [pair.right])
+    if original is not None:
+        match = functools.partial(original.match, pair, config, engine.dtype)
+    match()
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
     with profile(activities=activities) as found:
-        engine([pair.left], [pair.right])
+        match()
     own = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
     rows = sorted(found.key_averages(), key=lambda row: getattr(row, own), reverse=True)
     total = sum(getattr(row, own) for row in rows)

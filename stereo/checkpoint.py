@@ -2,8 +2,9 @@
 
 No code runs when one is read. Metadata keys: ``format``, ``version`` (of this package), ``network``
 (``NetworkConfig`` as JSON: architecture, attention, max disparity, disparity convention, padding,
-normalisation), ``training`` (recipe, protocol and metrics as JSON, empty if unknown) and, in a
-run's own checkpoints, ``state``.
+normalisation), ``training`` (recipe, protocol and metrics as JSON, empty if unknown),
+``confidence`` (``ConfidenceModel`` as JSON, where one was fitted) and, in a run's own checkpoints,
+``state``.
 """
 
 import hashlib
@@ -37,12 +38,14 @@ class Checkpoint:
         weights: parameter and buffer names to tensors, on the CPU.
         training: recipe, data, protocol and metrics; empty if unknown.
         version: the package version that wrote it.
+        confidence: what ``stereo.confidence.ConfidenceModel.from_dict`` reads, or None.
     """
 
     config: NetworkConfig
     weights: dict[str, Tensor]
     training: dict[str, Any] = field(default_factory=dict)
     version: str = __version__
+    confidence: dict[str, Any] | None = None
 
 
 def save_checkpoint(
@@ -70,6 +73,8 @@ def save_checkpoint(
         "network": json.dumps(checkpoint.config.to_dict()),
         "training": json.dumps(checkpoint.training),
     }
+    if checkpoint.confidence is not None:
+        metadata["confidence"] = json.dumps(checkpoint.confidence)
     if state_facts is not None:
         metadata["state"] = json.dumps(state_facts)
     tensors = dict(checkpoint.weights)
@@ -115,9 +120,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     try:
         config = NetworkConfig.from_dict(json.loads(metadata["network"]))
         training = json.loads(metadata["training"])
+        confidence = json.loads(metadata.get("confidence", "null"))
     except (KeyError, TypeError, ValueError, StereoError) as error:
         raise InputError(f"{path}: its metadata cannot be used ({error})") from error
-    return Checkpoint(config, weights, training, metadata.get("version", "unknown"))
+    return Checkpoint(config, weights, training, metadata.get("version", "unknown"), confidence)
 
 
 def restore_network(checkpoint: Checkpoint, source: str) -> StereoNetwork:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from stereo.distributed import is_main
 from stereo.metrics import ImageScore, figures
 from stereo.protocols import Protocol
+from stereo.risk import WITHIN
 
 T = TypeVar("T")
 
@@ -74,6 +75,30 @@ def score_line(score: ImageScore) -> str:
         f"{score.name}: EPE {f['epe']:.3f} px  bad-1 {f['bad_1']:.2f} %  bad-2 {f['bad_2']:.2f} %  "
         f"bad-3 {f['bad_3']:.2f} %  D1 {f['d1']:.2f} %{seconds}"
     )
+
+
+def trust_lines(trust: dict[str, Any]) -> str:
+    """Return what ``stereo.risk.summarise_trust`` returned as text."""
+    lines = [
+        f"AUSE of {name} ({unit}, mean over images): "
+        + ", ".join(f"{measure} {value:.3f}" for measure, value in trust[key].items())
+        for key, name, unit in (("ause_epe", "EPE", "px"), ("ause_bad_3", "bad-3", "%"))
+    ]
+    return "\n".join([*lines, reliability_table(trust["reliability"])])
+
+
+def reliability_table(bins: Sequence[dict[str, float]]) -> str:
+    """Return what ``stereo.risk.reliability`` returned as a table."""
+    body = [
+        [
+            f"{each['low']:.1f} to {each['high']:.1f}",
+            f"{100 * each['confidence']:.1f} %",
+            f"{100 * each['within_3_px']:.1f} %",
+            f"{each['pixels']:,}",
+        ]
+        for each in bins
+    ]
+    return table(["confidence", "mean", f"within {WITHIN:g} px", "pixels"], body)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -1,8 +1,9 @@
 """Run a network on images of any size, within the memory that is there."""
 
+import contextlib
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,20 @@ from stereo.runtime import free_bytes, is_out_of_memory, pick_dtype, to_channels
 SCALES = ("auto", "1", "2")
 RANGE_MARGIN = 32  # pixels searched beyond the largest disparity found at the smaller size
 FREE_SHARE = 0.9  # of the free memory that a match may plan with
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an engine gives for a pair.
+
+    Attributes:
+        disparity: (H, W) float32, pixels.
+        certainty: (2, H, W) float32, see ``stereo.model.certainty``; None of an engine without a
+            distribution of disparities.
+    """
+
+    disparity: np.ndarray
+    certainty: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -83,21 +98,14 @@ class NetworkEngine:
         use_kernels(self.network, self.kernels)
 
     @torch.inference_mode()
-    def __call__(
-        self, lefts: Sequence[np.ndarray], rights: Sequence[np.ndarray]
-    ) -> list[np.ndarray]:
-        """Match views of one size, (H, W, 3) uint8 each; return (H, W) float32 maps."""
-        left, right = self._normalise(lefts), self._normalise(rights)
-        fp32 = self.dtype is torch.float32
-        with (
-            torch.autocast(self.device.type, self.dtype, enabled=not fp32),
-            # On CUDA convolutions would else run in TF32, with ten bits of precision.
-            torch.backends.cudnn.flags(enabled=True, allow_tf32=not fp32),
-        ):
-            disparity = self._match(left, right, self._range(left, right))
+    def __call__(self, lefts: Sequence[np.ndarray], rights: Sequence[np.ndarray]) -> list[Estimate]:
+        """Match views of one size, (H, W, 3) uint8 each."""
+        left, right = (normalise(views, self.config, self.device) for views in (lefts, rights))
+        with computing_in(self.dtype, self.device):
+            found = self._match(left, right, self._range(left, right))
             if self._enlarges(left):
-                disparity = self._match_enlarged(left, right, disparity)
-        return list(disparity.cpu().numpy())
+                found = self._match_enlarged(left, right, found)
+        return [Estimate(each[0], each[1:]) for each in found.cpu().numpy()]
 
     def _enlarges(self, view: Tensor) -> bool:
         if self.manner.scale != "auto":
@@ -119,11 +127,12 @@ class NetworkEngine:
             for view in (left, right)
         )
         fine = self._match(left, right, _range_beyond(found, 2 * self.network.max_disparity))
-        four = F.pixel_unshuffle(fine[:, None], 2)  # (B, 4, H, W)
+        four = F.pixel_unshuffle(fine[:, :1], 2)  # (B, 4, H, W)
         # Not the mean of all: where an edge runs through a pixel, that is no surface's.
-        return four.sort(dim=1).values[:, 1:3].mean(dim=1) / 2
+        disparity = four.sort(dim=1).values[:, 1:3].mean(dim=1, keepdim=True) / 2
+        return torch.cat([disparity, F.avg_pool2d(fine[:, 1:], 2)], dim=1)
 
-    def _match(self, left: Tensor, right: Tensor, max_disparity: int) -> Tensor:  # (B, H, W)
+    def _match(self, left: Tensor, right: Tensor, max_disparity: int) -> Tensor:  # (B, 3, H, W)
         height, width = left.shape[2:]
         left, right = (
             pad_to_multiple(view, self.network.stride, self.config.padding)
@@ -132,10 +141,10 @@ class NetworkEngine:
         usual = self.network.max_disparity
         self.network.max_disparity = max_disparity
         try:
-            disparity = self._match_within_memory(left, right)
+            found = self._match_within_memory(left, right)
         finally:
             self.network.max_disparity = usual
-        return disparity[:, -height:, :width].float().clamp(min=0)
+        return found[..., -height:, :width].clamp(min=0)
 
     def _match_within_memory(self, left: Tensor, right: Tensor) -> Tensor:
         """Match whole or in tiles; in smaller ones where the memory proves too small."""
@@ -144,13 +153,13 @@ class NetworkEngine:
         while True:
             try:
                 if core is None:
-                    return self.network(left, right)
+                    extract = self.network.extract
+                    return self.network.estimate(extract(left), extract(right))
                 return match_in_windows(self.network, left, right, (core, core), OVERLAP)
             except (MemoryError, RuntimeError) as error:
                 smaller = (core or max(height, width)) // 2 // STRIDE * STRIDE
-                if self.manner.tile != "auto" or smaller < SMALLEST_CORE:
-                    raise
-                if not is_out_of_memory(error):
+                can_go_smaller = self.manner.tile == "auto" and smaller >= SMALLEST_CORE
+                if not (can_go_smaller and is_out_of_memory(error)):
                     raise
             core = smaller
             warnings.warn(
@@ -179,11 +188,27 @@ class NetworkEngine:
         )
         return core
 
-    def _normalise(self, views: Sequence[np.ndarray]) -> Tensor:  # (B, 3, H, W)
-        pixels = torch.from_numpy(np.stack(views)).to(self.device).permute(0, 3, 1, 2)
-        mean = torch.tensor(self.config.mean, device=self.device).view(3, 1, 1)
-        std = torch.tensor(self.config.std, device=self.device).view(3, 1, 1)
-        return (pixels.float() / 255 - mean) / std
+
+@contextlib.contextmanager
+def computing_in(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """Run a network in a precision: under autocast, and in fp32 without shortcuts."""
+    fp32 = dtype is torch.float32
+    with (
+        torch.autocast(device.type, dtype, enabled=not fp32),
+        # On CUDA convolutions would else run in TF32, with ten bits of precision.
+        torch.backends.cudnn.flags(enabled=True, allow_tf32=not fp32),
+    ):
+        yield
+
+
+def normalise(
+    views: Sequence[np.ndarray], config: NetworkConfig, device: torch.device
+) -> Tensor:  # (B, 3, H, W)
+    """Turn (H, W, 3) uint8 views of one size into what a network takes."""
+    pixels = torch.from_numpy(np.stack(views)).to(device).permute(0, 3, 1, 2)
+    mean = torch.tensor(config.mean, device=device).view(3, 1, 1)
+    std = torch.tensor(config.std, device=device).view(3, 1, 1)
+    return (pixels.float() / 255 - mean) / std
 
 
 def pad_to_multiple(image: Tensor, multiple: int, padding: str) -> Tensor:
@@ -206,7 +231,7 @@ def pad_to_multiple(image: Tensor, multiple: int, padding: str) -> Tensor:
 
 def _range_beyond(found: Tensor, most: int) -> int:
     """Return the range to search at twice the size at which a map was found."""
-    return min(most, _whole_planes(2 * float(found.max()) + RANGE_MARGIN))
+    return min(most, _whole_planes(2 * float(found[:, 0].max()) + RANGE_MARGIN))
 
 
 def _whole_planes(pixels: float) -> int:

@@ -1,9 +1,11 @@
 """Metrics of a model over a data set, under a named protocol."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from stereo import console
 from stereo.data.datasets import describe, open_dataset
@@ -28,6 +30,7 @@ def evaluate(
     limit: int | None = None,
     layout: str | None = None,
     unused: str | Path | None = None,
+    confidence: bool = False,
 ) -> tuple[dict[str, Any], int]:
     """Match every pair of a data set, print the figures and write ``OUTPUT/metrics.json``.
 
@@ -45,6 +48,7 @@ def evaluate(
         limit: match only the first N pairs.
         layout: the data set's tree by name; None to find it by looking.
         unused: Scene Flow's list of unusable frames; None to use all.
+        confidence: whether to score the confidence too, which takes a second match per pair.
 
     Returns:
         What was written to ``metrics.json``, and the number of pairs that failed.
@@ -75,11 +79,12 @@ def evaluate(
         try:
             sample = item.read(nonoccluded=True)
             result = matcher(sample.left, sample.right)
+            measures = result.trusted.measures() if confidence else None
         except StereoError as error:
             console.complain(f"stereo evaluate: error: {item.name}: {error}")
             failed.append((index, item.name))
             continue
-        scores.append(score_result(sample, result, index, rules))
+        scores.append(score_result(sample, result, index, rules, measures))
         console.say(console.score_line(scores[-1]), everyone=True)
     protocol_facts = rules.describe() | {
         "split": data.split,
@@ -110,7 +115,13 @@ def gather_scores(
     return together, [name for _, name in sorted(gather(failed))]
 
 
-def score_result(sample: Sample, result: Result, index: int, rules: Protocol) -> ImageScore:
+def score_result(
+    sample: Sample,
+    result: Result,
+    index: int,
+    rules: Protocol,
+    measures: Mapping[str, np.ndarray] | None = None,
+) -> ImageScore:
     """Score the match of a sample that has ground truth; ``index`` is its place in the list."""
     assert sample.disparity is not None and sample.valid is not None
     return score_image(
@@ -122,6 +133,7 @@ def score_result(sample: Sample, result: Result, index: int, rules: Protocol) ->
         rules,
         sample.nonoccluded,
         result.seconds,
+        measures,
     )
 
 
@@ -167,4 +179,6 @@ def print_summary(
     if 1 < len(groups) <= 40:
         rows = [(name or ".", summarise(group, rules.averaging)) for name, group in groups.items()]
     console.say(console.summary_table([*rows, ("all", summary)]))
+    if "confidence" in summary:
+        console.say(console.trust_lines(summary["confidence"]))
     console.say(line)

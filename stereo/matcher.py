@@ -1,9 +1,11 @@
 """Match one pair or many: any size, any engine, one interface."""
 
 import dataclasses
+import functools
 import time
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ import torch
 
 from stereo.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL, SGBM, bundled_weights
 from stereo.checkpoint import file_sha256, load_checkpoint, restore_network
+from stereo.confidence import ANY_MODEL, ConfidenceModel, Cues, Trust, confidence_model, find_cues
 from stereo.data.images import ImageLike, as_image
 from stereo.data.sample import check_same_size
-from stereo.engine import Manner, NetworkEngine, prepare
+from stereo.engine import Estimate, Manner, NetworkEngine, prepare
 from stereo.errors import InputError, StereoError, UsageError, unknown_name
 from stereo.geometry import Calibration
 from stereo.model import NETWORK_NAMES, NetworkConfig, StereoNetwork, build_network
@@ -25,7 +28,7 @@ from stereo.sgbm import SGBM_LIMIT, semi_global_matching
 from stereo.version import __version__
 
 VIEWS = ("left", "right")
-Engine = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[np.ndarray]]
+Engine = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[Estimate]]
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,27 @@ class Result:
     Attributes:
         disparity: (H, W) float32, pixels of the left image; finite, never negative.
         seconds: time of the match, without reading the images.
+        trust: what ``confidence`` and its cues come from.
     """
 
     disparity: np.ndarray
     seconds: float
+    trust: Callable[[], Trust] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """The probability that the disparity is within 3 px of the truth, (H, W) float32, 0..1.
+
+        The first access matches the other view as well.
+        """
+        return self.trusted.confidence
+
+    @functools.cached_property
+    def trusted(self) -> Trust:
+        """``confidence`` and the simpler measures beside it."""
+        if self.trust is None:
+            raise UsageError("a result made by hand has no confidence")
+        return self.trust()
 
     def depth(self, calibration: Calibration | str | Path) -> np.ndarray:
         """Return the depth along the optical axis.
@@ -62,17 +82,23 @@ class Matcher:
     """A model ready to match; made by ``stereo.load``.
 
     Args:
-        engine: lists of (H, W, 3) uint8 views of one size to a list of (H, W) float32 disparities.
+        engine: lists of (H, W, 3) uint8 views of one size to a list of estimates.
         network: the network behind the engine; None for semi-global matching.
         description: what ``metrics.json`` stores about the model.
+        confidence: the model's own, or None for one that suits any.
     """
 
     def __init__(
-        self, engine: Engine, network: StereoNetwork | None, description: dict[str, Any]
+        self,
+        engine: Engine,
+        network: StereoNetwork | None,
+        description: dict[str, Any],
+        confidence: ConfidenceModel | None = None,
     ) -> None:
         self._engine = engine
         self.network = network
         self.description = description
+        self._confidence = confidence
 
     def __call__(self, left: ImageLike, right: ImageLike, *, view: str = "left") -> Result:
         """Match one rectified pair of any size.
@@ -98,7 +124,8 @@ class Matcher:
             for image, name in ((right, "the right image"), (left, "the left image"))
         ]
         result = self.batch(mirrored[:1], mirrored[1:])[0]
-        return Result(np.ascontiguousarray(result.disparity[:, ::-1]), result.seconds)
+        disparity = np.ascontiguousarray(result.disparity[:, ::-1])
+        return Result(disparity, result.seconds, lambda: result.trusted.mirrored())
 
     def batch(self, lefts: Sequence[ImageLike], rights: Sequence[ImageLike]) -> list[Result]:
         """Match several pairs at once.
@@ -123,25 +150,53 @@ class Matcher:
         if not left_images:
             return []
         start = time.perf_counter()
+        estimates = self._estimate(left_images, right_images)
+        seconds = (time.perf_counter() - start) / len(estimates)
+        return [
+            Result(estimate.disparity, seconds, functools.partial(self._judge, estimate, *views))
+            for estimate, *views in zip(estimates, left_images, right_images, strict=True)
+        ]
+
+    def cues(self, left: np.ndarray, right: np.ndarray) -> tuple[Estimate, Cues]:
+        """Return the estimate of a pair, (H, W, 3) uint8 each, and what tells how good it is."""
+        (estimate,) = self._estimate([left], [right])
+        return estimate, self._cues(estimate, left, right)
+
+    def _judge(self, estimate: Estimate, left: np.ndarray, right: np.ndarray) -> Trust:
+        model = self._confidence
+        if model is None:
+            model = confidence_model(ANY_MODEL)
+            warnings.warn(
+                f"'{self.description['name']}' has no confidence model of its own: a general one, "
+                "which ranks pixels but whose figures are no frequencies; see stereo "
+                "fit-confidence",
+                stacklevel=2,
+            )
+        return model.trust(self._cues(estimate, left, right))
+
+    def _cues(self, estimate: Estimate, left: np.ndarray, right: np.ndarray) -> Cues:
+        (other,) = self._estimate([right[:, ::-1]], [left[:, ::-1]])
+        return find_cues(estimate, other.disparity[:, ::-1], left, right)
+
+    def _estimate(self, lefts: list[np.ndarray], rights: list[np.ndarray]) -> list[Estimate]:
         try:
-            disparities = self._engine(left_images, right_images)
+            estimates = self._engine(lefts, rights)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            height, width = left_images[0].shape[:2]
+            height, width = lefts[0].shape[:2]
             raise StereoError(
                 f"out of memory matching {width}x{height} pixels with "
                 f"{self.description['name']}; use --tile auto, smaller images or a smaller "
                 "--max-disparity"
             ) from error
-        seconds = (time.perf_counter() - start) / len(disparities)
-        for disparity in disparities:
-            if not np.isfinite(disparity).all():
+        for estimate in estimates:
+            if not np.isfinite(estimate.disparity).all():
                 raise StereoError(
                     f"{self.description['name']} gave disparities that are not finite: damaged "
                     "weights, or too little range in this precision; try --precision fp32"
                 )
-        return [Result(disparity, seconds) for disparity in disparities]
+        return estimates
 
 
 def load(
@@ -195,7 +250,7 @@ def load(
             raise UsageError("sgbm takes neither --tile nor --coarse-to-fine")
         return _load_sgbm(max_disparity or DEFAULT_MAX_DISPARITY)
     name = str(model)
-    weights = "untrained"
+    weights, confidence = "untrained", None
     is_file = name not in NETWORK_NAMES and (name.endswith(".safetensors") or Path(name).is_file())
     if not is_file and name not in NETWORK_NAMES:
         raise unknown_name("model", name, [SGBM, *NETWORK_NAMES, "a .safetensors file"])
@@ -204,6 +259,8 @@ def load(
         checkpoint = load_checkpoint(path)
         network = restore_network(checkpoint, str(path))
         config, weights = checkpoint.config, f"sha256:{file_sha256(path)}"
+        if checkpoint.confidence is not None:
+            confidence = _stored_confidence(checkpoint.confidence, path)
     elif not allow_untrained:
         raise UsageError(
             f"'{name}' has no trained weights yet: give a checkpoint with --model "
@@ -230,7 +287,14 @@ def load(
         **dataclasses.asdict(manner),
         "version": __version__,
     }
-    return Matcher(engine, network, description)
+    return Matcher(engine, network, description, confidence)
+
+
+def _stored_confidence(stored: dict[str, Any], path: Path) -> ConfidenceModel:
+    try:
+        return ConfidenceModel.from_dict(stored)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _load_sgbm(max_disparity: int) -> Matcher:
@@ -238,10 +302,13 @@ def _load_sgbm(max_disparity: int) -> Matcher:
     if max_disparity > SGBM_LIMIT:
         raise UsageError(f"sgbm searches at most {SGBM_LIMIT} px, not {max_disparity}")
 
-    def engine(lefts: Sequence[np.ndarray], rights: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [
+    def engine(lefts: Sequence[np.ndarray], rights: Sequence[np.ndarray]) -> list[Estimate]:
+        maps = [
             semi_global_matching(left, right, max_disparity)
             for left, right in zip(lefts, rights, strict=True)
+        ]
+        return [
+            Estimate(disparity, matched[None].astype(np.float32)) for disparity, matched in maps
         ]
 
     description = {
@@ -251,14 +318,16 @@ def _load_sgbm(max_disparity: int) -> Matcher:
         "precision": "int16",
         "version": __version__,
     }
-    return Matcher(engine, None, description)
+    return Matcher(engine, None, description, confidence_model(SGBM))
 
 
 def _compile(network: StereoNetwork, backend: str) -> None:
     if backend not in torch.compiler.list_backends(exclude_tags=()):
         known = torch.compiler.list_backends()
         raise unknown_name("torch.compile backend", backend, ["off", *known])
-    network.compile(backend=backend, dynamic=False)
+    for part in ("extract", "estimate"):
+        compiled = torch.compile(getattr(network, part), backend=backend, dynamic=False)
+        setattr(network, part, compiled)
 
 
 def _untrained_network(config: NetworkConfig) -> StereoNetwork:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stereo.protocols import Averaging, Protocol
+from stereo.risk import TrustScore, score_trust, summarise_trust
 
 THRESHOLDS_PX = (0.5, 1.0, 2.0, 3.0, 4.0)
 METRICS = ("epe", "bad_0.5", "bad_1", "bad_2", "bad_3", "bad_4", "d1")
@@ -36,6 +37,7 @@ class ImageScore:
             come on top where a mask exists.
         seconds: time of the match, or None.
         skipped: whether the image has too few valid pixels to count.
+        trust: what the confidence is worth, where it was asked for.
     """
 
     name: str
@@ -43,6 +45,7 @@ class ImageScore:
     sums: dict[str, np.ndarray] = field(default_factory=dict)
     seconds: float | None = None
     skipped: bool = False
+    trust: TrustScore | None = None
 
 
 def error_sums(estimate: np.ndarray, truth: np.ndarray, counted: np.ndarray) -> np.ndarray:
@@ -81,6 +84,7 @@ def score_image(
     protocol: Protocol,
     nonoccluded: np.ndarray | None = None,
     seconds: float | None = None,
+    measures: Mapping[str, np.ndarray] | None = None,
 ) -> ImageScore:
     """Score one image under a protocol.
 
@@ -93,6 +97,7 @@ def score_image(
         protocol: the rules.
         nonoccluded: (H, W) bool, or None if unknown.
         seconds: time of the match.
+        measures: ``confidence`` and others beside it, (H, W) each; more is surer.
     """
     counted = protocol.valid_pixels(truth, valid)
     score = ImageScore(name, index, seconds=seconds)
@@ -103,6 +108,10 @@ def score_image(
             counted = counted & nonoccluded
     score.sums["all"] = error_sums(estimate, truth, counted)
     score.skipped = not protocol.enough_valid(counted)
+    if measures is not None and counted.any():
+        error = np.abs(estimate[counted] - truth[counted])
+        others = {name: each[counted] for name, each in measures.items()}
+        score.trust = score_trust(error, others.pop("confidence"), others)
     return score
 
 
@@ -127,6 +136,8 @@ def image_record(score: ImageScore) -> dict[str, object]:
     for region in ("nonoccluded", "occluded"):
         if region in score.sums and score.sums[region][0] > 0:
             record[region] = figures(score.sums[region])
+    if score.trust is not None:
+        record["confidence"] = score.trust.ause()
     return record
 
 
@@ -158,6 +169,9 @@ def summarise(scores: Sequence[ImageScore], averaging: Averaging) -> dict[str, o
                 for kind in ("pixel", "image")
                 for name, value in _average(having, region, kind).items()
             } | {"images": len(having)}
+    trusts = [s.trust for s in counting if s.trust is not None]
+    if trusts:
+        summary["confidence"] = summarise_trust(trusts)
     summary["images"] = len(counting)
     summary["skipped"] = len(ordered) - len(counting)
     summary["skipped_names"] = [s.name for s in ordered if s.skipped]

@@ -28,6 +28,7 @@ class Space:
         is_right: whether that is the right view. Points lie in the left camera's frame either way.
         max_depth: metres, the depth of the furthest point; None for 100 baselines.
         keep_edges: whether points at jumps of the depth stay.
+        min_confidence: the least confidence of a point, 0..1.
     """
 
     calibration: Calibration
@@ -35,14 +36,19 @@ class Space:
     is_right: bool = False
     max_depth: float | None = None
     keep_edges: bool = False
+    min_confidence: float = 0.0
 
-    def points(self, disparity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def points(
+        self, disparity: np.ndarray, confidence: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the (N, 3) points in metres and their (N, 3) colours."""
         depth = self.calibration.depth(disparity)
         limit = BASELINES_SEEN * self.calibration.baseline
         kept = (depth > 0) & (depth <= (limit if self.max_depth is None else self.max_depth))
         if not self.keep_edges:
             kept &= ~is_edge(depth)
+        if confidence is not None:
+            kept &= confidence >= self.min_confidence
         points = points_in_space(depth, self.calibration, is_right=self.is_right)
         return points[kept], self.picture[kept]
 
@@ -56,12 +62,16 @@ class PairOutput:
         truth: (H, W) float32, pixels, or None.
         valid: (H, W) bool, true where there is ground truth, or None.
         space: for depths and points, or None.
+        confidence: (H, W) float32, 0..1, or None.
+        limit: end of the colour scale, pixels; None for the ground truth's or the map's own.
     """
 
     disparity: np.ndarray
     truth: np.ndarray | None = None
     valid: np.ndarray | None = None
     space: Space | None = None
+    confidence: np.ndarray | None = None
+    limit: float | None = None
 
 
 def _write_color(path: Path, output: PairOutput) -> None:
@@ -69,13 +79,18 @@ def _write_color(path: Path, output: PairOutput) -> None:
     shown = output.disparity
     if output.truth is not None and output.valid is not None and output.valid.any():
         shown = np.where(output.valid, output.truth, np.nan)
-    limit = colors.disparity_limit(shown)
+    limit = output.limit or colors.disparity_limit(shown)
     _write_picture(path, colors.disparity_picture(output.disparity, limit))
 
 
 def _write_error(path: Path, output: PairOutput) -> None:
     assert output.truth is not None and output.valid is not None
     _write_picture(path, colors.error_picture(output.disparity, output.truth, output.valid))
+
+
+def _write_confidence(path: Path, output: PairOutput) -> None:
+    assert output.confidence is not None
+    _write_picture(path, np.rint(255 * output.confidence).astype(np.uint8))
 
 
 def _write_map(path: Path, output: PairOutput) -> str | None:
@@ -114,9 +129,11 @@ def _write_points(
     path: Path, output: PairOutput, write: Callable[[Path, np.ndarray, np.ndarray], None]
 ) -> str | None:
     assert output.space is not None
-    points, colors = output.space.points(output.disparity)
+    points, colors = output.space.points(output.disparity, output.confidence)
     write(path, points, colors)
-    return None if len(points) else "no point is near enough to be kept; see --max-depth"
+    if len(points):
+        return None
+    return "no point is near and sure enough to be kept; see --max-depth and --min-confidence"
 
 
 # Format -> end of a file's name -> the writer, which returns what is worth a warning.
@@ -125,10 +142,12 @@ FORMATS: dict[str, dict[str, Callable[[Path, PairOutput], str | None]]] = {
     "pfm": {"_disparity.pfm": _write_map},
     "png16": {"_disparity.png": _write_map},
     "npy": {"_disparity.npy": _write_map},
+    "confidence": {"_confidence.png": _write_confidence},
     "depth": {"_depth.npy": _write_depth, "_depth.png": _write_millimetres},
     "ply": {".ply": _write_ply},
     "glb": {".glb": _write_glb},
     "error": {"_error.png": _write_error},
+    "video": {},  # of all frames, once they are there
 }
 IN_METRES = ("depth", "ply", "glb")
 
@@ -160,6 +179,8 @@ def parse_formats(text: str | None, *, has_truth: bool, has_calibration: bool) -
         raise UsageError("the format 'error' needs --ground-truth")
     if "color" in names and has_truth:
         names.append("error")
+    if "video" in names:
+        names.append("color")
     return list(dict.fromkeys(names))
 
 

@@ -10,7 +10,9 @@ MARGIN = 8
 SGBM_LIMIT = 2048  # larger disparities leave its 16-bit fixed point
 
 
-def semi_global_matching(left: np.ndarray, right: np.ndarray, max_disparity: int) -> np.ndarray:
+def semi_global_matching(
+    left: np.ndarray, right: np.ndarray, max_disparity: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Match a pair with OpenCV's StereoSGBM (MODE_HH) and fill what it leaves out.
 
     Pixels that fail its checks take the background's disparity, the smaller of the nearest ones to
@@ -22,7 +24,8 @@ def semi_global_matching(left: np.ndarray, right: np.ndarray, max_disparity: int
         max_disparity: pixels, a multiple of 16.
 
     Returns:
-        (H, W) float32 disparity, pixels; finite, 0 where nothing could be matched.
+        (H, W) float32 disparity, pixels; finite, 0 where nothing could be matched. And (H, W) bool,
+        true where it was matched rather than filled.
 
     Raises:
         StereoError: OpenCV cannot be loaded.
@@ -57,7 +60,9 @@ def semi_global_matching(left: np.ndarray, right: np.ndarray, max_disparity: int
             raise MemoryError(str(error)) from error
         raise
     raw = raw[MARGIN : MARGIN + height, max_disparity : max_disparity + width]
-    return fill_from_background(raw.astype(np.float32) / np.float32(FIXED_POINT), raw >= 0)
+    matched = raw >= 0
+    disparity = raw.astype(np.float32) / np.float32(FIXED_POINT)
+    return fill_from_background(disparity, matched), matched
 
 
 def fill_from_background(disparity: np.ndarray, valid: np.ndarray) -> np.ndarray:

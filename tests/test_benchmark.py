@@ -15,7 +15,10 @@ from stereo.benchmark import measure, subjects, training
 from stereo.benchmark.attention import benchmark_attention, check_against_definition
 from stereo.benchmark.reference import ReferencePSMNet
 from stereo.cli import run
+from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
+from stereo.engine import normalise
 from stereo.errors import StereoError
+from stereo.model import NetworkConfig
 
 CPU = torch.device("cpu")
 LINEAR = [name for name in ATTENTIONS if ATTENTIONS[name].linear]
@@ -170,21 +173,41 @@ def test_wrong_inference_calls_are_refused(tmp_path, capsys, wrong):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_reference_is_run_where_it_asks_for_cuda(tmp_path):
-    models = tmp_path / "models"
-    models.mkdir()
+REFERENCE = """
+import torch
+class PSMNet(torch.nn.Module):
+    def __init__(self, most):
+        super().__init__()
+        self.most = torch.ones(1).cuda() * most
+    def forward(self, left, right):
+        disparity = self.most.cuda() + left.cuda().mean(1, keepdim=True)
+        return (disparity, disparity, disparity) if self.training else disparity
+"""
+
+
+@pytest.fixture
+def reference(tmp_path):
+    models = tmp_path / "reference" / "models"
+    models.mkdir(parents=True)
     (models / "__init__.py").write_text("")
-    (models / "stackhourglass.py").write_text(
-        "import torch\n"
-        "class PSMNet(torch.nn.Module):\n"
-        "    def __init__(self, most):\n"
-        "        super().__init__()\n"
-        "        self.most = torch.ones(1).cuda() * most\n"
-        "    def forward(self, left, right):\n"
-        "        return self.most.cuda() + left.cuda().mean(1, keepdim=True)\n"
-    )
+    (models / "stackhourglass.py").write_text(REFERENCE)
+    return models.parent
+
+
+def test_the_original_is_matched_at_sizes_that_are_no_multiple(reference):
+    pair = SyntheticScenes(SyntheticConfig(height=72, width=104, max_disparity=32)).render(0)
+    original = ReferencePSMNet(reference, 32, CPU)
+    subjects.see(original, original, pair, CPU)
+    config = NetworkConfig("psmnet", 32)
+    disparity = original.match(pair, config, torch.float32)
+    assert disparity.shape == (72, 104)
+    expected = 32 + normalise([pair.left], config, CPU)[0].mean(0)
+    np.testing.assert_allclose(disparity, expected, atol=1e-5)
+
+
+def test_a_reference_is_run_where_it_asks_for_cuda(reference):
     before = torch.Tensor.cuda
-    network = ReferencePSMNet(tmp_path, 32, torch.device("cpu")).eval()
+    network = ReferencePSMNet(reference, 32, CPU).eval()
     assert network(*torch.zeros(2, 2, 3, 16, 16)).shape == (2, 16, 16)
     assert torch.Tensor.cuda is before
     assert "models" not in sys.modules

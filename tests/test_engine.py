@@ -25,9 +25,13 @@ class Proportional(torch.nn.Module):
         super().__init__()
         self.asked = []
 
-    def forward(self, left, right):
+    def extract(self, view):
+        return (view,)
+
+    def estimate(self, left, right):
+        (left,), (right,) = left, right
         self.asked.append((*left.shape[2:], self.max_disparity))
-        return torch.full((len(left), *left.shape[2:]), left.shape[3] / 8)
+        return torch.full((len(left), 3, *left.shape[2:]), left.shape[3] / 8)
 
 
 def engine_of(network, manner):
@@ -49,7 +53,7 @@ def test_small_pictures_are_matched_at_twice_their_size(monkeypatch, scale, name
     network = Proportional()
     engine = NetworkEngine(network, NetworkConfig(name), torch.device("cpu"), "fp32", Manner(scale))
     pair = np.zeros((48, 64, 3), np.uint8)
-    (disparity,) = engine([pair], [pair])
+    disparity = engine([pair], [pair])[0].disparity
     assert disparity.shape == (48, 64)
     assert (disparity == 8).all()  # in pixels of the pair at either size
     # Found were 8 px, which are 16 at twice the size; 32 more are searched.
@@ -72,7 +76,7 @@ def test_coarse_to_fine_searches_what_was_found_at_half_the_size():
     network = Proportional()
     engine = engine_of(network, Manner(coarse_to_fine=True))
     pair = np.zeros((33, 65, 3), np.uint8)
-    (disparity,) = engine([pair], [pair])
+    disparity = engine([pair], [pair])[0].disparity
     assert disparity.shape == (33, 65)
     # Found were 4 px (32 columns / 8), which are 8 at the size itself; 32 more are searched.
     assert network.asked == [(16, 32, 32), (48, 80, 48)]
@@ -86,10 +90,10 @@ class Short(Proportional):
         super().__init__()
         self.most = most
 
-    def forward(self, left, right):
-        if left.shape[2] * left.shape[3] > self.most:
+    def estimate(self, left, right):
+        if left[0].shape[2] * left[0].shape[3] > self.most:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return super().forward(left, right)
+        return super().estimate(left, right)
 
 
 def in_windows(monkeypatch, fits):
@@ -100,7 +104,7 @@ def in_windows(monkeypatch, fits):
         asked.append(most)
         if not fits(most[0]):
             raise MemoryError
-        return torch.zeros(len(left), *left.shape[2:])
+        return torch.zeros(len(left), 3, *left.shape[2:])
 
     monkeypatch.setattr("stereo.engine.match_in_windows", match)
     return asked
@@ -110,8 +114,9 @@ def test_an_estimate_that_proves_wrong_ends_in_tiles(monkeypatch):
     asked = in_windows(monkeypatch, lambda core: core <= 128)
     pair = np.zeros((256, 512, 3), np.uint8)
     with pytest.warns(UserWarning, match="out of memory matching 512x256") as seen:
-        (disparity,) = engine_of(Short(100), Manner(tile="auto"))([pair], [pair])
-    assert disparity.shape == (256, 512)
+        (estimate,) = engine_of(Short(100), Manner(tile="auto"))([pair], [pair])
+    assert estimate.disparity.shape == (256, 512)
+    assert estimate.certainty.shape == (2, 256, 512)
     assert asked == [(256, 256), (128, 128)]
     assert len(seen) == 2
 
@@ -128,7 +133,7 @@ def test_memory_that_suffices_for_no_tile_is_an_error(monkeypatch):
 @pytest.mark.parametrize("fault", [ValueError("memory"), RuntimeError("a shape"), KeyError("x")])
 def test_other_faults_are_not_taken_for_a_lack_of_memory(monkeypatch, fault):
     class Faulty(Proportional):
-        def forward(self, left, right):
+        def estimate(self, left, right):
             raise fault
 
     asked = in_windows(monkeypatch, lambda core: True)

@@ -131,14 +131,14 @@ def test_a_checkpoint_rebuilds_everything(tmp_path, rng):
 
 
 def test_sgbm_finds_a_known_shift(shifted_pair):
-    disparity = semi_global_matching(*shifted_pair, 32)
+    disparity, _ = semi_global_matching(*shifted_pair, 32)
     assert np.median(disparity) == 7
     assert np.mean(np.abs(disparity - 7) < 1) > 0.9
 
 
 def test_sgbm_finds_shifts_inside_the_left_band(shifted_pair):
     # OpenCV alone has no estimate in the first max_disparity columns.
-    disparity = semi_global_matching(*shifted_pair, 64)
+    disparity, _ = semi_global_matching(*shifted_pair, 64)
     assert np.median(disparity[:, 8:64]) == 7
 
 

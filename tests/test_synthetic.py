@@ -313,7 +313,7 @@ def test_semi_global_matching_finds_neither_all_nor_nothing():
     rates = []
     for index in range(10):
         pair = scenes.render(index)
-        error = np.abs(semi_global_matching(pair.left, pair.right, 64) - pair.disparity)
+        error = np.abs(semi_global_matching(pair.left, pair.right, 64)[0] - pair.disparity)
         rates.append((error > 3)[pair.nonoccluded].mean())
     assert 0.02 < np.mean(rates) < 0.4, rates
 

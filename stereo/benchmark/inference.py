@@ -1,7 +1,6 @@
 """Networks on one pair: as shipped, in their plain form, and semi-global matching beside them."""
 
 import functools
-import itertools
 import json
 import statistics
 from collections.abc import Callable, Sequence
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from stereo import console
 from stereo.benchmark import measure
@@ -116,7 +114,7 @@ def benchmark_inference(
     original = None
     if reference_psmnet is not None:
         original = ReferencePSMNet(reference_psmnet, max_disparity, where)
-        see(original.original, original, pair, where)
+        see(original, original, pair, where)
     subjects: list[Subject] = []
     weights: dict[str, str] = {}
     for name in models:
@@ -124,13 +122,15 @@ def benchmark_inference(
             subjects.append(Subject(name, "OpenCV", "int16", _sgbm(pair, max_disparity)))
             continue
         network, config, weights[name] = trained_like(name, max_disparity, original, pair, where)
-        forms: dict[str, nn.Module] = {PLAIN: plain_form(network), OURS: shipped_form(network)}
-        if name == "psmnet" and original is not None:
-            forms[ORIGINAL] = original
-        for precision, form in itertools.product(precisions, (ORIGINAL, PLAIN, OURS)):
-            if form in forms:
+        forms = {PLAIN: plain_form(network), OURS: shipped_form(network)}
+        for precision in precisions:
+            if name == "psmnet" and original is not None:
+                dtype = pick_dtype(precision, where)
+                match = functools.partial(original.match, pair, config, dtype)
+                subjects.append(Subject(name, ORIGINAL, precision, match))
+            for form, own in forms.items():
                 kernels = "auto" if form == OURS else "torch"
-                engine = NetworkEngine(forms[form], config, where, precision, kernels=kernels)  # type: ignore[arg-type]
+                engine = NetworkEngine(own, config, where, precision, kernels=kernels)
                 match = functools.partial(_first_map, engine, pair)
                 subjects.append(Subject(name, form, precision, match))
 
@@ -163,7 +163,7 @@ def benchmark_inference(
 
 
 def _first_map(engine: NetworkEngine, pair: RenderedPair) -> np.ndarray:
-    return engine([pair.left], [pair.right])[0]
+    return engine([pair.left], [pair.right])[0].disparity
 
 
 def _sgbm(pair: RenderedPair, max_disparity: int) -> Matching:

@@ -8,10 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stereo.data.synthetic import RenderedPair
+from stereo.engine import computing_in, normalise, pad_to_multiple
 from stereo.errors import InputError
+from stereo.model import NetworkConfig
 
 
 class ReferencePSMNet(nn.Module):
@@ -51,6 +55,18 @@ class ReferencePSMNet(nn.Module):
         if self.training:
             return tuple(each.reshape(size) for each in disparity)
         return disparity.reshape(size)
+
+    @torch.inference_mode()
+    def match(self, pair: RenderedPair, config: NetworkConfig, dtype: torch.dtype) -> np.ndarray:
+        """Do with a pair what an engine does with ours; return its (H, W) float32 map."""
+        height, width = pair.left.shape[:2]
+        left, right = (
+            pad_to_multiple(normalise([view], config, self.device), self.stride, config.padding)
+            for view in (pair.left, pair.right)
+        )
+        with computing_in(dtype, self.device):
+            disparity = self(left, right)
+        return disparity[0, -height:, :width].float().clamp(min=0).cpu().numpy()
 
 
 @contextlib.contextmanager

@@ -13,14 +13,25 @@ def _demo_arguments(parser: ArgumentParser) -> None:
 
 
 def _infer_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("left", help="left view: a file, a folder or a quoted glob")
-    parser.add_argument("right", help="right view: the same kind of thing, matched by name")
+    parser.add_argument(
+        "left",
+        help="left view: a file, a folder, a quoted glob, a video, or numbered pictures such as "
+        "left_%%06d.png",
+    )
+    parser.add_argument(
+        "right",
+        nargs="?",
+        help="right view: the same kind of thing, matched by name or number; none with --packing",
+    )
     parser.add_argument("--output", required=True, help="folder for the files")
+    parser.add_argument(
+        "--packing", help="side-by-side or top-bottom: LEFT holds both views in one picture"
+    )
     _model_arguments(parser)
     parser.add_argument(
         "--formats",
-        help="comma-separated: color, pfm, png16 (KITTI), npy, depth, ply, glb, error; default "
-        "color,pfm, and with --calibration depth,ply",
+        help="comma-separated: color, pfm, png16 (KITTI), npy, confidence, depth, ply, glb, "
+        "error, video (MP4 of the colours); default color,pfm, and with --calibration depth,ply",
     )
     parser.add_argument(
         "--calibration",
@@ -35,6 +46,11 @@ def _infer_arguments(parser: ArgumentParser) -> None:
         "--keep-edges",
         action="store_true",
         help="keep the points at jumps of the depth, many of which lie between two surfaces",
+    )
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        help="0 to 1; points of less confidence are left out; takes a second match",
     )
     parser.add_argument(
         "--view",
@@ -52,6 +68,12 @@ def _infer_arguments(parser: ArgumentParser) -> None:
         help="stored value per pixel of an integer ground-truth picture (16-bit PNG: 256)",
     )
 
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="leave out maps whose files are there from a call with the same settings",
+    )
+
 
 def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--dataset", required=True, help="its name; see 'stereo data list'")
@@ -65,6 +87,11 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
     )
     add_choices(parser, "the protocol's")
     parser.add_argument("--limit", type=int, help="match only the first N pairs")
+    parser.add_argument(
+        "--confidence",
+        action="store_true",
+        help="score the confidence as well: AUSE, reliability; takes a second match per pair",
+    )
 
 
 def _model_arguments(parser: ArgumentParser) -> None:
@@ -143,9 +170,12 @@ def _infer(config: Namespace) -> int:
         calibration=config.calibration,
         max_depth=config.max_depth,
         keep_edges=config.keep_edges,
+        min_confidence=config.min_confidence,
         view=config.view,
         ground_truth=config.ground_truth,
         ground_truth_scale=config.ground_truth_scale,
+        packing=config.packing,
+        resume=config.resume,
     )
     return 1 if failed else 0
 
@@ -164,6 +194,7 @@ def _evaluate(config: Namespace) -> int:
         limit=config.limit,
         layout=config.layout,
         unused=config.unused,
+        confidence=config.confidence,
     )
     return 1 if failed else 0
 
@@ -230,6 +261,7 @@ COMMANDS = (
         _infer,
         "disparity maps of your own rectified pairs",
         "stereo infer left.png right.png --calibration calib.txt --output maps\n"
+        "  stereo infer film.mp4 --packing side-by-side --formats video --output maps --resume\n"
         "  stereo infer 'scenes/*/im0.png' 'scenes/*/im1.png' --output maps",
         distributed=True,
     ),

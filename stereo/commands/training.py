@@ -1,4 +1,4 @@
-"""Commands that make weights: ``train`` and ``convert``."""
+"""Commands that make weights: ``train``, ``convert`` and ``fit-confidence``."""
 
 import dataclasses
 from typing import Any
@@ -49,6 +49,22 @@ def _convert_arguments(parser: ArgumentParser) -> None:
     )
 
 
+def _fit_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", help="a bundled network's name, a .safetensors file or sgbm")
+    parser.add_argument(
+        "--output", required=True, help="the checkpoint with the fit, .safetensors; or .json"
+    )
+    parser.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to match"
+    )
+    parser.add_argument("--pairs", type=int, default=192, help="rendered pairs to fit to")
+    parser.add_argument("--held-out", type=int, default=96, help="others, to check it with")
+    parser.add_argument("--seed", type=int, default=77, help="of the rendered pairs")
+    parser.add_argument(
+        "--common", action="store_true", help="read only the cues that every model has"
+    )
+
+
 def _train(config: Namespace) -> int:
     from stereo.runtime import keep_freed_memory
     from stereo.training.loop import train
@@ -66,6 +82,21 @@ def _train(config: Namespace) -> int:
         config.output,
         resume=config.resume,
         max_seconds=seconds,
+    )
+    return 0
+
+
+def _fit(config: Namespace) -> int:
+    from stereo.fit_confidence import fit_confidence
+
+    fit_confidence(
+        config.model,
+        config.output,
+        device=config.device,
+        pairs=config.pairs,
+        held_out=config.held_out,
+        seed=config.seed,
+        common=config.common,
     )
     return 0
 
@@ -98,5 +129,12 @@ COMMANDS = (
         _convert,
         "a published PSMNet checkpoint into this project's form",
         "stereo convert pretrained_sceneflow.tar --output psmnet.safetensors --align-corners true",
+    ),
+    Command(
+        "fit-confidence",
+        _fit_arguments,
+        _fit,
+        "fit a checkpoint's confidence to rendered pairs",
+        "stereo fit-confidence runs/psmnet/best.safetensors --output psmnet.safetensors",
     ),
 )

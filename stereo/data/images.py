@@ -1,6 +1,5 @@
 """Images in: any picture that Pillow or OpenCV reads becomes (H, W, 3) uint8 RGB."""
 
-import threading
 import warnings
 from pathlib import Path
 from typing import TypeAlias
@@ -9,13 +8,12 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stereo.errors import InputError
-from stereo.opencv import import_cv2
+from stereo.opencv import import_cv2, quiet_opencv
 
 ImageLike: TypeAlias = "np.ndarray | Image.Image | str | Path"
 
 # What matters in a damaged file becomes an error. Set once: the filters belong to all threads.
 warnings.filterwarnings("ignore", module=r"PIL\..*")
-_OPENCV_LOG = threading.Lock()
 
 IMAGE_SUFFIXES = frozenset(
     f".{name}"
@@ -124,15 +122,11 @@ def _is_16_bit(array: np.ndarray) -> bool:
 def _read_with_opencv(path: Path) -> np.ndarray:
     cv2 = import_cv2()
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-    log = cv2.utils.logging
-    with _OPENCV_LOG:
-        level = log.setLogLevel(log.LOG_LEVEL_SILENT)  # our error line says it all
+    with quiet_opencv():
         try:
             bgr = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
         except cv2.error:
             bgr = None
-        finally:
-            log.setLogLevel(level)
     if bgr is None:
         raise InputError(f"{path}: not a picture that Pillow or OpenCV can read")
     return _from_array(np.ascontiguousarray(bgr[..., ::-1]), str(path))

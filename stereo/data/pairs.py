@@ -70,6 +70,15 @@ def find_pairs(left: str, right: str, truth: str | None = None) -> list[PairFile
     return [PairFiles(*row) for row in zip(names, lefts.files, partners, truths, strict=True)]
 
 
+def find_pictures(argument: str) -> list[Path]:
+    """Return the pictures that a file, a folder (searched recursively) or a glob stands for.
+
+    Raises:
+        InputError: nothing found.
+    """
+    return _Selection(argument, IMAGE_SUFFIXES, "left").files
+
+
 def unique_names(paths: Sequence[Path]) -> list[str]:
     """Name each path by its stem, lengthened by parent folders until all names differ.
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from stereo.model.aggregation import attend_at_site
 from stereo.model.blocks import ConvNorm2d, ConvNorm3d, ResidualBlock2d, UpConvNorm3d, add, relu
+from stereo.model.certainty import with_certainty
 from stereo.model.config import STRIDE
 from stereo.model.cost_volume import check_views
 from stereo.model.recompute import Recomputable
@@ -197,6 +198,20 @@ class FastStereo(nn.Module):
 
     def match(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor | Stages:
         """Match the features of two views; ``forward`` after ``extract``."""
+        stages, best, logits = self._match(left, right)
+        if not self.training:
+            return best
+        outputs = [FINE_FACTOR * _enlarge(each) for each in stages]
+        return Stages((*outputs, best), logits, VOLUME_FACTOR)
+
+    def estimate(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:  # (B, 3, H, W)
+        """Match the features of two views; return disparity and certainty, for inference."""
+        _, best, logits = self._match(left, right)
+        return with_certainty(best, logits)
+
+    def _match(
+        self, left: Sequence[Tensor], right: Sequence[Tensor]
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
         left_fine, left_coarse = left
         right_fine, right_coarse = right
         planes = self.max_disparity // VOLUME_FACTOR
@@ -210,11 +225,7 @@ class FastStereo(nn.Module):
         for _ in range(ITERATIONS):
             stages.append(disparity)
             disparity, state = self.refinement(left_fine, volume, disparity)
-        best = self.refinement.enlarge(disparity, state)
-        if not self.training:
-            return best
-        outputs = [FINE_FACTOR * _enlarge(each) for each in stages]
-        return Stages((*outputs, best), logits, VOLUME_FACTOR)
+        return stages, self.refinement.enlarge(disparity, state), logits
 
 
 def group_correlation(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from stereo.model.certainty import with_certainty
 from stereo.model.config import STRIDE, Upsampling
 from stereo.model.cost_volume import check_views
 from stereo.model.regression import FACTOR, regress_disparity, regress_plainly
@@ -69,10 +70,20 @@ class PSMNet(nn.Module):
 
     def match(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor | Stages:
         """Match the features of two views; ``forward`` after ``extract``."""
-        planes = self.max_disparity // FACTOR
-        logits = self.aggregation(left[0], right[0], planes)
-        regress = regress_plainly if self.plain else self.regress
+        logits = self._logits(left, right)
         if self.training:
-            maps = tuple(regress(each, self.upsampling) for each in logits)
+            maps = tuple(self._regress(each) for each in logits)
             return Stages(maps, logits[0], FACTOR)
-        return regress(logits[-1], self.upsampling)
+        return self._regress(logits[-1])
+
+    def estimate(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:  # (B, 3, H, W)
+        """Match the features of two views; return disparity and certainty, for inference."""
+        logits = self._logits(left, right)[-1]
+        return with_certainty(self._regress(logits), logits)
+
+    def _logits(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Sequence[Tensor]:
+        return self.aggregation(left[0], right[0], self.max_disparity // FACTOR)
+
+    def _regress(self, logits: Tensor) -> Tensor:
+        regress = regress_plainly if self.plain else self.regress
+        return regress(logits, self.upsampling)

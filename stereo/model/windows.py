@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from stereo.attention import VolumeAttention
 from stereo.attention.volume import Gathering
+from stereo.model.certainty import CERTAINTIES
 from stereo.model.config import STRIDE
 
 SEAM = 32  # pixels over which one window fades into the next
@@ -69,8 +70,8 @@ def match_in_windows(
     right: Tensor,  # (B, 3, H, W)
     most: tuple[int, int],
     overlap: int,
-) -> Tensor:  # (B, H, W)
-    """Do what ``network(left, right)`` does, window by window.
+) -> Tensor:  # (B, 3, H, W)
+    """Do what ``network.estimate`` does to the features of two views, window by window.
 
     Args:
         network: of ``stereo.model``, in evaluation mode.
@@ -89,7 +90,7 @@ def match_in_windows(
 
     def match(row: Span, column: Span) -> Tensor:
         cut = [_cut(each, network.feature_factors, row, column) for each in features]  # type: ignore[arg-type]
-        return network.match(*cut)  # type: ignore[operator]
+        return network.estimate(*cut)  # type: ignore[operator]
 
     attentions = [m for m in network.modules() if isinstance(m, VolumeAttention) and m.streams]
     contexts = {attention: _Context() for attention in attentions}
@@ -101,14 +102,14 @@ def match_in_windows(
                 with contextlib.suppress(_Gathered):
                     match(row, column)
             attention.elsewhere = contexts[attention].give
-        total = left.new_zeros(len(left), height, width, dtype=torch.float32)
-        weight = torch.zeros_like(total[:1])
+        total = left.new_zeros(len(left), 1 + CERTAINTIES, height, width, dtype=torch.float32)
+        weight = torch.zeros_like(total[:1, :1])
         for row, column in windows:
             own = row.ramp(height)[:, None] * column.ramp(width)
             own = own.to(total.device)
             seen = slice(row.outer_first, row.outer_last)
             inside = (..., seen, slice(column.outer_first, column.outer_last))
-            total[inside] += own * match(row, column).float()
+            total[inside] += own * match(row, column)
             weight[inside] += own
     finally:
         for attention in attentions:

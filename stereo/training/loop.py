@@ -386,7 +386,7 @@ def _validate(
                 sample = pairs[index].read()
                 if sample.disparity is None or sample.valid is None:
                     raise InputError(f"{sample.name}: no ground truth to validate on")
-                (disparity,) = engine([sample.left], [sample.right])
+                disparity = engine([sample.left], [sample.right])[0].disparity
                 if not np.isfinite(disparity).all():
                     raise StereoError(f"{sample.name}: a map that is not finite in validation")
             except StereoError as error:

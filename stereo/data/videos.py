@@ -1,0 +1,149 @@
+"""Videos in: anything OpenCV opens, as frames; and both views of a pair packed into one picture."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from stereo.data.images import check_readable
+from stereo.errors import InputError, OutputError, UsageError
+from stereo.opencv import import_cv2, quiet_opencv
+
+VIDEO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("mp4", "m4v", "mov", "avi", "mkv", "webm", "mpg", "mpeg"),
+        *("wmv", "flv", "ogv", "mjpeg", "mjpg", "ts", "m2ts", "3gp"),
+    )
+)
+_PATTERN = re.compile(r"%0?\d*d")
+PACKINGS = ("side-by-side", "top-bottom")
+
+
+def is_video(argument: str) -> bool:
+    """Tell whether an argument names a video, or numbered pictures such as ``frame_%06d.png``."""
+    path = Path(argument)
+    return path.suffix.lower() in VIDEO_SUFFIXES or bool(_PATTERN.search(path.name))
+
+
+def split_views(picture: np.ndarray, packing: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a picture into the two views that it holds.
+
+    Args:
+        picture: (H, W, 3).
+        packing: ``side-by-side``, the left view on the left, or ``top-bottom``, the left one above.
+        name: what to call it in an error.
+
+    Returns:
+        left and right, half as wide or as high.
+
+    Raises:
+        UsageError: an unknown packing.
+        InputError: an odd width or height.
+    """
+    if packing not in PACKINGS:
+        raise UsageError(f"--packing '{packing}': expected {' or '.join(PACKINGS)}")
+    axis = 1 if packing == "side-by-side" else 0
+    if picture.shape[axis] % 2:
+        raise InputError(
+            f"{name}: {('height', 'width')[axis]} {picture.shape[axis]} is odd, so it cannot hold "
+            f"two views {packing.replace('-', ' ')}"
+        )
+    left, right = np.split(picture, 2, axis)
+    return np.ascontiguousarray(left), np.ascontiguousarray(right)
+
+
+class Video:
+    """Frames of a video, best read in order.
+
+    Args:
+        path: a file, or numbered pictures such as ``frame_%06d.png``.
+
+    Raises:
+        InputError: it cannot be opened, or holds no frame.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not _PATTERN.search(self.path.name):
+            check_readable(self.path)
+        self._last: tuple[int, np.ndarray] | None = None
+        self._rewind()
+
+    @property
+    def name(self) -> str:
+        """The stem of the file, without the place of a number."""
+        stem = _PATTERN.sub("", self.path.stem).strip("_-. ")
+        return stem or self.path.absolute().parent.name
+
+    @property
+    def rate(self) -> float:
+        """Frames per second, 25 where the file does not say."""
+        rate = float(self._capture.get(import_cv2().CAP_PROP_FPS))
+        return rate if 0 < rate < 1000 else 25.0
+
+    def count(self) -> int:
+        """Return the number of frames, by going through all: what a file says is often wrong."""
+        self._rewind()
+        count = 0
+        with quiet_opencv():
+            while self._capture.grab():
+                count += 1
+        self._rewind()
+        return count
+
+    def read(self, index: int) -> np.ndarray:
+        """Return a frame, (H, W, 3) uint8 RGB.
+
+        Raises:
+            InputError: there is none of that number, or it is damaged.
+        """
+        if self._last is not None and self._last[0] == index:
+            return self._last[1]
+        if index < self._next:
+            self._rewind()
+        frame = None
+        with quiet_opencv():
+            while self._next < index and self._capture.grab():
+                self._next += 1
+            if self._next == index:
+                _, frame = self._capture.read()
+                self._next += 1
+        if frame is None:
+            raise InputError(f"{self.path}: frame {index} cannot be decoded")
+        picture = np.ascontiguousarray(frame[..., ::-1])
+        self._last = (index, picture)
+        return picture
+
+    def _rewind(self) -> None:
+        cv2 = import_cv2()
+        with quiet_opencv():
+            self._capture = cv2.VideoCapture(str(self.path))
+        if not self._capture.isOpened():
+            raise InputError(
+                f"{self.path}: OpenCV cannot open it as a video; damaged, or in a codec it lacks"
+            )
+        self._next = 0
+
+
+def write_video(path: Path, pictures: list[Path], rate: float) -> None:
+    """Write pictures of one size as an MP4 file.
+
+    Args:
+        path: the file, which need not exist.
+        pictures: files that OpenCV reads.
+        rate: frames per second.
+
+    Raises:
+        OutputError: OpenCV has no encoder for it.
+    """
+    cv2 = import_cv2()
+    height, width = cv2.imread(str(pictures[0])).shape[:2]
+    size = width - width % 2, height - height % 2  # what MPEG-4 takes
+    with quiet_opencv():
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
+        if not writer.isOpened():
+            raise OutputError(f"{path}: this OpenCV cannot write MP4; leave the format video out")
+        for picture in pictures:
+            writer.write(cv2.imread(str(picture))[: size[1], : size[0]])
+        writer.release()
