@@ -3,7 +3,7 @@
 Modules that take long to import are imported when their command runs.
 """
 
-from stereo.commands import benchmark, data, geometry, matching, training
+from stereo.commands import benchmark, data, export, geometry, matching, training
 from stereo.commands.command import Command
 
 GROUPS = {
@@ -16,6 +16,7 @@ COMMANDS: tuple[Command, ...] = (
     *matching.COMMANDS,
     *geometry.COMMANDS,
     *training.COMMANDS,
+    *export.COMMANDS,
     *data.COMMANDS,
     *benchmark.COMMANDS,
 )
