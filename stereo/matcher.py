@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -99,7 +100,7 @@ class Matcher:
         self._engine = engine
         self.network = network
         self.description = description
-        self._confidence = confidence
+        self.confidence = confidence
 
     def __call__(self, left: ImageLike, right: ImageLike, *, view: str = "left") -> Result:
         """Match one rectified pair of any size.
@@ -164,7 +165,7 @@ class Matcher:
         return estimate, self._cues(estimate, left, right)
 
     def _judge(self, estimate: Estimate, left: np.ndarray, right: np.ndarray) -> Trust:
-        model = self._confidence
+        model = self.confidence
         if model is None:
             model = confidence_model(ANY_MODEL)
             warnings.warn(
@@ -350,7 +351,9 @@ def _load_onnx(path: Path, precision: str, max_disparity: int | None) -> Matcher
             f"{path}: was exported for disparities below {engine.max_disparity} px, not "
             f"{max_disparity}; use --max-disparity {engine.max_disparity}, or export it again"
         )
-    return Matcher(engine, None, describe(engine))
+    stored = json.loads(engine.facts["confidence"])
+    confidence = None if stored is None else _stored_confidence(stored, path)
+    return Matcher(engine, None, describe(engine), confidence)
 
 
 def _compile(network: StereoNetwork, backend: str) -> None:

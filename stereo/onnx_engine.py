@@ -2,7 +2,7 @@
 
 A file's metadata say what it is; the keys are ``FACTS``. Its graph takes ``left`` and ``right``,
 float32 (B, 3, H, W), RGB in 0..255, H and W multiples of ``stride``, and gives ``disparity``,
-float32 (B, H, W), pixels.
+float32 (B, H, W), pixels, and ``certainty``, float32 (B, 2, H, W), of ``stereo.model.certainty``.
 """
 
 import json
@@ -17,15 +17,20 @@ from torch import Tensor
 
 from stereo.checkpoint import file_sha256
 from stereo.data.images import check_readable
-from stereo.engine import pad_to_multiple
+from stereo.engine import Estimate, pad_to_multiple
 from stereo.errors import InputError, StereoError
 from stereo.model import NetworkConfig
 from stereo.version import __version__
 
 FORMAT = "stereo-efficient-attention/onnx-1"
-FACTS = ("format", "version", "network", "weights", "max_disparity", "stride", "precision")
+OUTPUTS = ("disparity", "certainty")
+FACTS = (
+    *("format", "version", "name", "network", "weights", "max_disparity", "stride", "precision"),
+    "confidence",
+)
 """Keys of the metadata: ``network`` is a ``NetworkConfig`` as JSON, ``weights`` the SHA-256 of the
-checkpoint, ``max_disparity`` in pixels, ``precision`` fp32, fp16 or int8."""
+checkpoint, ``max_disparity`` in pixels, ``precision`` fp32, fp16 or int8, ``confidence`` a
+``ConfidenceModel`` as JSON, or null."""
 EXTRA = "pip install 'stereo-efficient-attention[export]', or -e '.[export]' in a clone"
 
 
@@ -67,29 +72,30 @@ class OnnxEngine:
             self.max_disparity = int(facts["max_disparity"])
             self.stride = int(facts["stride"])
             self.facts = {key: facts[key] for key in FACTS}
+            json.loads(self.facts["confidence"])
         except (KeyError, TypeError, ValueError, StereoError) as error:
             raise InputError(f"{self.path}: its metadata cannot be used ({error})") from error
 
-    def __call__(
-        self, lefts: Sequence[np.ndarray], rights: Sequence[np.ndarray]
-    ) -> list[np.ndarray]:
-        """Match views of one size, (H, W, 3) uint8 each; return (H, W) float32 maps.
+    def __call__(self, lefts: Sequence[np.ndarray], rights: Sequence[np.ndarray]) -> list[Estimate]:
+        """Match views of one size, (H, W, 3) uint8 each.
 
         Raises:
             StereoError: ONNX Runtime cannot, for want of memory, say.
         """
         height, width = lefts[0].shape[:2]
-        views = {"left": self._padded(lefts).numpy(), "right": self._padded(rights).numpy()}
+        views = {"left": self.padded(lefts).numpy(), "right": self.padded(rights).numpy()}
         try:
-            (disparity,) = self._session.run(["disparity"], views)
+            found = self._session.run(OUTPUTS, views)
         except Exception as error:
             raise StereoError(
                 f"ONNX Runtime cannot match {width}x{height} pixels with {self.path} "
                 f"({_first_line(error)}); use smaller images, or the network itself with --tile"
             ) from error
-        return list(np.ascontiguousarray(disparity[:, -height:, :width]))
+        maps = (np.ascontiguousarray(each[..., -height:, :width]) for each in found)
+        return [Estimate(*each) for each in zip(*maps, strict=True)]
 
-    def _padded(self, views: Sequence[np.ndarray]) -> Tensor:  # (B, 3, H, W)
+    def padded(self, views: Sequence[np.ndarray]) -> Tensor:  # (B, 3, H', W')
+        """Return (H, W, 3) uint8 views as the graph takes them, filled up to its stride."""
         pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).float()
         if self.config.padding == "replicate":
             return pad_to_multiple(pixels, self.stride, "replicate").contiguous()

@@ -10,12 +10,19 @@ from stereo.attention import ATTENTIONS, VolumeAttention
 from stereo.errors import StereoError, UsageError
 from stereo.export.quiet import quiet_loggers
 from stereo.model import NetworkConfig, StereoNetwork
+from stereo.onnx_engine import OUTPUTS
 from stereo.version import __version__
 
 OPSET = 18
 TRACED_SIZE = (2, 96, 160)  # batch, height, width
 _INPUT = "float32 (batch, 3, height, width), RGB in 0..255, multiples of the stride"
-_OUTPUT = "float32 (batch, height, width), pixels of the left view"
+_DOCUMENTED = {
+    "left": _INPUT,
+    "right": _INPUT,
+    "disparity": "float32 (batch, height, width), pixels of the left view",
+    "certainty": "float32 (batch, 2, height, width): probability about the likeliest plane, and "
+    "1 - entropy / log(planes)",
+}
 
 
 class Exportable(nn.Module):
@@ -47,12 +54,11 @@ class Exportable(nn.Module):
         self,
         left: Tensor,  # (B, 3, H, W)
         right: Tensor,  # (B, 3, H, W)
-    ) -> tuple[Tensor, ...]:  # (B, H, W) each, in the order of ``OUTPUTS``
+    ) -> tuple[Tensor, Tensor]:  # (B, H, W) and (B, 2, H, W), as ``OUTPUTS`` names them
         """Match RGB pictures of 0..255."""
         features = [self.network.extract((view - self.mean) / self.std) for view in (left, right)]
-        disparity = self.network.match(*features)
-        assert isinstance(disparity, Tensor)
-        return (disparity.clamp(min=0),)
+        found = self.network.estimate(*features)
+        return found[:, 0].clamp(min=0), found[:, 1:]
 
 
 def check_exportable(config: NetworkConfig) -> None:
@@ -91,7 +97,7 @@ def trace(network: StereoNetwork, config: NetworkConfig) -> Any:
                 dynamo=True,
                 dynamic_shapes={"left": sizes, "right": sizes},
                 input_names=["left", "right"],
-                output_names=["disparity"],
+                output_names=list(OUTPUTS),
                 opset_version=OPSET,
                 verbose=False,
             )
@@ -110,7 +116,5 @@ def describe(proto: Any, facts: dict[str, str]) -> None:
 
     helper.set_model_props(proto, facts)
     proto.producer_name, proto.producer_version = "stereo-efficient-attention", __version__
-    for value in proto.graph.input:
-        value.doc_string = _INPUT
-    for value in proto.graph.output:
-        value.doc_string = _OUTPUT
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.doc_string = _DOCUMENTED[value.name]

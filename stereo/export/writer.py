@@ -14,7 +14,7 @@ from stereo.export.precision import halve, quantize
 from stereo.files import output_folder, staged
 from stereo.matcher import Matcher, load
 from stereo.model import NetworkConfig
-from stereo.onnx_engine import EXTRA, FORMAT
+from stereo.onnx_engine import EXTRA, FORMAT, OnnxEngine
 from stereo.version import __version__
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -82,16 +82,24 @@ def export(
         "weights": reference.description["weights"],
         "max_disparity": str(network.max_disparity),
         "stride": str(network.stride),
+        "confidence": json.dumps(
+            None if reference.confidence is None else reference.confidence.to_dict()
+        ),
     }
     with staged(path) as (temporary,):
         proto = trace(network, config)
         _write(proto, facts | {"precision": "fp32"}, temporary)
         for (batch, height, width), found in zip(
-            UNSEEN, compare(reference, load(temporary)), strict=True
+            UNSEEN, compare(reference, config, OnnxEngine(temporary)), strict=True
         ):
             console.say(
                 f"{width}x{height}, batch of {batch}: differs from PyTorch by {found.mean:.1e} px "
                 f"on average, {found.largest:.1e} px at most"
+                + (
+                    ""
+                    if found.rounding is None
+                    else f" (PyTorch from its own map in float64: {found.rounding:.1e} px)"
+                )
             )
         if precision != "fp32":
             _reduce(proto, facts | {"precision": precision}, temporary, reference)
