@@ -11,14 +11,14 @@ from conftest import REPOSITORY
 # A module imports only from rows above its own.
 LAYERS = [
     ["version", "errors"],
-    ["opencv", "files", "bundled", "runtime", "distributed", "streams"],
+    ["opencv", "files", "bundled", "runtime", "machine", "distributed", "streams"],
     ["data"],
     ["attention", "geometry"],
     ["model"],
     ["kernels"],
-    ["protocols", "colors"],
+    ["protocols", "regions", "colors"],
     ["metrics", "checkpoint", "sgbm", "outputs", "engine"],
-    ["torch_metric", "convert", "matcher", "console"],
+    ["torch_metric", "convert", "matcher", "console", "report"],
     ["evaluate", "benchmark", "doctor", "preview", "synthesize", "cameras"],
     ["infer", "demo", "training", "submit"],
     ["commands"],
