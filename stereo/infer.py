@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from stereo import console
 from stereo.data.decoders import stored
 from stereo.data.pairs import PairFiles, find_pairs
@@ -12,19 +14,24 @@ from stereo.data.sample import Sample, SampleFiles
 from stereo.distributed import is_main, own_share, wait_for_all
 from stereo.errors import InputError, UsageError, unknown_name
 from stereo.evaluate import (
+    Shown,
     gather_scores,
+    make_report,
     metrics_report,
     print_summary,
+    run_facts,
     score_result,
     write_metrics,
 )
 from stereo.files import output_folder
 from stereo.geometry import Calibration
 from stereo.geometry.check import check_pair
+from stereo.machine import PeakMemory
 from stereo.matcher import Matcher, Result
 from stereo.metrics import ImageScore
 from stereo.outputs import PairOutput, Space, pair_targets, parse_formats, write_pair
 from stereo.protocols import get_protocol
+from stereo.report.pictures import picture_targets
 from stereo.streams import overlap
 
 VIEWS = ("left", "right", "both")
@@ -63,7 +70,7 @@ def infer(
     ground_truth: str | None = None,
     ground_truth_scale: float | None = None,
 ) -> int:
-    """Match pairs and write their maps; with ground truth also ``metrics.json`` and a table.
+    """Match pairs and write their maps; with ground truth also ``metrics.json`` and a report.
 
     Pairs are read ahead and written behind the match. One that cannot be read, matched or written
     is named and left out; the others go on.
@@ -112,12 +119,15 @@ def infer(
     targets = [
         path for item in items for path in pair_targets(folder, item.name, item.formats(names))
     ]
-    _refuse_to_overwrite_inputs(pairs, targets)
+    shown_targets = [] if ground_truth is None else picture_targets(folder, len(items))
+    _refuse_to_overwrite_inputs(pairs, [*targets, *shown_targets])
     _refuse_to_write_twice(targets)
     rules = get_protocol("pooled")
     scores: list[ImageScore] = []
     failed: list[tuple[int, str]] = []
     share = own_share(items)
+    shown = Shown(folder, len(items))
+    peak = PeakMemory(torch.device(matcher.description["device"]))
     if share and is_main():
         _warn_of(pairs[0], matcher)
 
@@ -160,12 +170,15 @@ def infer(
         if sample.disparity is not None and not item.is_right:
             scores.append(score_result(sample, result, index, rules))
             console.say(console.score_line(scores[-1]), everyone=True)
+            shown.keep(sample, result, scores[-1])
     scores, names_failed = gather_scores(scores, failed)
     if ground_truth is not None:
         facts = rules.describe() | {"split": None, "pass": None}
-        report = metrics_report(matcher, facts, rules, scores, names_failed)
+        run = run_facts(matcher, peak)
+        report = metrics_report(matcher, facts, rules, scores, names_failed, shown.records(), run)
         write_metrics(folder / "metrics.json", report)
         print_summary(report["summary"], scores, rules, console.protocol_line(rules))
+        make_report(folder, [folder])
     written = len(items) - len(names_failed)
     what = "maps" if view == "both" else "pairs"
     console.say(f"{written} of {len(items)} {what} written to {folder}")

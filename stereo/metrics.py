@@ -188,17 +188,11 @@ def summarise(scores: Sequence[ImageScore], averaging: Averaging) -> dict[str, o
     for region in OCCLUSIONS:
         having = [s for s in counting if s.has(region)]
         if having:
-            summary[region] = _both_averages(having, region) | {"images": len(having)}
+            summary[region] = _part(having, region)
     parts = {region: [s for s in counting if s.has(region)] for region in REGIONS}
     if any(parts.values()):
         summary["regions"] = {
-            region: _both_averages(having, region)
-            | {
-                "images": len(having),
-                "valid_pixels": int(sum(s.sums[region][0] for s in having)),
-            }
-            for region, having in parts.items()
-            if having
+            region: _part(having, region) for region, having in parts.items() if having
         }
     summary["images"] = len(counting)
     summary["skipped"] = len(ordered) - len(counting)
@@ -228,12 +222,14 @@ def _sums(error: np.ndarray, true: np.ndarray) -> np.ndarray:
     return np.array([error.size, error.sum(), *bad, d1], dtype=np.float64)
 
 
-def _both_averages(scores: Sequence[ImageScore], region: str) -> dict[str, object]:
-    return {
+def _part(scores: Sequence[ImageScore], region: str) -> dict[str, object]:
+    averages: dict[str, object] = {
         f"{name}_{kind}": value
         for kind in ("pixel", "image")
         for name, value in _average(scores, region, kind).items()
     }
+    pixels = int(sum(s.sums[region][0] for s in scores))
+    return averages | {"images": len(scores), "valid_pixels": pixels}
 
 
 def _average(scores: Sequence[ImageScore], region: str, kind: str) -> Mapping[str, float]:
