@@ -69,7 +69,7 @@ def line_chart(
     xs = [x for _, points in drawn for x, _ in points]
     ys = [y for _, points in drawn for _, y in points]
     x_ticks = ticks(min(0.0, *xs), max(xs))
-    y_ticks = _decades(min(ys), max(ys)) if log else ticks(min(0.0, *ys), y_end or max(ys))
+    y_ticks = _log_ticks(min(ys), max(ys)) if log else ticks(min(0.0, *ys), y_end or max(ys))
 
     def across(x: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * _share(x, x_ticks[0], x_ticks[-1])
@@ -124,9 +124,15 @@ def short(value: float) -> str:
     return f"{value / 1000:g}k" if abs(value) >= 10_000 else f"{value:.3g}"
 
 
-def _decades(low: float, high: float) -> list[float]:
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return 1, 2 and 5 of each power of ten around a range; of a wide one the powers alone."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    return [10.0**i for i in range(first, max(last, first + 1) + 1)]
+    powers = [10.0**i for i in range(first, max(last, first + 1) + 1)]
+    fine = [power * factor for power in powers for factor in (1, 2, 5)]
+    begin = max(i for i, tick in enumerate(fine) if tick <= low * (1 + 1e-9))
+    end = min(i for i, tick in enumerate(fine) if tick >= high * (1 - 1e-9))
+    chosen = fine[begin : max(end, begin + 1) + 1]
+    return chosen if len(chosen) <= 2 * TICKS - 2 else powers
 
 
 def _share(value: float, low: float, high: float) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 from stereo.errors import UsageError
 from stereo.files import output_folder
 from stereo.metrics import REGION_METRICS
+from stereo.protocols import AVERAGING_TEXT, Averaging
 from stereo.regions import BINS
 from stereo.report.charts import Line, line_chart
 from stereo.report.page import (
@@ -154,7 +155,9 @@ def _tiles(runs: Sequence[Run]) -> list[dict[str, Any]]:
         tile("EPE", "px", [number(run.summary.get("epe"), 2) for run in runs]),
         tile("bad-2", "%", [number(run.summary.get("bad_2"), 1) for run in runs]),
         tile("bad-3", "%", [number(run.summary.get("bad_3"), 1) for run in runs]),
-        tile("per image", "s", [number(statistics.median(t), 2) if t else NONE for t in times]),
+        tile(
+            "time per image", "s", [number(statistics.median(t), 2) if t else NONE for t in times]
+        ),
     ]
 
 
@@ -162,20 +165,26 @@ def _summary(runs: Sequence[Run]) -> dict[str, Any]:
     """The table of models and metrics, the best of each marked."""
     columns: list[tuple[str, str, str]] = [("EPE", "px", "epe")]
     columns += [(label, "%", name) for name, label in RATES.items()]
-    columns += [("EPE", "px, over pixels", "epe_pixel"), ("EPE", "px, over images", "epe_image")]
+    own = runs[0].protocol["averaging"]  # which the first columns have
+    averages: dict[Averaging, str] = {"pixel": "over pixels", "image": "over images"}
+    for kind, words in averages.items():
+        if own != AVERAGING_TEXT[kind]:
+            columns.append(("EPE", f"px, {words}", f"epe_{kind}"))
     values = [[run.summary.get(name) for _, _, name in columns] for run in runs]
     texts = [
         [number(value, 3 if unit.startswith("px") else 2) for value, (_, unit, _) in pairs]
         for pairs in (zip(row, columns, strict=True) for row in values)
     ]
-    columns += [("Time", "median", ""), ("Memory", "peak", "")]
+    columns += [("Time", "median", ""), ("Memory", "working", "")]
     for run, row, text in zip(runs, values, texts, strict=True):
         times = _times(run)
         time = statistics.median(times) if times else None
         peak = _memory(run).get("above_start_bytes")
         row += [time, peak]
         text += [seconds(time), memory(peak)]
-    best = [_best([text[i] for text in texts], [row[i] for row in values]) for i in range(9)]
+    best = [
+        _best([text[i] for text in texts], [row[i] for row in values]) for i in range(len(columns))
+    ]
     return {
         "columns": [(label, unit) for label, unit, _ in columns],
         "rows": [
@@ -308,7 +317,9 @@ def _cost(run: Run) -> dict[str, Any]:
             text
             for text in (
                 str(machine.get("name", "")),
-                f"{machine['threads']} threads" if "threads" in machine else "",
+                f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
+                if "threads" in machine
+                else "",
                 f"torch {machine['torch']}" if "torch" in machine else "",
             )
             if text
