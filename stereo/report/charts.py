@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-WIDTH, HEIGHT = 420, 270
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 14, 44
+WIDTH, HEIGHT = 370, 250
+LEFT, RIGHT, TOP, BOTTOM = 48, 12, 26, 42
 TICKS = 5
 MOST_POINTS = 400  # per line; a page needs no more
 
@@ -69,10 +69,13 @@ def line_chart(
     xs = [x for _, points in drawn for x, _ in points]
     ys = [y for _, points in drawn for _, y in points]
     x_ticks = ticks(min(0.0, *xs), max(xs))
+    if len(x_ticks) > 2 and x_ticks[-1] > max(xs):  # end with the lines, not with a round number
+        x_ticks.pop()
+    x_end = max(x_ticks[-1], *xs)
     y_ticks = _log_ticks(min(ys), max(ys)) if log else ticks(min(0.0, *ys), y_end or max(ys))
 
     def across(x: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * _share(x, x_ticks[0], x_ticks[-1])
+        return LEFT + (WIDTH - LEFT - RIGHT) * _share(x, x_ticks[0], x_end)
 
     def down(y: float) -> float:
         low, high = y_ticks[0], y_ticks[-1]
@@ -96,7 +99,7 @@ def line_chart(
     parts.append(
         f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">'
         f"{escape(x_label)}</text>"
-        f'<text class="axis" x="{LEFT}" y="{TOP - 4}">{escape(y_label)}</text>'
+        f'<text class="axis" x="{LEFT}" y="{TOP - 12}">{escape(y_label)}</text>'
     )
     for line, points in reversed(drawn):
         path = "L".join(f"{across(x):.1f} {down(y):.1f}" for x, y in points)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from stereo.errors import UsageError
+from stereo.errors import InputError, UsageError
 from stereo.files import output_folder
 from stereo.metrics import REGION_METRICS
 from stereo.protocols import AVERAGING_TEXT, Averaging
@@ -56,7 +56,7 @@ _RANKINGS = {
     "confidence": ("confidence", "main"),
     "left_right": ("left-right check", "second"),
     "entropy": ("entropy", "third"),
-    "oracle": ("oracle: sorted by the error itself", "faint"),
+    "oracle": ("oracle", "faint"),
 }
 
 
@@ -101,7 +101,13 @@ def compare(paths: Sequence[str | Path], output: str | Path) -> Path:
         errors = [_epe(run, key) for run in comparison.runs]
         return max((error for error in errors if error is not None), default=None)
 
-    _write(folder, comparison, worst, " of any model" if len(paths) > 1 else "")
+    try:
+        _write(folder, comparison, worst, " of any model" if len(paths) > 1 else "")
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{' '.join(map(str, paths))}: figures that this version does not understand "
+            f"({type(error).__name__}: {error}); evaluate again"
+        ) from error
     return folder / REPORT_FILE
 
 
@@ -131,6 +137,7 @@ def _write(
         "summary": _summary(runs),
         "where": _where(runs),
         "confidence": [part for run in runs if (part := _confidence(run))],
+        "confidence_elsewhere": any("confidence" in run.metrics["summary"] for run in runs),
         "costs": [_cost(run) for run in runs],
         "cards": cards,
         "ranking": ranking,
