@@ -119,7 +119,7 @@ def ticks(low: float, high: float) -> list[float]:
     power = 10.0 ** math.floor(math.log10(span / TICKS))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * TICKS >= span)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [i * step for i in range(first, max(last, first + 1) + 1)]
+    return [float(f"{i * step:.9g}") for i in range(first, max(last, first + 1) + 1)]
 
 
 def short(value: float) -> str:

@@ -19,6 +19,7 @@ QUALITY = 82
 ALL_UP_TO = 100  # images; of more, the worst and a sample keep theirs
 WORST = 24
 SAMPLED = 24
+SPARSE = 0.5  # share of known pixels, below which ground truth is points and not areas
 
 
 class PictureKeeper:
@@ -143,7 +144,8 @@ def _colored(
 ) -> np.ndarray:
     """Average the known values over each pixel of a smaller picture, then colour them.
 
-    Averaging values and not colours keeps the scale, and the points of sparse ground truth.
+    Averaging values and not colours keeps the scale, and the points of sparse ground truth, which
+    are drawn three pixels wide: lossy pictures swallow single ones.
     """
     cv2 = import_cv2()
     weight = known.astype(np.float32)
@@ -151,6 +153,12 @@ def _colored(
     if size != known.shape[::-1]:
         weight, total = (cv2.resize(a, size, interpolation=cv2.INTER_AREA) for a in (weight, total))
     shown = weight > 0
+    if shown.mean() < SPARSE:
+        around = (cv2.boxFilter(a, -1, (3, 3), normalize=False) for a in (weight, total))
+        weight, total = (
+            np.where(shown, a, wide) for a, wide in zip((weight, total), around, strict=True)
+        )
+        shown = weight > 1e-3
     return colors.colorize(total / np.where(shown, weight, 1), limit, shown)
 
 
