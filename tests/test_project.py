@@ -11,14 +11,14 @@ from conftest import REPOSITORY
 # A module imports only from rows above its own.
 LAYERS = [
     ["version", "errors"],
-    ["opencv", "files", "bundled", "runtime", "distributed", "streams"],
+    ["opencv", "files", "bundled", "runtime", "machine", "distributed", "streams"],
     ["data"],
     ["attention", "geometry"],
     ["model"],
     ["kernels"],
-    ["protocols", "colors", "risk"],
+    ["protocols", "regions", "colors", "risk"],
     ["metrics", "checkpoint", "sgbm", "outputs", "engine"],
-    ["torch_metric", "convert", "confidence", "console"],
+    ["torch_metric", "convert", "confidence", "console", "report"],
     ["matcher"],
     ["fit_confidence", "evaluate", "benchmark", "doctor", "preview", "synthesize", "cameras"],
     ["infer", "demo", "training", "submit"],
