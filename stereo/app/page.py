@@ -112,6 +112,9 @@ def build(models: Models, store: Store, uploads: Path) -> gr.Blocks:
             with gr.Column(scale=7, min_width=320, elem_id="st-output"):
                 shown = _text(html.EMPTY, "shown")
 
+        def choose(index: int) -> list[str]:
+            return [pairs[index][key] for key in ("left", "right", "truth", "calibration")] + [""]
+
         # Nothing is preprocessed: gradio would open files before the desk has looked at them.
         ours: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
         quick: dict[str, Any] = {"show_progress": "hidden", **ours}
@@ -120,7 +123,7 @@ def build(models: Models, store: Store, uploads: Path) -> gr.Blocks:
         for picture in (left, right):
             picture.clear(desk.check, [left, right], notice, **quick)
         bundled.click(
-            lambda index: (*pairs[index].values(), "")[1:],
+            choose,
             bundled,
             [left, right, truth, calibration, notice],
             api_visibility="private",

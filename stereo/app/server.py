@@ -8,7 +8,7 @@ import socket
 import tempfile
 import threading
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,7 @@ def serve(host: str, port: int, *, model: str | None = None, device: str = "auto
     models = Models(device, model)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(_bind(host, port)))
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stereo-app-")))
-        _keep_to(folder)
+        folder = stack.enter_context(_kept_together())
         try:
             import uvicorn
 
@@ -218,14 +217,24 @@ def _bind(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _keep_to(folder: Path) -> None:
-    """Let every temporary file of this process be made in ``folder``, and no library report."""
-    for name in ("temporary", "uploads", "results"):
-        (folder / name).mkdir()
-    tempfile.tempdir = str(folder / "temporary")
-    os.environ |= {
-        "GRADIO_TEMP_DIR": str(folder / "uploads"),
-        "GRADIO_ANALYTICS_ENABLED": "False",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
+@contextlib.contextmanager
+def _kept_together() -> Iterator[Path]:
+    """Give the folder of all temporary files of this process, and keep libraries from reporting."""
+    with tempfile.TemporaryDirectory(prefix="stereo-app-") as name:
+        folder = Path(name)
+        for part in ("temporary", "uploads", "results"):
+            (folder / part).mkdir()
+        before = tempfile.tempdir, dict(os.environ)
+        tempfile.tempdir = str(folder / "temporary")
+        os.environ |= {
+            "GRADIO_TEMP_DIR": str(folder / "uploads"),
+            "GRADIO_ANALYTICS_ENABLED": "False",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_OFFLINE": "1",
+        }
+        try:
+            yield folder
+        finally:
+            tempfile.tempdir = before[0]
+            os.environ.clear()
+            os.environ |= before[1]
