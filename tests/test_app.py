@@ -238,7 +238,7 @@ def visit(browser, address):
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20000)
+        page.set_default_timeout(60000)
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda message: complaints.append((message.type, message.text)))
         page.on("pageerror", lambda error: complaints.append(("error", str(error))))
@@ -307,6 +307,9 @@ def test_an_uploaded_pair_gives_a_map_values_under_the_cursor_and_points_that_tu
     page.mouse.move(box["x"] + box["width"] * 300.5 / 448, box["y"] + box["height"] * 100.5 / 256)
     values = page.locator(".st-values").inner_text()
     assert "300, 100" in values and f"{disparity[100, 300]:.2f} px" in values
+    assert re.search(r"Confidence [01]\.\d\d", values)
+    page.get_by_role("button", name="Confidence").click()
+    page.wait_for_function("document.querySelector('.st-frame img').src.endsWith('confidence.png')")
     assert "Depth" not in values and "0006.ply" not in names
     assert "unknown scale" in page.locator(".st-points").inner_text()
     cloud = page.locator("stereo-cloud[data-ready] canvas")
@@ -337,7 +340,7 @@ def test_a_bundled_pair_has_depth_error_figures_and_every_download(visit):
     found = {name: fetch(address) for name, address in links(page).items()}
     assert {status for status, _ in found.values()} == {200}
     ends = ["_color.png", "_disparity.pfm", "_disparity.png", "_disparity.npy", "_depth.npy"]
-    ends += ["_depth.png", ".ply", ".glb", "_error.png"]
+    ends += ["_confidence.png", "_depth.png", ".ply", ".glb", "_error.png"]
     expected = {f"bundled_1_left{end}" for end in ends} | {"metrics.json"}
     with zipfile.ZipFile(io.BytesIO(found.pop("bundled_1_left.zip")[1])) as archive:
         inside = {name: (200, archive.read(name)) for name in archive.namelist()}

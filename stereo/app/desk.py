@@ -41,6 +41,7 @@ class Desk:
         confidence: bool,
         calibration: File,
         max_depth: float | None,
+        min_confidence: float | None,
         truth: File,
         truth_scale: float | None,
         view: str,
@@ -58,9 +59,10 @@ class Desk:
                 "right" if view == "right" else "left",
                 bool(confidence),
                 self._given(calibration, "calibration"),
-                _number(max_depth, "max depth"),
+                _number(max_depth, "max depth") or None,
+                _number(min_confidence, "least confidence") or 0.0,
                 self._given(truth, "ground truth"),
-                _number(truth_scale, "ground truth scale"),
+                _number(truth_scale, "ground truth scale") or None,
             )
             token, folder = self._store.new(visitor.session_hash or "")
             outcome = perform(

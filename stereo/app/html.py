@@ -13,13 +13,21 @@ _KINDS = {
     "_disparity.pfm": "float32, pixels",
     "_disparity.png": "16 bits, pixels &times; 256 (KITTI)",
     "_disparity.npy": "NumPy, pixels",
-    "_confidence.png": "confidence",
+    "_confidence.png": "8 bits, 255 for certain",
     "_depth.npy": "NumPy, metres",
     "_depth.png": "16 bits, millimetres",
     ".ply": "points, metres",
     ".glb": "points for viewers",
     "_error.png": "error in colours",
     "metrics.json": "figures and how they were made",
+}
+
+# What the command line calls an option has a label of its own on the page.
+_LABELS = {
+    "--max-disparity": "Max disparity",
+    "--max-depth": "Max depth",
+    "--min-confidence": "Least confidence",
+    "--ground-truth-scale": "Ground truth scale",
 }
 
 HEADER = """
@@ -41,7 +49,7 @@ EMPTY = """
 
 def problem(text: str) -> str:
     """Return the one line that says what is wrong."""
-    return f'<div class="st-problem" role="alert">{_safe(text)}</div>'
+    return f'<div class="st-problem" role="alert">{_safe(_on_the_page(text))}</div>'
 
 
 def result(outcome: Outcome, address: str) -> str:
@@ -117,13 +125,13 @@ def _figures(outcome: Outcome) -> str:
 
 def _cloud(cloud: Cloud | None, address: str) -> str:
     if cloud is None:
-        return _messages(["points: none is near enough to be shown; see Max depth"], "st-note")
+        return _messages(["points: none is near and sure enough to be shown"], "st-note")
     spec = {"address": address + CLOUD, **asdict(cloud)}
     about = f"{cloud.count:,} points"
     if cloud.assumed:
         about += (
             " &middot; <strong>shape up to an unknown scale</strong>: no calibration was given, so "
-            "the focal length is taken to be the picture's width"
+            "the focal length is taken to be the picture's longer side"
         )
     return (
         '<section class="st-points"><h3>Point cloud</h3>'
@@ -156,11 +164,16 @@ def _downloads(outcome: Outcome, address: str) -> str:
 def _messages(lines: Sequence[str], kind: str) -> str:
     if not lines:
         return ""
-    # What the command line calls an option has a label of its own on the page.
-    told = [line.replace("--max-disparity", "Max disparity") for line in lines]
+    told = [_on_the_page(line) for line in lines]
     return (
         f'<ul class="st-messages {kind}">' + "".join(f"<li>{_safe(t)}</li>" for t in told) + "</ul>"
     )
+
+
+def _on_the_page(line: str) -> str:
+    for option, label in _LABELS.items():
+        line = line.replace(option, label)
+    return line
 
 
 def _bytes(count: int) -> str:

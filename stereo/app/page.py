@@ -11,7 +11,6 @@ from stereo.app import bounds, html
 from stereo.app.desk import Desk
 from stereo.app.models import Models
 from stereo.app.store import Store
-from stereo.app.work import HAS_CONFIDENCE
 from stereo.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL, samples_root
 from stereo.data.datasets import open_dataset
 from stereo.data.sample import SampleFiles
@@ -89,18 +88,25 @@ def build(models: Models, store: Store, uploads: Path) -> gr.Blocks:
                     models.names[0] == DEFAULT_MODEL,
                     label="Confidence",
                     info="Matches the other view too, for twice the time.",
-                    visible=HAS_CONFIDENCE,
                 )
-                with gr.Accordion("Calibration, ground truth, view", open=False):
-                    calibration = _file("Calibration: Middlebury, KITTI, OpenCV, ROS, Kalibr, ...")
+                with gr.Accordion("Calibration, points, ground truth, view", open=False):
+                    calibration = _file("Calibration of the pair")
                     max_depth = gr.Number(
-                        None, label="Max depth of points, metres", info="Empty: 100 baselines."
+                        0, label="Max depth of points, metres", info="0: 100 baselines."
                     )
-                    truth = _file("Ground truth of the left view: PFM, PNG, npy, npz, TIFF")
+                    min_confidence = gr.Slider(
+                        0,
+                        0.95,
+                        value=0,
+                        step=0.05,
+                        label="Least confidence of points",
+                        buttons=[],
+                    )
+                    truth = _file("Ground truth, left view")
                     truth_scale = gr.Number(
-                        None,
+                        0,
                         label="Ground truth scale",
-                        info="Stored value per pixel, for 8-bit pictures.",
+                        info="Stored value per pixel, for 8-bit pictures; 0: as its format says.",
                     )
                     view = gr.Radio(
                         [("Left", "left"), ("Right", "right")],
@@ -134,7 +140,7 @@ def build(models: Models, store: Store, uploads: Path) -> gr.Blocks:
             desk.match,
             [
                 *(left, right, model, max_disparity, confidence),
-                *(calibration, max_depth, truth, truth_scale, view),
+                *(calibration, max_depth, min_confidence, truth, truth_scale, view),
             ],
             [shown, notice],
             concurrency_limit=1,

@@ -31,7 +31,6 @@ from stereo.protocols import get_protocol
 SHOWN_PIXELS = 1_000_000  # of what the browser gets; larger maps are thinned out
 SHOWN_POINTS = 300_000
 MAPS, CLOUD = "maps.bin", "cloud.glb"
-HAS_CONFIDENCE = hasattr(Result, "confidence")
 Progress = Callable[[float, str], Any]
 
 
@@ -48,6 +47,7 @@ class Request:
         confidence: whether to compute it, for the time of a second match.
         calibration: of the rectified pair, or None.
         max_depth: metres, how far points are kept; None for 100 baselines.
+        min_confidence: 0..1, the least confidence of a point, where confidence is computed.
         truth: disparities of the left view, or None.
         truth_scale: stored value per pixel, for integer pictures.
     """
@@ -60,6 +60,7 @@ class Request:
     confidence: bool = False
     calibration: Path | None = None
     max_depth: float | None = None
+    min_confidence: float = 0.0
     truth: Path | None = None
     truth_scale: float | None = None
 
@@ -84,12 +85,14 @@ class Layer:
         label: what it shows.
         limit: value of the last colour; None for a photograph.
         unit: of the limit.
+        ramp: its colours, ``turbo`` or ``grey``.
     """
 
     key: str
     label: str
     limit: float | None = None
     unit: str = ""
+    ramp: str = "turbo"
 
 
 @dataclass(frozen=True)
@@ -223,7 +226,7 @@ def _perform(request: Request, models: Models, folder: Path, progress: Progress)
     progress(0.3, f"Matching {width}x{height} pixels")
     result = matcher(sample.left, sample.right, view=request.view)
     confidence = None
-    if request.confidence and HAS_CONFIDENCE:
+    if request.confidence:
         progress(0.6, "Confidence: matching the other view")
         confidence = result.confidence
     progress(0.8, "Writing files")
@@ -235,6 +238,7 @@ def _perform(request: Request, models: Models, folder: Path, progress: Progress)
         truth,
         None if truth is None else sample.valid,
         None if calibration is None else space,
+        confidence,
     )
     outcome = Outcome(
         sample.name,
@@ -252,8 +256,8 @@ def _perform(request: Request, models: Models, folder: Path, progress: Progress)
         outcome.scores = _score(sample, result, matcher, folder / "metrics.json")
         outcome.files.append(folder / "metrics.json")
     progress(0.9, "Preparing the page")
-    _write_maps(folder, outcome, own, output, confidence)
-    _write_cloud(folder, outcome, space, result.disparity, assumed=calibration is None)
+    _write_maps(folder, outcome, own, output)
+    _write_cloud(folder, outcome, space, output)
     return outcome
 
 
@@ -262,6 +266,8 @@ def _read(request: Request) -> tuple[Sample, Calibration | None]:
     bounds.check_range(request.max_disparity)
     if request.max_depth is not None and not request.max_depth > 0:
         raise InputError(f"max depth {request.max_depth:g}: expected a positive number of metres")
+    if not 0 <= request.min_confidence <= 1:
+        raise InputError(f"least confidence {request.min_confidence:g}: expected 0 to 1")
     left = bounds.check_picture(request.left, "left picture")[:2]
     bounds.check_same_size(left, bounds.check_picture(request.right, "right picture")[:2])
     bounds.check_memory(request.model, left, request.max_disparity)
@@ -285,7 +291,9 @@ def _read(request: Request) -> tuple[Sample, Calibration | None]:
 
 def _space(calibration: Calibration | None, picture: np.ndarray, request: Request) -> Space:
     """Return what gives points: without a calibration, of a camera that is made up."""
+    max_depth = request.max_depth
     if calibration is None:
+        max_depth = None  # of a unit that nobody knows
         height, width = picture.shape[:2]
         calibration = Calibration.rectified(
             fx=float(max(width, height, 64)),
@@ -294,18 +302,19 @@ def _space(calibration: Calibration | None, picture: np.ndarray, request: Reques
             baseline=1.0,
             size=(width, height),
         )
-        return Space(calibration, picture, request.view == "right")
-    return Space(calibration, picture, request.view == "right", request.max_depth)
+    is_right = request.view == "right"
+    return Space(calibration, picture, is_right, max_depth, min_confidence=request.min_confidence)
 
 
 def _write_files(folder: Path, name: str, output: PairOutput) -> tuple[list[Path], list[str]]:
     """Write every format that applies; return the files and what is worth a note."""
-    formats = [
-        each
-        for each in FORMATS
-        if not (each in IN_METRES and output.space is None)
-        and not (each == "error" and output.truth is None)
-    ]
+    left_out = {
+        "video": True,
+        "error": output.truth is None,
+        "confidence": output.confidence is None,
+        **dict.fromkeys(IN_METRES, output.space is None),
+    }
+    formats = [each for each in FORMATS if not left_out.get(each, False)]
     notes = write_pair(folder, name, formats, output)
     return pair_targets(folder, name, formats), notes
 
@@ -323,7 +332,6 @@ def _write_maps(
     outcome: Outcome,
     picture: np.ndarray,
     output: PairOutput,
-    confidence: np.ndarray | None,
 ) -> None:
     """Write the pictures to choose from, and the values under the cursor."""
     height, width = output.disparity.shape
@@ -337,11 +345,11 @@ def _write_maps(
     if output.space is not None:
         depth = output.space.calibration.depth(output.disparity)[thin]
         planes["depth"] = np.where(depth > 0, depth, np.nan)
-    if confidence is not None:
-        planes["confidence"] = confidence[thin]
-        outcome.reliable = float(np.median(confidence))
-        layer = Layer("confidence", "Confidence", 1.0)
-        pictures.append((layer, colors.colorize(planes["confidence"], 1.0)))
+    if output.confidence is not None:
+        planes["confidence"] = output.confidence[thin]
+        outcome.reliable = float(np.median(output.confidence))
+        layer = Layer("confidence", "Confidence", 1.0, ramp="grey")
+        pictures.append((layer, np.rint(255 * planes["confidence"]).astype(np.uint8)))
     if output.truth is not None and output.valid is not None:
         with np.errstate(invalid="ignore"):
             error = np.abs(output.disparity - output.truth)
@@ -358,11 +366,9 @@ def _write_maps(
     outcome.planes = list(planes)
 
 
-def _write_cloud(
-    folder: Path, outcome: Outcome, space: Space, disparity: np.ndarray, *, assumed: bool
-) -> None:
+def _write_cloud(folder: Path, outcome: Outcome, space: Space, output: PairOutput) -> None:
     """Write the points that the browser turns: at most so many, drawn evenly."""
-    points, tints = space.points(disparity)
+    points, tints = space.points(output.disparity, output.confidence)
     if not len(points):
         return
     step = max(1.0, len(points) / SHOWN_POINTS)
@@ -378,7 +384,7 @@ def _write_cloud(
         (cameras.fx, cameras.fy),
         (cameras.cx1 if space.is_right else cameras.cx0, cameras.cy),
         float(np.sqrt(step)),
-        assumed,
+        output.space is None,
     )
 
 
