@@ -21,7 +21,7 @@ LAYERS = [
     ["torch_metric", "convert", "confidence", "console", "report"],
     ["matcher"],
     ["fit_confidence", "evaluate", "benchmark", "doctor", "preview", "synthesize", "cameras"],
-    ["infer", "demo", "training", "submit"],
+    ["infer", "demo", "training", "submit", "app"],
     ["commands"],
     ["cli"],
     ["__init__", "__main__"],
