@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from stereo import console
 from stereo.colors import disparity_limit
 from stereo.data.sample import Sample
@@ -14,19 +16,24 @@ from stereo.data.videos import Video, write_video
 from stereo.distributed import is_main, own_share, wait_for_all
 from stereo.errors import InputError, StereoError, UsageError, unknown_name
 from stereo.evaluate import (
+    Shown,
     gather_scores,
+    make_report,
     metrics_report,
     print_summary,
+    run_facts,
     score_result,
     write_metrics,
 )
 from stereo.files import output_folder, staged
 from stereo.geometry import Calibration
 from stereo.geometry.check import check_pair
+from stereo.machine import PeakMemory
 from stereo.matcher import Matcher, Result
 from stereo.metrics import ImageScore
 from stereo.outputs import PairOutput, Space, pair_targets, parse_formats, write_pair
 from stereo.protocols import get_protocol
+from stereo.report.pictures import picture_targets
 from stereo.streams import overlap
 
 VIEWS = ("left", "right", "both")
@@ -68,7 +75,7 @@ def infer(
     ground_truth_scale: float | None = None,
     resume: bool = False,
 ) -> int:
-    """Match pairs and write their maps; with ground truth also ``metrics.json`` and a table.
+    """Match pairs and write their maps; with ground truth also ``metrics.json`` and a report.
 
     Pairs are read ahead and written behind the match. One that cannot be read, matched or written
     is named and left out; the others go on.
@@ -134,7 +141,8 @@ def infer(
     targets = [
         path for item in items for path in pair_targets(folder, item.name, item.formats(names))
     ]
-    _refuse_to_overwrite_inputs(sources, targets)
+    shown_targets = [] if ground_truth is None else picture_targets(folder, len(items))
+    _refuse_to_overwrite_inputs(sources, [*targets, *shown_targets])
     _refuse_to_write_twice(targets)
     done: set[str] = set()
     if resume or film:
@@ -155,6 +163,8 @@ def infer(
     scores: list[ImageScore] = []
     failed: list[tuple[int, str]] = []
     share = [each for each in own_share(items) if each[1].name not in done]
+    shown = Shown(folder, len(items))
+    peak = PeakMemory(torch.device(matcher.description["device"]))
     limit = _first_limit(matcher, items[0]) if film and share else None
 
     def write(numbered: tuple[int, _Item], sample: Sample, result: Result) -> list[str]:
@@ -207,12 +217,15 @@ def infer(
         if sample.disparity is not None and not item.is_right:
             scores.append(score_result(sample, result, index, rules))
             console.say(console.score_line(scores[-1]), everyone=True)
+            shown.keep(sample, result, scores[-1])
     scores, names_failed = gather_scores(scores, failed)
     if ground_truth is not None:
         facts = rules.describe() | {"split": None, "pass": None}
-        report = metrics_report(matcher, facts, rules, scores, names_failed)
+        run = run_facts(matcher, peak)
+        report = metrics_report(matcher, facts, rules, scores, names_failed, shown.records(), run)
         write_metrics(folder / "metrics.json", report)
         print_summary(report["summary"], scores, rules, console.protocol_line(rules))
+        make_report(folder, [folder])
     written = len(items) - len(names_failed) - len(done)
     what = "maps" if view == "both" else "pairs"
     before = f", {len(done)} were there" if done else ""
@@ -232,7 +245,7 @@ def _warn_of(sample: Sample, matcher: Matcher) -> None:
     most = matcher.description["max_disparity"]
     found = check_pair(sample.left, sample.right, most, quick=True)
     beyond = [note for note in found.notes if "rather than" in note]
-    for line in [*found.faults, *beyond]:
+    for line in [fault for fault in found.faults if "sizes" not in fault] + beyond:
         console.complain(f"warning: {sample.name}: {line}")
 
 

@@ -67,7 +67,8 @@ def written(folder):
         return []
     names = sorted(path.name for path in folder.rglob("*"))
     assert not [name for name in names if name.startswith(".") or "partial" in name]
-    return names
+    shown = folder / "pictures"  # of the report
+    return [name for name in names if name != "pictures" and not (shown / name).exists()]
 
 
 def assert_one_line(result, status, *words):
@@ -114,7 +115,7 @@ def test_ground_truth_that_cannot_be_read_is_one_line(stereo, pair, tmp_path, su
     out = tmp_path / "out"
     result = stereo("infer", *pair, "--output", out, "--ground-truth", path, *SHORT)
     assert_one_line(result, 1, path)
-    assert set(written(out)) <= {"metrics.json"}
+    assert set(written(out)) <= {"metrics.json", "report.html"}
 
 
 @pytest.mark.parametrize("kind", ["missing", "text"])
@@ -147,7 +148,7 @@ def test_ground_truth_of_another_size_is_one_line_with_both_sizes(stereo, pair, 
     out = tmp_path / "out"
     result = stereo("infer", *pair, "--output", out, "--ground-truth", path, *SHORT)
     assert_one_line(result, 1, path, "16x12", "32x24")
-    assert set(written(out)) <= {"metrics.json"}
+    assert set(written(out)) <= {"metrics.json", "report.html"}
 
 
 def test_a_folder_against_a_file_is_one_line(stereo, folders, tmp_path):
@@ -371,7 +372,7 @@ def test_one_bad_pair_is_named_and_the_others_are_written(stereo, folders, tmp_p
     assert_one_line(result, 1, bad)
     endings = ("_color.png", "_disparity.pfm", "_error.png")
     assert written(out) == sorted(
-        ["metrics.json", *(f"{name}{ending}" for name in "ac" for ending in endings)]
+        ["metrics.json", "report.html", *(f"{n}{ending}" for n in "ac" for ending in endings)]
     )
     report = json.loads((out / "metrics.json").read_text())
     assert [image["name"] for image in report["images"]] == ["a", "c"]
@@ -435,7 +436,7 @@ def test_evaluate_names_an_unreadable_pair_and_goes_on(evaluate, folders, tmp_pa
     report = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert [image["name"] for image in report["images"]] == ["a", "c"]
     assert report["summary"]["images"] == 2
-    assert written(tmp_path / "out") == ["metrics.json"]
+    assert written(tmp_path / "out") == ["metrics.json", "report.html"]
 
 
 @pytest.mark.parametrize("fault", ["no gt", "gt size", "no left", "right size"])

@@ -18,12 +18,13 @@ from stereo.cli import run
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.engine import normalise
 from stereo.errors import StereoError
+from stereo.machine import CLEAR_REFS
 from stereo.model import NetworkConfig
 
 CPU = torch.device("cpu")
 LINEAR = [name for name in ATTENTIONS if ATTENTIONS[name].linear]
 needs_linux = pytest.mark.skipif(
-    not measure._CLEAR_REFS.exists(), reason="resident memory is measured on Linux only"
+    not CLEAR_REFS.exists(), reason="resident memory is measured on Linux only"
 )
 
 

@@ -19,7 +19,7 @@ from stereo.data.disparities import read_disparity, write_disparity
 SIZE = (24, 40)
 SHIFT = 5
 SHORT = ("--max-disparity", "16")
-COMMANDS = ["demo", "infer", "evaluate", "convert", "data list", "data check"]
+COMMANDS = ["demo", "infer", "evaluate", "compare", "convert", "data list", "data check"]
 
 
 def views(folder, name="scene", size=SIZE, seed=0):
@@ -126,6 +126,8 @@ def test_ground_truth_adds_metrics_an_error_map_and_a_table(stereo, tmp_path):
     assert (result.status, result.errors) == (0, [])
     assert names(out) == [
         "metrics.json",
+        "pictures",
+        "report.html",
         "scene_color.png",
         "scene_disparity.pfm",
         "scene_error.png",

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from stereo.benchmark import measure
 from stereo.engine import Manner, NetworkEngine
 from stereo.errors import UsageError
+from stereo.machine import CLEAR_REFS
 from stereo.model import AttentionConfig, NetworkConfig
 from stereo.model.config import ENLARGED_PIXELS
 from stereo.model.memory import bytes_needed
@@ -186,7 +186,7 @@ print(min(peak_bytes(lambda: engine([pair], [pair]), cpu) or 0 for _ in range(3)
 """
 
 
-@pytest.mark.skipif(not measure._CLEAR_REFS.exists(), reason="measured on Linux only")
+@pytest.mark.skipif(not CLEAR_REFS.exists(), reason="measured on Linux only")
 @pytest.mark.parametrize(
     ("name", "size"), [("ea_stereo_fast", (256, 640)), ("psmnet_basic", (128, 320))]
 )

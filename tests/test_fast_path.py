@@ -7,13 +7,14 @@ import torch
 
 from stereo.attention import ATTENTIONS
 from stereo.benchmark import measure
+from stereo.machine import CLEAR_REFS
 from stereo.model import NETWORK_NAMES, AttentionConfig, NetworkConfig, build_network
 from stereo.model.folding import fold_batch_norms
 from stereo.model.recompute import set_recompute
 from stereo.runtime import to_channels_last
 
 needs_linux = pytest.mark.skipif(
-    not measure._CLEAR_REFS.exists(), reason="resident memory is measured on Linux only"
+    not CLEAR_REFS.exists(), reason="resident memory is measured on Linux only"
 )
 STREAMING = sorted(name for name, member in ATTENTIONS.items() if member.streams)
 

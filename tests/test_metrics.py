@@ -7,8 +7,17 @@ import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stereo.metrics import ImageScore, error_sums, figures, image_record, score_image, summarise
+from stereo.metrics import (
+    ImageScore,
+    error_sums,
+    figures,
+    image_record,
+    score_image,
+    score_of_record,
+    summarise,
+)
 from stereo.protocols import PROTOCOLS, get_protocol
+from stereo.regions import BINS, EDGE_REACH, is_flat, near_edges, regions
 from stereo.torch_metric import DisparityMetric
 
 
@@ -169,6 +178,7 @@ def test_metric_does_not_depend_on_batches_or_processes(rng, protocol):
         ],
         rules.averaging,
     )
+    expected.pop("regions")  # which the metric of training does not count
     for size in (1, 4, 8, 19):
         metric = DisparityMetric(rules)
         for part in index.split(size):
@@ -208,3 +218,76 @@ def gather(rank, folder):
 
 def test_metric_gathers_over_processes_even_from_one_without_images(tmp_path):
     torch.multiprocessing.spawn(gather, (tmp_path,), nprocs=2)
+
+
+def test_every_pixel_with_truth_lies_in_one_bin():
+    truth = np.array([[-1, 0, 15.9, 16, 63.9, 64, 128, 191.9, 192, 900, np.inf]], np.float32)
+    masks = regions(truth, np.isfinite(truth))
+    found = [[i for i, name in enumerate(BINS) if masks[name][0, x]] for x in range(11)]
+    assert found == [[0], [0], [0], [1], [2], [3], [4], [4], [5], [5], []]
+    assert "flat" not in masks
+
+
+def test_pixels_near_a_jump_of_the_disparity_are_near_an_edge():
+    truth = np.full((30, 40), 10, np.float32)
+    truth[:, 20:] = 20
+    near = near_edges(truth, np.ones_like(truth, bool))
+    columns = np.flatnonzero(near.all(axis=0))
+    assert columns.tolist() == list(range(19 - EDGE_REACH, 21 + EDGE_REACH))
+    assert (near.any(axis=0) == near.all(axis=0)).all()
+    assert (near_edges(truth.T, np.ones_like(truth.T, bool)) == near.T).all()
+
+
+def test_sparse_truth_has_edges_between_neighbours_but_none_on_slopes():
+    truth = np.tile(np.arange(60, dtype=np.float32) * 0.9, (5, 1))  # a steep surface
+    known = np.zeros_like(truth, bool)
+    known[2, ::6] = True
+    assert not near_edges(truth, known).any()
+    assert not near_edges(truth, np.ones_like(known)).any()
+    truth[:, 30:] += 20
+    near = near_edges(np.where(known, truth, np.nan), known)
+    assert np.flatnonzero(near[2]).tolist() == list(range(24 - EDGE_REACH, 31 + EDGE_REACH))
+    known[2, 24] = False  # now 12 pixels lie between the known ones: too far to tell
+    assert not near_edges(np.where(known, truth, np.nan), known).any()
+
+
+def test_walls_are_flat_and_noise_is_not(rng):
+    left = np.full((20, 60, 3), 90, np.uint8)
+    left[:, 30:] = rng.integers(0, 255, (20, 30, 3))
+    flat = is_flat(left)
+    assert flat[:, :26].all()
+    assert not flat[:, 34:].any()
+    assert is_flat(np.zeros((3, 1, 3), np.uint8)).all()
+
+
+def test_regions_are_parts_of_what_counts_and_pool_as_it_does(rng):
+    truth = rng.uniform(0, 250, (4, 12, 20)).astype(np.float32)
+    estimate = truth + rng.normal(0, 4, truth.shape).astype(np.float32)
+    left = rng.integers(0, 255, (12, 20, 3), np.uint8)
+    rules = get_protocol("pooled")
+    valid = np.ones((12, 20), bool)
+    scores = [
+        score_image(str(i), i, estimate[i], truth[i], valid, rules, left=left) for i in range(4)
+    ]
+    summary = summarise(scores, "pixel")
+    parts = summary["regions"]
+    assert "disparity_192" not in parts  # the protocol counts none of them
+    for group in (BINS[:-1], ("edges", "away_from_edges"), ("flat", "textured")):
+        having = [parts[name] for name in group if name in parts]
+        assert sum(part["valid_pixels"] for part in having) == summary["valid_pixels"]
+        pooled = sum(part["valid_pixels"] * part["epe_pixel"] for part in having)
+        assert pooled == pytest.approx(summary["valid_pixels"] * summary["epe_pixel"])
+
+
+def test_a_score_comes_back_from_its_record(rng):
+    truth = rng.uniform(1, 250, (2, 12, 20)).astype(np.float32)
+    estimate = truth + rng.normal(0, 4, truth.shape).astype(np.float32)
+    rules, valid = get_protocol("pooled"), np.ones((12, 20), bool)
+    scores = [score_image(str(i), i, estimate[i], truth[i], valid, rules) for i in range(2)]
+    again = [score_of_record(image_record(score), i) for i, score in enumerate(scores)]
+    one, other = summarise(scores, "group8"), summarise(again, "group8")
+    for key in ("epe", "bad_2_pixel", "d1_image", "valid_pixels", "images"):
+        assert one[key] == pytest.approx(other[key])
+    for region, part in one["regions"].items():
+        for key in ("epe_pixel", "epe_image", "bad_3_pixel", "valid_pixels", "images"):
+            assert part[key] == pytest.approx(other["regions"][region][key])

@@ -94,7 +94,7 @@ def test_a_cloud_without_points_is_pointed_out(tmp_path, calibration):
     space = Space(calibration, np.zeros((4, 4, 3), np.uint8), max_depth=0.1)
     output = PairOutput(np.ones((4, 4), np.float32), space=space)
     (note,) = write_pair(tmp_path, "x", ["ply", "glb"], output)
-    assert "no point is near enough" in note
+    assert "no point is near and sure enough" in note
 
 
 def test_formats_in_metres_need_a_calibration():

@@ -17,6 +17,7 @@ from stereo.benchmark import measure
 from stereo.benchmark.plot import growth_plot, require_matplotlib
 from stereo.errors import StereoError, UsageError, unknown_name
 from stereo.files import output_folder, staged
+from stereo.machine import machine
 from stereo.runtime import free_bytes, pick_device, pick_dtype
 
 # The quarter-resolution volume of a 544x960 image is 48x136x240; the last one is 4 times as large.
@@ -108,7 +109,7 @@ def benchmark_attention(
                 rows += _measure_case(case, sorted(sizes, key=cells), where, time_limit, repeats)
     report = {
         "benchmark": "attention",
-        "machine": measure.machine(where),
+        "machine": machine(where),
         "settings": {
             "channels": CHANNELS,
             "batch": 1,

@@ -21,6 +21,7 @@ from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
 from stereo.engine import NetworkEngine
 from stereo.errors import StereoError, UsageError, unknown_name
 from stereo.files import output_folder, staged
+from stereo.machine import machine
 from stereo.matcher import load
 from stereo.model import NETWORK_NAMES
 from stereo.model.config import check_max_disparity
@@ -141,7 +142,7 @@ def benchmark_inference(
     _add_ratios(rows)
     report = {
         "benchmark": "inference",
-        "machine": measure.machine(where),
+        "machine": machine(where),
         "settings": {
             "height": height,
             "width": width,

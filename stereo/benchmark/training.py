@@ -20,6 +20,7 @@ from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.errors import StereoError, UsageError, unknown_name
 from stereo.files import output_folder, staged
 from stereo.kernels import pick_kernels, use_kernels
+from stereo.machine import machine
 from stereo.model import NETWORK_NAMES
 from stereo.model.config import check_max_disparity
 from stereo.model.recompute import set_recompute
@@ -152,7 +153,7 @@ def benchmark_training(
         row["times_as_fast"] = first.setdefault(row["model"], median) / median
     report = {
         "benchmark": "training",
-        "machine": measure.machine(where),
+        "machine": machine(where),
         "settings": {
             "height": crop[0],
             "width": crop[1],

@@ -1,11 +1,12 @@
-"""Commands that match pairs: ``demo``, ``infer``, ``evaluate`` and ``submit``."""
+"""Commands that match pairs, and ``compare``, which sets their figures side by side."""
 
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from stereo.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL
+from stereo.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL, SGBM
 from stereo.commands.command import Command, add_choices
+from stereo.errors import UsageError
 
 
 def _demo_arguments(parser: ArgumentParser) -> None:
@@ -78,7 +79,7 @@ def _infer_arguments(parser: ArgumentParser) -> None:
 def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--dataset", required=True, help="its name; see 'stereo data list'")
     parser.add_argument("--root", help="the data set's folder; 'synthetic' does without")
-    parser.add_argument("--output", required=True, help="folder for metrics.json")
+    parser.add_argument("--output", required=True, help="folder for metrics.json and report.html")
     _model_arguments(parser)
     parser.add_argument(
         "--protocol",
@@ -91,6 +92,11 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
         "--confidence",
         action="store_true",
         help="score the confidence as well: AUSE, reliability; takes a second match per pair",
+    )
+    parser.add_argument(
+        "--against",
+        help="comma-separated further models, such as sgbm: matched on the same pairs, and side by "
+        "side in the report",
     )
 
 
@@ -196,16 +202,41 @@ def _evaluate(config: Namespace) -> int:
         layout=config.layout,
         unused=config.unused,
         confidence=config.confidence,
+        against=[_load_model(config, name) for name in _against(config)],
     )
     return 1 if failed else 0
 
 
-def _load_model(config: Namespace) -> Any:
+def _against(config: Namespace) -> list[str]:
+    names = [name.strip() for name in (config.against or "").split(",") if name.strip()]
+    for name in names:
+        if name == config.model or names.count(name) > 1:
+            raise UsageError(f"--against {config.against}: '{name}' is named twice")
+    return names
+
+
+def _compare_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", help="folders with metrics.json, or such files")
+    parser.add_argument("--output", required=True, help="folder for report.html")
+
+
+def _compare(config: Namespace) -> int:
+    from stereo.console import say
+    from stereo.report import compare
+
+    say(f"report: {compare(config.runs, config.output)}")
+    return 0
+
+
+def _load_model(config: Namespace, further: str | None = None) -> Any:
+    """Load the model that the options name, or a further one in the same manner."""
     from stereo.console import complain, say
     from stereo.matcher import load
 
+    if further == SGBM:  # which knows none of the networks' options
+        return load(SGBM, max_disparity=config.max_disparity)
     matcher = load(
-        config.model,
+        further or config.model,
         device=config.device,
         precision=config.precision,
         max_disparity=config.max_disparity,
@@ -272,8 +303,15 @@ COMMANDS = (
         _evaluate,
         "metrics over a data set under a named protocol",
         "stereo evaluate --dataset sceneflow --root DIR --model sgbm --protocol pooled "
-        "--output results",
+        "--output results --against sgbm",
         distributed=True,
+    ),
+    Command(
+        "compare",
+        _compare_arguments,
+        _compare,
+        "one report from several runs of evaluate, or of infer with ground truth",
+        "stereo compare results results_sgbm --output comparison",
     ),
     Command(
         "submit",

@@ -1,17 +1,20 @@
-"""What a run says while it goes: a progress bar or lines, TensorBoard, pictures."""
+"""What a run says while it goes: a progress bar or lines, TensorBoard, pictures, a report."""
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from stereo import colors, console
+from stereo.errors import StereoError
+from stereo.report.training import write_training_report, write_validation_pictures
 
 
 class RunLog:
@@ -67,14 +70,15 @@ class RunLog:
             )
 
     def validation(
-        self, step: int, summary: dict[str, Any], example: dict[str, Any] | None
+        self, step: int, summary: dict[str, Any], examples: Sequence[dict[str, Any]]
     ) -> None:
-        """Write validation figures, say them, and show the last pair's map and error.
+        """Write validation figures, say them, and show some pairs' maps and errors.
 
         Args:
             step: steps done.
             summary: what ``stereo.metrics.summarise`` returned.
-            example: ``left``, ``disparity``, ``truth`` and ``valid`` arrays of one pair.
+            examples: ``name``, and the arrays ``left``, ``disparity``, ``truth`` and ``valid``, of
+                pairs to show; TensorBoard shows the last one.
         """
         if not self.active:
             return
@@ -87,7 +91,14 @@ class RunLog:
             + "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
             + f"  images {summary['images']}, skipped {summary['skipped']}"
         )
-        if example is not None and self.writer is not None:
+        if not examples:
+            return
+        try:
+            write_validation_pictures(self.folder, step, examples)
+        except StereoError as error:  # the run matters more
+            console.complain(f"warning: {error}; the report goes without these pictures")
+        example = examples[-1]
+        if self.writer is not None:
             truth = np.where(example["valid"], example["truth"], np.nan)
             limit = colors.disparity_limit(truth)
             picture = colors.stack(
@@ -103,6 +114,23 @@ class RunLog:
         if self.writer is not None:
             for name, value in facts.items():
                 self.writer.add_scalar(f"{group}/{name}", value, step)
+
+    def report(self, facts: dict[str, Any], data: str, device: torch.device) -> None:
+        """Write ``report.html``; whatever prevents it is said, and does not end the run.
+
+        Args:
+            facts: what the checkpoints say of the run.
+            data: what it is trained and validated on, in words.
+            device: where it runs.
+        """
+        if not self.active:
+            return
+        try:
+            if self.writer is not None:
+                self.writer.flush()
+            write_training_report(self.folder, facts, data, self.max_steps, device)
+        except Exception as error:  # a page must never cost a run of days
+            console.complain(f"warning: no report.html: {type(error).__name__}: {error}")
 
     def close(self) -> None:
         """Close the bar and flush TensorBoard."""

@@ -55,6 +55,7 @@ from stereo.training.state import (
 
 FIRST_VALIDATION_PAIRS = 2
 FEW_VALIDATION_PAIRS = 16
+SHOWN_PAIRS = 3
 CHECKPOINTS_OF_ROOM = 2  # the best one, and the one being written
 
 
@@ -73,6 +74,7 @@ class Run:
         loss: what is minimised.
         seed: of the order of samples, and of everything random in training.
         facts: recipe, data and the like, stored in every checkpoint.
+        data: what it is trained and validated on, in words, for its report.
         skip_damaged: whether a validation pair that cannot be read is left out.
     """
 
@@ -85,6 +87,7 @@ class Run:
     loss: LossConfig
     seed: int
     facts: dict[str, Any]
+    data: str = ""
     skip_damaged: bool = False
 
 
@@ -117,7 +120,8 @@ def train(
 
     Args:
         run: what to train.
-        folder: receives ``last-STEP.safetensors``, ``best.safetensors`` and TensorBoard's files.
+        folder: receives ``last-STEP.safetensors``, ``best.safetensors``, TensorBoard's files,
+            ``report.html`` and the pictures it shows.
         resume: ``auto``, ``never`` or a checkpoint's path.
         max_seconds: stop cleanly before this time has passed.
 
@@ -219,7 +223,7 @@ def train(
         few = len(run.validation_set) <= FEW_VALIDATION_PAIRS
         first = run.validation_set[: None if few else FIRST_VALIDATION_PAIRS]
         summary, _ = _validate(average.network, run, first, accelerator)
-        log.validation(step, summary, None)
+        log.validation(step, summary, [])
 
     skipped = 0
     watch = Stopwatch()
@@ -302,8 +306,9 @@ def train(
             done = step == trainer.max_steps
             if step % trainer.validate_every == 0 or done:
                 save()  # a validation that fails loses nothing
-                summary, example = _validate(average.network, run, run.validation_set, accelerator)
-                log.validation(step, summary, example)
+                summary, examples = _validate(average.network, run, run.validation_set, accelerator)
+                log.validation(step, summary, examples)
+                log.report(run.facts, run.data, device)
                 epe = summary.get("epe_image")
                 if epe is not None and (best_epe is None or epe < best_epe):
                     best_epe = epe
@@ -320,6 +325,7 @@ def train(
             if stopping:
                 break
     log.close()
+    log.report(run.facts, run.data, device)
     skipped = sum(gather_object([skipped]))
     if accelerator.is_main_process:
         if skipped:
@@ -367,21 +373,24 @@ class _Average:
 
 def _validate(
     network: StereoNetwork, run: Run, pairs: Sequence[Readable], accelerator: Accelerator
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Score pairs under the protocol ``pooled``, each on one of the processes.
 
     Returns:
-        The summary over all processes, and one pair of this process to show.
+        The summary over all processes, and some pairs of this process to show.
     """
     metric = DisparityMetric(get_protocol("pooled")).to(accelerator.device)
-    example = None
+    own = range(accelerator.process_index, len(pairs), accelerator.num_processes)
+    places = np.linspace(0, len(own) - 1, min(len(own), SHOWN_PAIRS)).round().astype(int)
+    shown = {own[place] for place in places.tolist()}
+    examples: list[dict[str, Any]] = []
     errors: list[str] = []
     training = network.training
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         engine = NetworkEngine(
             network, run.network_config, accelerator.device, run.trainer.precision
         )
-        for index in range(accelerator.process_index, len(pairs), accelerator.num_processes):
+        for index in own:
             try:
                 sample = pairs[index].read()
                 if sample.disparity is None or sample.valid is None:
@@ -398,12 +407,16 @@ def _validate(
                 torch.from_numpy(sample.valid)[None],
                 torch.tensor([index]),
             )
-            example = {
-                "left": sample.left,
-                "disparity": disparity,
-                "truth": sample.disparity,
-                "valid": sample.valid,
-            }
+            if index in shown:
+                examples.append(
+                    {
+                        "name": sample.name,
+                        "left": sample.left,
+                        "disparity": disparity,
+                        "truth": sample.disparity,
+                        "valid": sample.valid,
+                    }
+                )
         errors = gather_object(errors)
         if errors and not run.skip_damaged:
             raise InputError(errors[0])
@@ -411,7 +424,7 @@ def _validate(
             console.complain(f"warning: left out of validation: {message}")
         summary = metric.compute()
     network.train(training)
-    return summary, example
+    return summary, examples
 
 
 def _mixed_precision(run: Run) -> Literal["no", "bf16", "fp16"]:

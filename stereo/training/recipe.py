@@ -185,7 +185,18 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> Run:
         loss=recipe.loss,
         seed=recipe.seed,
         facts=facts,
+        data=_data_in_words(recipe.data, len(training), len(validation)),
         skip_damaged=recipe.data.skip_damaged,
+    )
+
+
+def _data_in_words(data: DataConfig, training: int, validation: int) -> str:
+    name, where = data.validation.name or data.name, data.validation.root or data.root
+    rendered = " rendered on the spot" if data.root is None else ""
+    held_out = " rendered on the spot" if where is None else ""
+    return (
+        f"trained on {training:,} pairs of {data.name}{rendered}; "
+        f"validated on {validation:,} of {name}{held_out}"
     )
 
 

@@ -1,0 +1,117 @@
+"""What a visitor's file may be, found from its header: nothing is decoded before it has passed."""
+
+import zipfile
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from stereo.bundled import SGBM
+from stereo.data.disparities import DISPARITY_SUFFIXES
+from stereo.errors import InputError
+from stereo.model.config import check_max_disparity
+from stereo.runtime import free_bytes
+
+MOST_BYTES = 128 * 2**20  # of an uploaded file
+MOST_PIXELS = 12_000_000  # of a picture: what telephones take
+MOST_TEXT_BYTES = 2**20  # of a calibration
+MOST_DISPARITY = 512  # pixels
+MEMORY_SHARE = 0.8  # of what is free, that a match may plan with
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF", "JPEG2000", "AVIF")
+SHOWN_BY_BROWSERS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "AVIF", "MPO")
+SGBM_BYTES = 4  # per pixel and disparity: two volumes of 16 bits
+
+
+def check_picture(path: Path, role: str) -> tuple[int, int, str]:
+    """Return width, height and format of a picture that is small enough to be decoded.
+
+    Args:
+        path: the file.
+        role: what to call it in an error.
+
+    Raises:
+        InputError: not a picture, or too large.
+    """
+    _check_bytes(path, role, MOST_BYTES)
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            (width, height), kind = image.size, image.format or ""
+    except Image.DecompressionBombError:
+        raise InputError(f"{role}: more pixels than this page takes; make it smaller") from None
+    except Exception:  # a damaged header can raise nearly anything
+        raise InputError(
+            f"{role}: not a picture, or a damaged one; give PNG, JPEG, WebP, TIFF or the like"
+        ) from None
+    if width * height > MOST_PIXELS:
+        raise InputError(
+            f"{role}: {width}x{height} are {width * height / 1e6:.0f} megapixels, this page takes "
+            f"{MOST_PIXELS // 10**6}; make both pictures smaller, or use 'stereo infer'"
+        )
+    return width, height, kind
+
+
+def check_same_size(left: tuple[int, int], right: tuple[int, int]) -> None:
+    """Raise ``InputError`` unless both (width, height) are equal."""
+    if left != right:
+        raise InputError(
+            f"the pictures differ in size: left {left[0]}x{left[1]}, right {right[0]}x{right[1]}; "
+            "a rectified pair has one size"
+        )
+
+
+def check_truth(path: Path, role: str) -> None:
+    """Raise ``InputError`` unless a disparity file is small enough to be decoded."""
+    suffix = path.suffix.lower()
+    if suffix not in DISPARITY_SUFFIXES:
+        known = ", ".join(sorted(DISPARITY_SUFFIXES))
+        raise InputError(f"{role}: '{suffix}' is no format of disparities; known: {known}")
+    if suffix == ".npz":
+        _check_bytes(path, role, MOST_BYTES)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                total = sum(entry.file_size for entry in archive.infolist())
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+            raise InputError(f"{role}: damaged or not a NumPy file") from None
+        if total > MOST_BYTES:
+            raise InputError(f"{role}: unpacks to {total / 2**20:.0f} MiB; give a smaller one")
+    elif suffix == ".npy":
+        _check_bytes(path, role, MOST_BYTES)
+    else:
+        check_picture(path, role)
+
+
+def check_calibration(path: Path, role: str) -> None:
+    """Raise ``InputError`` unless a calibration file is of a size that they have."""
+    _check_bytes(path, role, MOST_TEXT_BYTES)
+
+
+def check_range(max_disparity: int) -> None:
+    """Raise an error unless the page searches that many disparities."""
+    check_max_disparity(max_disparity)
+    if max_disparity > MOST_DISPARITY:
+        raise InputError(f"max disparity {max_disparity}: this page searches {MOST_DISPARITY} px")
+
+
+def check_memory(model: str, size: tuple[int, int], max_disparity: int) -> None:
+    """Raise ``InputError`` where semi-global matching would not fit; networks match in tiles."""
+    needed = SGBM_BYTES * size[0] * size[1] * max_disparity
+    free = free_bytes(torch.device("cpu"))
+    if model == SGBM and needed > MEMORY_SHARE * free:
+        raise InputError(
+            f"not enough memory: sgbm would take about {needed / 2**30:.1f} GiB for "
+            f"{size[0]}x{size[1]} pixels and {max_disparity} disparities, {free / 2**30:.1f} are "
+            "free; choose another model, smaller pictures or a smaller max disparity"
+        )
+
+
+def _check_bytes(path: Path, role: str, most: int) -> None:
+    try:
+        size = path.stat().st_size
+    except OSError:
+        raise InputError(f"{role}: no longer there; drop the file again") from None
+    if size == 0:
+        raise InputError(f"{role}: the file is empty")
+    if size > most:
+        raise InputError(
+            f"{role}: {size / 2**20:.1f} MiB, this page takes at most {most / 2**20:.0f}"
+        )

@@ -1,0 +1,188 @@
+"""What the page says of a match, as HTML. Everything that comes from outside is escaped."""
+
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from stereo.app.work import CLOUD, MAPS, Cloud, Outcome
+
+# What each ending of a file is; the rest of its name is the pair's.
+_KINDS = {
+    "_color.png": "colours",
+    "_disparity.pfm": "float32, pixels",
+    "_disparity.png": "16 bits, pixels &times; 256 (KITTI)",
+    "_disparity.npy": "NumPy, pixels",
+    "_confidence.png": "8 bits, 255 for certain",
+    "_depth.npy": "NumPy, metres",
+    "_depth.png": "16 bits, millimetres",
+    ".ply": "points, metres",
+    ".glb": "points for viewers",
+    "_error.png": "error in colours",
+    "metrics.json": "figures and how they were made",
+}
+
+# What the command line calls an option has a label of its own on the page.
+_LABELS = {
+    "--max-disparity": "Max disparity",
+    "--max-depth": "Max depth",
+    "--min-confidence": "Least confidence",
+    "--ground-truth-scale": "Ground truth scale",
+}
+
+HEADER = """
+<header class="st-header">
+  <h1>Stereo depth</h1>
+  <p>A disparity map, its confidence and a point cloud from a rectified pair of pictures.
+  Everything is computed on this machine; nothing leaves it.</p>
+</header>"""
+
+EMPTY = """
+<div class="st-empty">
+  <div class="st-empty-picture" aria-hidden="true"><span></span><span></span></div>
+  <p><strong>No map yet.</strong> Give a left and a right picture, or pick a bundled pair, and
+  press <em>Match</em>.</p>
+  <p>The pair must be rectified: matching points lie in the same row, further left in the right
+  picture.</p>
+</div>"""
+
+
+def problem(text: str) -> str:
+    """Return the one line that says what is wrong."""
+    return f'<div class="st-problem" role="alert">{_safe(_on_the_page(text))}</div>'
+
+
+def result(outcome: Outcome, address: str) -> str:
+    """Return all that is shown of a match.
+
+    Args:
+        outcome: of the match.
+        address: where its files are served, ending in a slash.
+    """
+    return "\n".join(
+        [
+            '<div class="st-result">',
+            _summary(outcome),
+            _messages(outcome.faults, "st-fault"),
+            _maps(outcome, address),
+            _figures(outcome),
+            _cloud(outcome.cloud, address),
+            _downloads(outcome, address),
+            _messages(outcome.notes, "st-note"),
+            "</div>",
+        ]
+    )
+
+
+def _summary(outcome: Outcome) -> str:
+    width, height = outcome.size
+    facts = [
+        f"{width} &times; {height} px",
+        f"disparity {outcome.low:.1f} to {outcome.high:.1f} px",
+        f"{_safe(str(outcome.model['name']))}, {outcome.seconds:.2f} s",
+    ]
+    if outcome.reliable is not None:
+        facts.append(f"median confidence {outcome.reliable:.2f}")
+    return (
+        f'<div class="st-summary"><h2>{_safe(outcome.name)}</h2>'
+        + "".join(f"<span>{fact}</span>" for fact in facts)
+        + "</div>"
+    )
+
+
+def _maps(outcome: Outcome, address: str) -> str:
+    spec = {
+        "address": address,
+        "values": MAPS,
+        "size": outcome.size,
+        "step": outcome.step,
+        "planes": outcome.planes,
+        "layers": [asdict(layer) for layer in outcome.layers],
+    }
+    return f'<stereo-maps data-spec="{_safe(json.dumps(spec))}"></stereo-maps>'
+
+
+def _figures(outcome: Outcome) -> str:
+    if outcome.scores is None:
+        return ""
+    if not outcome.scores:
+        return _messages(["ground truth: too few valid pixels to score"], "st-note")
+    s = outcome.scores
+    cells = [
+        ("EPE", f"{s['epe']:.3f} px"),
+        ("bad-1", f"{s['bad_1']:.2f} %"),
+        ("bad-2", f"{s['bad_2']:.2f} %"),
+        ("bad-3", f"{s['bad_3']:.2f} %"),
+        ("D1", f"{s['d1']:.2f} %"),
+    ]
+    rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in cells)
+    return (
+        '<section class="st-figures"><h3>Against the ground truth</h3>'
+        f"<dl>{rows}</dl><p>Pixels with a true disparity above 0 and below 192 (protocol pooled)."
+        "</p></section>"
+    )
+
+
+def _cloud(cloud: Cloud | None, address: str) -> str:
+    if cloud is None:
+        return _messages(["points: none is near and sure enough to be shown"], "st-note")
+    spec = {"address": address + CLOUD, **asdict(cloud)}
+    about = f"{cloud.count:,} points"
+    if cloud.assumed:
+        about += (
+            " &middot; <strong>shape up to an unknown scale</strong>: no calibration was given, so "
+            "the focal length is taken to be the picture's longer side"
+        )
+    return (
+        '<section class="st-points"><h3>Point cloud</h3>'
+        f'<stereo-cloud data-spec="{_safe(json.dumps(spec))}"></stereo-cloud>'
+        f'<p class="st-about">{about}</p></section>'
+    )
+
+
+def _downloads(outcome: Outcome, address: str) -> str:
+    items = []
+    for path in outcome.files:
+        kind = next(kind for end, kind in _KINDS.items() if path.name.endswith(end))
+        items.append(
+            f'<li><a href="{_safe(address + path.name)}" download="{_safe(path.name)}">'
+            f"{_safe(path.name)}</a><span>{kind}, {_bytes(path.stat().st_size)}</span></li>"
+        )
+    metres = (
+        ""
+        if outcome.cloud is None or not outcome.cloud.assumed
+        else ("<p>Depth and points in metres come with a calibration.</p>")
+    )
+    archive = f"{outcome.name}.zip"
+    return (
+        '<section class="st-downloads"><h3>Downloads</h3>'
+        f'<a class="st-all" href="{_safe(address + archive)}" download="{_safe(archive)}">'
+        f"All files (.zip)</a><ul>{''.join(items)}</ul>{metres}</section>"
+    )
+
+
+def _messages(lines: Sequence[str], kind: str) -> str:
+    if not lines:
+        return ""
+    told = [_on_the_page(line) for line in lines]
+    return (
+        f'<ul class="st-messages {kind}">' + "".join(f"<li>{_safe(t)}</li>" for t in told) + "</ul>"
+    )
+
+
+def _on_the_page(line: str) -> str:
+    for option, label in _LABELS.items():
+        line = line.replace(option, label)
+    return line
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{max(1, count // 1024)} KiB"
+
+
+def _safe(text: str) -> str:
+    """Escape for HTML, and for the templates that the page's component runs its value through."""
+    escaped = html.escape(text, quote=True)
+    for sign in "${}`":
+        escaped = escaped.replace(sign, f"&#{ord(sign)};")
+    return escaped

@@ -1,0 +1,57 @@
+"""Models that stay loaded from one request to the next."""
+
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+from stereo.bundled import DEFAULT_MODEL, SGBM, bundled_weights
+from stereo.errors import unknown_name
+from stereo.matcher import Matcher, load
+from stereo.model import NETWORK_NAMES
+
+KEPT = 3  # models in memory
+
+
+class Models:
+    """The models that the page offers: those that have weights, and the owner's own file.
+
+    Args:
+        device: where to run, as in ``stereo.load``.
+        own: a checkpoint of the owner of the page, offered first; None for none.
+    """
+
+    def __init__(self, device: str = "auto", own: str | None = None) -> None:
+        self._device = device
+        self._files = {} if own is None else {_label(own): own}
+        self._loaded: OrderedDict[tuple[str, int], Matcher] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def names(self) -> list[str]:
+        """Names to choose from, the one to be chosen first in front."""
+        trained = [name for name in NETWORK_NAMES if bundled_weights(name) is not None]
+        names = dict.fromkeys([*self._files, DEFAULT_MODEL, *trained, SGBM])
+        return [name for name in names if name == SGBM or name in self._files or name in trained]
+
+    def get(self, name: str, max_disparity: int) -> Matcher:
+        """Return a model, loaded at most once while it is in use.
+
+        Raises:
+            UsageError: a name that is not offered.
+            InputError: a checkpoint that cannot be used.
+        """
+        if name not in self.names:
+            raise unknown_name("model", name, self.names)
+        key = (name, max_disparity)
+        with self._lock:
+            if key not in self._loaded:
+                source = self._files.get(name, name)
+                self._loaded[key] = load(source, device=self._device, max_disparity=max_disparity)
+            self._loaded.move_to_end(key)
+            while len(self._loaded) > KEPT:
+                self._loaded.popitem(last=False)
+            return self._loaded[key]
+
+
+def _label(model: str) -> str:
+    return model if model == SGBM or model in NETWORK_NAMES else Path(model).stem

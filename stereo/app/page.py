@@ -1,0 +1,193 @@
+"""The page's components, and what each of them triggers."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from stereo.app import bounds, html
+from stereo.app.desk import Desk
+from stereo.app.models import Models
+from stereo.app.store import Store
+from stereo.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL, samples_root
+from stereo.data.datasets import open_dataset
+from stereo.data.sample import SampleFiles
+from stereo.geometry import Calibration
+
+WAITING = 16  # requests that may queue
+UPLOADS_KEPT = (600, 3600)  # seconds: how often uploads are looked through, and how old they get
+THUMBNAIL = 280  # pixels
+# The camera of scripts/render_samples.py, whose scenes are as large as one says: here the baseline
+# is 10 cm.
+BUNDLED_CAMERA = Calibration.rectified(fx=448, cx0=224, cy=92, baseline=0.1, size=(448, 256))
+
+
+def theme() -> gr.themes.Base:
+    """Return the page's colours and fonts; the fonts are the visitor's own."""
+    base = gr.themes.Base(
+        primary_hue=gr.themes.colors.teal,
+        neutral_hue=gr.themes.colors.slate,
+        radius_size=gr.themes.sizes.radius_md,
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
+    return base.set(
+        body_text_color_subdued="*neutral_500",
+        block_label_text_color="*neutral_600",
+        block_info_text_color="*neutral_500",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_600",
+        color_accent="*primary_700",
+        slider_color="*primary_600",
+    )
+
+
+def build(models: Models, store: Store, uploads: Path) -> gr.Blocks:
+    """Return the page.
+
+    Args:
+        models: the models on offer.
+        store: where results go.
+        uploads: the folder of uploads, and of copies of the bundled pairs.
+    """
+    desk = Desk(models, store, uploads)
+    pairs = _copy_bundled_pairs(uploads / "bundled")
+    with gr.Blocks(
+        title="Stereo depth", analytics_enabled=False, delete_cache=UPLOADS_KEPT
+    ) as page:
+        _text(html.HEADER)
+        with gr.Row(elem_id="st-columns"):
+            with gr.Column(scale=4, min_width=320, elem_id="st-inputs"):
+                with gr.Row(elem_id="st-pair"):
+                    left = _picture("Left picture", "left")
+                    right = _picture("Right picture", "right")
+                bundled = gr.Dataset(
+                    label="Or a bundled pair",
+                    components=[gr.Image(visible=False, type="filepath")],
+                    samples=[[str(pair["thumbnail"])] for pair in pairs],
+                    layout="gallery",
+                    type="index",
+                    elem_id="st-bundled",
+                )
+                model = gr.Dropdown(
+                    models.names, value=models.names[0], label="Model", filterable=False
+                )
+                max_disparity = gr.Slider(
+                    16,
+                    bounds.MOST_DISPARITY,
+                    value=DEFAULT_MAX_DISPARITY,
+                    step=16,
+                    label="Max disparity, pixels",
+                    buttons=[],
+                )
+                confidence = gr.Checkbox(
+                    models.names[0] == DEFAULT_MODEL,
+                    label="Confidence",
+                    info="Matches the other view too, for twice the time.",
+                )
+                with gr.Accordion("Calibration, points, ground truth, view", open=False):
+                    calibration = _file("Calibration of the pair")
+                    max_depth = gr.Number(
+                        0, label="Max depth of points, metres", info="0: 100 baselines."
+                    )
+                    min_confidence = gr.Slider(
+                        0,
+                        0.95,
+                        value=0,
+                        step=0.05,
+                        label="Least confidence of points",
+                        buttons=[],
+                    )
+                    truth = _file("Ground truth, left view")
+                    truth_scale = gr.Number(
+                        0,
+                        label="Ground truth scale",
+                        info="Stored value per pixel, for 8-bit pictures; 0: as its format says.",
+                    )
+                    view = gr.Radio(
+                        [("Left", "left"), ("Right", "right")],
+                        value="left",
+                        label="Map of the view",
+                    )
+                notice = _text("", "notice")
+                button = gr.Button("Match", variant="primary", size="lg", elem_id="st-match")
+            with gr.Column(scale=7, min_width=320, elem_id="st-output"):
+                shown = _text(html.EMPTY, "shown")
+
+        def choose(index: int) -> list[str]:
+            return [pairs[index][key] for key in ("left", "right", "truth", "calibration")] + [""]
+
+        # Nothing is preprocessed: gradio would open files before the desk has looked at them.
+        ours: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
+        quick: dict[str, Any] = {"show_progress": "hidden", **ours}
+        left.upload(desk.left_arrived, [left, right], [left, notice], **quick)
+        right.upload(desk.right_arrived, [right, left], [right, notice], **quick)
+        for picture in (left, right):
+            picture.clear(desk.check, [left, right], notice, **quick)
+        bundled.click(
+            choose,
+            bundled,
+            [left, right, truth, calibration, notice],
+            api_visibility="private",
+            show_progress="hidden",
+        )
+        model.input(lambda name: name == DEFAULT_MODEL, model, confidence, **quick)
+        button.click(
+            desk.match,
+            [
+                *(left, right, model, max_disparity, confidence),
+                *(calibration, max_depth, min_confidence, truth, truth_scale, view),
+            ],
+            [shown, notice],
+            concurrency_limit=1,
+            show_progress_on=shown,
+            **ours,
+        )
+        page.unload(desk.leave)
+    page.queue(max_size=WAITING)
+    return page
+
+
+def _text(value: str, name: str | None = None) -> gr.HTML:
+    return gr.HTML(value, elem_id=None if name is None else f"st-{name}", apply_default_css=False)
+
+
+def _picture(label: str, side: str) -> gr.Image:
+    return gr.Image(
+        label=label,
+        type="filepath",
+        image_mode=None,
+        sources=["upload"],
+        height=170,
+        min_width=140,
+        buttons=[],
+        elem_id=f"st-{side}",
+    )
+
+
+def _file(label: str) -> gr.File:
+    return gr.File(label=label, type="filepath", height=110)
+
+
+def _copy_bundled_pairs(folder: Path) -> list[dict[str, str]]:
+    """Copy the bundled pairs with a calibration and a thumbnail; return the files of each."""
+    folder.mkdir()
+    calibration = folder / "bundled_calibration.json"
+    BUNDLED_CAMERA.write(calibration)
+    data = open_dataset("sceneflow", samples_root(), split="test", render_pass="final")
+    pairs = []
+    for number, item in enumerate(data.samples, 1):
+        assert isinstance(item, SampleFiles) and item.disparity is not None
+        files = {"thumbnail": folder / f"bundled_{number}.png"}
+        with Image.open(item.left) as picture:
+            picture.thumbnail((THUMBNAIL, THUMBNAIL))
+            picture.save(files["thumbnail"])
+        for key, path in (("left", item.left), ("right", item.right), ("truth", item.disparity)):
+            files[key] = Path(shutil.copy(path, folder / f"bundled_{number}_{key}{path.suffix}"))
+        files["calibration"] = calibration
+        pairs.append({key: str(path) for key, path in files.items()})
+    return pairs

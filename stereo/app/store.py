@@ -1,0 +1,74 @@
+"""Folders of results, each behind a name that cannot be guessed, each gone with its visitor."""
+
+import secrets
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+KEPT = 24  # results on disk at one time, of all visitors together
+IDLE = 3600.0  # seconds after which a result goes even if the visitor's page stays open
+
+
+@dataclass
+class _Entry:
+    visitor: str
+    folder: Path
+    made: float = field(default_factory=time.monotonic)
+
+
+class Store:
+    """The results of all visitors: one each, the newest.
+
+    Args:
+        root: the folder that theirs are made in.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def new(self, visitor: str) -> tuple[str, Path]:
+        """Remove the visitor's results, and return the token and the empty folder of a new one."""
+        with self._lock:
+            for token, entry in list(self._entries.items()):
+                idle = time.monotonic() - entry.made > IDLE
+                if entry.visitor == visitor or idle:
+                    self._drop(token)
+            while len(self._entries) >= KEPT:
+                self._drop(next(iter(self._entries)))
+            token = secrets.token_urlsafe(24)
+            folder = self._root / token
+            folder.mkdir(parents=True)
+            self._entries[token] = _Entry(visitor, folder)
+        return token, folder
+
+    def leave(self, visitor: str) -> None:
+        """Remove the results of a visitor who has closed the page."""
+        with self._lock:
+            for token in [t for t, entry in self._entries.items() if entry.visitor == visitor]:
+                self._drop(token)
+
+    def discard(self, token: str) -> None:
+        """Remove one result."""
+        with self._lock:
+            if token in self._entries:
+                self._drop(token)
+
+    def find(self, token: str, name: str) -> Path | None:
+        """Return a file of a result, or None where there is none of that token and name."""
+        with self._lock:
+            entry = self._entries.get(token)
+        if entry is None:
+            return None
+        # The name is looked up among the files, never joined to a path.
+        try:
+            return next((path for path in entry.folder.iterdir() if path.name == name), None)
+        except OSError:
+            return None
+
+    def _drop(self, token: str) -> None:
+        shutil.rmtree(self._entries.pop(token).folder, ignore_errors=True)

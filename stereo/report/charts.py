@@ -1,0 +1,142 @@
+"""Line charts as SVG: no script, colours from the page's style sheet."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 370, 250
+LEFT, RIGHT, TOP, BOTTOM = 48, 12, 26, 42
+TICKS = 5
+MOST_POINTS = 400  # per line; a page needs no more
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart.
+
+    Attributes:
+        label: what the legend says.
+        x: values along the horizontal axis.
+        y: as many values; one that is None or not finite is left out.
+        style: ``main``, ``second``, ``third`` or ``faint``, classes of the style sheet.
+        dots: whether each point is marked.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float | None]
+    style: str = "main"
+    dots: bool = False
+
+    def points(self) -> list[tuple[float, float]]:
+        """Return the points that can be drawn, thinned out to ``MOST_POINTS``."""
+        pairs = zip(self.x, self.y, strict=False)
+        drawn = [(float(x), float(y)) for x, y in pairs if y is not None and math.isfinite(y)]
+        step = max(1, math.ceil(len(drawn) / MOST_POINTS))
+        return drawn[::step] + (drawn[-1:] if (len(drawn) - 1) % step else [])
+
+
+def line_chart(
+    title: str,
+    lines: Sequence[Line],
+    x_label: str,
+    y_label: str,
+    *,
+    y_end: float | None = None,
+    log: bool = False,
+) -> Markup:
+    """Draw lines over one pair of axes, from 0 up.
+
+    Args:
+        title: said to those who do not see it.
+        lines: the first stands in front.
+        x_label: of the horizontal axis, with its unit.
+        y_label: of the vertical axis, with its unit.
+        y_end: the vertical axis' end; None for the largest value.
+        log: whether the vertical axis is logarithmic; values of 0 and below are then left out.
+
+    Returns:
+        An ``svg`` element, or nothing where there is not a point to draw.
+    """
+    drawn = [(line, line.points()) for line in lines]
+    if log:
+        drawn = [(line, [(x, y) for x, y in points if y > 0]) for line, points in drawn]
+    drawn = [(line, points) for line, points in drawn if points]
+    if not drawn:
+        return Markup("")
+    xs = [x for _, points in drawn for x, _ in points]
+    ys = [y for _, points in drawn for _, y in points]
+    x_ticks = ticks(min(0.0, *xs), max(xs))
+    if len(x_ticks) > 2 and x_ticks[-1] > max(xs):  # end with the lines, not with a round number
+        x_ticks.pop()
+    x_end = max(x_ticks[-1], *xs)
+    y_ticks = _log_ticks(min(ys), max(ys)) if log else ticks(min(0.0, *ys), y_end or max(ys))
+
+    def across(x: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * _share(x, x_ticks[0], x_end)
+
+    def down(y: float) -> float:
+        low, high = y_ticks[0], y_ticks[-1]
+        share = _share(*(math.log10(v) for v in (y, low, high))) if log else _share(y, low, high)
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * min(max(share, 0.0), 1.0)
+
+    parts = [
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{escape(title)}"><title>{escape(title)}</title>'
+    ]
+    for y in y_ticks:
+        parts.append(
+            f'<path class="grid" d="M{LEFT} {down(y):.1f}H{WIDTH - RIGHT}"/>'
+            f'<text x="{LEFT - 8}" y="{down(y) + 4:.1f}" text-anchor="end">{short(y)}</text>'
+        )
+    for x in x_ticks:
+        parts.append(
+            f'<text x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">'
+            f"{short(x)}</text>"
+        )
+    parts.append(
+        f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">'
+        f"{escape(x_label)}</text>"
+        f'<text class="axis" x="{LEFT}" y="{TOP - 12}">{escape(y_label)}</text>'
+    )
+    for line, points in reversed(drawn):
+        path = "L".join(f"{across(x):.1f} {down(y):.1f}" for x, y in points)
+        parts.append(f'<path class="line {escape(line.style)}" d="M{path}"/>')
+        if line.dots or len(points) == 1:
+            parts += [
+                f'<circle class="{escape(line.style)}" cx="{across(x):.1f}" cy="{down(y):.1f}" '
+                'r="3.5"/>'
+                for x, y in points
+            ]
+    return Markup("".join(parts) + "</svg>")
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Return some five round numbers from at most ``low`` to at least ``high``."""
+    span = (high - low) or abs(high) or 1.0
+    power = 10.0 ** math.floor(math.log10(span / TICKS))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * TICKS >= span)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [float(f"{i * step:.9g}") for i in range(first, max(last, first + 1) + 1)]
+
+
+def short(value: float) -> str:
+    """Write a tick: few digits, no trailing zeros."""
+    return f"{value / 1000:g}k" if abs(value) >= 10_000 else f"{value:.3g}"
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return 1, 2 and 5 of each power of ten around a range; of a wide one the powers alone."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    powers = [10.0**i for i in range(first, max(last, first + 1) + 1)]
+    fine = [power * factor for power in powers for factor in (1, 2, 5)]
+    begin = max(i for i, tick in enumerate(fine) if tick <= low * (1 + 1e-9))
+    end = min(i for i, tick in enumerate(fine) if tick >= high * (1 - 1e-9))
+    chosen = fine[begin : max(end, begin + 1) + 1]
+    return chosen if len(chosen) <= 2 * TICKS - 2 else powers
+
+
+def _share(value: float, low: float, high: float) -> float:
+    return (value - low) / (high - low)
