@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from stereo.commands import COMMANDS, GROUPS, Command
 from stereo.distributed import is_main, process_count
 from stereo.errors import InputError, StereoError, UsageError
+from stereo.files import remove_empty_folders
 from stereo.version import __version__
 
 DESCRIPTION = "Stereo depth: disparity maps from rectified pairs, and figures others can trust."
@@ -93,6 +94,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(name, f"{where}{error.strerror or error}", 1)
+    finally:
+        remove_empty_folders()
 
 
 def _fail(command: str, message: str, status: int) -> int:

@@ -2,7 +2,7 @@
 
 import datetime
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from stereo.distributed import gather, is_main, own_share, wait_for_all
 from stereo.errors import OutputError, StereoError, UsageError
 from stereo.files import output_folder, staged
 from stereo.machine import PeakMemory, machine
-from stereo.matcher import Matcher, Result
+from stereo.matcher import Matcher, Result, loaded
 from stereo.metrics import ImageScore, figures, image_record, score_image, summarise
 from stereo.protocols import Protocol, get_protocol
 from stereo.report import PictureKeeper, write_report
@@ -25,7 +25,7 @@ AGAINST = "against"
 
 
 def evaluate(
-    matcher: Matcher,
+    matcher: Matcher | Callable[[], Matcher],
     dataset: str,
     root: str | Path | None,
     output: str | Path,
@@ -37,7 +37,7 @@ def evaluate(
     layout: str | None = None,
     unused: str | Path | None = None,
     confidence: bool = False,
-    against: Sequence[Matcher] = (),
+    against: Sequence[Matcher | Callable[[], Matcher]] = (),
 ) -> tuple[dict[str, Any], int]:
     """Match every pair of a data set, print the figures, write ``metrics.json`` and a report.
 
@@ -45,7 +45,7 @@ def evaluate(
     started by torchrun share the pairs and give the figures of one process.
 
     Args:
-        matcher: the model.
+        matcher: the model, or what loads it, which is called once all else is known to be right.
         dataset: a name of ``stereo.data.datasets.DATASETS``.
         root: its folder; None for ``synthetic`` rendered on the spot.
         output: folder for ``metrics.json``, ``report.html`` and the pictures it shows.
@@ -77,6 +77,7 @@ def evaluate(
     if not any(item.has_truth for item in data.samples):
         raise UsageError(f"split '{data.split}' of '{dataset}' has no ground truth to score with")
     folder = output_folder(Path(output))
+    model, others = loaded(matcher), [loaded(other) for other in against]
     files = [data.samples[i] for i in rules.choose_images(len(data.samples))][:limit]
     line = console.protocol_line(rules, data.split, data.render_pass)
     tree = f", layout {data.layout}" if data.layout else ""
@@ -85,11 +86,11 @@ def evaluate(
     scores: list[ImageScore] = []
     failed: list[tuple[int, str]] = []
     shown = Shown(folder, len(files))
-    peak = PeakMemory(torch.device(matcher.description["device"]))
+    peak = PeakMemory(torch.device(model.description["device"]))
     for index, item in console.progress(own_share(files), "evaluate"):
         try:
             sample = item.read(nonoccluded=True)
-            result = matcher(sample.left, sample.right)
+            result = model(sample.left, sample.right)
             measures = result.trusted.measures() if confidence else None
         except StereoError as error:
             console.complain(f"stereo evaluate: error: {item.name}: {error}")
@@ -108,14 +109,14 @@ def evaluate(
     }
     scores, names = gather_scores(scores, failed)
     report = metrics_report(
-        matcher, protocol_facts, rules, scores, names, shown.records(), run_facts(matcher, peak)
+        model, protocol_facts, rules, scores, names, shown.records(), run_facts(model, peak)
     )
     write_metrics(folder / "metrics.json", report)
     print_summary(report["summary"], scores, rules, line)
     failures = len(names)
-    folders = against_folders(folder, matcher, against)
-    rows = [(matcher.description["name"], report["summary"])]
-    for other, other_folder in zip(against, folders, strict=True):
+    folders = against_folders(folder, model, others)
+    rows = [(model.description["name"], report["summary"])]
+    for other, other_folder in zip(others, folders, strict=True):
         console.say(f"against {other_folder.name}:")
         other_report, other_failures = evaluate(
             other,
@@ -132,7 +133,7 @@ def evaluate(
         )
         failures += other_failures
         rows.append((other_folder.name, other_report["summary"]))
-    if against:
+    if others:
         console.say(console.summary_table(rows))
     make_report(folder, [folder, *folders])
     wait_for_all()

@@ -42,6 +42,9 @@ def staged(*targets: Path) -> Iterator[list[Path]]:
             _remove(path)
 
 
+_made: list[Path] = []  # folders that output_folder created, outer ones first
+
+
 def output_folder(folder: Path) -> Path:
     """Create ``folder`` and prove that files can be written there, before any work is done.
 
@@ -50,7 +53,9 @@ def output_folder(folder: Path) -> Path:
     """
     probe = folder / f".write-test-{os.getpid()}"
     try:
+        missing = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
+        _made.extend(reversed(missing))
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
@@ -59,6 +64,13 @@ def output_folder(folder: Path) -> Path:
             f"cannot write to the output folder {folder}: {reason}; choose another --output"
         ) from error
     return folder
+
+
+def remove_empty_folders() -> None:
+    """Remove the folders that ``output_folder`` has created, where nothing came into them."""
+    while _made:
+        with contextlib.suppress(OSError):
+            _made.pop().rmdir()
 
 
 def _replace_all(temporary: list[Path], targets: tuple[Path, ...]) -> None:

@@ -1,8 +1,7 @@
 """Disparity maps of the user's own pairs."""
 
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import torch
 from stereo import console
 from stereo.colors import disparity_limit
 from stereo.data.sample import Sample
-from stereo.data.sources import FrameSource, Source, find_sources
-from stereo.data.videos import Video, write_video
+from stereo.data.sources import Source, find_sources
+from stereo.data.videos import write_video
 from stereo.distributed import is_main, own_share, wait_for_all
 from stereo.errors import InputError, StereoError, UsageError, unknown_name
 from stereo.evaluate import (
@@ -29,10 +28,11 @@ from stereo.files import output_folder, staged
 from stereo.geometry import Calibration
 from stereo.geometry.check import check_pair
 from stereo.machine import PeakMemory
-from stereo.matcher import Matcher, Result
+from stereo.matcher import Matcher, Result, loaded
 from stereo.metrics import ImageScore
-from stereo.outputs import PairOutput, Space, pair_targets, parse_formats, write_pair
+from stereo.outputs import OF_POINTS, PairOutput, Space, pair_targets, parse_formats, write_pair
 from stereo.protocols import get_protocol
+from stereo.record import RECORD, Record
 from stereo.report.pictures import picture_targets
 from stereo.streams import overlap
 
@@ -40,7 +40,7 @@ VIEWS = ("left", "right", "both")
 
 
 @dataclass(frozen=True)
-class _Item:
+class _Map:
     """A map to be made."""
 
     source: Source
@@ -57,9 +57,21 @@ class _Item:
     def formats(self, names: Sequence[str]) -> list[str]:
         return [name for name in names if not (self.is_right and name == "error")]
 
+    def targets(self, folder: Path, names: Sequence[str]) -> list[Path]:
+        return pair_targets(folder, self.name, self.formats(names))
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A pair to be matched, and its place among all."""
+
+    index: int
+    source: Source
+    maps: tuple[_Map, ...]
+
 
 def infer(
-    matcher: Matcher,
+    matcher: Matcher | Callable[[], Matcher],
     left: str,
     right: str | None,
     output: str | Path,
@@ -82,7 +94,7 @@ def infer(
     Processes started by torchrun share the pairs and write the files of one process.
 
     Args:
-        matcher: the model.
+        matcher: the model, or what loads it, which is called once all else is known to be right.
         left: a file, a folder or a glob; a video, or numbered pictures such as ``left_%06d.png``.
         right: the same kind of thing, matched with ``left`` by name or number; None where ``left``
             holds both views.
@@ -94,13 +106,14 @@ def infer(
         max_depth: metres, how far points are kept; None for 100 baselines.
         keep_edges: whether points at jumps of the depth are kept.
         min_confidence: 0..1, the least confidence of a point; None for all. This and the format
-            ``confidence`` take a second match per map.
+            ``confidence`` take a second match, but none where ``view`` is ``both``.
         view: whose maps to write: ``left``, ``right`` or ``both``. Names of the right view's files
             have ``_right`` after the pair's name; they have no ground truth.
         ground_truth: a file, a folder or a glob of disparities, matched with ``left`` by name.
         ground_truth_scale: stored value per pixel, for integer pictures.
-        resume: leave out the maps whose files are all there from a call with the same settings,
-            which each call with ``resume`` or a video notes in ``OUTPUT/infer.json``.
+        resume: leave out the maps that a call with the same settings has made from the same
+            inputs, and whose files are there; each call with ``resume`` or a video notes them in
+            ``OUTPUT/infer.jsonl``.
 
     Returns:
         The number of pairs that failed.
@@ -114,130 +127,184 @@ def infer(
     names = parse_formats(
         formats, has_truth=ground_truth is not None, has_calibration=calibration is not None
     )
-    if calibration is None and (max_depth is not None or keep_edges or min_confidence is not None):
-        raise UsageError(
-            "--max-depth, --keep-edges and --min-confidence are about points: add --calibration"
-        )
+    of_points = {
+        "--max-depth": max_depth is not None,
+        "--keep-edges": keep_edges,
+        "--min-confidence": min_confidence is not None,
+    }
+    if not set(OF_POINTS) & set(names):
+        _refuse_without_points([option for option, given in of_points.items() if given])
     if min_confidence is not None and not 0 <= min_confidence <= 1:
         raise UsageError(f"--min-confidence {min_confidence:g}: expected a number from 0 to 1")
     if max_depth is not None and not max_depth > 0:
         raise UsageError(f"--max-depth {max_depth:g}: expected a positive number of metres")
-    cameras = None if calibration is None else Calibration.read(calibration)
-    if cameras is not None:
-        cameras.check_rectified()
     if view not in VIEWS:
         raise unknown_name("view", view, VIEWS)
     sides = ("left", "right") if view == "both" else (view,)
-    if resume and ground_truth is not None:
+    if ground_truth is not None and view == "right":
+        raise UsageError("--ground-truth is of the left view: use --view left or both with it")
+    if ground_truth is not None and resume:
         raise UsageError("--resume leaves maps out, --ground-truth scores all: choose one of them")
+    cameras = None if calibration is None else Calibration.read(calibration)
+    if cameras is not None:
+        cameras.check_rectified()
     sources = find_sources(
         left, right, packing=packing, truth=ground_truth, truth_scale=ground_truth_scale
     )
-    film = isinstance(sources[0], FrameSource)
-    if "video" in names and not film:
+    film = sources[0].film
+    if "video" in names and film is None:
         raise UsageError("the format 'video' is for videos; the pairs are pictures")
-    items = [_Item(source, side) for source in sources for side in sides]
-    folder = output_folder(Path(output))
-    targets = [
-        path for item in items for path in pair_targets(folder, item.name, item.formats(names))
+    if cameras is not None and (film is not None or len(sources) == 1):
+        _check_calibration(cameras, sources[0])
+    pairs = [
+        _Pair(index, source, tuple(_Map(source, side) for side in sides))
+        for index, source in enumerate(sources)
     ]
-    shown_targets = [] if ground_truth is None else picture_targets(folder, len(items))
-    _refuse_to_overwrite_inputs(sources, [*targets, *shown_targets])
+    maps = [each for pair in pairs for each in pair.maps]
+    folder = output_folder(Path(output))
+    targets = [path for each in maps for path in each.targets(folder, names)]
+    films = {}
+    if "video" in names and film is not None:
+        ends = {"left": "_color.mp4", "right": "_right_color.mp4"}
+        films = {side: folder / f"{film.name}{ends[side]}" for side in sides}
+    shown_targets = [] if ground_truth is None else picture_targets(folder, len(pairs))
+    _refuse_to_overwrite_inputs(sources, [*targets, *shown_targets, *films.values()])
     _refuse_to_write_twice(targets)
-    done: set[str] = set()
-    if resume or film:
+    model = loaded(matcher)
+    record = None
+    if resume or film is not None:
         settings = {
             "left": left,
             "right": right,
-            "model": matcher.description,
+            "packing": packing,
+            **_settings_of(model),
             "calibration": None if cameras is None else cameras.to_dict(),
             "max_depth": max_depth,
             "keep_edges": keep_edges,
             "min_confidence": min_confidence,
-            "packing": packing,
-            "pairs": len(sources),
         }
-        done = _settle(folder, items, names, settings, resume=resume)
-    judged = "confidence" in names or min_confidence is not None
+        record = Record(folder, settings, (path for source in sources for path in source.files()))
+    done = _begin(record, folder, maps, names, resume=resume)
+    judged = "confidence" in names or bool(min_confidence)
     rules = get_protocol("pooled")
     scores: list[ImageScore] = []
     failed: list[tuple[int, str]] = []
-    share = [each for each in own_share(items) if each[1].name not in done]
-    shown = Shown(folder, len(items))
-    peak = PeakMemory(torch.device(matcher.description["device"]))
-    limit = _first_limit(matcher, items[0]) if film and share else None
+    written: set[str] = set()
+    left_over = [
+        replace(pair, maps=tuple(each for each in pair.maps if each.name not in done))
+        for pair in pairs
+    ]
+    share = [pair for _, pair in own_share([pair for pair in left_over if pair.maps])]
+    shown = Shown(folder, len(pairs))
+    peak = PeakMemory(torch.device(model.description["device"]))
+    limit: float | None = None
 
-    def write(numbered: tuple[int, _Item], sample: Sample, result: Result) -> list[str]:
-        item = numbered[1]
-        space = None
+    def match(pair: _Pair, sample: Sample) -> dict[_Map, Result]:
         if cameras is not None:
-            height, width = result.disparity.shape
-            picture = sample.right if item.is_right else sample.left
-            try:
-                own = cameras.fitted(width, height)
-            except InputError as error:
-                raise InputError(f"{item.name}: {error}") from error
-            least = min_confidence or 0.0
-            space = Space(own, picture, item.is_right, max_depth, keep_edges, least)
-        truth = None if item.is_right else sample.disparity
-        valid = None if truth is None else sample.valid
-        confidence = result.confidence if judged else None
-        files = PairOutput(result.disparity, truth, valid, space, confidence, limit)
-        return write_pair(folder, item.name, item.formats(names), files)
-
-    def match(numbered: tuple[int, _Item], sample: Sample) -> Result:
-        if numbered[0] == 0:
-            _warn_of(sample, matcher)
-        result = matcher(sample.left, sample.right, view=numbered[1].side)
+            _fitted(cameras, sample)
+        if pair.index == 0:
+            _warn_of(sample, model)
+        if len(pair.maps) == 2:
+            results = list(model.both(sample.left, sample.right))
+        else:
+            results = [model(sample.left, sample.right, view=pair.maps[0].side)]
         if judged:
-            result.confidence  # noqa: B018 - matched here, not while others are written
-        return result
+            for result in results:
+                result.confidence  # noqa: B018 - matched here, not while others are written
+        return dict(zip(pair.maps, results, strict=True))
 
-    through = overlap(
-        share,
-        read=lambda item: item[1].source.read(),
-        match=match,
-        write=write,
-    )
-    for outcome in console.progress(through, "infer", len(share)):
-        (index, item), sample, result = outcome.item, outcome.read, outcome.matched
-        if outcome.error is not None or sample is None or result is None:
-            console.complain(f"stereo infer: error: {outcome.error}")
-            failed.append((index, item.name))
-            continue
-        for note in outcome.written:
-            console.complain(f"warning: {note}")
-        height, width = result.disparity.shape
-        low, high = float(result.disparity.min()), float(result.disparity.max())
-        console.say(
-            f"{item.name}: {width}x{height}, disparity {low:.1f} to {high:.1f} px, "
-            f"{result.seconds:.2f} s",
-            everyone=True,
-        )
-        if sample.disparity is not None and not item.is_right:
-            scores.append(score_result(sample, result, index, rules))
-            console.say(console.score_line(scores[-1]), everyone=True)
-            shown.keep(sample, result, scores[-1])
-    scores, names_failed = gather_scores(scores, failed)
+    def write(pair: _Pair, sample: Sample, results: dict[_Map, Result]) -> list[str]:
+        notes = []
+        for each, result in results.items():
+            space = None
+            if cameras is not None:
+                picture = sample.right if each.is_right else sample.left
+                limits = (max_depth, keep_edges, min_confidence or 0.0)
+                space = Space(_fitted(cameras, sample), picture, each.is_right, *limits)
+            truth = None if each.is_right else sample.disparity
+            valid = None if truth is None else sample.valid
+            confidence = result.confidence if judged else None
+            files = PairOutput(result.disparity, truth, valid, space, confidence, limit)
+            notes += write_pair(folder, each.name, each.formats(names), files)
+            if record is not None:
+                record.add(each.name, each.source.files(), each.targets(folder, names))
+            written.add(each.name)
+        return notes
+
+    through = overlap(share, read=lambda pair: pair.source.read(), match=match, write=write)
+    try:
+        if film is not None and "color" in names and share:
+            limit = _first_limit(model, maps[0])
+        for outcome in console.progress(through, "infer", len(share)):
+            pair, sample, results = outcome.item, outcome.read, outcome.matched
+            failed += [(pair.index, each.name) for each in pair.maps if each.name not in written]
+            if outcome.error is not None or sample is None or results is None:
+                console.complain(f"stereo infer: error: {outcome.error}")
+                continue
+            for note in outcome.written:
+                console.complain(f"warning: {note}")
+            for each, result in results.items():
+                console.say(_map_line(each, result), everyone=True)
+                if sample.disparity is not None and not each.is_right:
+                    scores.append(score_result(sample, result, pair.index, rules))
+                    console.say(console.score_line(scores[-1]), everyone=True)
+                    shown.keep(sample, result, scores[-1])
+        scores, names_failed = gather_scores(scores, failed)
+    finally:
+        if record is not None and is_main():
+            record.close(targets)
     if ground_truth is not None:
         facts = rules.describe() | {"split": None, "pass": None}
-        run = run_facts(matcher, peak)
-        report = metrics_report(matcher, facts, rules, scores, names_failed, shown.records(), run)
+        run = run_facts(model, peak)
+        report = metrics_report(model, facts, rules, scores, names_failed, shown.records(), run)
         write_metrics(folder / "metrics.json", report)
         print_summary(report["summary"], scores, rules, console.protocol_line(rules))
         make_report(folder, [folder])
-    written = len(items) - len(names_failed) - len(done)
+    count = len(maps) - len(names_failed) - len(done)
     what = "maps" if view == "both" else "pairs"
     before = f", {len(done)} were there" if done else ""
-    console.say(f"{written} of {len(items)} {what} written to {folder}{before}")
+    console.say(f"{count} of {len(maps)} {what} written to {folder}{before}")
     wait_for_all()
-    if "video" in names and is_main():
-        first = sources[0]
-        assert isinstance(first, FrameSource)
-        for side in sides:
-            own = [item.name for item in items if item.side == side]
-            _write_film(folder, own, first.left, side)
+    if is_main() and film is not None:
+        lost = set(names_failed)
+        for side, target in films.items():
+            whole = [each.name for each in maps if each.side == side and each.name not in lost]
+            _write_film(target, [folder / f"{name}_color.png" for name in whole], film.rate)
     return len(names_failed)
+
+
+def _refuse_without_points(options: Sequence[str]) -> None:
+    if options:
+        raise UsageError(
+            f"{options[0]} is about points, and none are asked for: add --calibration, and to "
+            f"--formats {' or '.join(OF_POINTS)}"
+        )
+
+
+def _check_calibration(cameras: Calibration, source: Source) -> None:
+    """Raise ``InputError`` if the calibration is for pictures of another shape."""
+    try:
+        sample = source.read()
+    except StereoError:
+        return  # it is named when its turn comes
+    _fitted(cameras, sample)
+
+
+def _fitted(cameras: Calibration, sample: Sample) -> Calibration:
+    height, width = sample.left.shape[:2]
+    try:
+        return cameras.fitted(width, height)
+    except InputError as error:
+        raise InputError(f"{sample.name}: {error}") from error
+
+
+def _map_line(each: _Map, result: Result) -> str:
+    height, width = result.disparity.shape
+    low, high = float(result.disparity.min()), float(result.disparity.max())
+    return (
+        f"{each.name}: {width}x{height}, disparity {low:.1f} to {high:.1f} px, "
+        f"{result.seconds:.2f} s"
+    )
 
 
 def _warn_of(sample: Sample, matcher: Matcher) -> None:
@@ -249,69 +316,58 @@ def _warn_of(sample: Sample, matcher: Matcher) -> None:
         console.complain(f"warning: {sample.name}: {line}")
 
 
-def _settle(
+def _settings_of(matcher: Matcher) -> dict[str, Any]:
+    facts = dict(matcher.description)
+    return {"model": facts.pop("name"), **facts}
+
+
+def _begin(
+    record: Record | None,
     folder: Path,
-    items: Sequence[_Item],
+    maps: Sequence[_Map],
     formats: Sequence[str],
-    settings: dict[str, Any],
     *,
     resume: bool,
 ) -> set[str]:
-    """Note a run's settings in its folder; return the maps that are there from a run like it.
+    """Start a run's record; return the names of the maps that need not be made again.
 
     Raises:
         InputError: maps of other settings, or of none that are known.
     """
-    record = folder / "infer.json"
-    done = set()
-    if resume:
-        done = {
-            item.name
-            for item in items
-            if all(
-                path.is_file() for path in pair_targets(folder, item.name, item.formats(formats))
-            )
-        }
-        settings = json.loads(json.dumps(settings))  # as they come back
-        try:
-            before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
-        except ValueError:
-            before = None
-        changed = [key for key, value in settings.items() if (before or {}).get(key) != value]
-        if done and changed:
-            what = (
-                "no settings that could be compared"
-                if before is None
-                else (f"maps of another {changed[0].replace('_', ' ')}")
-            )
-            raise InputError(
-                f"{folder}: holds {what}; leave --resume out to make all anew, or "
-                "choose another --output"
-            )
+    done: set[str] = set()
+    if record is not None and resume:
+        targets = {each: each.targets(folder, formats) for each in maps}
+        record.take_up(path for paths in targets.values() for path in paths)
+        finished = (
+            e for e, paths in targets.items() if record.has(e.name, e.source.files(), paths)
+        )
+        done = {each.name for each in finished}
     wait_for_all()
     if is_main():
-        with staged(record) as (temporary,):
-            temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        if record is None:  # the maps of an earlier run are about to be replaced
+            (folder / RECORD).unlink(missing_ok=True)
+        else:
+            record.start()
+    wait_for_all()
     return done
 
 
-def _first_limit(matcher: Matcher, item: _Item) -> float | None:
+def _first_limit(matcher: Matcher, first: _Map) -> float | None:
     """Return the end of the colour scale that all frames of a video share: the first one's."""
     try:
-        sample = item.source.read()
-        return disparity_limit(matcher(sample.left, sample.right, view=item.side).disparity)
+        sample = first.source.read()
+        return disparity_limit(matcher(sample.left, sample.right, view=first.side).disparity)
     except StereoError:
         return None  # the frame is named when its turn comes
 
 
-def _write_film(folder: Path, names: Sequence[str], video: Video, side: str) -> None:
-    pictures = [path for name in names if (path := folder / f"{name}_color.png").is_file()]
-    if not pictures:
+def _write_film(target: Path, pictures: Sequence[Path], rate: float) -> None:
+    there = [path for path in pictures if path.is_file()]
+    if not there:
         return
-    target = folder / f"{video.name}{'_right' if side == 'right' else ''}_color.mp4"
     with staged(target) as (temporary,):
-        write_video(temporary, pictures, video.rate)
-    console.say(f"{len(pictures)} frames in {target}")
+        write_video(temporary, there, rate)
+    console.say(f"{len(there)} frames in {target}")
 
 
 def _refuse_to_overwrite_inputs(sources: Sequence[Source], targets: Iterable[Path]) -> None:

@@ -25,7 +25,7 @@ from stereo.model import NETWORK_NAMES, NetworkConfig, StereoNetwork, build_netw
 from stereo.model.config import check_max_disparity
 from stereo.onnx_engine import OnnxEngine, describe
 from stereo.opencv import import_cv2
-from stereo.runtime import is_out_of_memory, pick_device
+from stereo.runtime import is_out_of_memory, pick_device, pick_dtype
 from stereo.sgbm import SGBM_LIMIT, semi_global_matching
 from stereo.version import __version__
 
@@ -125,9 +125,42 @@ class Matcher:
             as_image(image, name)[:, ::-1]
             for image, name in ((right, "the right image"), (left, "the left image"))
         ]
-        result = self.batch(mirrored[:1], mirrored[1:])[0]
-        disparity = np.ascontiguousarray(result.disparity[:, ::-1])
-        return Result(disparity, result.seconds, lambda: result.trusted.mirrored())
+        return _mirrored(self.batch(mirrored[:1], mirrored[1:])[0])
+
+    def both(self, left: ImageLike, right: ImageLike) -> tuple[Result, Result]:
+        """Match one pair for the maps of both views.
+
+        Each map serves the confidence of the other, which takes no further match then.
+
+        Args:
+            left: as in ``__call__``.
+            right: the same.
+
+        Returns:
+            What ``__call__`` gives with ``view="left"`` and with ``view="right"``.
+
+        Raises:
+            InputError: unreadable, or of different sizes.
+        """
+        views = as_image(left, "the left image"), as_image(right, "the right image")
+        check_same_size(*views, "the left image", "the right image")
+        mirrored = [np.ascontiguousarray(view[:, ::-1]) for view in reversed(views)]
+        times = [time.perf_counter()]
+        estimates = []
+        for one, other in (views, mirrored):
+            estimates += self._estimate([one], [other])
+            times.append(time.perf_counter())
+        maps = [estimate.disparity for estimate in estimates]
+        own, mirror = (
+            Result(maps[i], times[i + 1] - times[i], functools.partial(self._judge, *known))
+            for i, known in enumerate(
+                [
+                    (estimates[0], *views, maps[1][:, ::-1]),
+                    (estimates[1], *mirrored, maps[0][:, ::-1]),
+                ]
+            )
+        )
+        return own, _mirrored(mirror)
 
     def batch(self, lefts: Sequence[ImageLike], rights: Sequence[ImageLike]) -> list[Result]:
         """Match several pairs at once.
@@ -164,7 +197,13 @@ class Matcher:
         (estimate,) = self._estimate([left], [right])
         return estimate, self._cues(estimate, left, right)
 
-    def _judge(self, estimate: Estimate, left: np.ndarray, right: np.ndarray) -> Trust:
+    def _judge(
+        self,
+        estimate: Estimate,
+        left: np.ndarray,
+        right: np.ndarray,
+        other: np.ndarray | None = None,
+    ) -> Trust:
         model = self.confidence
         if model is None:
             model = confidence_model(ANY_MODEL)
@@ -174,11 +213,20 @@ class Matcher:
                 "fit-confidence",
                 stacklevel=2,
             )
-        return model.trust(self._cues(estimate, left, right))
+        return model.trust(self._cues(estimate, left, right, other))
 
-    def _cues(self, estimate: Estimate, left: np.ndarray, right: np.ndarray) -> Cues:
-        (other,) = self._estimate([right[:, ::-1]], [left[:, ::-1]])
-        return find_cues(estimate, other.disparity[:, ::-1], left, right)
+    def _cues(
+        self,
+        estimate: Estimate,
+        left: np.ndarray,
+        right: np.ndarray,
+        other: np.ndarray | None = None,
+    ) -> Cues:
+        """Gather the cues; ``other`` is the right view's map, matched here where it is None."""
+        if other is None:
+            (mirror,) = self._estimate([right[:, ::-1]], [left[:, ::-1]])
+            other = mirror.disparity[:, ::-1]
+        return find_cues(estimate, other, left, right)
 
     def _estimate(self, lefts: list[np.ndarray], rights: list[np.ndarray]) -> list[Estimate]:
         try:
@@ -244,36 +292,25 @@ def load(
             backend, or no weights.
         InputError: a checkpoint that cannot be used.
     """
-    if max_disparity is not None:
-        check_max_disparity(max_disparity)
-    if str(model) == SGBM:
-        pick_device(device)
-        if scale not in ("auto", "1"):
-            raise UsageError(f"sgbm matches at scale 1, not '{scale}'; leave --scale out")
-        if tile not in ("auto", "off") or coarse_to_fine:
-            raise UsageError("sgbm takes neither --tile nor --coarse-to-fine")
-        return _load_sgbm(max_disparity or DEFAULT_MAX_DISPARITY)
+    check_choice(
+        model,
+        device=device,
+        precision=precision,
+        max_disparity=max_disparity,
+        scale=scale,
+        tile=tile,
+        coarse_to_fine=coarse_to_fine,
+        kernels=kernels,
+        compile=compile,
+        allow_untrained=allow_untrained,
+    )
     name = str(model)
+    if name == SGBM:
+        return _load_sgbm(max_disparity or DEFAULT_MAX_DISPARITY)
     if name.endswith(".onnx"):
-        chosen = {
-            "--device": (device, ("auto", "cpu")),
-            "--scale": (scale, ("auto", "1")),
-            "--tile": (tile, ("auto", "off")),
-            "--coarse-to-fine": (coarse_to_fine, (False,)),
-            "--kernels": (kernels, ("auto",)),
-            "--compile": (compile, ("off",)),
-        }
-        for option, (value, possible) in chosen.items():
-            if value not in possible:
-                raise UsageError(
-                    f"{name}: an exported network takes no {option}; leave it out, or match with "
-                    "the network's name or checkpoint"
-                )
         return _load_onnx(Path(name), precision, max_disparity)
     weights, confidence = "untrained", None
-    is_file = name not in NETWORK_NAMES and (name.endswith(".safetensors") or Path(name).is_file())
-    if not is_file and name not in NETWORK_NAMES:
-        raise unknown_name("model", name, [SGBM, *NETWORK_NAMES, "a .safetensors or .onnx file"])
+    is_file = name not in NETWORK_NAMES
     path = Path(model) if is_file else bundled_weights(name)
     if path is not None:
         checkpoint = load_checkpoint(path)
@@ -281,11 +318,6 @@ def load(
         config, weights = checkpoint.config, f"sha256:{file_sha256(path)}"
         if checkpoint.confidence is not None:
             confidence = _stored_confidence(checkpoint.confidence, path)
-    elif not allow_untrained:
-        raise UsageError(
-            f"'{name}' has no trained weights yet: give a checkpoint with --model "
-            "FILE.safetensors, use --model sgbm, or add --allow-untrained for random weights"
-        )
     else:
         config = NetworkConfig(name)
         network = _untrained_network(config)
@@ -310,6 +342,79 @@ def load(
     return Matcher(engine, network, description, confidence)
 
 
+def check_choice(
+    model: str | Path = DEFAULT_MODEL,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    max_disparity: int | None = None,
+    scale: str = "auto",
+    tile: str = "auto",
+    coarse_to_fine: bool = False,
+    kernels: str = "auto",
+    compile: str = "off",
+    allow_untrained: bool = False,
+) -> None:
+    """Refuse what ``load``, whose arguments these are, can refuse without reading any weights.
+
+    Raises:
+        UsageError: as in ``load``.
+    """
+    if max_disparity is not None:
+        check_max_disparity(max_disparity)
+    name = str(model)
+    if name == SGBM:
+        pick_device(device)
+        if scale not in ("auto", "1"):
+            raise UsageError(f"sgbm matches at scale 1, not '{scale}'; leave --scale out")
+        if tile not in ("auto", "off") or coarse_to_fine:
+            raise UsageError("sgbm takes neither --tile nor --coarse-to-fine")
+        if (max_disparity or 0) > SGBM_LIMIT:
+            raise UsageError(f"sgbm searches at most {SGBM_LIMIT} px, not {max_disparity}")
+        return
+    if name.endswith(".onnx"):
+        chosen = {
+            "--device": (device, ("auto", "cpu")),
+            "--scale": (scale, ("auto", "1")),
+            "--tile": (tile, ("auto", "off")),
+            "--coarse-to-fine": (coarse_to_fine, (False,)),
+            "--kernels": (kernels, ("auto",)),
+            "--compile": (compile, ("off",)),
+        }
+        for option, (value, possible) in chosen.items():
+            if value not in possible:
+                raise UsageError(
+                    f"{name}: an exported network takes no {option}; leave it out, or match with "
+                    "the network's name or checkpoint"
+                )
+        return
+    if name not in NETWORK_NAMES:
+        if not (name.endswith(".safetensors") or Path(name).is_file()):
+            known = [SGBM, *NETWORK_NAMES, "a .safetensors or .onnx file"]
+            raise unknown_name("model", name, known)
+    elif bundled_weights(name) is None and not allow_untrained:
+        raise UsageError(
+            f"'{name}' has no trained weights yet: give a checkpoint with --model "
+            "FILE.safetensors, use --model sgbm, or add --allow-untrained for random weights"
+        )
+    Manner(scale, tile, coarse_to_fine)  # which refuses what it does not know
+    pick_dtype(precision, pick_device(device))
+    if compile != "off" and compile not in torch.compiler.list_backends(exclude_tags=()):
+        known = torch.compiler.list_backends()
+        raise unknown_name("torch.compile backend", compile, ["off", *known])
+
+
+def loaded(matcher: Matcher | Callable[[], Matcher]) -> Matcher:
+    """Return a model as it is, or load the one that is still to be loaded."""
+    return matcher if isinstance(matcher, Matcher) else matcher()
+
+
+def _mirrored(result: Result) -> Result:
+    """Turn the result of a mirrored pair into that of its right view."""
+    disparity = np.ascontiguousarray(result.disparity[:, ::-1])
+    return Result(disparity, result.seconds, lambda: result.trusted.mirrored())
+
+
 def _stored_confidence(stored: dict[str, Any], path: Path) -> ConfidenceModel:
     try:
         return ConfidenceModel.from_dict(stored)
@@ -319,8 +424,6 @@ def _stored_confidence(stored: dict[str, Any], path: Path) -> ConfidenceModel:
 
 def _load_sgbm(max_disparity: int) -> Matcher:
     import_cv2()
-    if max_disparity > SGBM_LIMIT:
-        raise UsageError(f"sgbm searches at most {SGBM_LIMIT} px, not {max_disparity}")
 
     def engine(lefts: Sequence[np.ndarray], rights: Sequence[np.ndarray]) -> list[Estimate]:
         maps = [
@@ -357,9 +460,6 @@ def _load_onnx(path: Path, precision: str, max_disparity: int | None) -> Matcher
 
 
 def _compile(network: StereoNetwork, backend: str) -> None:
-    if backend not in torch.compiler.list_backends(exclude_tags=()):
-        known = torch.compiler.list_backends()
-        raise unknown_name("torch.compile backend", backend, ["off", *known])
     for part in ("extract", "estimate"):
         compiled = torch.compile(getattr(network, part), backend=backend, dynamic=False)
         setattr(network, part, compiled)

@@ -149,7 +149,8 @@ FORMATS: dict[str, dict[str, Callable[[Path, PairOutput], str | None]]] = {
     "error": {"_error.png": _write_error},
     "video": {},  # of all frames, once they are there
 }
-IN_METRES = ("depth", "ply", "glb")
+OF_POINTS = ("ply", "glb")
+IN_METRES = ("depth", *OF_POINTS)
 
 
 def parse_formats(text: str | None, *, has_truth: bool, has_calibration: bool) -> list[str]:

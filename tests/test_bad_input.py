@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 
 from stereo.checkpoint import Checkpoint, save_checkpoint
 from stereo.data.disparities import read_disparity, write_disparity
+from stereo.geometry import Calibration
+from stereo.matcher import Matcher
 from stereo.model import NetworkConfig, build_network
 
 SIZE = (24, 32)
@@ -632,3 +634,111 @@ def test_several_processes_are_refused_where_there_is_nothing_to_share(
 ):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert_one_line(stereo("demo", "--output", tmp_path / "out"), 2, "torchrun")
+
+
+def a_calibration(path, size=None):
+    Calibration.rectified(fx=40, cx0=16, cy=12, baseline=0.1, size=size).write(path)
+    return path
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Fail the test where a model is loaded."""
+
+    def load(*_, **__):
+        pytest.fail("the model was loaded")
+
+    monkeypatch.setattr("stereo.matcher.load", load)
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "word"),
+    [
+        (("--formats", "nonsense"), 2, "nonsense"),
+        (("--min-confidence", "90", "--calibration", "CALIB"), 2, "90"),
+        (("--max-depth", "-1", "--calibration", "CALIB"), 2, "-1"),
+        (("--formats", "depth"), 2, "--calibration"),
+        (("--formats", "pfm,ply"), 2, "--calibration"),
+        (("--calibration", "nowhere.txt"), 1, "nowhere.txt"),
+        (("--calibration", "LEFT"), 1, "l.png"),
+        (("--calibration", "WIDE"), 1, "64x24"),
+        (("--formats", "video"), 2, "video"),
+        (("--packing", "side-by-side"), 2, "--packing"),
+        (("--ground-truth", "nowhere.pfm"), 1, "nowhere.pfm"),
+        (("--view", "right", "--ground-truth", "TRUTH"), 2, "--view"),
+        (("--view", "right", "--ground-truth", "TRUTH", "--formats", "error"), 2, "--view"),
+        (("--formats", "color", "--calibration", "CALIB", "--max-depth", "9"), 2, "--max-depth"),
+        (("--formats", "color", "--min-confidence", "0.5"), 2, "--min-confidence"),
+        (("--formats", "depth", "--calibration", "CALIB", "--keep-edges"), 2, "--keep-edges"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_a_wrong_call_of_infer_is_found_before_the_model_is_loaded(
+    stereo, pair, tmp_path, no_model, options, status, word
+):
+    made = {
+        "CALIB": a_calibration(tmp_path / "calib.json"),
+        "WIDE": a_calibration(tmp_path / "wide.json", size=(64, 24)),
+        "LEFT": pair[0],
+        "TRUTH": truth(tmp_path / "gt.pfm"),
+    }
+    given = [made.get(option, option) for option in options]
+    result = stereo("infer", *pair, "--output", tmp_path / "new" / "out", *given)
+    assert_one_line(result, status, word)
+    assert result.out == ""
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        ({"--dataset": "nonsense"}, 2),
+        ({"--protocol": "nonsense"}, 2),
+        ({"--root": "nowhere"}, 1),
+        ({"--limit": "0"}, 2),
+    ],
+    ids=str,
+)
+def test_a_wrong_call_of_evaluate_is_found_before_the_model_is_loaded(
+    stereo, tmp_path, folders, no_model, changed, status
+):
+    manifest(tmp_path, entry("a", "L/a.png", "R/a.png", "D/a.pfm"))
+    options = {"--dataset": "manifest", "--root": tmp_path, "--output": tmp_path / "new" / "out"}
+    result = stereo("evaluate", *(x for item in (options | changed).items() for x in item))
+    assert_one_line(result, status, *changed.values())
+    assert result.out == ""
+    assert not (tmp_path / "new").exists()
+
+
+def test_folders_made_for_nothing_are_removed_and_others_stay(stereo, pair, tmp_path):
+    damage(pair[1], "truncated")
+    stays = tmp_path / "stays"
+    stays.mkdir()
+    result = stereo("infer", *pair, "--output", stays / "a" / "b", *SHORT)
+    assert_one_line(result, 1, "r.png")
+    assert list(stays.iterdir()) == []
+    damaged = picture(tmp_path / "w.safetensors")
+    result = stereo("infer", *pair, "--output", stays / "a", "--model", damaged)
+    assert_one_line(result, 1, "w.safetensors")
+    assert list(stays.iterdir()) == []
+
+
+def test_a_calibration_of_another_shape_is_found_before_the_match(
+    stereo, folders, tmp_path, monkeypatch
+):
+    picture(folders[0] / "b.png", (24, 64))
+    picture(folders[1] / "b.png", (24, 64))
+    matched = []
+    call = Matcher.__call__
+    monkeypatch.setattr(
+        Matcher,
+        "__call__",
+        lambda self, *views, **kw: matched.append(1) or call(self, *views, **kw),
+    )
+    calibration = a_calibration(tmp_path / "calib.json", size=SIZE[::-1])
+    out = tmp_path / "out"
+    options = ("--calibration", calibration, "--formats", "depth", "--model", "sgbm")
+    result = stereo("infer", *folders[:2], "--output", out, *options, *SHORT)
+    assert_one_line(result, 1, "b: the calibration is for 32x24", "64x24")
+    assert len(matched) == 2
+    assert written(out) == ["a_depth.npy", "a_depth.png", "c_depth.npy", "c_depth.png"]

@@ -121,6 +121,41 @@ def test_a_result_made_by_hand_has_none():
         package.Result(np.zeros((2, 3), np.float32), 0.1).confidence  # noqa: B018
 
 
+@pytest.mark.parametrize("model", ["sgbm", "ea_stereo_fast"])
+def test_both_views_give_what_each_gives_alone_with_two_matches(pair, model, monkeypatch):
+    matcher = package.load(model, max_disparity=64, precision="fp32")
+    alone = [matcher(pair.left, pair.right, view=view) for view in ("left", "right")]
+    estimate, calls = Matcher._estimate, []
+
+    def counted(self, lefts, rights):
+        calls.append(len(lefts))
+        return estimate(self, lefts, rights)
+
+    monkeypatch.setattr(Matcher, "_estimate", counted)
+    both = matcher.both(pair.left, pair.right)
+    confidences = [result.confidence for result in both]
+    assert calls == [1, 1]
+    for result, confidence, other in zip(both, confidences, alone, strict=True):
+        assert np.array_equal(result.disparity, other.disparity)
+        assert np.allclose(confidence, other.confidence, atol=1e-5)
+        assert result.seconds > 0
+
+
+def test_infer_matches_twice_for_both_views_with_confidence(files, tmp_path, monkeypatch):
+    estimate, calls = Matcher._estimate, []
+
+    def counted(self, lefts, rights):
+        calls.append(len(lefts))
+        return estimate(self, lefts, rights)
+
+    monkeypatch.setattr(Matcher, "_estimate", counted)
+    call = ["infer", *map(str, files[:2]), "--output", str(tmp_path / "out"), "--view", "both"]
+    call += ["--model", "sgbm", "--max-disparity", "64", "--formats", "confidence"]
+    assert run(call) == 0
+    assert calls == [1, 1]
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
 def test_a_model_without_a_fit_of_its_own_says_so(pair):
     matcher = package.load("ea_psmnet", max_disparity=16, allow_untrained=True)
     found = matcher(pair.left[:32, :64], pair.right[:32, :64])

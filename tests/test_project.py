@@ -12,7 +12,7 @@ from conftest import REPOSITORY
 LAYERS = [
     ["version", "errors"],
     ["opencv", "files", "bundled", "runtime", "machine", "distributed", "streams"],
-    ["data"],
+    ["data", "record"],
     ["attention", "geometry"],
     ["model"],
     ["kernels"],

@@ -1,7 +1,7 @@
-"""Videos and packed pictures: frames by number, views cut apart, folders that can be resumed."""
+"""Videos, numbered and packed pictures: frames by number, views cut apart."""
 
-import json
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -9,7 +9,8 @@ from PIL import Image
 
 from stereo.cli import run
 from stereo.data.disparities import read_disparity
-from stereo.data.videos import Video, split_views, write_video
+from stereo.data.sequences import Numbered, is_numbered
+from stereo.data.videos import Video, is_video, split_views, write_video
 from stereo.errors import InputError
 from stereo.opencv import import_cv2
 
@@ -71,7 +72,7 @@ def test_two_videos_are_matched_frame_by_frame(films, tmp_path):
     assert run(call) == 0
     assert names(out) == sorted(
         [f"l_{i:06d}_{end}" for i in range(COUNT) for end in ("color.png", "disparity.pfm")]
-        + ["infer.json", "l_color.mp4"]
+        + ["infer.jsonl", "l_color.mp4"]
     )
     for i in range(COUNT):
         disparity = read_disparity(out / f"l_{i:06d}_disparity.pfm")
@@ -110,40 +111,6 @@ def test_views_are_halves_of_the_picture():
         split_views(picture[:, :5], "side-by-side", "x")
 
 
-def test_a_run_is_resumed_where_it_stopped(films, tmp_path, capsys):
-    out = tmp_path / "out"
-    call = ["infer", *map(str, films), "--output", str(out), *CALL, "--resume"]
-    assert run(call) == 0
-    (out / "l_000001_color.png").unlink()
-    kept = out / "l_000000_disparity.pfm"
-    before = kept.stat().st_mtime_ns
-    capsys.readouterr()
-    assert run(call) == 0
-    assert f"1 of {COUNT} pairs written" in capsys.readouterr().out
-    assert kept.stat().st_mtime_ns == before
-    assert (out / "l_000001_color.png").is_file()
-    assert run(call) == 0  # nothing left to do
-
-
-@pytest.mark.parametrize("damage", ["other settings", "no settings", "broken settings"])
-def test_maps_of_other_settings_are_not_taken_for_ours(films, tmp_path, capsys, damage):
-    out = tmp_path / "out"
-    call = ["infer", *map(str, films), "--output", str(out), *CALL[:2], "--resume"]
-    assert run([*call, "--max-disparity", "16"]) == 0
-    most = "16"
-    if damage == "other settings":
-        most = "32"
-    elif damage == "no settings":
-        (out / "infer.json").unlink()
-    else:
-        (out / "infer.json").write_text("{")
-    capsys.readouterr()
-    assert run([*call, "--max-disparity", most]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "--resume" in error
-
-
 def test_all_frames_share_one_scale_of_colours(films, tmp_path):
     out = tmp_path / "out"
     assert run(["infer", *map(str, films), "--output", str(out), *CALL]) == 0
@@ -175,7 +142,11 @@ def odd(tmp_path, films):
     return [str(tmp_path / "a.png"), "--packing", "side-by-side"]
 
 
-@pytest.mark.parametrize("given", [short_film, cut_film, no_film, mixed, odd])
+def twice(tmp_path, films):
+    return [str(films[0])] * 2
+
+
+@pytest.mark.parametrize("given", [short_film, cut_film, no_film, mixed, odd, twice])
 def test_what_cannot_be_matched_is_one_line(films, tmp_path, capfd, given):
     call = ["infer", *given(tmp_path, films), "--output", str(tmp_path / "out"), *CALL]
     assert run(call) == 1
@@ -210,14 +181,6 @@ def test_video_is_no_format_of_pictures(tmp_path, capsys):
     assert "video" in capsys.readouterr().err
 
 
-def test_settings_are_noted_for_people_too(films, tmp_path):
-    out = tmp_path / "out"
-    assert run(["infer", *map(str, films), "--output", str(out), *CALL]) == 0
-    noted = json.loads((out / "infer.json").read_text())
-    assert noted["model"]["name"] == "sgbm"
-    assert noted["pairs"] == COUNT
-
-
 def test_a_film_has_the_size_of_its_pictures_but_for_an_odd_row(tmp_path):
     picture = tmp_path / "a.png"
     Image.new("RGB", (33, 21), "red").save(picture)
@@ -225,3 +188,175 @@ def test_a_film_has_the_size_of_its_pictures_but_for_an_odd_row(tmp_path):
     video = Video(tmp_path / "a.mp4")
     assert video.count() == 2
     assert video.read(0).shape == (20, 32, 3)
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    """Write numbered pictures; return the two patterns."""
+
+    def make(*numbers):
+        for number, (left, right) in zip(numbers, scenes(len(numbers)), strict=True):
+            for side, view in (("left", left), ("right", right)):
+                Image.fromarray(view).save(tmp_path / f"{side}_{number:06d}.png")
+        return [str(tmp_path / f"{side}_%06d.png") for side in ("left", "right")]
+
+    return make
+
+
+def infer(stereo, tmp_path, *arguments, formats="pfm"):
+    output = ("--output", tmp_path / "out", "--formats", formats)
+    return stereo("infer", *arguments, *output, *CALL)
+
+
+def test_numbered_pictures_keep_their_numbers(stereo, numbered, tmp_path):
+    result = infer(stereo, tmp_path, *numbered(100, 101, 102), formats="pfm,video")
+    assert (result.status, result.errors) == (0, [])
+    assert [n for n in names(tmp_path / "out") if n.endswith(".pfm")] == [
+        f"left_000{number}_disparity.pfm" for number in (100, 101, 102)
+    ]
+    assert Video(tmp_path / "out" / "left_color.mp4").count() == 3
+
+
+def test_a_gap_in_both_views_is_pointed_out_and_the_rest_is_matched(stereo, numbered, tmp_path):
+    result = infer(stereo, tmp_path, *numbered(3, 4, 7, 9))
+    assert result.status == 0
+    (line,) = result.errors
+    assert line.startswith("warning: ")
+    assert "left_000005.png" in line
+    assert "3 to 9" in line
+    assert " 3 are missing" in line
+    assert len(list((tmp_path / "out").glob("*.pfm"))) == 4
+    assert (tmp_path / "out" / "left_000009_disparity.pfm").is_file()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_number_that_one_view_lacks_is_one_line_before_any_work(stereo, numbered, tmp_path, side):
+    patterns = numbered(0, 1, 2)
+    (tmp_path / f"{side}_000001.png").unlink()
+    result = infer(stereo, tmp_path, *patterns)
+    assert result.status == 1
+    (line,) = result.errors
+    assert f"{side}_000001.png: no such file" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_numbered_picture_is_named_and_the_others_are_written(stereo, numbered, tmp_path):
+    patterns = numbered(0, 1, 2)
+    damaged = tmp_path / "right_000001.png"
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    result = infer(stereo, tmp_path, *patterns, formats="pfm,video")
+    assert result.status == 1
+    (line,) = result.errors
+    assert str(damaged) in line
+    maps = sorted(path.name for path in (tmp_path / "out").glob("*.pfm"))
+    assert maps == [f"left_00000{number}_disparity.pfm" for number in (0, 2)]
+    assert Video(tmp_path / "out" / "left_color.mp4").count() == 2
+
+
+@pytest.mark.parametrize("pattern", ["nothing_%06d.png", "left_%03d.png", "left_%d.png"])
+def test_a_pattern_without_files_says_what_it_looked_for(stereo, numbered, tmp_path, pattern):
+    _, right = numbered(0, 1)
+    result = infer(stereo, tmp_path, tmp_path / pattern, right)
+    assert result.status == 1
+    (line,) = result.errors
+    assert f"{pattern}: no file of such a name, like {pattern % 0}" in line
+
+
+@pytest.mark.parametrize(
+    ("pattern", "files", "name"),
+    [
+        ("%d.png", {1: "1.png", 12: "12.png"}, "folder"),
+        ("%03d_left.png", {7: "007_left.png", 1234: "1234_left.png"}, "left"),
+        ("100%_%02d.png", {0: "100%_00.png"}, "100%"),
+        ("a%4d.b.png", {3: "a   3.b.png"}, "a.b"),
+    ],
+)
+def test_patterns_stand_for_what_printf_makes_of_them(tmp_path, pattern, files, name):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for other in ("01.png", "1.jpg", "x.png", "7_left.png", "a3.b.png", ".png"):
+        (folder / other).write_bytes(b"x")
+    for file in files.values():
+        (folder / file).write_bytes(b"x")
+    found = Numbered(str(folder / pattern))
+    assert {number: path.name for number, path in found.files.items()} == files
+    assert found.name == name
+
+
+def test_a_file_of_just_that_name_is_no_pattern(tmp_path):
+    picture = tmp_path / "50%d.png"
+    assert is_numbered(str(picture))
+    picture.write_bytes(b"x")
+    assert not is_numbered(str(picture))
+
+
+def test_a_pattern_of_several_numbers_is_refused(tmp_path):
+    with pytest.raises(InputError, match="several numbers"):
+        Numbered(str(tmp_path / "a_%02d_%02d.png"))
+
+
+def test_a_video_that_was_cut_is_pointed_out_with_both_counts(stereo, films, tmp_path):
+    content = films[0].read_bytes()
+    for film in films:
+        film.write_bytes(content[: int(len(content) * 0.7)])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        count = Video(films[0]).count()
+    assert 0 < count < COUNT
+    assert f"{COUNT} frames by what it says, of which {count} " in str(caught[0].message)
+    result = infer(stereo, tmp_path, films[0], "--packing", "top-bottom")
+    assert result.status == 0
+    assert [line for line in result.errors if f"{films[0]}: holds {COUNT} frames" in line]
+
+
+def test_a_whole_video_is_not_called_cut(films):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Video(films[0]).count() == COUNT
+
+
+def test_videos_of_other_sizes_are_one_line_and_leave_nothing(stereo, films, tmp_path):
+    small = write(tmp_path / "small.avi", [np.ascontiguousarray(v[1][:32]) for v in scenes()])
+    result = infer(stereo, tmp_path, films[0], small)
+    assert result.status == 1
+    (line,) = result.errors
+    assert "96x48" in line
+    assert "96x32" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_glob_of_one_video_is_that_video(stereo, films, tmp_path):
+    result = infer(stereo, tmp_path, tmp_path / "l*.avi", tmp_path / "[r].avi")
+    assert (result.status, result.errors) == (0, [])
+    assert (tmp_path / "out" / "l_000003_disparity.pfm").is_file()
+
+
+def test_a_glob_of_several_videos_is_one_line(stereo, films, tmp_path):
+    result = infer(stereo, tmp_path, tmp_path / "*.avi", films[1])
+    assert result.status == 1
+    (line,) = result.errors
+    assert "2 videos" in line
+    assert str(films[0]) in line
+
+
+def test_a_video_may_have_any_suffix(stereo, films, tmp_path):
+    paths = [film.rename(film.with_suffix(".take")) for film in films]
+    result = infer(stereo, tmp_path, *paths)
+    assert (result.status, result.errors) == (0, [])
+    assert len(list((tmp_path / "out").glob("*.pfm"))) == COUNT
+
+
+def test_pictures_and_texts_of_any_suffix_are_no_videos(tmp_path):
+    picture = tmp_path / "a.weird"
+    Image.fromarray(scenes(1)[0][0]).save(picture, "PNG")
+    (tmp_path / "b.txt").write_text("a\nb\n" * 300)
+    for path in (picture, tmp_path / "b.txt", tmp_path / "none.take", tmp_path):
+        assert not is_video(str(path))
+    assert is_video("rtsp://camera.example/stream")
+
+
+def test_an_address_that_cannot_be_opened_is_one_line(stereo, tmp_path):
+    result = infer(stereo, tmp_path, "file:///nowhere/film.mp4", "--packing", "side-by-side")
+    assert result.status == 1
+    (line,) = result.errors
+    assert "file:///nowhere/film.mp4: OpenCV cannot open it" in line

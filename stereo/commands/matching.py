@@ -1,5 +1,6 @@
 """Commands that match pairs, and ``compare``, which sets their figures side by side."""
 
+from collections.abc import Callable
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -158,6 +159,12 @@ def _model_arguments(parser: ArgumentParser) -> None:
     )
 
 
+_MODEL_OPTIONS = (
+    *("device", "precision", "max_disparity", "scale", "tile", "coarse_to_fine", "kernels"),
+    *("compile", "allow_untrained"),
+)
+
+
 def _demo(config: Namespace) -> int:
     from stereo.demo import demo
 
@@ -169,7 +176,7 @@ def _infer(config: Namespace) -> int:
     from stereo.infer import infer
 
     failed = infer(
-        _load_model(config),
+        _model(config),
         config.left,
         config.right,
         config.output,
@@ -191,7 +198,7 @@ def _evaluate(config: Namespace) -> int:
     from stereo.evaluate import evaluate
 
     _, failed = evaluate(
-        _load_model(config),
+        _model(config),
         config.dataset,
         config.root,
         config.output,
@@ -202,7 +209,7 @@ def _evaluate(config: Namespace) -> int:
         layout=config.layout,
         unused=config.unused,
         confidence=config.confidence,
-        against=[_load_model(config, name) for name in _against(config)],
+        against=[_model(config, name) for name in _against(config)],
     )
     return 1 if failed else 0
 
@@ -228,25 +235,28 @@ def _compare(config: Namespace) -> int:
     return 0
 
 
-def _load_model(config: Namespace, further: str | None = None) -> Any:
-    """Load the model that the options name, or a further one in the same manner."""
+def _model(config: Namespace, further: str | None = None) -> Callable[[], Any]:
+    """Check the options of a model; return what loads it.
+
+    Args:
+        config: the options.
+        further: another model, to be loaded in the same manner.
+    """
+    from stereo.matcher import check_choice
+
+    name = further or config.model
+    # As a further model semi-global matching knows none of the networks' options.
+    known = ("max_disparity",) if further == SGBM else _MODEL_OPTIONS
+    options = {option: config[option] for option in known}
+    check_choice(name, **options)
+    return lambda: _load_model(name, **options)
+
+
+def _load_model(name: str, **options: Any) -> Any:
     from stereo.console import complain, say
     from stereo.matcher import load
 
-    if further == SGBM:  # which knows none of the networks' options
-        return load(SGBM, max_disparity=config.max_disparity)
-    matcher = load(
-        further or config.model,
-        device=config.device,
-        precision=config.precision,
-        max_disparity=config.max_disparity,
-        scale=config.scale,
-        tile=config.tile,
-        coarse_to_fine=config.coarse_to_fine,
-        kernels=config.kernels,
-        compile=config.compile,
-        allow_untrained=config.allow_untrained,
-    )
+    matcher = load(name, **options)
     facts = matcher.description
     if facts.get("weights") == "untrained":
         complain(f"warning: '{facts['name']}' runs with random weights; its map means nothing")
@@ -274,7 +284,7 @@ def _submit(config: Namespace) -> int:
     from stereo.submit import submit
 
     submit(
-        _load_model(config),
+        _model(config)(),
         config.benchmark,
         config.root,
         config.output,

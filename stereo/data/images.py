@@ -74,6 +74,18 @@ def as_image(image: ImageLike, name: str) -> np.ndarray:
     return _from_array(image, name)
 
 
+def is_picture(path: Path) -> bool:
+    """Tell whether a file is a picture, by its suffix or by how it begins."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return True
+    try:
+        with Image.open(path):
+            return True
+    except Exception:  # a damaged file can raise nearly anything
+        with quiet_opencv():
+            return bool(import_cv2().haveImageReader(str(path)))
+
+
 def check_readable(path: Path) -> None:
     """Raise ``InputError`` unless ``path`` is a file with something in it."""
     try:

@@ -1,5 +1,8 @@
 """Whatever ``infer`` is given, as pairs to be read one after the other."""
 
+import glob
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -8,8 +11,19 @@ from stereo.data.decoders import stored
 from stereo.data.images import read_image
 from stereo.data.pairs import PairFiles, find_pairs, find_pictures, unique_names
 from stereo.data.sample import Sample, SampleFiles, check_same_size
-from stereo.data.videos import PACKINGS, Video, is_video, split_views
+from stereo.data.sequences import Numbered, is_numbered, pair_by_number
+from stereo.data.videos import PACKINGS, VIDEO_SUFFIXES, Video, is_address, is_video, split_views
 from stereo.errors import InputError, UsageError, unknown_name
+
+STILLS_A_SECOND = 25.0  # of numbered pictures, which do not say
+
+
+@dataclass(frozen=True)
+class Film:
+    """What frames belong to: a video, or numbered pictures; ``rate`` is in frames per second."""
+
+    name: str
+    rate: float
 
 
 class Source(Protocol):
@@ -18,6 +32,10 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """Unique among the pairs of a run; what its outputs are called."""
+
+    @property
+    def film(self) -> Film | None:
+        """What it is a frame of, or None."""
 
     def files(self) -> list[Path]:
         """Return the files that it is read from."""
@@ -36,6 +54,7 @@ class PictureSource:
 
     pair: PairFiles
     truth_scale: float | None = None
+    film: Film | None = None
 
     @property
     def name(self) -> str:
@@ -59,6 +78,7 @@ class PackedSource:
     name: str
     path: Path
     packing: str
+    film: Film | None = None
 
     def files(self) -> list[Path]:
         """Return the picture."""
@@ -84,6 +104,11 @@ class FrameSource:
         """The left video's name and the number of the frame."""
         return f"{self.left.name}_{self.index:06d}"
 
+    @property
+    def film(self) -> Film:
+        """The left video."""
+        return Film(self.left.name, self.left.rate)
+
     def files(self) -> list[Path]:
         """Return the videos."""
         return [video.path for video in (self.left, self.right) if video is not None]
@@ -93,9 +118,9 @@ class FrameSource:
         frame = self.left.read(self.index)
         if self.right is None:
             assert self.packing is not None
-            return Sample(self.name, *split_views(frame, self.packing, str(self.left.path)))
+            return Sample(self.name, *split_views(frame, self.packing, self.left.source))
         other = self.right.read(self.index)
-        check_same_size(frame, other, str(self.left.path), str(self.right.path))
+        check_same_size(frame, other, self.left.source, self.right.source)
         return Sample(self.name, frame, other)
 
 
@@ -118,7 +143,7 @@ def find_sources(
 
     Raises:
         UsageError: a packing with a right view, or neither; ground truth of a video.
-        InputError: nothing found, a file without a partner, or videos of different lengths.
+        InputError: nothing found, a file without a partner, or videos of other lengths or sizes.
     """
     if packing is not None and packing not in PACKINGS:
         raise unknown_name("packing", packing, PACKINGS)
@@ -131,30 +156,79 @@ def find_sources(
         raise UsageError(
             f"--packing {packing} is for pictures that hold both views: leave out {right}"
         )
-    film = is_video(left)
-    if truth is not None and (film or packing):
+    views = [_one_video(view) for view in (left, right) if view is not None]
+    kinds = [_kind(view) for view in views]
+    if kinds[0] != kinds[-1]:
+        raise InputError(
+            f"{left} names {kinds[0]} and {right} {kinds[-1]}: both views must be of one kind"
+        )
+    if kinds[0] != _PICTURES and right is not None and views[0] == views[1]:
+        raise InputError(f"{left}: is named as the left and as the right view")
+    if truth is not None and (kinds[0] != _PICTURES or packing):
         raise UsageError("--ground-truth needs pictures, a left and a right one for each")
+    if kinds[0] == _VIDEO:
+        return _frames([Video(view) for view in views], packing)
+    if kinds[0] == _NUMBERED:
+        return _stills([Numbered(view) for view in views], packing)
     if right is not None:
-        if film != is_video(right):
-            raise InputError(f"{left} and {right}: one is a video, the other is not")
-        if film:
-            return _frames(Video(left), Video(right), None)
         return [PictureSource(pair, truth_scale) for pair in find_pairs(left, right, truth)]
     assert packing is not None
-    if film:
-        return _frames(Video(left), None, packing)
     paths = find_pictures(left)
     names = unique_names(paths)
     return [PackedSource(name, path, packing) for name, path in zip(names, paths, strict=True)]
 
 
-def _frames(left: Video, right: Video | None, packing: str | None) -> list[Source]:
-    count = left.count()
-    if right is not None and right.count() != count:
+_PICTURES, _NUMBERED, _VIDEO = "pictures", "numbered pictures", "a video"
+
+
+def _kind(argument: str) -> str:
+    if is_numbered(argument):
+        return _NUMBERED
+    return _VIDEO if is_video(argument) else _PICTURES
+
+
+def _one_video(argument: str) -> str:
+    """Return the video that a glob stands for; any other argument as it is.
+
+    Raises:
+        InputError: it stands for several videos.
+    """
+    if is_address(argument) or not glob.has_magic(argument) or os.path.exists(argument):
+        return argument
+    try:
+        found = sorted(filter(os.path.isfile, glob.glob(argument, recursive=True)))
+    except re.error:
+        return argument  # which is complained about as a glob of pictures
+    if len(found) == 1 and is_video(found[0]):
+        return found[0]
+    videos = [path for path in found if Path(path).suffix.lower() in VIDEO_SUFFIXES]
+    if len(videos) > 1:
         raise InputError(
-            f"{left.path} has {count} frames and {right.path} {right.count()}: cut them alike, so "
-            "that frames of one number were taken together"
+            f"{argument}: stands for {len(videos)} videos ({videos[0]}, {videos[1]}, ...), and one "
+            "call takes one; name it"
         )
-    if not count:
-        raise InputError(f"{left.path}: holds no frame that OpenCV can decode")
-    return [FrameSource(left, right, index, packing) for index in range(count)]
+    return argument
+
+
+def _stills(views: list[Numbered], packing: str | None) -> list[Source]:
+    film = Film(views[0].name, STILLS_A_SECOND)
+    found = pair_by_number(views[0], views[1] if packing is None else None)
+    if packing is not None:
+        return [PackedSource(path.stem, path, packing, film) for (path,) in found]
+    pairs = [PairFiles(left.stem, left, right) for left, right in found]
+    return [PictureSource(pair, film=film) for pair in pairs]
+
+
+def _frames(videos: list[Video], packing: str | None) -> list[Source]:
+    counts = [video.count() for video in videos]
+    if counts[0] != counts[-1]:
+        raise InputError(
+            f"{videos[0].source} has {counts[0]} frames and {videos[-1].source} {counts[-1]}: cut "
+            "them alike, so that frames of one number were taken together"
+        )
+    if not counts[0]:
+        raise InputError(f"{videos[0].source}: holds no frame that OpenCV can decode")
+    right = videos[1] if packing is None else None
+    frames = [FrameSource(videos[0], right, index, packing) for index in range(counts[0])]
+    frames[0].read()  # sizes that do not fit are the same in all frames
+    return list(frames)

@@ -1,11 +1,13 @@
 """Videos in: anything OpenCV opens, as frames; and both views of a pair packed into one picture."""
 
+import os
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 
-from stereo.data.images import check_readable
+from stereo.data.images import check_readable, is_picture
 from stereo.errors import InputError, OutputError, UsageError
 from stereo.opencv import import_cv2, quiet_opencv
 
@@ -16,14 +18,27 @@ VIDEO_SUFFIXES = frozenset(
         *("wmv", "flv", "ogv", "mjpeg", "mjpg", "ts", "m2ts", "3gp"),
     )
 )
-_PATTERN = re.compile(r"%0?\d*d")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.]+://", re.IGNORECASE)
 PACKINGS = ("side-by-side", "top-bottom")
 
 
+def is_address(argument: str) -> bool:
+    """Tell whether an argument is the address of a stream or a remote file."""
+    return bool(_ADDRESS.match(argument))
+
+
 def is_video(argument: str) -> bool:
-    """Tell whether an argument names a video, or numbered pictures such as ``frame_%06d.png``."""
+    """Tell whether an argument names a video: by its suffix, else by whether OpenCV opens it."""
     path = Path(argument)
-    return path.suffix.lower() in VIDEO_SUFFIXES or bool(_PATTERN.search(path.name))
+    if is_address(argument) or path.suffix.lower() in VIDEO_SUFFIXES:
+        return True
+    if not os.path.isfile(argument) or is_picture(path):
+        return False
+    with path.open("rb") as file:
+        if b"\0" not in file.read(4096):
+            return False  # a text, which FFmpeg would draw as a film
+    with quiet_opencv():
+        return bool(import_cv2().VideoCapture(argument).read()[0])
 
 
 def split_views(picture: np.ndarray, packing: str, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -57,24 +72,24 @@ class Video:
     """Frames of a video, best read in order.
 
     Args:
-        path: a file, or numbered pictures such as ``frame_%06d.png``.
+        source: a file, or an address that OpenCV opens.
 
     Raises:
         InputError: it cannot be opened, or holds no frame.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        if not _PATTERN.search(self.path.name):
+    def __init__(self, source: str | Path) -> None:
+        self.source = str(source)
+        self.path = Path(source)
+        if not is_address(self.source):
             check_readable(self.path)
         self._last: tuple[int, np.ndarray] | None = None
         self._rewind()
 
     @property
     def name(self) -> str:
-        """The stem of the file, without the place of a number."""
-        stem = _PATTERN.sub("", self.path.stem).strip("_-. ")
-        return stem or self.path.absolute().parent.name
+        """The stem of the file."""
+        return self.path.stem
 
     @property
     def rate(self) -> float:
@@ -83,13 +98,26 @@ class Video:
         return rate if 0 < rate < 1000 else 25.0
 
     def count(self) -> int:
-        """Return the number of frames, by going through all: what a file says is often wrong."""
+        """Return the number of frames, by going through all: what a file says is often wrong.
+
+        Raises:
+            InputError: a stream without an end.
+        """
         self._rewind()
+        told = self._capture.get(import_cv2().CAP_PROP_FRAME_COUNT)
+        if is_address(self.source) and not told > 0:
+            raise InputError(f"{self.source}: a stream without an end; record it to a file first")
         count = 0
         with quiet_opencv():
             while self._capture.grab():
                 count += 1
         self._rewind()
+        if told > count:
+            warnings.warn(
+                f"{self.source}: holds {told:.0f} frames by what it says, of which {count} can be "
+                "decoded: cut short or damaged; the rest is left out",
+                stacklevel=2,
+            )
         return count
 
     def read(self, index: int) -> np.ndarray:
@@ -110,7 +138,7 @@ class Video:
                 _, frame = self._capture.read()
                 self._next += 1
         if frame is None:
-            raise InputError(f"{self.path}: frame {index} cannot be decoded")
+            raise InputError(f"{self.source}: frame {index} cannot be decoded")
         picture = np.ascontiguousarray(frame[..., ::-1])
         self._last = (index, picture)
         return picture
@@ -118,10 +146,10 @@ class Video:
     def _rewind(self) -> None:
         cv2 = import_cv2()
         with quiet_opencv():
-            self._capture = cv2.VideoCapture(str(self.path))
+            self._capture = cv2.VideoCapture(self.source)
         if not self._capture.isOpened():
             raise InputError(
-                f"{self.path}: OpenCV cannot open it as a video; damaged, or in a codec it lacks"
+                f"{self.source}: OpenCV cannot open it as a video; damaged, or in a codec it lacks"
             )
         self._next = 0
 
