@@ -163,7 +163,7 @@ def infer(
     maps = [each for pair in pairs for each in pair.maps]
     folder = output_folder(Path(output))
     targets = [path for each in maps for path in each.targets(folder, names)]
-    films = {}
+    films: dict[str, Path] = {}
     if "video" in names and film is not None:
         ends = {"left": "_color.mp4", "right": "_right_color.mp4"}
         films = {side: folder / f"{film.name}{ends[side]}" for side in sides}

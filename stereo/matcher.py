@@ -144,23 +144,21 @@ class Matcher:
         """
         views = as_image(left, "the left image"), as_image(right, "the right image")
         check_same_size(*views, "the left image", "the right image")
-        mirrored = [np.ascontiguousarray(view[:, ::-1]) for view in reversed(views)]
-        times = [time.perf_counter()]
-        estimates = []
-        for one, other in (views, mirrored):
-            estimates += self._estimate([one], [other])
-            times.append(time.perf_counter())
-        maps = [estimate.disparity for estimate in estimates]
-        own, mirror = (
-            Result(maps[i], times[i + 1] - times[i], functools.partial(self._judge, *known))
-            for i, known in enumerate(
-                [
-                    (estimates[0], *views, maps[1][:, ::-1]),
-                    (estimates[1], *mirrored, maps[0][:, ::-1]),
-                ]
-            )
+        mirrored = (
+            np.ascontiguousarray(views[1][:, ::-1]),
+            np.ascontiguousarray(views[0][:, ::-1]),
         )
-        return own, _mirrored(mirror)
+        times = [time.perf_counter()]
+        (own,) = self._estimate([views[0]], [views[1]])
+        times.append(time.perf_counter())
+        (mirror,) = self._estimate([mirrored[0]], [mirrored[1]])
+        times.append(time.perf_counter())
+        trust = functools.partial(self._judge, own, *views, mirror.disparity[:, ::-1])
+        turned = functools.partial(self._judge, mirror, *mirrored, own.disparity[:, ::-1])
+        return (
+            Result(own.disparity, times[1] - times[0], trust),
+            _mirrored(Result(mirror.disparity, times[2] - times[1], turned)),
+        )
 
     def batch(self, lefts: Sequence[ImageLike], rights: Sequence[ImageLike]) -> list[Result]:
         """Match several pairs at once.
