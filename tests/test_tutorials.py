@@ -1,4 +1,4 @@
-"""The tutorials: every block of Python, shell and YAML is run, in order, in one folder."""
+"""The tutorials, whose blocks are run in order in one folder, and the answers to questions."""
 
 import re
 import shlex
@@ -8,7 +8,7 @@ import pytest
 from conftest import REPOSITORY
 
 from stereo.attention import ATTENTIONS
-from stereo.cli import run
+from stereo.cli import _build_parser, run
 
 DOCS = REPOSITORY / "docs"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
@@ -103,3 +103,36 @@ def test_links_of_the_tutorials_lead_to_files_and_headings(name):
         titles = re.findall(r"^#+ (.+)$", text, re.M)
         anchors = {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}
         assert not heading or heading in anchors, link
+
+
+COMPLETE = (  # what an option that stands alone is tried with
+    "infer left right --output maps --ground-truth truth",
+    "train --config quickstart --output run",
+    "convert file --output file",
+)
+
+
+def is_understood(text):
+    """Whether the command line takes a command, or an option by itself with one of a few."""
+    words = shlex.split(text)
+    whole = [words[1:]] if words[0] == "stereo" else [c.split() + words for c in COMPLETE]
+    if whole == [words[1:]] and len(words) == 2:  # a command's name alone
+        whole = [[words[1], "--help"]]
+    return any(parses(given) for given in whole)
+
+
+def parses(given):
+    try:
+        _build_parser(given)[0].parse_args(given)
+    except SystemExit as error:
+        return error.code == 0
+    return True
+
+
+def test_answers_to_questions_name_commands_and_options_that_exist(capfd):
+    text = (DOCS / "faq.md").read_text()
+    spans = {" ".join(span.split()) for span in re.findall(r"`((?:stereo |--)[^`]+)`", text)}
+    assert spans
+    assert [span for span in sorted(spans) if not is_understood(span)] == []
+    assert not is_understood("stereo infer left right --output maps --no-such-option 1")
+    assert not is_understood("--no-such-option 1")
