@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from stereo.geometry import Calibration
 from stereo.model import NETWORK_NAMES, NetworkConfig, StereoNetwork, build_network
 from stereo.model.config import check_max_disparity
 from stereo.notebook import png, result_picture
+from stereo.onnx_engine import OnnxEngine, describe
 from stereo.opencv import import_cv2
 from stereo.runtime import is_out_of_memory, pick_device
 from stereo.sgbm import SGBM_LIMIT, semi_global_matching
@@ -128,7 +130,7 @@ class Matcher:
         self._engine = engine
         self.network = network
         self.description = description
-        self._confidence = confidence
+        self.confidence = confidence
 
     def __call__(self, left: ImageLike, right: ImageLike, *, view: str = "left") -> Result:
         """Match one rectified pair of any size.
@@ -195,7 +197,7 @@ class Matcher:
         return estimate, self._cues(estimate, left, right)
 
     def _judge(self, estimate: Estimate, left: np.ndarray, right: np.ndarray) -> Trust:
-        model = self._confidence
+        model = self.confidence
         if model is None:
             model = confidence_model(ANY_MODEL)
             warnings.warn(
@@ -247,7 +249,9 @@ def load(
     """Load a model by name or file.
 
     Args:
-        model: ``sgbm``, a network's name, or the path of a ``.safetensors`` checkpoint.
+        model: ``sgbm``, a network's name, the path of a ``.safetensors`` checkpoint, or that of an
+            ``.onnx`` file of ``stereo export``, which fixes the options below: fp32 or what it was
+            exported in, its own largest disparity, the CPU, ``scale`` 1 and no tiles.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``: bf16 for ``ea_stereo_fast`` where the
             hardware is fast at it, fp32 for the others.
@@ -282,10 +286,26 @@ def load(
             raise UsageError("sgbm takes neither --tile nor --coarse-to-fine")
         return _load_sgbm(max_disparity or DEFAULT_MAX_DISPARITY)
     name = str(model)
+    if name.endswith(".onnx"):
+        chosen = {
+            "--device": (device, ("auto", "cpu")),
+            "--scale": (scale, ("auto", "1")),
+            "--tile": (tile, ("auto", "off")),
+            "--coarse-to-fine": (coarse_to_fine, (False,)),
+            "--kernels": (kernels, ("auto",)),
+            "--compile": (compile, ("off",)),
+        }
+        for option, (value, possible) in chosen.items():
+            if value not in possible:
+                raise UsageError(
+                    f"{name}: an exported network takes no {option}; leave it out, or match with "
+                    "the network's name or checkpoint"
+                )
+        return _load_onnx(Path(name), precision, max_disparity)
     weights, confidence = "untrained", None
     is_file = name not in NETWORK_NAMES and (name.endswith(".safetensors") or Path(name).is_file())
     if not is_file and name not in NETWORK_NAMES:
-        raise unknown_name("model", name, [SGBM, *NETWORK_NAMES, "a .safetensors file"])
+        raise unknown_name("model", name, [SGBM, *NETWORK_NAMES, "a .safetensors or .onnx file"])
     path = Path(model) if is_file else bundled_weights(name)
     if path is not None:
         checkpoint = load_checkpoint(path)
@@ -351,6 +371,21 @@ def _load_sgbm(max_disparity: int) -> Matcher:
         "version": __version__,
     }
     return Matcher(engine, None, description, confidence_model(SGBM))
+
+
+def _load_onnx(path: Path, precision: str, max_disparity: int | None) -> Matcher:
+    engine = OnnxEngine(path)
+    own = engine.facts["precision"]
+    if precision not in ("auto", own):
+        raise UsageError(f"{path}: was exported in {own}, not {precision}; leave --precision out")
+    if max_disparity not in (None, engine.max_disparity):
+        raise UsageError(
+            f"{path}: was exported for disparities below {engine.max_disparity} px, not "
+            f"{max_disparity}; use --max-disparity {engine.max_disparity}, or export it again"
+        )
+    stored = json.loads(engine.facts["confidence"])
+    confidence = None if stored is None else _stored_confidence(stored, path)
+    return Matcher(engine, None, describe(engine), confidence)
 
 
 def _compile(network: StereoNetwork, backend: str) -> None:

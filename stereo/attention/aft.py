@@ -135,7 +135,7 @@ class AFTConvAttention(AFTSimpleAttention):
         def convolve(some: Tensor) -> Tensor:  # (B, heads, N, few), shape kept
             planes = some.permute(0, 3, 1, 2).flatten(0, 1).unflatten(2, size)
             mixed = F.conv3d(planes, kernel, padding=kernel.shape[-1] // 2, groups=self.heads)
-            return mixed.flatten(2).unflatten(0, (len(some), -1)).permute(0, 2, 3, 1)
+            return mixed.flatten(2).unflatten(0, (some.shape[0], -1)).permute(0, 2, 3, 1)
 
         # Convolution libraries pad few channels to blocks of 16.
         each = 16 * tokens.shape[0] * self.heads * tokens.shape[2]

@@ -70,7 +70,7 @@ class DotProductAttention(VolumeAttention):
     def attend(  # noqa: D102
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
     ) -> Tensor:
-        if self.form == "explicit":
+        if self.form == "explicit" and not torch.compiler.is_exporting():
             return self.attend_explicitly(queries, keys, values, key_mask, size)
         keys, values, key_mask = self._pooled(keys, values, key_mask, size)
 
@@ -95,7 +95,9 @@ class DotProductAttention(VolumeAttention):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         if self.pool == (1, 1, 1):
             return keys, values, key_mask
-        window = tuple(min(p, n) for p, n in zip(self.pool, size, strict=True))
+        window: tuple[int, ...] = self.pool
+        if not torch.compiler.is_exporting():
+            window = tuple(min(p, n) for p, n in zip(self.pool, size, strict=True))
         if key_mask is not None:
             keys = torch.where(key_mask, keys, -torch.inf)
             values = torch.where(key_mask, values, -torch.inf)

@@ -145,7 +145,7 @@ class EfficientScalingAttention(VolumeAttention):
     def attend(  # noqa: D102
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
     ) -> Tensor:
-        count = keys.new_tensor(keys.shape[2])
+        count: int | Tensor = keys.shape[2]
         if key_mask is not None:
             keys = torch.where(key_mask, keys, 0)
             count = key_mask.sum(dim=2, keepdim=True).clamp(min=1).to(keys.dtype)

@@ -79,12 +79,13 @@ class LinformerAttention(VolumeAttention):
 
     def _averaged(self, tokens: Tensor, key_mask: Tensor | None, size: Size) -> Tensor:
         """Average (B, heads, N, dim) tokens into the grid; a cell without any key is zero."""
+        pool = _pool_by_matrices if torch.compiler.is_exporting() else F.adaptive_avg_pool3d
         if key_mask is None:
-            return to_tokens(F.adaptive_avg_pool3d(to_volume(tokens, size), self.grid), self.heads)
+            return to_tokens(pool(to_volume(tokens, size), self.grid), self.heads)
         kept = to_volume(key_mask.to(tokens.dtype), size)
-        share = to_tokens(F.adaptive_avg_pool3d(kept, self.grid), 1)
+        share = to_tokens(pool(kept, self.grid), 1)
         total = to_volume(torch.where(key_mask, tokens, 0), size)
-        total = to_tokens(F.adaptive_avg_pool3d(total, self.grid), self.heads)
+        total = to_tokens(pool(total, self.grid), self.heads)
         return torch.where(share > 0, total / torch.where(share > 0, share, 1), 0)
 
     def _averaging_matrix(self, size: Size, like: Tensor) -> Tensor:  # (cells, N)
@@ -95,3 +96,15 @@ class LinformerAttention(VolumeAttention):
                 rows[i, i * extent // count : -(-(i + 1) * extent // count)] = 1
             axes.append(rows)
         return torch.einsum("ad,bh,cw->abcdhw", *axes).reshape(math.prod(self.grid), -1)
+
+
+def _pool_by_matrices(volume: Tensor, grid: Size) -> Tensor:  # (B, C, D, H, W) -> (B, C, *grid)
+    """Do what ``adaptive_avg_pool3d`` does, for sizes that a trace leaves open."""
+    for axis, count in zip((2, 3, 4), grid, strict=True):
+        extent = volume.shape[axis]
+        edges = torch.arange(count + 1, device=volume.device) * extent
+        first, last = edges[:-1] // count, (edges[1:] + count - 1) // count
+        at = torch.arange(extent, device=volume.device)[:, None]
+        inside = ((at >= first) & (at < last)).to(volume.dtype)  # (extent, count)
+        volume = (volume.movedim(axis, -1) @ (inside / inside.sum(dim=0))).movedim(-1, axis)
+    return volume

@@ -52,7 +52,7 @@ class PerceiverAttention(VolumeAttention):
         def read(some_latents: Tensor) -> Tensor:
             return softmax_attention(some_latents, keys, values, key_mask)
 
-        reading = latents.expand(len(keys), -1, -1, -1)
+        reading = latents.expand(keys.shape[0], -1, -1, -1)
         each = queries.shape[0] * self.heads * keys.shape[2]
         context = in_slices(read, reading, dim=2, elements_each=each, limit=self.map_elements)
         context_keys = self._latent_keys(context) + latents

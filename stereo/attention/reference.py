@@ -5,7 +5,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from stereo.attention.volume import Size, cells
+from stereo.attention.volume import Size
 
 
 def weighted_average(
@@ -58,6 +58,5 @@ def convolution_map(
 
 def grid_positions(size: Size, device: torch.device) -> Tensor:  # (N, 3) long
     """Return the (d, y, x) of every position."""
-    index = torch.arange(cells(size), device=device)
-    plane = size[1] * size[2]
-    return torch.stack([index // plane, index % plane // size[2], index % size[2]], dim=1)
+    axes = [torch.arange(extent, device=device) for extent in size]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 2)

@@ -41,6 +41,7 @@ class ReformerAttention(VolumeAttention):
     weights_sum_to_one = True
     linear = False
     takes_mask = False
+    unexportable = "it draws random rotations by the number of cells, which a graph leaves open"
 
     steps: Tensor
 

@@ -68,7 +68,7 @@ def to_windows(
     ]
     volume = F.pad(volume, [p for pair in reversed(pads) for p in pair])
     (d, h, w), (cd, ch, cw) = window, cells
-    grid = volume.reshape(len(volume), heads, -1, cd, d, ch, h, cw, w)
+    grid = volume.reshape(volume.shape[0], heads, -1, cd, d, ch, h, cw, w)
     return grid.permute(0, 3, 5, 7, 1, 4, 6, 8, 2).reshape(-1, heads, d * h * w, grid.shape[2])
 
 
@@ -94,6 +94,14 @@ def clip_window(size: Size, window: Size, shift: bool) -> tuple[Size, Size]:
     Returns:
         The window, and the shift: half a window, or 0.
     """
+    shifts: list[Any]
+    if torch.compiler.is_exporting():  # cells outside are masked: a window may be larger
+        beyond = [torch.sym_max(n - w, 0) for w, n in zip(window, size, strict=True)]
+        shifts = [
+            w // 2 * torch.sym_min(b, 1) if shift else 0
+            for w, b in zip(window, beyond, strict=True)
+        ]
+        return window, (shifts[0], shifts[1], shifts[2])
     fitted = [min(w, extent) for w, extent in zip(window, size, strict=True)]
     shifts = [w // 2 if shift and w < n else 0 for w, n in zip(fitted, size, strict=True)]
     return (fitted[0], fitted[1], fitted[2]), (shifts[0], shifts[1], shifts[2])
@@ -102,7 +110,7 @@ def clip_window(size: Size, window: Size, shift: bool) -> tuple[Size, Size]:
 def _window_grid(size: Size, window: Size, shift: Size) -> tuple[list[int], list[int]]:
     """Return the empty cells in front of each axis, and the number of windows along it."""
     before = [(w - s) % w for w, s in zip(window, shift, strict=True)]
-    count = [-(-(b + n) // w) for b, n, w in zip(before, size, window, strict=True)]
+    count = [(b + n + w - 1) // w for b, n, w in zip(before, size, window, strict=True)]
     return before, count
 
 
@@ -155,6 +163,8 @@ class VolumeAttention(nn.Module, ABC):
     """What ``forward`` does instead of the two, where the volume is a part of the whole."""
     fused: "Callable[[Any, Tensor, Tensor | None], Tensor] | None" = None
     """What ``forward`` is done by instead, for members with ``streams``: see ``stereo.kernels``."""
+    unexportable: str | None = None
+    """Why no ONNX graph can be made of it; None where one can."""
     half_precision = False
     """Whether ``attend`` may run in bf16 or fp16; else it gets float32 whatever autocast says."""
 

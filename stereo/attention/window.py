@@ -103,7 +103,7 @@ def attend_in_windows(
 ) -> Tensor:  # (B, heads, N, V)
     """Return scaled dot-product attention inside each window of the shifted grid."""
     if key_mask is None:
-        key_mask = queries.new_ones(len(queries), 1, queries.shape[2], 1, dtype=torch.bool)
+        key_mask = queries.new_ones(queries.shape[0], 1, queries.shape[2], 1, dtype=torch.bool)
     parts = [to_windows(t, size, window, shift) for t in (queries, keys, values)]
     inside = to_windows(key_mask.to(queries.dtype), size, window, shift) > 0
 

@@ -3,7 +3,7 @@
 Modules that take long to import are imported when their command runs.
 """
 
-from stereo.commands import app, benchmark, data, geometry, matching, training
+from stereo.commands import app, benchmark, data, export, geometry, matching, training
 from stereo.commands.command import Command
 
 GROUPS = {
@@ -17,6 +17,7 @@ COMMANDS: tuple[Command, ...] = (
     *app.COMMANDS,
     *geometry.COMMANDS,
     *training.COMMANDS,
+    *export.COMMANDS,
     *data.COMMANDS,
     *benchmark.COMMANDS,
 )

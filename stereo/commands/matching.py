@@ -104,7 +104,8 @@ def _model_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default=DEFAULT_MODEL,
-        help="sgbm, psmnet, psmnet_basic, ea_psmnet, ea_stereo_fast or a .safetensors file",
+        help="sgbm, psmnet, psmnet_basic, ea_psmnet, ea_stereo_fast, a .safetensors file or an "
+        ".onnx file of 'stereo export'",
     )
     parser.add_argument(
         "--max-disparity",

@@ -69,7 +69,8 @@ class LogitHead(Recomputable):
 
     def forward(self, volume: Tensor) -> Tensor:  # (B, 32, D, H, W) -> (B, D, H, W)
         """Return the logits; larger is likelier."""
-        if torch.is_grad_enabled() or volume.device.type != "cpu":
+        by_slabs = volume.device.type == "cpu" and not torch.compiler.is_exporting()
+        if torch.is_grad_enabled() or not by_slabs:
             return self.project(self.hidden(volume)).squeeze(1)
         return project_by_slabs(self.hidden, volume, self.project.weight)
 

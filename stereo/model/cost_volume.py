@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from stereo.model.config import STRIDE
 
@@ -21,11 +22,27 @@ def concatenation_volume(
         planes: number of hypotheses D, in feature pixels.
     """
     batch, channels, height, width = left.shape
+    if torch.compiler.is_exporting():
+        shifted = shifted_planes(right, planes)
+        there = valid_cells(shifted).to(left.dtype)
+        return torch.cat([left[:, :, None] * there, shifted], dim=1)
     volume = left.new_zeros(batch, 2 * channels, planes, height, width)
     for d in range(min(planes, width)):
         volume[:, :channels, d, :, d:] = left[..., d:]
         volume[:, channels:, d, :, d:] = right[..., : width - d]
     return volume
+
+
+def shifted_planes(
+    right: Tensor,  # (B, C, H, W)
+    planes: int,
+) -> Tensor:  # (B, C, planes, H, W)
+    """Return right[x - d] in plane d, 0 where x < d, for widths that a trace leaves open too."""
+    width = right.shape[-1]
+    padded = F.pad(right, (planes - 1, 0))
+    return torch.stack(
+        [padded[..., planes - 1 - d : planes - 1 - d + width] for d in range(planes)], dim=2
+    )
 
 
 def valid_cells(volume: Tensor) -> Tensor:  # (B, C, D, H, W) -> (B, 1, D, H, W) bool

@@ -16,7 +16,7 @@ from stereo.model.aggregation import attend_at_site
 from stereo.model.blocks import ConvNorm2d, ConvNorm3d, ResidualBlock2d, UpConvNorm3d, add, relu
 from stereo.model.certainty import with_certainty
 from stereo.model.config import STRIDE
-from stereo.model.cost_volume import check_views
+from stereo.model.cost_volume import check_views, shifted_planes
 from stereo.model.recompute import Recomputable
 from stereo.model.stages import Stages
 
@@ -241,7 +241,16 @@ def group_correlation(
     left, right = (_unit(view.unflatten(1, (groups, -1))) for view in (left, right))
     # Equal, tested; the one is faster where gradients flow, the other where none do.
     way = _correlate_by_products if left.requires_grad else _correlate_by_planes
+    if torch.compiler.is_exporting():
+        way = _correlate_shifted
     return way(left, right, planes)
+
+
+def _correlate_shifted(left: Tensor, right: Tensor, planes: int) -> Tensor:
+    groups = left.shape[1]
+    shifted = shifted_planes(right.flatten(1, 2), planes).unflatten(1, (groups, -1))
+    products = [(left * each).mean(dim=2) for each in shifted.unbind(3)]
+    return torch.stack(products, dim=2)
 
 
 def _correlate_by_planes(left: Tensor, right: Tensor, planes: int) -> Tensor:

@@ -1,5 +1,7 @@
 """PSMNet's shared feature extractor: a residual network and spatial pyramid pooling."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,11 +48,23 @@ class PyramidFeatures(Recomputable):
     def _pool(self, features: Tensor, level: int) -> Tensor:
         height, width = features.shape[2:]
         # PSMNet needs 256x256 images for its largest window; smaller ones are pooled whole.
-        window = (min(POOL_SIZES[level], height), min(POOL_SIZES[level], width))
-        small = self.pyramid[level](F.avg_pool2d(features, window, window))
+        if torch.compiler.is_exporting():
+            pooled = _averages(features, POOL_SIZES[level])
+        else:
+            window = (min(POOL_SIZES[level], height), min(POOL_SIZES[level], width))
+            pooled = F.avg_pool2d(features, window, window)
+        small = self.pyramid[level](pooled)
         return F.interpolate(
             small, (height, width), mode="bilinear", align_corners=self.align_corners
         )
+
+
+def _averages(features: Tensor, window: int) -> Tensor:
+    """Average in windows, or in one where there is less, of any size that a trace leaves open."""
+    height, width = features.shape[2:]
+    missing: Any = (0, torch.sym_max(window - width, 0), 0, torch.sym_max(window - height, 0))
+    inside = F.pad(torch.ones_like(features[:, :1]), missing)
+    return F.avg_pool2d(F.pad(features, missing), window) / F.avg_pool2d(inside, window)
 
 
 def _stage(

@@ -1,0 +1,9 @@
+"""Networks as ONNX files, checked in ONNX Runtime before they are called done.
+
+``graph.py`` traces a network, ``precision.py`` makes it smaller, ``check.py`` compares it with
+PyTorch, ``writer.py`` puts the three in a row. ``stereo.onnx_engine`` runs what comes out.
+"""
+
+from stereo.export.writer import PRECISIONS, export
+
+__all__ = ["PRECISIONS", "export"]

@@ -1,0 +1,105 @@
+"""An exported file beside the network it came from, on rendered pairs."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
+from stereo.errors import StereoError
+from stereo.export.graph import Exportable
+from stereo.matcher import Matcher
+from stereo.model import NetworkConfig
+from stereo.onnx_engine import OnnxEngine
+
+MOST_MEAN, MOST = 1e-3, 0.05  # pixels by which a map may differ from PyTorch's
+TIMES = 4
+UNSEEN = ((1, 240, 400), (3, 121, 203))
+"""Batch, height and width of what an export is checked at: none that was traced, and one that is
+no multiple of the stride."""
+_SEED = 20_260_000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two matchers' maps lie apart, pixels."""
+
+    mean: float
+    largest: float
+    rounding: float | None = None
+    """How far apart the maps of PyTorch in fp32 and in float64 lie, where that was asked."""
+
+    def within(self, mean: float, largest: float) -> bool:
+        """Tell whether it is at most so large; never, if it is not a number."""
+        return self.mean <= mean and self.largest <= largest
+
+
+def rendered(
+    height: int, width: int, max_disparity: int, count: int, first: int = 0
+) -> list[RenderedPair]:
+    """Return pairs whose disparities lie below ``max_disparity`` and half their width."""
+    within = min(max_disparity, width // 2)
+    config = SyntheticConfig(height=height, width=width, max_disparity=within, seed=_SEED)
+    scenes = SyntheticScenes(config)
+    return [scenes.render(first + index) for index in range(count)]
+
+
+def compare(reference: Matcher, config: NetworkConfig, exported: OnnxEngine) -> list[Difference]:
+    """Match rendered pairs of each size in ``UNSEEN`` by both.
+
+    Where a network's own rounding in fp32 moves its map by more than the tolerances, as random
+    weights do whose logits run into the thousands, it may differ by ``TIMES`` as much as PyTorch in
+    fp32 does from PyTorch in float64. Of untrained weights only the mean counts: their planes tie.
+
+    Args:
+        reference: a network in PyTorch, in fp32.
+        config: its conventions.
+        exported: the same network as a file.
+
+    Raises:
+        StereoError: the maps differ by more.
+    """
+    untrained = reference.description["weights"] == "untrained"
+    differences = []
+    for batch, height, width in UNSEEN:
+        pairs = rendered(height, width, reference.description["max_disparity"], batch)
+        lefts, rights = [pair.left for pair in pairs], [pair.right for pair in pairs]
+        ours = np.stack([result.disparity for result in reference.batch(lefts, rights)])
+        theirs = np.stack([estimate.disparity for estimate in exported(lefts, rights)])
+        found = _difference(ours, theirs)
+        if found.within(MOST_MEAN, np.inf if untrained else MOST):
+            differences.append(found)
+            continue
+        assert reference.network is not None
+        exact = Exportable(reference.network, config).double().eval()
+        with torch.inference_mode():
+            disparity, _ = exact(*(exported.padded(views).double() for views in (lefts, rights)))
+        own = _difference(disparity.numpy()[:, -height:, :width], ours)
+        found = dataclasses.replace(found, rounding=own.largest)
+        if not found.within(max(MOST_MEAN, TIMES * own.mean), max(MOST, TIMES * own.largest)):
+            raise StereoError(
+                f"the exported network differs from PyTorch by {found.mean:.2g} px on average and "
+                f"{found.largest:.2g} px at most at {width}x{height}, PyTorch itself from its own "
+                f"map in float64 by {own.mean:.2g} and {own.largest:.2g}; nothing was written"
+            )
+        differences.append(found)
+    return differences
+
+
+def _difference(ours: np.ndarray, theirs: np.ndarray) -> Difference:
+    apart = np.abs(ours.astype(np.float64) - theirs)
+    return Difference(float(apart.mean()), float(apart.max()))
+
+
+def mean_error(matcher: Matcher, pairs: Sequence[RenderedPair]) -> float:
+    """Return the EPE over all pixels of pairs of one size, pixels."""
+    truth = np.stack([pair.disparity for pair in pairs])
+    return float(np.abs(maps_of(matcher, pairs) - truth).mean())
+
+
+def maps_of(matcher: Matcher, pairs: Sequence[RenderedPair]) -> np.ndarray:  # (B, H, W)
+    """Match pairs of one size at once."""
+    results = matcher.batch([pair.left for pair in pairs], [pair.right for pair in pairs])
+    return np.stack([result.disparity for result in results])

@@ -1,0 +1,150 @@
+"""``stereo export``: trace, check, and write."""
+
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+from stereo import console
+from stereo.errors import StereoError, UsageError, unknown_name
+from stereo.export.check import UNSEEN, compare, mean_error, rendered
+from stereo.export.graph import check_exportable, describe, trace
+from stereo.export.precision import halve, quantize
+from stereo.files import output_folder, staged
+from stereo.matcher import Matcher, load
+from stereo.model import NetworkConfig
+from stereo.onnx_engine import EXTRA, FORMAT, OnnxEngine
+from stereo.version import __version__
+
+PRECISIONS = ("fp32", "fp16", "int8")
+CALIBRATION_PAIRS = 8
+SCORED_PAIRS = 4
+_SIZE = (256, 448)  # height and width of calibration and scored pairs
+
+
+def export(
+    model: str | Path,
+    output: str | Path,
+    *,
+    max_disparity: int | None = None,
+    precision: str = "fp32",
+    allow_untrained: bool = False,
+) -> Path:
+    """Write a network as one ONNX file for any batch, height and width.
+
+    The fp32 graph is compared with PyTorch at two sizes that were not traced, in ONNX Runtime on
+    the CPU, whatever the precision; for fp16 and int8 the EPE before and after is printed.
+
+    Args:
+        model: a network's name, or a ``.safetensors`` checkpoint.
+        output: the ``.onnx`` file; it appears when the comparison has passed.
+        max_disparity: pixels, a multiple of 16; None for the checkpoint's own, or 192. The file
+            searches no other range.
+        precision: ``fp32``; ``fp16`` or ``int8`` for the convolutions alone.
+        allow_untrained: export a network by name even where no weights ship for it.
+
+    Raises:
+        UsageError: an unknown name or precision, or a network that cannot be a graph, with the
+            reason.
+        InputError: a checkpoint that cannot be used.
+        StereoError: a package is missing, or the graph's maps are not those of PyTorch.
+        OutputError: the file cannot be written.
+    """
+    path = Path(output)
+    if precision not in PRECISIONS:
+        raise unknown_name("precision", precision, PRECISIONS)
+    if path.suffix != ".onnx":
+        raise UsageError(f"{path}: the output's name must end in .onnx")
+    _import_exporters()
+    reference = load(
+        model,
+        device="cpu",
+        precision="fp32",
+        max_disparity=max_disparity,
+        scale="1",
+        tile="off",
+        allow_untrained=allow_untrained,
+    )
+    network = reference.network
+    if network is None:
+        raise UsageError(f"'{model}' is no network of PyTorch, which alone can be exported")
+    config = NetworkConfig.from_dict(reference.description["network"])
+    check_exportable(config)
+    output_folder(path.parent)
+    facts = {
+        "format": FORMAT,
+        "version": __version__,
+        "name": reference.description["name"],
+        "network": json.dumps(
+            dataclasses.replace(config, max_disparity=network.max_disparity).to_dict()
+        ),
+        "weights": reference.description["weights"],
+        "max_disparity": str(network.max_disparity),
+        "stride": str(network.stride),
+        "confidence": json.dumps(
+            None if reference.confidence is None else reference.confidence.to_dict()
+        ),
+    }
+    with staged(path) as (temporary,):
+        proto = trace(network, config)
+        _write(proto, facts | {"precision": "fp32"}, temporary)
+        for (batch, height, width), found in zip(
+            UNSEEN, compare(reference, config, OnnxEngine(temporary)), strict=True
+        ):
+            console.say(
+                f"{width}x{height}, batch of {batch}: differs from PyTorch by {found.mean:.1e} px "
+                f"on average, {found.largest:.1e} px at most"
+                + (
+                    ""
+                    if found.rounding is None
+                    else f" (PyTorch from its own map in float64: {found.rounding:.1e} px)"
+                )
+            )
+        if precision != "fp32":
+            _reduce(proto, facts | {"precision": precision}, temporary, reference)
+        size = temporary.stat().st_size
+    console.say(
+        f"{path}: {facts['name']} in {precision}, {size / 1e6:.1f} MB, disparities below "
+        f"{network.max_disparity} px, any batch, height and width"
+    )
+    return path
+
+
+def _reduce(proto: Any, facts: dict[str, str], path: Path, reference: Matcher) -> None:
+    """Write a graph in less than fp32, and say what it costs."""
+    import onnx
+
+    height, width = _SIZE
+    reach = reference.description["max_disparity"]
+    if facts["precision"] == "fp16":
+        proto = halve(proto)
+    else:
+        quantize(proto, rendered(height, width, reach, CALIBRATION_PAIRS, SCORED_PAIRS), path)
+        proto = onnx.load(path)
+    _write(proto, facts, path)
+    scored = rendered(height, width, reach, SCORED_PAIRS)
+    before, after = (mean_error(matcher, scored) for matcher in (reference, load(path)))
+    console.say(
+        f"{facts['precision']}: EPE {before:.3f} -> {after:.3f} px on {SCORED_PAIRS} rendered "
+        f"pairs of {width}x{height}"
+    )
+
+
+def _write(proto: Any, facts: dict[str, str], path: Path) -> None:
+    import onnx
+
+    describe(proto, facts)
+    try:
+        onnx.checker.check_model(proto)
+        onnx.save(proto, path)
+    except onnx.checker.ValidationError as error:
+        raise StereoError(f"the exported graph is not valid ({str(error)[:200]})") from error
+
+
+def _import_exporters() -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise StereoError(f"'stereo export' needs the package {name}: {EXTRA}") from error
