@@ -3,7 +3,7 @@
 Modules that take long to import are imported when their command runs.
 """
 
-from stereo.commands import app, benchmark, data, export, geometry, matching, training
+from stereo.commands import app, benchmark, data, export, geometry, matching, submission, training
 from stereo.commands.command import Command
 
 GROUPS = {
@@ -13,7 +13,8 @@ GROUPS = {
 """Commands of two words, by the first."""
 
 COMMANDS: tuple[Command, ...] = (
-    *matching.COMMANDS,
+    *(command for command in matching.COMMANDS if command.name != "submit"),
+    *submission.COMMANDS,
     *app.COMMANDS,
     *geometry.COMMANDS,
     *training.COMMANDS,
