@@ -1,5 +1,7 @@
 """Pictures of disparities and errors: turbo colours, a scale that starts at 0, a colour bar."""
 
+from collections.abc import Callable
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -44,7 +46,11 @@ def colorize(values: np.ndarray, limit: float, valid: np.ndarray | None = None) 
 
 
 def disparity_picture(
-    disparity: np.ndarray, limit: float, valid: np.ndarray | None = None
+    disparity: np.ndarray,
+    limit: float,
+    valid: np.ndarray | None = None,
+    *,
+    depth: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
     """Return a disparity map in colours with its colour bar below.
 
@@ -52,11 +58,12 @@ def disparity_picture(
         disparity: (H, W) float, pixels.
         limit: end of the scale, pixels.
         valid: (H, W) bool, or None for all finite pixels.
+        depth: pixels to metres, 0 for none; what the bar then says as well.
 
     Returns:
         (H + bar, max(W, 160), 3) uint8 RGB.
     """
-    return _with_bar(colorize(disparity, limit, valid), limit, "")
+    return _with_bar(colorize(disparity, limit, valid), limit, "", depth=depth)
 
 
 def error_picture(estimate: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -92,12 +99,18 @@ def stack(*pictures: np.ndarray, gap: int = 6) -> np.ndarray:
     return np.ascontiguousarray(turned.transpose(1, 0, 2))
 
 
-def _with_bar(picture: np.ndarray, limit: float, label: str, suffix: str = "") -> np.ndarray:
+def _with_bar(
+    picture: np.ndarray,
+    limit: float,
+    label: str,
+    suffix: str = "",
+    depth: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
     """Put a colour bar below a picture, with ticks; its size follows the picture's width."""
     height, width = picture.shape[:2]
     canvas_width = max(width, MIN_WIDTH)
     unit = max(11, canvas_width // 60)  # height of the text, pixels
-    bar_height = 3 * unit
+    bar_height = (3 if depth is None else 4) * unit
     canvas = np.full((height + bar_height, canvas_width, 3), 255, np.uint8)
     canvas[:height, :width] = picture
     margin = 2 * unit
@@ -109,10 +122,22 @@ def _with_bar(picture: np.ndarray, limit: float, label: str, suffix: str = "") -
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(unit)
     ticks = 4 if bar_width >= 24 * unit else 2
-    for i in range(ticks + 1):
-        text = f"{limit * i / ticks:g}"
+    values = np.linspace(0, limit, ticks + 1)
+    metres = None if depth is None else depth(values[None])[0]
+    for i, value in enumerate(values):
+        lines = [f"{value:g}"] if metres is None else [f"{value:g}", _metres(float(metres[i]))]
         x, anchor = margin + bar_width * i / ticks, "ma"
         if i == ticks:
-            text, x, anchor = f"{text}{suffix} px {label}".rstrip(), canvas_width - unit / 2, "ra"
-        draw.text((x, top + 1.2 * unit), text, fill="black", font=font, anchor=anchor)
+            lines[0] = f"{lines[0]}{suffix} px {label}".rstrip()
+            lines[1:] = [f"{line} m" for line in lines[1:]]
+            x, anchor = canvas_width - unit / 2, "ra"
+        for row, text in enumerate(lines):
+            at = (x, top + (1.2 + 1.1 * row) * unit)
+            draw.text(at, text, fill="black", font=font, anchor=anchor)
     return np.asarray(image)
+
+
+def _metres(depth: float) -> str:
+    if depth == 0:
+        return "far"
+    return f"{depth:.3g}" if depth < 1000 else f"{depth:.0f}"

@@ -18,7 +18,13 @@ from stereo.model.config import BF16_NETWORKS, ENLARGED_PIXELS, STRIDE
 from stereo.model.folding import fold_batch_norms
 from stereo.model.memory import bytes_needed, largest_core
 from stereo.model.windows import OVERLAP, SMALLEST_CORE, match_in_windows
-from stereo.runtime import free_bytes, is_out_of_memory, pick_dtype, to_channels_last
+from stereo.runtime import (
+    free_bytes,
+    give_back_freed_memory,
+    is_out_of_memory,
+    pick_dtype,
+    to_channels_last,
+)
 
 SCALES = ("auto", "1", "2")
 RANGE_MARGIN = 32  # pixels searched beyond the largest disparity found at the smaller size
@@ -175,8 +181,10 @@ class NetworkEngine:
         if self.manner.tile != "auto":
             return int(self.manner.tile)
         candidates = self.network.max_disparity
-        free = int(FREE_SHARE * free_bytes(self.device))
         needed = bytes_needed(self.config, batch, (height, width), candidates, self.dtype)
+        if needed > FREE_SHARE * free_bytes(self.device):
+            give_back_freed_memory()
+        free = int(FREE_SHARE * free_bytes(self.device))
         if needed <= free:
             return None
         core = largest_core(self.config, batch, (height, width), candidates, self.dtype, free)

@@ -1,6 +1,5 @@
 """The machine that figures belong to, and the memory that a stretch of work needs on it."""
 
-import ctypes
 import gc
 import platform
 import subprocess
@@ -10,6 +9,7 @@ from typing import Any
 import psutil
 import torch
 
+from stereo.runtime import give_back_freed_memory
 from stereo.version import __version__
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -89,9 +89,9 @@ def _cpu_name() -> str:
 def _reset_resident_peak() -> bool:
     """Give back what is free and reset the kernel's mark; tell whether it let us."""
     try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        give_back_freed_memory()
         CLEAR_REFS.write_text("5")
-    except (OSError, AttributeError):  # another system, or a container that forbids it
+    except OSError:  # another system, or a container that forbids it
         return False
     return True
 

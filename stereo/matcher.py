@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from stereo.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL, SGBM, bundled_weights
 from stereo.checkpoint import file_sha256, load_checkpoint, restore_network
@@ -23,6 +24,7 @@ from stereo.errors import InputError, StereoError, UsageError, unknown_name
 from stereo.geometry import Calibration
 from stereo.model import NETWORK_NAMES, NetworkConfig, StereoNetwork, build_network
 from stereo.model.config import check_max_disparity
+from stereo.notebook import png, result_picture
 from stereo.onnx_engine import OnnxEngine, describe
 from stereo.opencv import import_cv2
 from stereo.runtime import is_out_of_memory, pick_device, pick_dtype
@@ -41,11 +43,24 @@ class Result:
         disparity: (H, W) float32, pixels of the left image; finite, never negative.
         seconds: time of the match, without reading the images.
         trust: what ``confidence`` and its cues come from.
+        image: (H, W, 3) uint8 RGB, the view that the map is of; None for a result made by hand.
     """
 
     disparity: np.ndarray
     seconds: float
-    trust: Callable[[], Trust] | None = field(default=None, repr=False, compare=False)
+    trust: Callable[[], Trust] | None = field(default=None, compare=False)
+    image: np.ndarray | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        height, width = self.disparity.shape
+        low, high = self.disparity.min(), self.disparity.max()
+        return (
+            f"<Result {width}x{height}, disparity {low:.1f} to {high:.1f} px, {self.seconds:.2f} s>"
+        )
+
+    def _repr_png_(self) -> bytes:
+        """Return what a notebook shows: the picture without a calibration."""
+        return png(self.picture())
 
     @property
     def confidence(self) -> np.ndarray:
@@ -74,10 +89,25 @@ class Result:
         Raises:
             InputError: a calibration that cannot be used.
         """
+        return self._fitted(calibration).depth(self.disparity)
+
+    def picture(self, calibration: Calibration | str | Path | None = None) -> Image.Image:
+        """Return the view beside its map in colours, at most 320 pixels high, with the scale.
+
+        Args:
+            calibration: of the rectified pair, or its file: the scale then says metres as well.
+
+        Raises:
+            InputError: a calibration that cannot be used.
+        """
+        fitted = None if calibration is None else self._fitted(calibration)
+        return result_picture(self.disparity, self.image, fitted)
+
+    def _fitted(self, calibration: Calibration | str | Path) -> Calibration:
         if not isinstance(calibration, Calibration):
             calibration = Calibration.read(calibration)
         height, width = self.disparity.shape
-        return calibration.fitted(width, height).depth(self.disparity)
+        return calibration.fitted(width, height)
 
 
 class Matcher:
@@ -121,11 +151,8 @@ class Matcher:
         if view == "left":
             return self.batch([left], [right])[0]
         # In a mirror the right view is a left one.
-        mirrored = [
-            as_image(image, name)[:, ::-1]
-            for image, name in ((right, "the right image"), (left, "the left image"))
-        ]
-        return _mirrored(self.batch(mirrored[:1], mirrored[1:])[0])
+        left, right = as_image(left, "the left image"), as_image(right, "the right image")
+        return _mirrored(self.batch([right[:, ::-1]], [left[:, ::-1]])[0], right)
 
     def both(self, left: ImageLike, right: ImageLike) -> tuple[Result, Result]:
         """Match one pair for the maps of both views.
@@ -156,8 +183,8 @@ class Matcher:
         trust = functools.partial(self._judge, own, *views, mirror.disparity[:, ::-1])
         turned = functools.partial(self._judge, mirror, *mirrored, own.disparity[:, ::-1])
         return (
-            Result(own.disparity, times[1] - times[0], trust),
-            _mirrored(Result(mirror.disparity, times[2] - times[1], turned)),
+            Result(own.disparity, times[1] - times[0], trust, views[0]),
+            _mirrored(Result(mirror.disparity, times[2] - times[1], turned), views[1]),
         )
 
     def batch(self, lefts: Sequence[ImageLike], rights: Sequence[ImageLike]) -> list[Result]:
@@ -186,7 +213,12 @@ class Matcher:
         estimates = self._estimate(left_images, right_images)
         seconds = (time.perf_counter() - start) / len(estimates)
         return [
-            Result(estimate.disparity, seconds, functools.partial(self._judge, estimate, *views))
+            Result(
+                estimate.disparity,
+                seconds,
+                functools.partial(self._judge, estimate, *views),
+                views[0],
+            )
             for estimate, *views in zip(estimates, left_images, right_images, strict=True)
         ]
 
@@ -407,10 +439,10 @@ def loaded(matcher: Matcher | Callable[[], Matcher]) -> Matcher:
     return matcher if isinstance(matcher, Matcher) else matcher()
 
 
-def _mirrored(result: Result) -> Result:
-    """Turn the result of a mirrored pair into that of its right view."""
+def _mirrored(result: Result, right: np.ndarray) -> Result:
+    """Turn the result of a mirrored pair into that of its right view, the image ``right``."""
     disparity = np.ascontiguousarray(result.disparity[:, ::-1])
-    return Result(disparity, result.seconds, lambda: result.trusted.mirrored())
+    return Result(disparity, result.seconds, lambda: result.trusted.mirrored(), right)
 
 
 def _stored_confidence(stored: dict[str, Any], path: Path) -> ConfidenceModel:

@@ -1,18 +1,31 @@
 """Archives that the benchmarks' servers take, written and then validated.
 
-| benchmark | archive |
-| --- | --- |
-| ``kitti2012`` | ``000000_10.png`` ..., uint16, pixels x 256 |
-| ``kitti2015`` | ``disp_0/000000_10.png`` ..., the same |
-| ``middlebury_v3`` | ``testH/Scene/disp0METHOD.pfm`` and ``timeMETHOD.txt``, training scenes too |
-| ``eth3d`` | ``low_res_two_view/scene.pfm`` and ``scene.txt``, training scenes too |
+| benchmark | a pair's files | pairs |
+| --- | --- | --- |
+| ``kitti2012`` | ``000000_10.png``, uint16, pixels x 256, 0 for no estimate | test |
+| ``kitti2015`` | ``disp_0/000000_10.png``, the same | test |
+| ``middlebury_v3`` | ``testH/Scene/disp0METHOD.pfm``, ``timeMETHOD.txt`` (``0.5``) | training too |
+| ``eth3d`` | ``low_res_two_view/scene.pfm``, ``scene.txt`` (``runtime 0.5``) | training too |
+
+Where it is said:
+
+- KITTI: ``readme.txt`` of the development kits of 2012 and 2015, "when submitting results": names,
+  folders, encoding.
+- Middlebury: ``stereo/submit3/upload-format.html`` on vision.middlebury.edu: names of both files,
+  PFM in pixels, dense maps without infinity, a time file that holds the number alone. The folders
+  ``trainingH`` and ``testH``, both in one archive: the Robust Vision Challenge's kit
+  (``rvc_devkit``, ``stereo/benchmark_middlebury2014.py``), which the benchmarks' authors wrote.
+- ETH3D: the same kit (``stereo/benchmark_eth3d.py``): folder, names, the time's form, training and
+  test scenes together. Not compared with eth3d.net/documentation, "Result submission", itself.
 """
 
+import contextlib
 import io
+import math
 import re
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +35,7 @@ from PIL import Image
 from stereo import console
 from stereo.data.datasets import open_dataset
 from stereo.data.disparities import PNG16_SCALE, read_disparity, write_disparity
+from stereo.data.images import read_image
 from stereo.data.sample import SampleFiles
 from stereo.errors import InputError, UsageError, unknown_name
 from stereo.files import output_folder, staged
@@ -37,12 +51,14 @@ class Benchmark:
     Attributes:
         splits: parts of the data set, and how many pairs each has.
         path: a pair's files and the method's name to the path of its map in the archive.
-        timed: whether a file with the time stands beside each map.
+        timed: a map's path and the method's name to the path of the file with its time.
+        time_word: what stands before the seconds in that file.
     """
 
     splits: dict[str, int]
     path: Callable[[SampleFiles, str], str]
     timed: Callable[[str, str], str] | None = None
+    time_word: str = ""
 
 
 def _middlebury_path(files: SampleFiles, method: str) -> str:
@@ -62,6 +78,7 @@ BENCHMARKS = {
         {"train": 27, "test": 20},
         lambda files, _: f"low_res_two_view/{files.left.parent.name}.pfm",
         lambda path, _: path.replace(".pfm", ".txt"),
+        "runtime ",
     ),
 }
 
@@ -81,33 +98,23 @@ def submit(
     Args:
         matcher: the model.
         benchmark: a key of ``BENCHMARKS``.
-        root: the data set's folder.
+        root: the data set's folder; the pictures will do.
         output: the ``.zip`` file.
         method: what the method is called, in Middlebury's file names.
         layout: the data set's tree by name; for Middlebury its size.
         partial: write an archive of fewer pairs than the benchmark has.
 
     Raises:
-        UsageError: an unknown benchmark or a name that servers refuse.
+        UsageError: an unknown benchmark, a name that servers refuse, or a folder as output.
         InputError: the data set is not whole, or an archive that does not hold what it should.
         OutputError: the archive cannot be written.
     """
-    if benchmark not in BENCHMARKS:
-        raise unknown_name("benchmark", benchmark, BENCHMARKS)
-    if not METHOD.fullmatch(method):
-        raise UsageError(f"method '{method}': letters, digits, - and _ only, at most 32")
-    rules = BENCHMARKS[benchmark]
     path = Path(output)
+    if path.is_dir():
+        raise UsageError(f"--output {path}: is a folder; name the .zip file to write")
+    items = _find_pairs(benchmark, root, method, layout, partial)
     output_folder(path.parent)
-    items: list[SampleFiles] = []
-    for split, count in rules.splits.items():
-        found = open_dataset(benchmark, root, split=split, layout=layout).samples
-        if len(found) != count and not partial:
-            raise InputError(
-                f"{root}: {len(found)} pairs of '{split}', the benchmark has {count}; "
-                "get the rest, or add --partial for a trial"
-            )
-        items += [item for item in found if isinstance(item, SampleFiles)]
+    rules = BENCHMARKS[benchmark]
     with staged(path) as (temporary,):
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as zipped:
             for item in console.progress(items, "submit", len(items)):
@@ -116,12 +123,40 @@ def submit(
                 inside = rules.path(item, method)
                 zipped.writestr(inside, _encode(inside, result.disparity))
                 if rules.timed is not None:
-                    word = "runtime " if benchmark == "eth3d" else ""
-                    zipped.writestr(rules.timed(inside, method), f"{word}{result.seconds:.4f}\n")
+                    seconds = f"{rules.time_word}{result.seconds:.4f}\n"
+                    zipped.writestr(rules.timed(inside, method), seconds)
                 console.say(f"{inside}: {result.seconds:.2f} s")
-        validate(temporary, benchmark, items, method)
+        _validate(temporary, str(path), benchmark, items, method)
     console.say(f"{path}: {len(items)} maps, validated (names, sizes, types, ranges)")
     return path
+
+
+def validate_archive(
+    archive: str | Path,
+    benchmark: str,
+    root: str | Path,
+    *,
+    method: str = "stereo",
+    layout: str | None = None,
+    partial: bool = False,
+) -> None:
+    """Tell whether an archive that exists is what a benchmark's server expects.
+
+    Args:
+        archive: the ``.zip`` file.
+        benchmark: a key of ``BENCHMARKS``.
+        root: the data set's folder, whose pictures say how large each map must be.
+        method: as in ``submit``.
+        layout: as in ``submit``.
+        partial: as in ``submit``.
+
+    Raises:
+        UsageError: an unknown benchmark or a name that servers refuse.
+        InputError: the data set is not whole, or an archive that does not hold what it should.
+    """
+    items = _find_pairs(benchmark, root, method, layout, partial)
+    validate(Path(archive), benchmark, items, method)
+    console.say(f"{archive}: {len(items)} maps, valid (names, sizes, types, ranges)")
 
 
 def validate(archive: Path, benchmark: str, items: list[SampleFiles], method: str) -> None:
@@ -134,28 +169,101 @@ def validate(archive: Path, benchmark: str, items: list[SampleFiles], method: st
         method: as it was written with.
 
     Raises:
-        InputError: a file that is missing, too many, of another size or type, or out of range.
+        InputError: no archive, or a file in it that is missing, too many, damaged, of another size
+            or type, or out of range.
     """
+    _validate(archive, str(archive), benchmark, items, method)
+
+
+def _find_pairs(
+    benchmark: str, root: str | Path, method: str, layout: str | None, partial: bool
+) -> list[SampleFiles]:
+    if benchmark not in BENCHMARKS:
+        raise unknown_name("benchmark", benchmark, BENCHMARKS)
+    if not METHOD.fullmatch(method):
+        raise UsageError(f"method '{method}': letters, digits, - and _ only, at most 32")
+    items: list[SampleFiles] = []
+    for split, count in BENCHMARKS[benchmark].splits.items():
+        found = open_dataset(benchmark, root, split=split, layout=layout, truth=False).samples
+        if len(found) != count and not partial:
+            raise InputError(
+                f"{root}: {len(found)} pairs of '{split}', the benchmark has {count}; "
+                "get the rest, or add --partial for a trial"
+            )
+        items += [item for item in found if isinstance(item, SampleFiles)]
+    return items
+
+
+def _validate(
+    archive: Path, name: str, benchmark: str, items: list[SampleFiles], method: str
+) -> None:
+    """Do what ``validate`` does for a file that may go by another name yet."""
     rules = BENCHMARKS[benchmark]
-    maps = {rules.path(item, method): item for item in items}
-    times = set() if rules.timed is None else {rules.timed(inside, method) for inside in maps}
-    with zipfile.ZipFile(archive) as zipped:
-        names = zipped.namelist()
-        if sorted(names) != sorted({*maps, *times}):
-            odd = sorted({*maps, *times} ^ set(names)) or ["a name that stands twice"]
-            raise InputError(f"{archive}: does not hold what it should: {odd[0]}")
-        for inside, item in maps.items():
-            with Image.open(item.left) as left:
-                size = (left.height, left.width)
-            disparity = _decode(inside, zipped.read(inside))
-            if disparity.shape != size:
-                raise InputError(f"{inside}: is {disparity.shape}, its left view is {size}")
-            if not np.isfinite(disparity).all() or disparity.min() < 0 or disparity.max() > size[1]:
-                raise InputError(f"{inside}: disparities that cannot be")
-        for name in times:
-            seconds = float(zipped.read(name).decode("ascii").removeprefix("runtime "))
-            if not 0 <= seconds < float("inf"):
-                raise InputError(f"{name}: {seconds} is no time")
+    maps = [rules.path(item, method) for item in items]
+    times = [] if rules.timed is None else [rules.timed(inside, method) for inside in maps]
+    sizes = [read_image(item.left).shape[:2] for item in items]
+    with _blamed_on(name), zipfile.ZipFile(archive) as zipped:
+        # Other programs store folders as well.
+        names = sorted(member for member in zipped.namelist() if not member.endswith("/"))
+        if names != sorted([*maps, *times]):
+            raise InputError(f"does not hold what it should: {_difference(names, [*maps, *times])}")
+        for inside, (height, width) in zip(maps, sizes, strict=True):
+            with _blamed_on(inside):
+                disparity = _decode(inside, zipped.read(inside))
+                if disparity.shape != (height, width):
+                    raise InputError(
+                        f"is {disparity.shape[1]}x{disparity.shape[0]}, its left view is "
+                        f"{width}x{height}"
+                    )
+                least, most = float(disparity.min()), float(disparity.max())
+                if not (np.isfinite(disparity).all() and least >= 0 and most <= width):
+                    raise InputError(
+                        f"disparities of {least:g} to {most:g} px, which cannot be: expected "
+                        f"finite ones from 0 to {width}"
+                    )
+        for inside in times:
+            with _blamed_on(inside):
+                _check_time(zipped.read(inside), rules.time_word)
+
+
+@contextlib.contextmanager
+def _blamed_on(name: str) -> Iterator[None]:
+    """Make an ``InputError`` that begins with a name of whatever goes wrong inside."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: no such file") from error
+    except Exception as error:  # a damaged file can raise nearly anything
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{name}: damaged, or not what its name says ({told})") from error
+
+
+def _difference(names: list[str], expected: list[str]) -> str:
+    lacking, odd = sorted(set(expected) - set(names)), sorted(set(names) - set(expected))
+    parts = []
+    for word, some in (("lacks", lacking), ("has in excess", odd)):
+        if some:
+            first = some[0] if some[0].isprintable() else ascii(some[0])
+            more = f" and {len(some) - 1} more" if len(some) > 1 else ""
+            parts.append(f"{word} {first}{more}")
+    return ", ".join(parts) or "a name stands twice"
+
+
+def _check_time(data: bytes, word: str) -> None:
+    try:
+        told = data.decode("ascii").rstrip()
+    except UnicodeDecodeError as error:
+        raise InputError("not a text file with a time") from error
+    try:
+        seconds = float(told.removeprefix(word))
+    except ValueError:
+        seconds = -1.0
+    if not told.startswith(word) or not 0 <= seconds < math.inf:
+        raise InputError(f"holds '{told[:40]}', expected '{word}SECONDS'")
 
 
 def _encode(inside: str, disparity: np.ndarray) -> bytes:
@@ -173,14 +281,17 @@ def _encode(inside: str, disparity: np.ndarray) -> bytes:
 
 def _decode(inside: str, data: bytes) -> np.ndarray:
     if inside.endswith(".png"):
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             if not image.mode.startswith("I"):
-                raise InputError(f"{inside}: not a 16-bit picture")
+                raise InputError("not a 16-bit picture")
             values = np.asarray(image).astype(np.float32)
         if (values == 0).any():
-            raise InputError(f"{inside}: has pixels without an estimate")
+            raise InputError("has pixels without an estimate")
         return values / PNG16_SCALE
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "map.pfm"
         path.write_bytes(data)
-        return read_disparity(path)
+        try:
+            return read_disparity(path)
+        except InputError as error:
+            raise InputError(str(error).removeprefix(f"{path}: ")) from error

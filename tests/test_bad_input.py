@@ -742,3 +742,43 @@ def test_a_calibration_of_another_shape_is_found_before_the_match(
     assert_one_line(result, 1, "b: the calibration is for 32x24", "64x24")
     assert len(matched) == 2
     assert written(out) == ["a_depth.npy", "a_depth.png", "c_depth.npy", "c_depth.png"]
+
+
+CALIBRATION = """cam0=[500 0 320; 0 500 240; 0 0 1]
+cam1=[500 0 320; 0 500 240; 0 0 1]
+doffs=0
+baseline=100
+width=32
+height=24
+ndisp=16
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (CALIBRATION.replace("width=32", "width=0"), "size is 0x24"),
+        (CALIBRATION.replace("width=32", "width=-32"), "size is -32x24"),
+        (CALIBRATION.partition("0\nwidth")[0], "ends with 'baseline=10'"),
+        ("P2: 0 0 9 0 0 0 9 0 0 0 1 0\nP3: 0 0 9 -9 0 0 9 0 0 0 1 0\n", "focal length is 0"),
+    ],
+)
+@pytest.mark.parametrize("name", ["infer", "rectify"])
+def test_a_calibration_that_cannot_be_is_one_line(stereo, pair, tmp_path, name, text, words):
+    path = tmp_path / "calib.txt"
+    path.write_text(text)
+    call = (name, *pair[:2], "--calibration", path, "--output", tmp_path / "out")
+    if name == "infer":
+        call += ("--model", "sgbm", *SHORT)
+    assert_one_line(stereo(*call), 1, path, words)
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_an_archive_that_cannot_be_read_is_one_line(stereo, tmp_path, kind):
+    for folder in ("image_2", "image_3"):
+        picture(tmp_path / "data" / "testing" / folder / "000000_10.png")
+    archive = tmp_path / "x.zip"
+    call = ("submit", "kitti2015", "--root", tmp_path / "data", "--partial")
+    assert stereo(*call, "--output", archive, "--model", "sgbm", *SHORT).status == 0
+    damage(archive, kind)
+    assert_one_line(stereo(*call, "--validate", archive), 1, f"{archive}: ")

@@ -5,6 +5,7 @@ import math
 import sys
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -20,6 +21,7 @@ from stereo.engine import normalise
 from stereo.errors import StereoError
 from stereo.machine import CLEAR_REFS
 from stereo.model import NetworkConfig
+from stereo.runtime import keep_freed_memory, return_freed_memory
 
 CPU = torch.device("cpu")
 LINEAR = [name for name in ATTENTIONS if ATTENTIONS[name].linear]
@@ -39,6 +41,21 @@ def forward_peak(name, size):
 def test_peak_memory_is_that_of_a_known_allocation():
     peak = measure.peak_bytes(lambda: torch.ones(100 * 2**20, dtype=torch.uint8), CPU)
     assert 99 * 2**20 < peak < 110 * 2**20
+
+
+@needs_linux
+def test_freed_memory_is_kept_while_that_is_asked_for_and_then_given_back():
+    process, size = psutil.Process(), 64 * 2**20
+    keep_freed_memory()
+    try:
+        torch.ones(size, dtype=torch.uint8)
+        kept = process.memory_info().rss
+    finally:
+        return_freed_memory()
+    assert kept - process.memory_info().rss > 0.9 * size
+    before = process.memory_info().rss
+    torch.ones(size, dtype=torch.uint8)
+    assert process.memory_info().rss - before < 0.1 * size
 
 
 @needs_linux

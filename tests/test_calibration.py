@@ -136,7 +136,24 @@ def test_gray_cameras_serve_where_a_kitti_file_has_no_others(tmp_path):
 def test_scene_flow_with_the_short_lens(tmp_path):
     folder = tmp_path / "15mm_focallength" / "scene_backwards"
     folder.mkdir(parents=True)
-    assert Calibration.read(kept(folder, SCENE_FLOW, "camera_data.txt")).fx == 450
+    with pytest.warns(UserWarning, match="450 px is taken, since it lies in a folder '15mm"):
+        assert Calibration.read(kept(folder, SCENE_FLOW, "camera_data.txt")).fx == 450
+    with pytest.warns(UserWarning, match="1050 px is taken, since no folder is named '15mm"):
+        assert Calibration.read(kept(tmp_path, SCENE_FLOW, "camera_data.txt")).fx == 1050
+
+
+@pytest.mark.filterwarnings("ignore:.*holds no focal length")
+def test_scene_flow_views_must_stand_side_by_side_in_order(tmp_path):
+    # Both cameras look along the world's x axis, so that right is along -y.
+    pose = "{} 0 0 -1 0 -1 0 0 {} 0 1 0 0 0 0 0 1"
+    text = f"Frame 1\n{pose.format('L', 5)}\n{pose.format('R', 4.5)}\n"
+    assert Calibration.read(kept(tmp_path, text)).baseline == 0.5
+    swapped = text.replace("L ", "x ").replace("R ", "L ").replace("x ", "R ")
+    with pytest.raises(InputError, match=r"baseline is negative .*cameras are swapped"):
+        Calibration.read(kept(tmp_path, swapped))
+    above = "Frame 1\nL 1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1\nR 1 0 0 0 0 1 0 1 0 0 1 0 0 0 0 1\n"
+    with pytest.raises(InputError, match="does not stand beside"):
+        Calibration.read(kept(tmp_path, above))
 
 
 def test_ros_files_find_each_other(tmp_path):
@@ -170,6 +187,96 @@ def test_a_ros_message_has_other_names(tmp_path):
         text = "".join(f"{key}: {json.dumps(value)}\n" for key, value in message.items())
         kept(tmp_path, text, f"{side}_info.yaml")
     assert Calibration.read(tmp_path / "left_info.yaml").baseline == pytest.approx(0.09, rel=1e-4)
+
+
+def ros_files(folder, *, right=("", ""), form=lambda text: text):
+    """Write both files, the right one with a change."""
+    left = kept(folder, form(ROS.format(side="left", shift="0")), "left.yaml")
+    kept(folder, form(ROS.format(side="right", shift="-35.4294").replace(*right)), "right.yaml")
+    return left
+
+
+@pytest.mark.parametrize(
+    ("right", "message"),
+    [
+        (("393.66, 241.09", "393.66, 251.09"), "cy is 241.09 px in the left camera and 251.09"),
+        (("0, 393.66, 241.09", "0, 493.66, 241.09"), "along y are 393.66 and 493.66"),
+        (("image_width: 640", "image_width: 320"), "640x480, the right one's 320x480"),
+        (("[393.66, 0, 322.98", "[0, 0, 322.98"), "right focal length is 0"),
+    ],
+)
+def test_rectified_cameras_must_agree(tmp_path, right, message):
+    left = ros_files(tmp_path, right=right)
+    with pytest.raises(InputError, match=message) as caught:
+        Calibration.read(left)
+    assert str(caught.value).startswith(str(left))
+
+
+def test_kitti_and_kalibr_cameras_have_one_size(tmp_path):
+    text = KITTI_RAW.replace("S_rect_03: 1.242000e+03", "S_rect_03: 1.241000e+03")
+    with pytest.raises(InputError, match="1242x375, the right one's 1241x375"):
+        Calibration.read(kept(tmp_path, text))
+    first, _, second = KALIBR.rpartition("[752, 480]")
+    with pytest.raises(InputError, match="752x480, the right one's 752x400"):
+        Calibration.read(kept(tmp_path, f"{first}[752, 400]{second}"))
+
+
+MESSAGE = """header:
+  seq: 0
+  stamp:
+    secs: 1963
+  frame_id: "camera"
+height: 480
+width: 640
+distortion_model: "plumb_bob"
+{names[0]}: [0.0, 0.0, 0.0, 0.0, 0.0]
+{names[1]}: [400.0, 0.0, 320.0, 0.0, 400.0, 240.0, 0.0, 0.0, 1.0]
+{names[2]}: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+{names[3]}: [393.66, 0.0, 322.98, {shift}, 0.0, 393.66, 241.09, 0.0, 0.0, 0.0, 1.0, 0.0]
+binning_x: 0
+roi:
+  do_rectify: False
+"""
+
+
+@pytest.mark.parametrize("names", ["DKRP", "dkrp"])
+@pytest.mark.parametrize("form", ["{}", "{}---\n", "---\n{}---\n{}---\n"])
+def test_what_ros_prints_is_read(tmp_path, names, form):
+    for side, shift in (("left", 0.0), ("right", -35.4294)):
+        text = MESSAGE.format(names=names, shift=shift)
+        kept(tmp_path, form.format(text, text), f"{side}.yaml")
+    read = Calibration.read(tmp_path / "right.yaml")
+    assert (read.fx, read.size) == (393.66, (640, 480))
+    assert read.baseline == pytest.approx(0.09, rel=1e-4)
+
+
+def test_ros_2_prints_lists_line_by_line(tmp_path):
+    import yaml
+
+    for side, shift in (("left", 0.0), ("right", -35.4294)):
+        loaded = yaml.safe_load(MESSAGE.format(names="dkrp", shift=shift))
+        text = yaml.safe_dump(loaded, default_flow_style=False, sort_keys=False)
+        assert "\np:\n- 393.66\n" in text
+        kept(tmp_path, f"{text}---\n", f"{side}.yaml")
+    assert Calibration.read(tmp_path / "left.yaml").baseline == pytest.approx(0.09, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "754.66, 0.0, 489.37, 0.0, 754.66, 265.16, 0.0, 0.0, 1.0\n0.063\n",
+        "[[754.66, 0, 489.37], [0, 754.66, 265.16], [0, 0, 1]]\n0.063\n",
+        "754.66;0;489.37\n0;754.66;265.16\n0;0;1\n0.063\n",
+    ],
+)
+def test_k_txt_with_other_separators(tmp_path, text):
+    read = Calibration.read(kept(tmp_path, text))
+    assert (read.fx, read.cy, read.baseline) == (754.66, 265.16, 0.063)
+
+
+def test_sizes_may_be_written_as_floats(tmp_path):
+    text = MIDDLEBURY.replace("width=2964", "width=2964.0").replace("1988", "1.988e3")
+    assert Calibration.read(kept(tmp_path, text)).size == (2964, 1988)
 
 
 def test_kalibr(tmp_path):
@@ -232,6 +339,7 @@ def test_ours_comes_back_as_it_was(tmp_path):
 
 FILES = {
     "middlebury": MIDDLEBURY,
+    "eth3d": ETH3D,
     "kitti": KITTI,
     "k_txt": K_TXT,
     "scene_flow": SCENE_FLOW,
@@ -254,6 +362,55 @@ def test_a_cut_file_gives_one_clear_line(tmp_path, kind, share):
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("text", [MIDDLEBURY, ETH3D])
+def test_a_calib_txt_cut_anywhere_never_gives_other_numbers_in_silence(tmp_path, text):
+    """Whole where it is read without a word; else an error, or a warning and the same metres."""
+    whole = Calibration.read(kept(tmp_path, text))
+    outcomes = set()
+    for length in range(len(text)):
+        path = kept(tmp_path, text[:length])
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            try:
+                read = Calibration.read(path)
+            except InputError as error:
+                assert str(error).startswith(str(path)), text[:length]
+                outcomes.add("refused")
+                continue
+        assert (read.fx, read.doffs, read.baseline) == (whole.fx, whole.doffs, whole.baseline)
+        if told:
+            assert read.size is None
+            assert ["has no 'width' and 'height'" in str(each.message) for each in told] == [True]
+            outcomes.add("warned")
+        else:
+            assert read == whole
+            outcomes.add("whole")
+    assert outcomes == {"refused", "warned", "whole"}
+
+
+@pytest.mark.parametrize(
+    ("cut", "end"), [("\nwidth", "baseline=193.001"), ("88\nndisp", "height=19")]
+)
+def test_a_number_that_may_lack_digits_is_refused_with_the_remedy(tmp_path, cut, end):
+    path = kept(tmp_path, MIDDLEBURY.partition(cut)[0])
+    with pytest.raises(InputError, match=f"ends with '{end}' and no newline"):
+        Calibration.read(path)
+
+
+def test_real_calib_txts_need_no_newline_at_their_end(tmp_path):
+    for name in ("mid2014/MotorcycleQ", "eth3d/playground"):
+        text = (shared("real") / name / "calib.txt").read_text()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            whole = Calibration.read(kept(tmp_path, text))
+            assert Calibration.read(kept(tmp_path, text.rstrip("\n"))) == whole
+
+
+def test_a_k_txt_that_may_lack_digits_is_pointed_out(tmp_path):
+    with pytest.warns(UserWarning, match=r"ends without a newline: .* baseline of 0.06 m is cut"):
+        Calibration.read(kept(tmp_path, K_TXT[:-2]))
+
+
 def test_files_that_are_no_calibration(tmp_path):
     for name, data in (("a.png", b"\x89PNG\r\n\xff\xfe"), ("b.txt", b"hello"), ("c.json", b"[1]")):
         (tmp_path / name).write_bytes(data)
@@ -274,6 +431,19 @@ def test_files_that_are_no_calibration(tmp_path):
         (("3997.684 0 1176", "0 0 1176"), "must be positive"),
         (("3997.684 0 1176", "nan 0 1176"), "must be positive"),
         (("cam1=[3997.684", "cam1=[1997.684"), "no rectified pair's"),
+        (
+            ("cam1=[3997.684 0 1307.839; 0 3997.684", "cam1=[3997.684 0 1307.839; 0 0"),
+            "right focal",
+        ),
+        (
+            ("1307.839; 0 3997.684", "1307.839; 0 2997.684"),
+            "lengths along y are 3997.68 and 2997.68",
+        ),
+        (("3997.684 1011.728; 0 0 1]\ndoffs", "3997.684 1001.728; 0 0 1]\ndoffs"), "cy is 1011.73"),
+        (("width=2964", "width=0"), "size is 0x1988"),
+        (("height=1988", "height=-1988"), "size is 2964x-1988"),
+        (("height=1988", "height=1988.5"), "expected whole numbers"),
+        (("height=1988", "height=inf"), "expected whole numbers"),
         (("doffs=131.111", "doffs=13.1111"), "doffs is 13.1111, but cx1 - cx0 is 131.111"),
         (("baseline=193.001\n", ""), "no 'baseline'"),
         (("baseline=193.001", "baseline=?"), "could not convert"),
@@ -290,11 +460,26 @@ def test_numbers_that_cannot_be_are_refused(tmp_path, change, message):
         (MIDDLEBURY, ("baseline=193.001", "baseline=0.193001"), "metres read as millimetres"),
         (K_TXT, ("0.063", "63"), "millimetres as metres"),
         (K_TXT, ("754.66 0.0 489", "4.2 0.0 489"), "focal length is 4.2 px"),
+        (K_TXT, ("754.66", "754660"), "focal length is 754660 px, which is very long: it must"),
+        (
+            KITTI,
+            ("7.215377e+02", "7.215377e+05"),
+            "focal length is 721537.7 px, which is very long",
+        ),
+        (MIDDLEBURY, ("3997.684", "3997684"), "which is very long for pictures 2964 px wide"),
+        (KALIBR, ("457.", "457000."), "right focal length is 457000.6 px, which is very long"),
     ],
 )
 def test_units_that_are_off_by_a_thousand_are_pointed_out(tmp_path, text, change, message):
     with pytest.warns(UserWarning, match=message):
         Calibration.read(kept(tmp_path, text.replace(*change)))
+
+
+def test_likely_focal_lengths_and_baselines_are_not_warned_of(tmp_path):
+    for text in (MIDDLEBURY, ETH3D, KITTI, KITTI_RAW, K_TXT, KALIBR):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            Calibration.read(kept(tmp_path, text))
 
 
 def test_depth_is_metres_and_zero_where_there_is_none():
@@ -308,7 +493,7 @@ def test_depth_is_metres_and_zero_where_there_is_none():
 
 
 def test_depth_of_a_raw_pair_is_refused():
-    camera = Camera(500, 500, 320, 240, (-0.1,))
+    camera = Camera(500, 500, 320, 240, (-0.1, 0, 0, 0))
     for own in (
         Calibration(camera, camera, (-0.1, 0, 0)),
         Calibration(Camera(500, 500, 0, 0), Camera(500, 500, 0, 9), (-0.1, 0, 0)),
@@ -335,6 +520,73 @@ def test_scaling_and_cropping_keep_depth_and_points():
     assert np.allclose(
         points_in_space(cut.depth(disparity[50:150, 100:300]), cut), points[50:150, 100:300]
     )
+
+
+def own_json(**changes):
+    data = Calibration.rectified(fx=500, cx0=320, cy=240, baseline=0.1, size=(640, 480)).to_dict()
+    return json.dumps(data | changes)
+
+
+def lens(*coefficients):
+    return {"fx": 500, "fy": 500, "cx": 320, "cy": 240, "distortion": coefficients}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": [0, 0]}, "size is 0x0 pixels: both must be positive"),
+        ({"size": [-640, 480]}, "size is -640x480"),
+        ({"size": [640]}, "expected width and height"),
+        ({"size": 640}, "expected width and height"),
+        ({"size": [640.5, 480]}, "expected whole numbers"),
+        ({"rotation": [[1, 0, 0, 0, 1, 0, 0, 0, 1]]}, "not 3 rows of 3 numbers"),
+        ({"rotation": [1, 0, 0, 0, 1, 0, 0, 0, 1]}, "not 3 rows of 3 numbers"),
+        ({"rotation": [[0, 0, 0]] * 3}, "the rotation is none"),
+        ({"rotation": [[2, 0, 0], [0, 1, 0], [0, 0, 1]]}, "the rotation is none"),
+        ({"rotation": [[1, 0.2, 0], [0, 1, 0], [0, 0, 1]]}, "the rotation is none"),
+        ({"rotation": [[1, 0, 0], [0, 1, 0], [0, 0, -1]]}, "the rotation is none"),
+        ({"rotation": [[1, 0, 0], [0, float("nan"), 0], [0, 0, 1]]}, "not finite"),
+        ({"translation": [-0.1, 0, float("inf")]}, "not finite"),
+        ({"left": lens(-0.1, 0.01, 0.0)}, "left lens has 3 coefficients; .* 0, 4, 5, 8, 12 or 14"),
+        ({"right": lens(*[0.0] * 15)}, "right lens has 15 coefficients"),
+        ({"left": lens() | {"fy": 0}}, "left focal length is 0 px"),
+    ],
+)
+def test_what_no_pair_of_cameras_has_is_refused_with_the_files_name(tmp_path, changes, message):
+    path = kept(tmp_path, own_json(**changes), "own.json")
+    with pytest.raises(InputError, match=message) as caught:
+        Calibration.read(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("count", [0, 4, 5, 8, 12, 14])
+def test_lenses_with_any_count_of_coefficients_that_opencv_knows_are_read(tmp_path, count):
+    from stereo.geometry.rectify import plan_rectification
+
+    text = own_json(left=lens(*[0.001] * count), right=lens(*[0.001] * count))
+    plan_rectification(Calibration.read(kept(tmp_path, text, "own.json")), 640, 480)
+
+
+@pytest.mark.parametrize("text", [KITTI, KITTI_RAW])
+def test_a_kitti_focal_length_of_0_is_one_clear_line(tmp_path, text):
+    path = kept(tmp_path, text.replace("7.215377e+02", "0"))
+    with pytest.raises(
+        InputError, match="left focal length is 0 px: it must be positive"
+    ) as caught:
+        Calibration.read(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_kalibr_lenses_have_a_count_that_opencv_knows(tmp_path):
+    text = KALIBR.replace("[-0.28, 0.07, 0.0002, 1.7e-05]", "[-0.28, 0.07, 0.0002]")
+    with pytest.raises(InputError, match="left lens has 3 coefficients"):
+        Calibration.read(kept(tmp_path, text))
+
+
+def test_rotations_as_printed_with_few_digits_are_rotations(tmp_path):
+    turn = [[0.999, -0.035, 0.017], [0.035, 0.999, -0.011], [-0.017, 0.011, 1.0]]
+    assert Calibration.read(kept(tmp_path, own_json(rotation=turn), "own.json")).baseline == 0.1
 
 
 def test_boxes_and_factors_that_cannot_be_are_refused():

@@ -11,7 +11,7 @@ from PIL import Image
 from stereo.data.images import read_image
 from stereo.data.pairs import find_pairs
 from stereo.errors import InputError, UsageError
-from stereo.geometry import Calibration, Camera
+from stereo.geometry import Calibration, Camera, check
 from stereo.geometry.calibrate import Board, calibrate, charuco_board
 from stereo.geometry.check import check_pair
 from stereo.geometry.rectify import plan_rectification
@@ -138,6 +138,32 @@ def test_calibrate_says_what_is_wrong(photographs, tmp_path, stereo, options, st
     assert not list(tmp_path.iterdir())
 
 
+def test_a_wrong_board_is_suggested_where_the_cameras_cannot_be(photographs, monkeypatch):
+    from stereo.geometry import calibrate as module
+
+    pairs = find_pairs(str(photographs / "left*.png"), str(photographs / "right*.png"))
+    with pytest.raises(InputError, match=r"^3 pairs are too few to calibrate: 4 are the least"):
+        calibrate(pairs[:3], Board(9, 6, 0.025))
+    with pytest.raises(InputError, match=r"8x8 was found in 0 of 5 pairs; .*check --board"):
+        calibrate(pairs[:5], Board(8, 8, 0.025))
+    # What OpenCV makes of a part of a board differs with its version.
+    for outcome in (InputError("the right focal length is -3026.05 px"), cv2.error("no")):
+
+        def fail(*_, error=outcome):
+            raise error
+
+        monkeypatch.setattr(module, "_solve_both", fail)
+        with pytest.raises(InputError, match=r"board of 9x6 like this \(.*check --board"):
+            calibrate(pairs[:5], Board(9, 6, 0.025))
+
+
+def test_a_part_of_a_board_never_passes_for_it_in_silence(photographs, tmp_path, stereo):
+    views = (photographs / "left*.png", photographs / "right*.png")
+    board = ("--board", "7x5", "--square", "0.025")
+    called = stereo("calibrate", *views, *board, "--output", tmp_path / "cameras.json")
+    assert any("--board" in line for line in called.errors), called.errors
+
+
 def corner_offsets(pairs, size):
     """Return the vertical distances of a board's corners between views."""
     away = []
@@ -216,6 +242,42 @@ def test_faults_of_a_pair_are_named(quick):
     assert faults_of(left[:8], right[:8], quick=quick) == ["sizes"]
     assert faults_of(left, right[:-2], quick=quick) == ["sizes"]
     assert faults_of(left, np.roll(right, 3, axis=0), quick=quick) == ["vertical"]
+    assert faults_of(left, right[:, ::-1], quick=quick) == ["mirrored"]
+    assert faults_of(left[:, ::-1], right, quick=quick) == ["mirrored"]
+    assert faults_of(left, right[::-1, ::-1], quick=quick) == ["unrelated"]
+
+
+def test_two_mirrored_views_are_taken_for_swapped_ones_and_the_advice_says_so():
+    left, right = read_image(LEFT), read_image(RIGHT)
+    (fault,) = check_pair(left[:, ::-1], right[:, ::-1], 192).faults
+    assert fault.startswith("swapped")
+    assert "mirror both if they are mirrored" in fault
+
+
+def judged(left, disparity):
+    found = check.Findings()
+    right = left - np.stack([disparity, np.zeros(len(left))], axis=1)
+    check._judge(check.Matches(left, right), found, 192, 480)
+    assert not found.faults
+    return found.range, [note.split(":")[0] for note in found.notes]
+
+
+def test_wrong_matches_along_rows_do_not_widen_the_range(rng):
+    left = np.stack([rng.uniform(0, 640, 500), rng.uniform(0, 480, 500)], axis=1)
+    disparity = 20 + left[:, 1] / 20
+    disparity[:40] = rng.uniform(-200, 200, 40)
+    (low, high), notes = judged(left, disparity)
+    assert 19 < low < 23
+    assert 41 < high < 46
+    assert notes == ["range"]
+
+
+def test_the_range_is_never_below_0(rng):
+    left = np.stack([rng.uniform(0, 640, 500), rng.uniform(0, 480, 500)], axis=1)
+    (low, high), notes = judged(left, left[:, 1] / 20 - 8)
+    assert low == 0
+    assert high == pytest.approx(16, abs=1)
+    assert notes == ["negative", "range"]
 
 
 def test_unrelated_pictures_are_found(rng):
@@ -280,12 +342,17 @@ def test_every_real_pair_is_fit_and_made_wrong_is_not():
     wild = shared("wild")
     for name in ("crestereo", "waft_PianoL", "waft_Vintage"):
         pairs[name] = (wild / f"{name}_left.png", wild / f"{name}_right.png")
+    keyboard = shared("calibration/keyboard_K_txt")
+    pairs["keyboard"] = (keyboard / "left.png", keyboard / "right.png")
     for name, pair in pairs.items():
-        assert faults_of(*pair, quick=True) == [], name
+        found = check_pair(*pair, 192, quick=True)
+        assert found.faults == [], name
+        assert found.range is None or found.range[0] >= 0, name
     for name in ("kitti2015/000000_10", "mid2003/Teddy", "eth3d/playground"):
         left, right = (read_image(path) for path in pairs[name])
         assert faults_of(right, left) == ["swapped"], name
         assert faults_of(left, np.roll(right, 3, axis=0)) == ["vertical"], name
+        assert faults_of(left, right[:, ::-1]) == ["mirrored"], name
     raw = (wild / "unrectified_left.png", wild / "unrectified_right.png")
     assert faults_of(*raw) == ["vertical"]
     art, teddy = read_image(pairs["mid2005third/Art"][0]), read_image(pairs["mid2003/Teddy"][1])

@@ -17,7 +17,7 @@ LAYERS = [
     ["model"],
     ["kernels"],
     ["protocols", "regions", "colors", "risk"],
-    ["metrics", "checkpoint", "sgbm", "outputs", "engine"],
+    ["metrics", "checkpoint", "sgbm", "outputs", "notebook", "engine"],
     ["torch_metric", "convert", "confidence", "console", "onnx_engine", "report"],
     ["matcher"],
     [

@@ -3,7 +3,7 @@
 Modules that take long to import are imported when their command runs.
 """
 
-from stereo.commands import app, benchmark, data, export, geometry, matching, training
+from stereo.commands import app, benchmark, data, export, geometry, matching, submission, training
 from stereo.commands.command import Command
 
 GROUPS = {
@@ -14,6 +14,7 @@ GROUPS = {
 
 COMMANDS: tuple[Command, ...] = (
     *matching.COMMANDS,
+    *submission.COMMANDS,
     *app.COMMANDS,
     *geometry.COMMANDS,
     *training.COMMANDS,

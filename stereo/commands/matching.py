@@ -29,7 +29,7 @@ def _infer_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--packing", help="side-by-side or top-bottom: LEFT holds both views in one picture"
     )
-    _model_arguments(parser)
+    model_arguments(parser)
     parser.add_argument(
         "--formats",
         help="comma-separated: color, pfm, png16 (KITTI), npy, confidence, depth, ply, glb, "
@@ -81,7 +81,7 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--dataset", required=True, help="its name; see 'stereo data list'")
     parser.add_argument("--root", help="the data set's folder; 'synthetic' does without")
     parser.add_argument("--output", required=True, help="folder for metrics.json and report.html")
-    _model_arguments(parser)
+    model_arguments(parser)
     parser.add_argument(
         "--protocol",
         default="pooled",
@@ -101,7 +101,8 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def _model_arguments(parser: ArgumentParser) -> None:
+def model_arguments(parser: ArgumentParser) -> None:
+    """Add the options that choose a model and how it matches."""
     parser.add_argument(
         "--model",
         default=DEFAULT_MODEL,
@@ -176,7 +177,7 @@ def _infer(config: Namespace) -> int:
     from stereo.infer import infer
 
     failed = infer(
-        _model(config),
+        chosen_model(config),
         config.left,
         config.right,
         config.output,
@@ -198,7 +199,7 @@ def _evaluate(config: Namespace) -> int:
     from stereo.evaluate import evaluate
 
     _, failed = evaluate(
-        _model(config),
+        chosen_model(config),
         config.dataset,
         config.root,
         config.output,
@@ -209,7 +210,7 @@ def _evaluate(config: Namespace) -> int:
         layout=config.layout,
         unused=config.unused,
         confidence=config.confidence,
-        against=[_model(config, name) for name in _against(config)],
+        against=[chosen_model(config, name) for name in _against(config)],
     )
     return 1 if failed else 0
 
@@ -235,7 +236,7 @@ def _compare(config: Namespace) -> int:
     return 0
 
 
-def _model(config: Namespace, further: str | None = None) -> Callable[[], Any]:
+def chosen_model(config: Namespace, further: str | None = None) -> Callable[[], Any]:
     """Check the options of a model; return what loads it.
 
     Args:
@@ -255,9 +256,12 @@ def _model(config: Namespace, further: str | None = None) -> Callable[[], Any]:
 def _load_model(name: str, **options: Any) -> Any:
     from stereo.console import complain, say
     from stereo.matcher import load
+    from stereo.runtime import keep_freed_memory, pays_to_keep
 
     matcher = load(name, **options)
     facts = matcher.description
+    if pays_to_keep(facts["device"], facts["precision"]):
+        keep_freed_memory()
     if facts.get("weights") == "untrained":
         complain(f"warning: '{facts['name']}' runs with random weights; its map means nothing")
     say(
@@ -266,33 +270,6 @@ def _load_model(name: str, **options: Any) -> Any:
         + (f", kernels {facts['kernels']}" if "kernels" in facts else "")
     )
     return matcher
-
-
-def _submit_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("benchmark", help="kitti2012, kitti2015, middlebury_v3 or eth3d")
-    parser.add_argument("--root", required=True, help="the data set's folder")
-    parser.add_argument("--output", required=True, help="the .zip file to write")
-    _model_arguments(parser)
-    parser.add_argument("--method", default="stereo", help="its name in Middlebury's files")
-    parser.add_argument("--layout", help="the data set's tree by name; for Middlebury its size")
-    parser.add_argument(
-        "--partial", action="store_true", help="fewer pairs than the benchmark has are no error"
-    )
-
-
-def _submit(config: Namespace) -> int:
-    from stereo.submit import submit
-
-    submit(
-        _model(config)(),
-        config.benchmark,
-        config.root,
-        config.output,
-        method=config.method,
-        layout=config.layout,
-        partial=config.partial,
-    )
-    return 0
 
 
 COMMANDS = (
@@ -322,12 +299,5 @@ COMMANDS = (
         _compare,
         "one report from several runs of evaluate, or of infer with ground truth",
         "stereo compare results results_sgbm --output comparison",
-    ),
-    Command(
-        "submit",
-        _submit_arguments,
-        _submit,
-        "a validated archive for KITTI's, Middlebury's or ETH3D's server",
-        "stereo submit kitti2015 --root KITTI2015 --output kitti2015.zip",
     ),
 )

@@ -71,6 +71,7 @@ def open_dataset(
     render_pass: str | None = None,
     layout: str | None = None,
     unused: str | Path | None = None,
+    truth: bool = True,
 ) -> Dataset:
     """List the pairs of a data set; every one of them is complete.
 
@@ -81,6 +82,7 @@ def open_dataset(
         render_pass: ``clean`` or ``final``; None for ``final`` where the choice exists.
         layout: name of the tree; None to find it by looking.
         unused: Scene Flow's ``all_unused_files.txt``, whose frames are left out; None to use all.
+        truth: False for the pictures alone: ground truth may be absent, and none is given.
 
     Raises:
         UsageError: an unknown name, or a choice that the data set does not have.
@@ -99,9 +101,9 @@ def open_dataset(
     if name in READERS:
         _refuse_choices(name, split, render_pass, layout, unused)
         return Dataset(name, None, None, READERS[name](root))
-    found = find_parts(name, root, split, render_pass, layout=layout, unused=unused)
+    found = find_parts(name, root, split, render_pass, layout=layout, unused=unused, truth=truth)
     if not found.listings or any(not part.optional for part in found.absent):
-        raise _nothing_found(name, root, description, found, layout)
+        raise _nothing_found(name, root, description, found, layout, truth)
     for listing in found.listings:
         if listing.missing:
             first, count = listing.missing[0], len(listing.missing)
@@ -136,6 +138,7 @@ def find_parts(
     *,
     layout: str | None = None,
     unused: str | Path | None = None,
+    truth: bool = True,
 ) -> Found:
     """Look for a data set that is described by its tree, and keep what is incomplete.
 
@@ -146,6 +149,7 @@ def find_parts(
         render_pass: as in ``open_dataset``.
         layout: as in ``open_dataset``.
         unused: as in ``open_dataset``.
+        truth: as in ``open_dataset``.
 
     Raises:
         UsageError: a choice that the data set does not have.
@@ -171,7 +175,7 @@ def find_parts(
         if not any(split in candidate.splits for candidate in part.layouts):
             continue
         about = frames if part.unused_name else frozenset[str]()
-        listing = list_part(root, part, split, render_pass, layout, about)
+        listing = list_part(root, part, split, render_pass, layout, about, truth)
         if listing is None:
             absent.append(part)
         else:
@@ -243,7 +247,7 @@ def _choose_pass(name: str, description: Description, render_pass: str | None) -
 
 
 def _nothing_found(
-    name: str, root: Path, description: Description, found: Found, layout: str | None
+    name: str, root: Path, description: Description, found: Found, layout: str | None, truth: bool
 ) -> InputError:
     part = next((part for part in found.absent if not part.optional), description.parts[0])
     candidates = [
@@ -251,7 +255,9 @@ def _nothing_found(
         for candidate in part.layouts
         if found.split in candidate.splits and layout in (None, candidate.name)
     ]
-    expected = expected_files(part, candidates or part.layouts, str(found.split), found.render_pass)
+    expected = expected_files(
+        part, candidates or part.layouts, str(found.split), found.render_pass, truth
+    )
     choice = f"split {found.split}" + (f", {found.render_pass} pass" if found.render_pass else "")
     others = " or another known tree" if len(candidates) > 1 else ""
     return InputError(
@@ -261,7 +267,11 @@ def _nothing_found(
 
 
 def expected_files(
-    part: Part, layouts: Sequence[Layout], split: str, render_pass: str | None
+    part: Part,
+    layouts: Sequence[Layout],
+    split: str,
+    render_pass: str | None,
+    truth: bool = True,
 ) -> str:
     """Say which files the first of these layouts consists of, as patterns."""
     layout = next((each for each in layouts if split in each.splits), layouts[0])
@@ -270,7 +280,8 @@ def expected_files(
     given |= {"pass": render_pass} if render_pass else {}
     first = part.folders_of(layout)[0]
     folder = f"{first}/" if first else ""
-    texts = [layout.left, layout.disparity] if chosen is None or chosen.has_truth else [layout.left]
+    has_truth = truth and (chosen is None or chosen.has_truth)
+    texts = [layout.left, layout.disparity] if has_truth else [layout.left]
     return " and ".join(folder + PathPattern(text).with_values(given).text for text in texts)
 
 

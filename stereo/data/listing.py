@@ -60,6 +60,7 @@ def list_part(
     render_pass: str | None,
     layout: str | None = None,
     unused: frozenset[str] = frozenset(),
+    truth: bool = True,
 ) -> PartListing | None:
     """Find a part below the root by looking for each layout in turn.
 
@@ -70,6 +71,7 @@ def list_part(
         render_pass: what ``<pass>`` stands for.
         layout: consider this layout alone, where the part has it; None for all.
         unused: frames to leave out, as ``read_unused`` returned them.
+        truth: whether pairs need the ground truth that their split has.
 
     Returns:
         The pairs of the first layout with a complete one, else of the first with any file; None
@@ -86,7 +88,9 @@ def list_part(
         if split not in candidate.splits or layout not in (None, candidate.name):
             continue
         for folder in part.folders_of(candidate):
-            listing = _list_layout(root / folder, part, candidate, split, render_pass, unused)
+            listing = _list_layout(
+                root / folder, part, candidate, split, render_pass, unused, truth
+            )
             if listing.samples:
                 whole.append(listing)
                 break
@@ -132,11 +136,13 @@ def _list_layout(
     split_name: str,
     render_pass: str | None,
     unused: frozenset[str],
+    truth: bool,
 ) -> PartListing:
     split = layout.splits[split_name]
+    truth = truth and split.has_truth
     given = {"split": split.folder, "pass": render_pass or ""}
     required = [_Role(base, layout.left, given), _Role(base, layout.right, given)]
-    if split.has_truth:
+    if truth:
         required.append(_Role(base, layout.disparity, given))
     order = required[0].fields
     keys = sorted(set().union(*(role.keys(order) for role in required)))
@@ -150,7 +156,7 @@ def _list_layout(
         if split.keep is not None and not split.keep(fields):
             continue
         paths = [role.get(fields) for role in required]
-        if layout.truth_is_partial and split.has_truth and paths[2] is None:
+        if layout.truth_is_partial and truth and paths[2] is None:
             continue
         name = PathPattern(layout.sample_name).with_values(given | fields).text
         lacking = [
@@ -166,8 +172,8 @@ def _list_layout(
             left_out += 1
             continue
         assert extras is not None
-        left, right, *truth = (path for path in paths if path is not None)
-        samples.append(extras.sample(name, left, right, truth[0] if truth else None, fields))
+        left, right, *known = (path for path in paths if path is not None)
+        samples.append(extras.sample(name, left, right, known[0] if known else None, fields))
     frames = bool(required[0]) or bool(required[1])
     return PartListing(part, layout, split, samples, missing, groups, left_out, frames)
 

@@ -17,6 +17,7 @@ FEWEST_CORNERS = 8
 BAD_VIEW = 3.0  # times the median error of the views
 BAD_PIXELS = 1.0
 BAD_POSE = 0.3  # of the distance between the cameras
+INNER_CORNERS = "inner corners of a chessboard, squares of a ChArUco board"
 
 
 @dataclass(frozen=True)
@@ -102,14 +103,11 @@ def calibrate(pairs: Sequence[PairFiles], board: Board) -> Outcome:
             left_out[pair.name] = found
         else:
             views.append(found)
+    shown = len(views)
     while True:
         if len(views) < FEWEST_VIEWS or size is None:
-            raise InputError(
-                f"the board of {board.columns}x{board.rows} was found in {len(views)} of "
-                f"{len(pairs)} pairs; {FEWEST_VIEWS} are the least, 15 are good: check --board "
-                "(inner corners of a chessboard), light and focus"
-            )
-        calibration, rms, errors, away = _solve(views, size)
+            raise InputError(_too_few(board, len(pairs), shown, len(views)))
+        calibration, rms, errors, away = _solve(views, size, board)
         worst = int(np.argmax(away))
         if away[worst] > max(BAD_POSE, BAD_VIEW * float(np.median(away))):
             reason = "the cameras stand otherwise in it; are its pictures of one moment?"
@@ -122,6 +120,24 @@ def calibrate(pairs: Sequence[PairFiles], board: Board) -> Outcome:
         del views[worst]
     named = {view.name: error for view, error in zip(views, errors, strict=True)}
     return Outcome(calibration, rms, named, left_out, views)
+
+
+def _too_few(board: Board, pairs: int, shown: int, kept: int) -> str:
+    """Say why there are too few views: given, that show the board, or that fit each other."""
+    size = f"{board.columns}x{board.rows}"
+    good = f"{FEWEST_VIEWS} are the least, 15 are good"
+    if pairs < FEWEST_VIEWS:
+        return f"{pairs} pairs are too few to calibrate: {good}"
+    if shown >= FEWEST_VIEWS:
+        return (
+            f"the board of {size} was found in {shown} of {pairs} pairs, but only {kept} of them "
+            f"fit each other; {good}: check --board ({INNER_CORNERS}), and that both pictures of "
+            "a pair are of one moment"
+        )
+    return (
+        f"the board of {size} was found in {shown} of {pairs} pairs; {good}: check --board "
+        f"({INNER_CORNERS}), light and focus"
+    )
 
 
 def coverage_picture(views: Sequence[View], size: tuple[int, int]) -> np.ndarray:
@@ -140,14 +156,32 @@ def coverage_picture(views: Sequence[View], size: tuple[int, int]) -> np.ndarray
 
 
 def _solve(
-    views: Sequence[View], size: tuple[int, int]
+    views: Sequence[View], size: tuple[int, int], board: Board
 ) -> tuple[Calibration, float, list[float], list[float]]:
     """Calibrate each camera, then both together from there.
 
     Returns:
         The calibration; its error; each view's error, pixels; and how far each view alone would
         have the right camera stand from where most have it, in distances of the cameras.
+
+    Raises:
+        InputError: no cameras that can be would see the board so.
     """
+    cv2 = import_cv2()
+    try:
+        return _solve_both(views, size)
+    except (InputError, cv2.error) as error:
+        told = error if isinstance(error, InputError) else "OpenCV finds no solution"
+        raise InputError(
+            f"no two cameras see a board of {board.columns}x{board.rows} like this ({told}): check "
+            f"--board ({INNER_CORNERS}); a smaller one than the board's is found in part"
+        ) from error
+
+
+def _solve_both(
+    views: Sequence[View], size: tuple[int, int]
+) -> tuple[Calibration, float, list[float], list[float]]:
+    """Do what ``_solve`` does, with OpenCV's errors."""
     cv2 = import_cv2()
     boards = [view.board for view in views]
     sides = [[view.left for view in views], [view.right for view in views]]

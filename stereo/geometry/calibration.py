@@ -15,6 +15,10 @@ from stereo.files import staged
 
 BASELINES = (0.002, 20.0)  # metres, of pairs that people have; beyond them a unit is likely wrong
 SHORTEST_FOCAL_LENGTH = 40.0  # pixels; less is likely a focal length in millimetres
+LONGEST_FOCAL_LENGTH = 50_000.0  # pixels, where the pictures' width is unknown
+LONGEST_FOCAL_WIDTHS = 20.0  # of the pictures, where it is known: a field of view of 3 degrees
+LENS_COUNTS = (0, 4, 5, 8, 12, 14)  # coefficients that OpenCV's model can have
+ORTHONORMAL = 0.01  # how far a rotation as printed may be from one
 FORMAT = "stereo calibration, pixels and metres"
 RECTIFIED_TOLERANCE = 1e-3
 
@@ -55,7 +59,7 @@ class Calibration:
         size: width and height of the pictures in pixels; None if unknown.
 
     Raises:
-        InputError: a focal length or baseline that cannot be.
+        InputError: numbers that cannot be: focal lengths, lenses, pose, size.
     """
 
     left: Camera
@@ -65,25 +69,11 @@ class Calibration:
     size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        _check_size(self.size)
         for name, camera in (("left", self.left), ("right", self.right)):
-            for focal in (camera.fx, camera.fy):
-                if not (math.isfinite(focal) and focal > 0):
-                    raise InputError(
-                        f"the {name} focal length is {focal:g} px: it must be positive"
-                    )
-            if camera.fx < SHORTEST_FOCAL_LENGTH:
-                warnings.warn(
-                    f"the {name} focal length is {camera.fx:g} px, which is very short: "
-                    "it must be in pixels, not millimetres",
-                    stacklevel=2,
-                )
-            if not all(map(math.isfinite, (camera.cx, camera.cy, *camera.distortion))):
-                raise InputError(f"the {name} camera has numbers that are not finite")
-        numbers = (*self.translation, *(n for row in self.rotation for n in row))
-        if len(numbers) != 12 or not all(map(math.isfinite, numbers)):
-            raise InputError(
-                "the calibration's translation or rotation is not finite, or not 3 x 3"
-            )
+            check_camera(name, camera)
+            self._warn_of_focal_length(name, camera.fx)
+        _check_pose(self.rotation, self.translation)
         if self.baseline == 0:
             raise InputError("the baseline is 0: the cameras stand at the same place")
         if self.translation[0] > abs(self.translation[1]):
@@ -96,7 +86,26 @@ class Calibration:
             warnings.warn(
                 f"the baseline is {self.baseline:g} m, which is unlikely: {hint}? "
                 "Depth is proportional to it",
-                stacklevel=2,
+                stacklevel=3,
+            )
+
+    def _warn_of_focal_length(self, name: str, focal: float) -> None:
+        """Point out a focal length that is likely in another unit."""
+        if focal < SHORTEST_FOCAL_LENGTH:
+            warnings.warn(
+                f"the {name} focal length is {focal:g} px, which is very short: "
+                "it must be in pixels, not millimetres",
+                stacklevel=4,
+            )
+        most = LONGEST_FOCAL_LENGTH
+        if self.size is not None:
+            most = LONGEST_FOCAL_WIDTHS * self.size[0]
+        if focal > most:
+            wide = "" if self.size is None else f" for pictures {self.size[0]} px wide"
+            warnings.warn(
+                f"the {name} focal length is {focal:.7g} px, which is very long{wide}: it must be "
+                "in pixels; is its decimal point lost? Depth is proportional to it",
+                stacklevel=4,
             )
 
     @classmethod
@@ -297,10 +306,60 @@ class Calibration:
         """Undo ``to_dict``."""
         left, right = (_camera_from_dict(data[side]) for side in ("left", "right"))
         x, y, z = (float(number) for number in data["translation"])
-        rotation = tuple(tuple(float(number) for number in row) for row in data["rotation"])
+        rotation = tuple(
+            tuple(float(number) for number in np.atleast_1d(row)) for row in data["rotation"]
+        )
         size = data.get("size")
-        size = None if size is None else (int(size[0]), int(size[1]))
+        if size is not None:
+            if not isinstance(size, list | tuple) or len(size) != 2:
+                raise InputError(f"the size is {size}: expected width and height")
+            size = picture_size(*size)
         return cls(left, right, (x, y, z), rotation, size)
+
+
+def check_camera(name: str, camera: Camera) -> None:
+    """Raise ``InputError`` for a camera that cannot be; ``name`` is left or right."""
+    for focal in (camera.fx, camera.fy):
+        if not (math.isfinite(focal) and focal > 0):
+            raise InputError(f"the {name} focal length is {focal:g} px: it must be positive")
+    if not all(map(math.isfinite, (camera.cx, camera.cy, *camera.distortion))):
+        raise InputError(f"the {name} camera has numbers that are not finite")
+    if len(camera.distortion) not in LENS_COUNTS:
+        raise InputError(
+            f"the {name} lens has {len(camera.distortion)} coefficients; OpenCV's model has "
+            f"{', '.join(map(str, LENS_COUNTS[:-1]))} or {LENS_COUNTS[-1]} (k1, k2, p1, p2, k3, "
+            "...): add zeros for those that are missing"
+        )
+
+
+def picture_size(width: Any, height: Any) -> tuple[int, int]:
+    """Return width and height as whole numbers; some files have them as 741.0.
+
+    Raises:
+        InputError: they are none.
+    """
+    numbers = float(width), float(height)
+    if not all(number.is_integer() for number in numbers):
+        raise InputError(f"the size is {width} x {height}: expected whole numbers of pixels")
+    return int(numbers[0]), int(numbers[1])
+
+
+def _check_size(size: tuple[int, int] | None) -> None:
+    if size is not None and min(size) < 1:
+        raise InputError(f"the size is {size[0]}x{size[1]} pixels: both must be positive")
+
+
+def _check_pose(rotation: tuple[tuple[float, ...], ...], translation: tuple[float, ...]) -> None:
+    if [len(row) for row in rotation] != [3, 3, 3]:
+        raise InputError("the rotation is not 3 rows of 3 numbers")
+    turn = np.array(rotation, np.float64)
+    if len(translation) != 3 or not (np.isfinite(turn).all() and np.isfinite(translation).all()):
+        raise InputError("the translation or rotation has numbers that are missing or not finite")
+    if np.abs(turn @ turn.T - np.eye(3)).max() > ORTHONORMAL or np.linalg.det(turn) < 0:
+        raise InputError(
+            "the rotation is none: its rows must have length 1, be at right angles to each other "
+            "and not mirror"
+        )
 
 
 def _camera_from_dict(data: dict[str, Any]) -> Camera:

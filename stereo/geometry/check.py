@@ -19,15 +19,46 @@ ENOUGH_MATCHES = 20  # that agree; unrelated pictures have about ten
 VERTICAL_MEDIAN = 1.0  # pixels
 VERTICAL_SPREAD = 2.5  # pixels, of nine matches in ten
 SWAPPED_SHARE = 0.8
+BEHIND_SHARE = 0.05
 SAME = 0.5  # pixels that features of one picture, saved twice, lie apart
 SAME_SHARE = 0.8
 TURNED = 0.1  # of the height
+CLEAR_CORRELATION = 0.5  # of x in both views; above 0.97 in rectified pairs
 SMALLEST_SIDE = 32  # pixels
+NEIGHBOURS = 6  # of a feature, within its view
+AGREEING = 2  # of them, with about its disparity: else it is a wrong match along the row
+AGREEMENT = 3.0  # pixels
 BLANK = 2.0  # standard deviation, in steps of 8 bits
 EXPOSURE_RATIO = 1.25
 BLUR_RATIO = 4.0
 BLUR = 0.002  # variance of the Laplacian over that of the picture
 RANGE_STEP = 16
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Features that both views show and one epipolar geometry explains.
+
+    Attributes:
+        left: (N, 2) float64, x and y in the left view, pixels.
+        right: (N, 2) float64, the same in the right view.
+    """
+
+    left: np.ndarray
+    right: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    @property
+    def disparity(self) -> np.ndarray:
+        """(N,) x in the left view less x in the right, pixels."""
+        return np.asarray(self.left[:, 0] - self.right[:, 0])
+
+    @property
+    def vertical(self) -> np.ndarray:
+        """(N,) y in the right view less y in the left, pixels."""
+        return np.asarray(self.right[:, 1] - self.left[:, 1])
 
 
 @dataclass
@@ -37,7 +68,8 @@ class Findings:
     Attributes:
         faults: what makes a map wrong, and what to do about it, one line each.
         notes: what is worth knowing.
-        range: smallest and largest disparity of matched features, pixels; None if unknown.
+        range: smallest and largest disparity of matched features, pixels, never below 0; None if
+            unknown.
     """
 
     faults: list[str] = field(default_factory=list)
@@ -82,30 +114,74 @@ def check_pair(
         found.faults.append("identical: both views are the same picture; give the other one")
         return found
     found.notes += [*_note_exposure(*grey), *_note_blur(*grey), *_note_grey(views)]
-    matches = _match_features(*grey, QUICK_PIXELS if quick else PIXELS)
+    pixels = QUICK_PIXELS if quick else PIXELS
+    matches = _match_features(*grey, pixels)
     if matches is None:
         found.notes.append("texture: too little of it to check how the views fit each other")
         return found
-    _judge(matches, found, max_disparity, views[0].shape[0])
+    height = views[0].shape[0]
+    if _is_mirrored(matches, grey, pixels):
+        found.faults.append(
+            "mirrored: what runs from left to right in one view runs from right to left in the "
+            "other; mirror one of them back"
+        )
+        return found
+    _judge(matches, found, max_disparity, height)
     return found
 
 
-def _judge(matches: np.ndarray, found: Findings, max_disparity: int, height: int) -> None:
-    """Read faults and the range from the (N, 2) offsets of matched features, pixels."""
+def _is_mirrored(matches: Matches, grey: tuple[np.ndarray, np.ndarray], pixels: int) -> bool:
+    """Tell whether one view is mirrored left to right.
+
+    Few features look like their mirror image: what agrees may be too little, or of patterns that
+    repeat. Then the right view is mirrored and matched again.
+    """
+    if _rows_agree(matches, len(grey[0])):
+        correlation = _x_correlation(matches)
+        if abs(correlation) > CLEAR_CORRELATION:
+            return correlation < 0
+    again = _match_features(grey[0], np.ascontiguousarray(grey[1][:, ::-1]), pixels)
+    return (
+        again is not None
+        and len(again) > 2 * len(matches)
+        and _rows_agree(again, len(grey[0]))
+        and _x_correlation(again) > 0
+    )
+
+
+def _rows_agree(matches: Matches, height: int) -> bool:
+    """Tell whether there are enough matches, on about the same rows."""
+    if len(matches) < ENOUGH_MATCHES:
+        return False
+    median, spread = _vertical_offset(matches)
+    return max(abs(median), spread) <= TURNED * height
+
+
+def _x_correlation(matches: Matches) -> float:
+    """Return how x in one view goes with x in the other, -1 to 1."""
+    return float(np.corrcoef(matches.left[:, 0], matches.right[:, 0])[0, 1])
+
+
+def _vertical_offset(matches: Matches) -> tuple[float, float]:
+    """Return the median of the vertical offsets, and how far nine in ten lie from it, pixels."""
+    median = float(np.median(matches.vertical))
+    return median, float(np.percentile(np.abs(matches.vertical - median), 90))
+
+
+def _judge(matches: Matches, found: Findings, max_disparity: int, height: int) -> None:
+    """Read faults and the range from matched features."""
     if len(matches) < ENOUGH_MATCHES:
         found.faults.append(
             f"unrelated: only {len(matches)} features agree between the views; "
             "are they of one scene, taken at one time?"
         )
         return
-    disparity, vertical = matches[:, 0], matches[:, 1]
-    median = float(np.median(vertical))
-    spread = float(np.percentile(np.abs(vertical - median), 90))
-    low, high = (float(v) for v in np.percentile(disparity, [1, 99]))
-    if np.mean(np.hypot(disparity, vertical) < SAME) > SAME_SHARE:
+    disparity = matches.disparity
+    median, spread = _vertical_offset(matches)
+    if np.mean(np.hypot(disparity, matches.vertical) < SAME) > SAME_SHARE:
         found.faults.append("identical: nothing moves between the views; give the other picture")
         return
-    if max(abs(median), spread) > TURNED * height:
+    if not _rows_agree(matches, height):
         found.faults.append(
             "unrelated: what agrees lies nowhere near the same rows; is one view turned, or of "
             "another scene?"
@@ -120,10 +196,19 @@ def _judge(matches: np.ndarray, found: Findings, max_disparity: int, height: int
     if negative > SWAPPED_SHARE:
         found.faults.append(
             f"swapped: {100 * negative:.0f} % of the features lie further right in the right "
-            "view; give the pictures in the other order (or undo a crop of one of them)"
+            "view; give the pictures in the other order, mirror both if they are mirrored (as "
+            "front cameras do), or undo a crop of one of them"
         )
         return
+    supported = _supported_disparities(matches)
+    low, high = (max(0.0, float(value)) for value in np.percentile(supported, [1, 99]))
     found.range = low, high
+    behind = float(np.mean(supported < -1))
+    if behind > BEHIND_SHARE:
+        found.notes.append(
+            f"negative: {100 * behind:.0f} % of the features lie further right in the right view, "
+            "where no disparity is looked for; undo a crop of one view, or rectify the pair anew"
+        )
     needed = RANGE_STEP * math.ceil(1.1 * max(high, 1) / RANGE_STEP)
     if needed > max_disparity:
         found.notes.append(
@@ -137,12 +222,33 @@ def _judge(matches: np.ndarray, found: Findings, max_disparity: int, height: int
         )
 
 
-def _match_features(left: np.ndarray, right: np.ndarray, pixels: int) -> np.ndarray | None:
+def _supported_disparities(matches: Matches) -> np.ndarray:
+    """Return (M,) disparities, pixels, without matches that stand alone.
+
+    Along a row, epipolar geometry explains wrong matches as well; but features beside them have
+    other disparities.
+    """
+    cv2 = import_cv2()
+    median, _ = _vertical_offset(matches)
+    inside = np.abs(matches.vertical - median) <= VERTICAL_SPREAD
+    disparity, places = matches.disparity[inside], matches.left[inside].astype(np.float32)
+    nearest = cv2.BFMatcher().knnMatch(places, places, k=NEIGHBOURS + 1)
+    beside = [[other.trainIdx for other in some] for some in nearest]
+    agreeing = np.array(
+        [
+            np.sum(np.abs(disparity[some] - disparity[own]) <= AGREEMENT) - 1  # itself
+            for own, some in enumerate(beside)
+        ]
+    )
+    supported = disparity[agreeing >= AGREEING]
+    return supported if len(supported) >= ENOUGH_MATCHES else disparity
+
+
+def _match_features(left: np.ndarray, right: np.ndarray, pixels: int) -> Matches | None:
     """Match features both ways and keep those that one epipolar geometry explains.
 
     Returns:
-        (N, 2) float64: x in the left view less x in the right, and y in the right less y in the
-        left; None if a view has too few features.
+        The matches; None if a view has too few features.
     """
     cv2 = import_cv2()
     scale = min(1.0, math.sqrt(pixels / left.size))
@@ -164,16 +270,17 @@ def _match_features(left: np.ndarray, right: np.ndarray, pixels: int) -> np.ndar
         if first.distance < RATIO * second.distance
         and back[first.trainIdx].trainIdx == first.queryIdx
     ]
+    none = Matches(np.empty((0, 2)), np.empty((0, 2)))
     if len(best) < 8:
-        return np.empty((0, 2))
+        return none
     index = np.array(best)
     one, other = points[0][index[:, 0]], points[1][index[:, 1]]
     cv2.setRNGSeed(0)
     _, kept = cv2.findFundamentalMat(one, other, cv2.USAC_MAGSAC, 1.0 / scale, 0.999, 5000)
     if kept is None:
-        return np.empty((0, 2))
+        return none
     inside = kept.ravel() > 0
-    return np.stack([one[:, 0] - other[:, 0], other[:, 1] - one[:, 1]], axis=1)[inside]
+    return Matches(one[inside], other[inside])
 
 
 def _luminance(view: np.ndarray) -> np.ndarray:

@@ -7,11 +7,12 @@
 | OpenCV YAML or XML | ``%YAML:1.0`` or ``<opencv_storage>`` | as calibrated, taken as metres |
 | ``K.txt`` | nine numbers, then the baseline | metres |
 | Scene Flow ``camera_data.txt`` | ``Frame`` | the scenes' own |
-| ROS ``camera_info`` | ``projection_matrix`` or ``P`` | metres |
+| ROS ``camera_info`` | ``projection_matrix``, ``P`` or ``p`` | metres |
 | Kalibr camchain | ``cam0`` with ``intrinsics`` | metres |
 | ours, JSON | ``format`` | metres |
 """
 
+import dataclasses
 import json
 import math
 import re
@@ -23,10 +24,15 @@ from typing import Any
 import numpy as np
 
 from stereo.errors import InputError
-from stereo.geometry.calibration import FORMAT, Calibration, Camera
+from stereo.geometry.calibration import FORMAT, Calibration, Camera, check_camera, picture_size
 
 MOST_BYTES = 2**26
+MALFORMED = (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError)
 LIKELY_METRES = 1.0  # of a baseline
+SAME_FOCAL = 0.01  # of the focal length, between the cameras of a rectified pair
+SAME_ROW = 1.0  # pixels
+SIDE_BY_SIDE = 0.99  # of the distance of rendered cameras, along the left one's x axis
+SHORT_LENS = "15mm_focallength"  # the folder of that part of Scene Flow's Driving
 PARTNERS = {"intrinsics": "extrinsics", "extrinsics": "intrinsics", "left": "right"}
 PARTNERS["right"] = "left"
 
@@ -45,7 +51,7 @@ def read_calibration(path: Path, *, raw: bool = False) -> Calibration:
             except InputError as error:
                 known = str(error).startswith(str(path))
                 raise error if known else InputError(f"{path}: {error}") from error
-            except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+            except MALFORMED as error:
                 what = f"no {error}" if isinstance(error, KeyError) else str(error)
                 raise InputError(
                     f"{path}: {_name(read)} with something missing or malformed: {what}"
@@ -72,8 +78,12 @@ def _name(read: Callable[..., Calibration]) -> str:
     return name[:1].lower() + name[1:]
 
 
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(r"[\s,;\[\]]+", text) if word]
+
+
 def _numbers(text: str, count: int | None = None) -> list[float]:
-    numbers = [float(word) for word in re.split(r"[\s,;\[\]]+", text) if word]
+    numbers = [float(word) for word in _words(text)]
     if count is not None and len(numbers) != count:
         raise ValueError(f"expected {count} numbers, found {len(numbers)}")
     return numbers
@@ -87,23 +97,48 @@ def _pairs(text: str, sign: str) -> dict[str, str]:
 def _middlebury(path: Path, text: str, raw: bool) -> Calibration:
     """A Middlebury or ETH3D calib.txt."""
     fields = _pairs(text, "=")
-    left, right = (_numbers(fields[key], 9) for key in ("cam0", "cam1"))
-    doffs = float(fields["doffs"]) if "doffs" in fields else right[2] - left[2]
-    if abs(doffs - (right[2] - left[2])) > 1:
-        raise InputError(f"doffs is {doffs:g}, but cx1 - cx0 is {right[2] - left[2]:g} px")
-    _check_alike(left, right)
+    left, right = (_pinhole(_numbers(fields[key], 9)) for key in ("cam0", "cam1"))
+    doffs = float(fields["doffs"]) if "doffs" in fields else right.cx - left.cx
+    if abs(doffs - (right.cx - left.cx)) > 1:
+        raise InputError(f"doffs is {doffs:g}, but cx1 - cx0 is {right.cx - left.cx:g} px")
     size = None
     if "width" in fields or "height" in fields:
-        size = (int(fields["width"]), int(fields["height"]))
-    return Calibration.rectified(
-        fx=left[0],
-        fy=left[4],
-        cx0=left[2],
-        cx1=left[2] + doffs,
-        cy=left[5],
-        baseline=float(fields["baseline"]) / 1000,
-        size=size,
+        size = picture_size(fields["width"], fields["height"])
+    baseline = float(fields["baseline"]) / 1000
+    _check_end(text)
+    if size is None:
+        warnings.warn(
+            f"{path}: has no 'width' and 'height', which Middlebury's and ETH3D's files have after "
+            "'baseline': if it is cut, get it anew; pictures of another size are not noticed",
+            stacklevel=2,
+        )
+    return _from_cameras(left, dataclasses.replace(right, cx=left.cx + doffs), baseline, size)
+
+
+def _check_end(text: str) -> None:
+    """Refuse a calib.txt that ends within a line whose number is used: it may lack digits.
+
+    Whole files go on with ``ndisp`` and more, so that they need no newline after the last line.
+    """
+    last = text.splitlines()[-1]
+    used = last.partition("=")[0].strip() in (
+        "cam0",
+        "cam1",
+        "doffs",
+        "baseline",
+        "width",
+        "height",
     )
+    if used and not text.endswith(("\n", "\r")):
+        raise InputError(
+            f"ends with '{last.strip()}' and no newline, where Middlebury's and ETH3D's files go "
+            "on: cut? If the number is whole, end the line with a newline"
+        )
+
+
+def _pinhole(numbers: Sequence[float]) -> Camera:
+    """Return the camera of the numbers of K, row by row."""
+    return Camera(numbers[0], numbers[4], numbers[2], numbers[5])
 
 
 def _kitti(path: Path, text: str, raw: bool) -> Calibration:
@@ -112,37 +147,74 @@ def _kitti(path: Path, text: str, raw: bool) -> Calibration:
     names = [("P2", "P3"), ("P_rect_02", "P_rect_03"), ("P0", "P1"), ("P_rect_00", "P_rect_01")]
     for left, right in names:
         if left in fields or right in fields:
-            size = fields.get(left.replace("P_rect", "S_rect"), "") if "rect" in left else ""
+            sizes = [_kitti_size(fields, name) for name in (left, right)]
             return _from_projections(
-                _numbers(fields[left], 12),
-                _numbers(fields[right], 12),
-                tuple(int(n) for n in _numbers(size)) or None,
+                _numbers(fields[left], 12), _numbers(fields[right], 12), _same_size(*sizes)
             )
     raise KeyError("P2 and P3, nor P0 and P1")
 
 
-def _check_alike(left: Sequence[float], right: Sequence[float]) -> None:
-    if min(left[0], right[0]) > 0 and abs(left[0] - right[0]) > 0.01 * left[0]:
+def _kitti_size(fields: dict[str, str], name: str) -> tuple[int, int] | None:
+    """Return the size of a rectified camera's pictures, which files of other kinds lack."""
+    size = fields.get(name.replace("P_rect", "S_rect")) if "rect" in name else None
+    return None if size is None else picture_size(*_numbers(size, 2))
+
+
+def _same_size(
+    left: tuple[int, int] | None, right: tuple[int, int] | None
+) -> tuple[int, int] | None:
+    """Return the size of both cameras' pictures.
+
+    Raises:
+        InputError: they differ.
+    """
+    if left is not None and right is not None and left != right:
         raise InputError(
-            f"the focal lengths are {left[0]:g} and {right[0]:g} px: no rectified pair's"
+            f"the left camera's pictures are {left[0]}x{left[1]}, the right one's "
+            f"{right[0]}x{right[1]}: both must have one size"
         )
+    return left or right
+
+
+def _from_cameras(
+    left: Camera, right: Camera, baseline: float, size: tuple[int, int] | None
+) -> Calibration:
+    """Return the calibration of a pair that is said to be rectified.
+
+    Raises:
+        InputError: the cameras differ in more than cx, so that it is none.
+    """
+    for name, camera in (("left", left), ("right", right)):
+        check_camera(name, camera)
+    for axis, one, other in (("x", left.fx, right.fx), ("y", left.fy, right.fy)):
+        if abs(one - other) > SAME_FOCAL * one:
+            raise InputError(
+                f"the focal lengths along {axis} are {one:g} and {other:g} px: no rectified pair's"
+            )
+    if abs(left.cy - right.cy) > SAME_ROW:
+        raise InputError(
+            f"cy is {left.cy:g} px in the left camera and {right.cy:g} in the right one: no "
+            "rectified pair's, whose rows correspond"
+        )
+    return Calibration.rectified(
+        fx=left.fx,
+        fy=left.fy,
+        cx0=left.cx,
+        cx1=right.cx,
+        cy=left.cy,
+        baseline=baseline,
+        size=size,
+    )
 
 
 def _from_projections(
-    left: Sequence[float], right: Sequence[float], size: Sequence[int] | None
+    left: Sequence[float], right: Sequence[float], size: tuple[int, int] | None
 ) -> Calibration:
     """Return the rectified pair of two 3x4 projection matrices."""
-    _check_alike(left, right)
-    baseline = left[3] / left[0] - right[3] / right[0]
-    return Calibration.rectified(
-        fx=left[0],
-        fy=left[5],
-        cx0=left[2],
-        cx1=right[2],
-        cy=left[6],
-        baseline=baseline,
-        size=None if size is None else (size[0], size[1]),
-    )
+    one, other = (Camera(p[0], p[5], p[2], p[6]) for p in (left, right))
+    for name, camera in (("left", one), ("right", other)):
+        check_camera(name, camera)  # before it divides
+    return _from_cameras(one, other, left[3] / left[0] - right[3] / right[0], size)
 
 
 def _matrix_and_baseline(path: Path, text: str, raw: bool) -> Calibration:
@@ -150,6 +222,12 @@ def _matrix_and_baseline(path: Path, text: str, raw: bool) -> Calibration:
     numbers = _numbers(text, 10)
     if numbers[6:9] != [0, 0, 1]:
         raise ValueError("the last row of the matrix is not 0 0 1")
+    if not text.endswith(("\n", "\r", " ", "]", ",", ";")):
+        warnings.warn(
+            f"{path}: ends without a newline: if its baseline of {numbers[9]:g} m is cut, so are "
+            "all depths; end the line if it is whole",
+            stacklevel=2,
+        )
     return Calibration.rectified(
         fx=numbers[0], fy=numbers[4], cx0=numbers[2], cy=numbers[5], baseline=numbers[9]
     )
@@ -162,9 +240,20 @@ def _scene_flow(path: Path, text: str, raw: bool) -> Calibration:
         for line in reversed(text.splitlines())
         if line[:2] in ("L ", "R ")
     }
-    baseline = float(np.linalg.norm(poses["R"][:3, 3] - poses["L"][:3, 3]))
+    # Camera to world, x to the right: the data set's description.
+    move = poses["R"][:3, 3] - poses["L"][:3, 3]
+    baseline = float(move @ poses["L"][:3, 0])
+    if abs(baseline) < SIDE_BY_SIDE * float(np.linalg.norm(move)):
+        raise InputError("the right view does not stand beside the left one: no rectified pair's")
     # The file has no intrinsics: they are those of the data set's description.
-    focal = 450.0 if "15mm_focallength" in path.resolve().parts else 1050.0
+    short = SHORT_LENS in path.resolve().parts
+    focal = 450.0 if short else 1050.0
+    warnings.warn(
+        f"{path}: holds no focal length; {focal:g} px is taken, since "
+        + (f"it lies in a folder '{SHORT_LENS}'" if short else f"no folder is named '{SHORT_LENS}'")
+        + (" (other sets have 1050 px)" if short else " (that set has 450 px)"),
+        stacklevel=2,
+    )
     return Calibration.rectified(fx=focal, cx0=479.5, cy=269.5, baseline=baseline, size=(960, 540))
 
 
@@ -176,8 +265,7 @@ def _opencv(path: Path, text: str, raw: bool) -> Calibration:
         matrices = _opencv_matrices(partner) | matrices
     size = None
     if "image_size" in matrices or "size" in matrices:
-        width, height = matrices.get("image_size", matrices.get("size")).ravel()[:2]  # type: ignore[union-attr]
-        size = (int(width), int(height))
+        size = picture_size(*matrices[_first(matrices, "image_size", "size")].ravel()[:2])
     if not raw and "P1" in matrices and "P2" in matrices:
         left, right = matrices["P1"].ravel(), matrices["P2"].ravel()
         return _with_unit_noted(_from_projections(left.tolist(), right.tolist(), size))
@@ -270,7 +358,7 @@ def _ros(path: Path, text: str, raw: bool) -> Calibration:
             "holds one camera; the other one's file must lie beside it, named 'right' for 'left'"
         )
     left, right = infos
-    size = (int(left["width"]), int(left["height"]))
+    size = _same_size(*(picture_size(info["width"], info["height"]) for info in infos))
     projections = [np.array(info["projection"], np.float64).reshape(3, 4) for info in infos]
     rectified = _from_projections(
         projections[0].ravel().tolist(), projections[1].ravel().tolist(), size
@@ -309,7 +397,8 @@ def _load_yaml(text: str) -> dict[str, Any]:
     import yaml  # comes with jsonargparse
 
     try:
-        loaded = yaml.safe_load(text)
+        # What `rostopic echo` prints ends in ---: documents, of which the first will do.
+        loaded = next(filter(None, yaml.safe_load_all(text)), None)
     except yaml.YAMLError as error:
         raise ValueError(f"no YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(loaded, dict):
@@ -333,8 +422,8 @@ def _kalibr(path: Path, text: str, raw: bool) -> Calibration:
         distortion = tuple(float(n) for n in camera.get("distortion_coeffs", ()))
         cameras.append(Camera(fx, fy, cx, cy, distortion))
     pose = np.array(chain["cam1"]["T_cn_cnm1"], np.float64).reshape(4, 4)
-    width, height = chain["cam0"]["resolution"]
-    return _raw_pair(cameras, pose[:3, :3], pose[:3, 3], (int(width), int(height)))
+    size = _same_size(*(picture_size(*chain[name]["resolution"]) for name in ("cam0", "cam1")))
+    return _raw_pair(cameras, pose[:3, :3], pose[:3, 3], size)
 
 
 def _ours(path: Path, text: str, raw: bool) -> Calibration:
@@ -346,7 +435,7 @@ def _ours(path: Path, text: str, raw: bool) -> Calibration:
 
 
 def _is_matrix_and_baseline(text: str) -> bool:
-    words = text.split()
+    words = _words(text)
     if not 9 <= len(words) <= 12:
         return False
     try:
@@ -366,7 +455,7 @@ _KINDS: tuple[tuple[Callable[[str], bool], _Reader], ...] = (
     (_has(r"^\s*cam0\s*=\s*\["), _middlebury),
     (_has(r"^P(_rect_0)?[0-3]:"), _kitti),
     (_has(r"^cam0:\s*$"), _kalibr),
-    (_has(r"^(projection_matrix|P):"), _ros),
+    (_has(r"^(projection_matrix|[Pp]):"), _ros),
     (_has(r"^(Frame \d+|L [-\d.e]+ )"), _scene_flow),
     (_is_matrix_and_baseline, _matrix_and_baseline),
 )
