@@ -232,7 +232,7 @@ def _load_model(config: Namespace, further: str | None = None) -> Any:
     """Load the model that the options name, or a further one in the same manner."""
     from stereo.console import complain, say
     from stereo.matcher import load
-    from stereo.runtime import keep_freed_memory, pays_to_keep
+    from stereo.runtime import keep_for_matching
 
     if further == SGBM:  # which knows none of the networks' options
         return load(SGBM, max_disparity=config.max_disparity)
@@ -249,8 +249,7 @@ def _load_model(config: Namespace, further: str | None = None) -> Any:
         allow_untrained=config.allow_untrained,
     )
     facts = matcher.description
-    if pays_to_keep(facts["device"], facts["precision"]):
-        keep_freed_memory()
+    keep_for_matching(facts["device"], facts["precision"])
     if facts.get("weights") == "untrained":
         complain(f"warning: '{facts['name']}' runs with random weights; its map means nothing")
     say(
