@@ -118,12 +118,11 @@ def give_back_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Undo ``keep_freed_memory``."""
+    """Undo ``keep_freed_memory``: leave thresholds where malloc itself raises them to."""
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(_M_MMAP_MAX, _DEFAULT_MMAP_MAX)
-        mallopt(_M_MMAP_THRESHOLD, _DEFAULT_THRESHOLD)
-        mallopt(_M_TRIM_THRESHOLD, _DEFAULT_THRESHOLD)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _LARGE)
     give_back_freed_memory()
 
 

@@ -110,8 +110,8 @@ class Hourglass(Recomputable):
             decoded_skip: the previous hourglass's decoder output; joins this encoder.
 
         Returns:
-            Output (B, 32, D, H, W), encoder output, unless one was given, and decoder output at half
-            of that size.
+            Output (B, 32, D, H, W); at half of that size, the encoder's output, unless one was
+            given, and the decoder's.
         """
         encoded = self.eighth(volume)
         if decoded_skip is not None:
