@@ -10,8 +10,12 @@ from torch import nn
 
 from stereo.errors import UsageError
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
-_DEFAULT_TRIM_THRESHOLD, _DEFAULT_MMAP_MAX = 128 * 1024, 65536  # of malloc.c
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of malloc.h
+_DEFAULT_THRESHOLD, _DEFAULT_MMAP_MAX = (
+    128 * 1024,
+    65536,
+)  # of malloc.c, as its largest threshold is
+_LARGE = 32 * 2**20
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -90,15 +94,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "memory" in str(error)
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(*, large: bool = True) -> None:
     """Let this process's allocator keep what it frees, where that is glibc's; else do nothing.
 
-    Else each large tensor is new memory from the system, which it fills with zeros, page by page.
-    Training reuses the same sizes step after step, and matching in bf16 the same for each pair.
+    Else each tensor of some size is new memory from the system, which it fills with zeros, page by
+    page. Training reuses the same sizes step after step, and matching the same for each pair.
+
+    Args:
+        large: tensors of more than 32 MiB too. What is kept lies in pieces, so that large ones then
+            take more memory than without.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_MMAP_MAX, 0 if large else _DEFAULT_MMAP_MAX)
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
         mallopt(_M_TRIM_THRESHOLD, -1)
 
 
@@ -109,21 +118,26 @@ def give_back_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Undo ``keep_freed_memory``."""
+    """Undo ``keep_freed_memory``: leave thresholds where malloc itself raises them to."""
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(_M_MMAP_MAX, _DEFAULT_MMAP_MAX)
-        mallopt(_M_TRIM_THRESHOLD, _DEFAULT_TRIM_THRESHOLD)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _LARGE)
     give_back_freed_memory()
 
 
-def pays_to_keep(device: str, dtype: str) -> bool:
-    """Tell whether matching on such a device in such a dtype, by their names, keeps freed memory.
+def keep_for_matching(device: str, dtype: str) -> None:
+    """Keep freed memory as matching on a CPU gains by it; on other devices, do nothing.
 
-    What is kept lies in pieces, so that a call takes more than without. On CPUs in 16 bits that is
-    still less than fp32 takes; in fp32 it would be up to a half more.
+    In 16 bits all of it, which is still less than fp32 takes; in fp32 the pieces would take up to a
+    half more, so that large tensors are returned.
+
+    Args:
+        device: a device's name.
+        dtype: what the network computes in, ``bfloat16`` or another name.
     """
-    return device == "cpu" and dtype == "bfloat16"
+    if device == "cpu":
+        keep_freed_memory(large=dtype == "bfloat16")
 
 
 def _first_number(path: str) -> int | None:

@@ -27,8 +27,7 @@ from stereo.matcher import load
 from stereo.model import NETWORK_NAMES
 from stereo.model.config import check_max_disparity
 from stereo.runtime import (
-    keep_freed_memory,
-    pays_to_keep,
+    keep_for_matching,
     pick_device,
     pick_dtype,
     return_freed_memory,
@@ -50,14 +49,15 @@ class Subject:
             apart) or ``ours``, as ``stereo.load`` runs it.
         precision: ``fp32``, ``bf16``, ``fp16``; ``int16`` for ``sgbm``.
         match: gives the map.
-        keeps: whether freed memory is kept from call to call meanwhile, as the commands do.
+        keeps: the dtype for which freed memory is kept from call to call meanwhile, as the commands
+            do; None to keep none.
     """
 
     model: str
     form: str
     precision: str
     match: Matching
-    keeps: bool = False
+    keeps: str | None = None
 
     @property
     def label(self) -> str:
@@ -142,8 +142,7 @@ def benchmark_inference(
                 kernels = "auto" if form == OURS else "torch"
                 engine = NetworkEngine(own, config, where, precision, kernels=kernels)
                 match = functools.partial(_first_map, engine, pair)
-                dtype_name = str(engine.dtype).removeprefix("torch.")
-                keeps = form == OURS and pays_to_keep(where.type, dtype_name)
+                keeps = str(engine.dtype).removeprefix("torch.") if form == OURS else None
                 subjects.append(Subject(name, form, precision, match, keeps))
 
     differences = _compare(subjects)
@@ -218,12 +217,12 @@ def _measure(
     rows: list[dict[str, Any]] = []
     for subject in subjects:
         facts = {"model": subject.model, "form": subject.form, "precision": subject.precision}
-        with _memory_of(subject):
+        with _memory_of(subject, device):
             rows.append(facts | {"peak_bytes": measure.peak_bytes(subject.match, device)})
     times: list[list[float]] = [[] for _ in subjects]
     for turn in range(repeats):
         for subject, own in zip(subjects, times, strict=True):
-            with _memory_of(subject):
+            with _memory_of(subject, device):
                 own.append(measure.seconds(subject.match, device, repeats=1)["median"])
             console.say(f"turn {turn + 1}: {subject.label} {own[-1]:.3g} s")
     for row, own in zip(rows, times, strict=True):
@@ -237,12 +236,12 @@ def _measure(
 
 
 @contextlib.contextmanager
-def _memory_of(subject: Subject) -> Iterator[None]:
+def _memory_of(subject: Subject, device: torch.device) -> Iterator[None]:
     """Keep freed memory for one subject alone, filled by a call that does not count."""
-    if not subject.keeps:
+    if subject.keeps is None:
         yield
         return
-    keep_freed_memory()
+    keep_for_matching(device.type, subject.keeps)
     try:
         subject.match()
         yield

@@ -13,7 +13,7 @@ from stereo.model.first_convolution import convolve_views, convolve_volume
 from stereo.model.recompute import Recomputable
 
 WIDTH = 32
-SLAB = 8  # planes
+SLAB = 4  # planes
 
 
 class Entry(Recomputable):
@@ -100,7 +100,7 @@ class Hourglass(Recomputable):
         volume: Tensor,  # (B, 64, D / 2, H / 2, W / 2)
         encoded_skip: Tensor | None = None,  # (B, 64, D / 2, H / 2, W / 2)
         decoded_skip: Tensor | None = None,  # (B, 64, D / 2, H / 2, W / 2)
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Aggregate once.
 
         Args:
@@ -110,7 +110,8 @@ class Hourglass(Recomputable):
             decoded_skip: the previous hourglass's decoder output; joins this encoder.
 
         Returns:
-            Output (B, 32, D, H, W), encoder output and decoder output at half of that size.
+            Output (B, 32, D, H, W); at half of that size, the encoder's output, unless one was
+            given, and the decoder's.
         """
         encoded = self.eighth(volume)
         if decoded_skip is not None:
@@ -118,9 +119,12 @@ class Hourglass(Recomputable):
         encoded = attend_at_site(self.attention_eighth, relu(encoded), self.mask_invalid)
         coarse = self.sixteenth(self.to_sixteenth(encoded))
         coarse = attend_at_site(self.attention_sixteenth, coarse, self.mask_invalid)
-        skip = encoded if encoded_skip is None else encoded_skip
+        own = encoded if encoded_skip is None else None
+        del encoded  # a twelfth of the peak, where nothing else holds it
+        skip = own if encoded_skip is None else encoded_skip
+        assert skip is not None
         decoded = relu(add(self.up_to_eighth(coarse), skip))
-        return self.up_to_quarter(decoded), encoded, decoded
+        return self.up_to_quarter(decoded), own, decoded
 
 
 class StackedHourglass(nn.Module):
