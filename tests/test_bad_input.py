@@ -717,7 +717,8 @@ def test_folders_made_for_nothing_are_removed_and_others_stay(stereo, pair, tmp_
     result = stereo("infer", *pair, "--output", stays / "a" / "b", *SHORT)
     assert_one_line(result, 1, "r.png")
     assert list(stays.iterdir()) == []
-    damaged = picture(tmp_path / "w.safetensors")
+    damaged = tmp_path / "w.safetensors"
+    damaged.write_bytes(b"not weights")
     result = stereo("infer", *pair, "--output", stays / "a", "--model", damaged)
     assert_one_line(result, 1, "w.safetensors")
     assert list(stays.iterdir()) == []
