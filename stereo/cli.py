@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from stereo.commands import COMMANDS, GROUPS, Command
-from stereo.distributed import is_main, process_count
+from stereo.distributed import is_main, leave, process_count
 from stereo.errors import InputError, StereoError, UsageError
 from stereo.files import remove_empty_folders
 from stereo.version import __version__
@@ -76,7 +76,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(name, "runs in one process; start it without torchrun", 2)
     show_warnings_as_lines()
     try:
-        return commands[name].function(config)
+        status = commands[name].function(config)
+        leave()
+        return status
     except (UsageError, InputError) as error:  # which all processes meet alike
         return _fail(name, str(error), error.exit_status) if is_main() else error.exit_status
     except StereoError as error:

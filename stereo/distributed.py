@@ -45,6 +45,15 @@ def wait_for_all() -> None:
     gather([0])
 
 
+def leave() -> None:
+    """Close what connects the processes, once all is done: its threads must not outlive Python."""
+    if process_count() > 1:
+        from torch import distributed
+
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
 def share_the_cpu() -> bool:
     """Tell whether several processes have to meet on the CPU; accelerate does not by itself."""
     import torch

@@ -94,7 +94,7 @@ def test_a_result_made_by_hand_is_shown_as_its_map_alone():
 
 
 def test_the_calibration_of_a_raw_pair_or_of_another_shape_is_one_clear_error(result):
-    cameras = Camera(448, 448, 224, 92, (0.1,)), Camera(448, 448, 224, 92)
+    cameras = Camera(448, 448, 224, 92, (0.1, 0, 0, 0)), Camera(448, 448, 224, 92)
     with pytest.raises(InputError, match="stereo rectify"):
         result.picture(Calibration(*cameras, (-0.1, 0.0, 0.0)))
     with pytest.raises(InputError, match="a crop or other cameras"):

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object, set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -135,6 +136,7 @@ def train(
     began = time.monotonic()
     folder = Path(folder)
     trainer = run.trainer
+    AcceleratorState._reset_state()  # of a run before in this process, maybe in another precision
     accelerator = Accelerator(mixed_precision=_mixed_precision(run), cpu=share_the_cpu())
     check_joined(accelerator.num_processes)
     device = accelerator.device
