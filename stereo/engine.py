@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stereo.attention import VolumeAttention
 from stereo.errors import UsageError, unknown_name
 from stereo.kernels import pick_kernels, use_kernels
 from stereo.model import NetworkConfig, StereoNetwork
@@ -72,6 +73,9 @@ def prepare(network: StereoNetwork) -> None:
     """Make a network as fast as it gets without changing its maps, in place; not for training."""
     fold_batch_norms(network.eval())
     to_channels_last(network)
+    for module in network.modules():
+        if isinstance(module, VolumeAttention):
+            module.overwrites = True
 
 
 class NetworkEngine:

@@ -7,11 +7,11 @@ import torch
 
 from stereo.attention import ATTENTIONS
 from stereo.benchmark import measure
+from stereo.engine import prepare
 from stereo.machine import CLEAR_REFS
 from stereo.model import NETWORK_NAMES, AttentionConfig, NetworkConfig, build_network
 from stereo.model.folding import fold_batch_norms
 from stereo.model.recompute import set_recompute
-from stereo.runtime import to_channels_last
 
 needs_linux = pytest.mark.skipif(
     not CLEAR_REFS.exists(), reason="resident memory is measured on Linux only"
@@ -41,8 +41,7 @@ def test_folded_networks_give_the_map_of_plain_ones(name, upsampling):
     for module in plain.modules():
         if hasattr(module, "plain"):
             module.plain = True
-    fold_batch_norms(network)
-    to_channels_last(network)
+    prepare(network)
     views = torch.randn(2, 1, 3, 32, 80, dtype=torch.float64)
     expected = plain(*views).detach()
     assert expected.std() > 0.05

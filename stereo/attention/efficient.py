@@ -96,7 +96,9 @@ class EfficientAttention(VolumeAttention):
             total = gathering.total.squeeze(1)  # (B, heads K)
             mean = gathering.volume / torch.where(total > 0, total, 1)[..., None]
             table = self.table(mean, total, values, back)
-            out = torch.empty_like(volume, memory_format=_layout(volume))
+            layout = _layout(volume)
+            in_place = self.overwrites and volume.is_contiguous(memory_format=layout)
+            out = volume if in_place else torch.empty_like(volume, memory_format=layout)
             for plane in range(volume.shape[2]):
                 cells = _cells(volume, plane).to(dtype)
                 logits = F.linear(cells, *queries) * self.temperature

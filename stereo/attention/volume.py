@@ -159,6 +159,8 @@ class VolumeAttention(nn.Module, ABC):
     """Whether cells can be left out as keys; passing a mask where not is an error."""
     streams = False
     """Whether it has ``gather`` and ``give``, taken where no gradients are."""
+    overwrites = False
+    """Whether ``give`` may write into the volume it was given, which nobody else reads."""
     elsewhere: "Callable[[VolumeAttention, Tensor, Tensor | None], Tensor] | None" = None
     """What ``forward`` does instead of the two, where the volume is a part of the whole."""
     fused: "Callable[[Any, Tensor, Tensor | None], Tensor] | None" = None

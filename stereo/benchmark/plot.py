@@ -82,7 +82,8 @@ def bars_plot(path: Path, report: dict[str, Any]) -> None:
     ):
         colors = ["C0" if row["form"] == "ours" else "0.7" for row in rows]
         bars = panel.barh(labels, each, color=colors)
-        panel.bar_label(bars, [f"{value:.3g}" for value in each], padding=3)
+        texts = [f"{value:.3g}" if value < 1000 else f"{value:,.0f}" for value in each]
+        panel.bar_label(bars, texts, padding=3)
         panel.margins(x=0.15)
         panel.set_xlabel(label)
     machine, settings = report["machine"], report["settings"]
