@@ -125,7 +125,7 @@ class NetworkEngine:
     def _range(self, left: Tensor, right: Tensor) -> int:
         """Return the range to search at the views' own size."""
         most = self.network.max_disparity
-        if not self.manner.coarse_to_fine:
+        if not self.manner.coarse_to_fine or min(left.shape[2:]) < 2:
             return most
         left, right = (F.interpolate(v, scale_factor=0.5, mode="area") for v in (left, right))
         return _range_beyond(self._match(left, right, _whole_planes(most / 2)), most)

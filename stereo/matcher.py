@@ -399,6 +399,8 @@ def check_choice(
             raise UsageError(f"sgbm matches at scale 1, not '{scale}'; leave --scale out")
         if tile not in ("auto", "off") or coarse_to_fine:
             raise UsageError("sgbm takes neither --tile nor --coarse-to-fine")
+        if precision in ("bf16", "fp16"):
+            raise UsageError(f"sgbm computes in whole numbers, not {precision}; leave it out")
         if (max_disparity or 0) > SGBM_LIMIT:
             raise UsageError(f"sgbm searches at most {SGBM_LIMIT} px, not {max_disparity}")
         return

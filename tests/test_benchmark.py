@@ -283,3 +283,11 @@ def test_wrong_training_calls_are_refused(tmp_path, capsys, wrong):
     assert run(training_call(tmp_path / "a.json", *wrong)) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["attention", "inference", "training"])
+def test_the_json_file_is_not_named_as_what_stands_beside_it(name, tmp_path, capsys):
+    for suffix in (".md", ".png"):
+        assert run(["benchmark", name, "--output", str(tmp_path / f"out{suffix}")]) == 2
+        assert ".json" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import stereo
 from stereo.engine import Manner, NetworkEngine
 from stereo.errors import UsageError
 from stereo.machine import CLEAR_REFS
@@ -207,3 +208,10 @@ def test_attention_that_does_not_stream_counts():
 
     assert needed(name="efficient") == needed(name="none") < needed(name="linear")
     assert needed(name="linear", sites=("sixteenth",)) < needed(name="linear")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1)])
+def test_coarse_to_fine_takes_a_picture_without_a_half(size):
+    matcher = stereo.load(max_disparity=64, coarse_to_fine=True)
+    view = np.full((*size, 3), 90, np.uint8)
+    assert matcher(view, view).disparity.shape == size

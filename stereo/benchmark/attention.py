@@ -98,7 +98,7 @@ def benchmark_attention(
         raise UsageError("--repeats and --time-limit must be positive")
     names, sizes = list(dict.fromkeys(names)), list(dict.fromkeys(sizes))
     precisions, directions = list(dict.fromkeys(precisions)), list(dict.fromkeys(directions))
-    path = Path(output)
+    path = measure.report_path(output)
     output_folder(path.parent)
     rows: list[dict[str, Any]] = []
     for name in names:

@@ -115,7 +115,7 @@ def benchmark_inference(
         pick_dtype(precision, where)
     if repeats < 1:
         raise UsageError(f"--repeats {repeats}: must be at least 1")
-    path = Path(output)
+    path = measure.report_path(output)
     output_folder(path.parent)
     height, width = size
     scene = SyntheticConfig(height=height, width=width, max_disparity=max_disparity)

@@ -4,11 +4,25 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from stereo.errors import UsageError
 from stereo.machine import PeakMemory
+
+
+def report_path(output: str | Path) -> Path:
+    """Return the path of a benchmark's JSON file, beside which the table and the plot go.
+
+    Raises:
+        UsageError: it has the name of one of those.
+    """
+    path = Path(output)
+    if path.suffix in (".md", ".png"):
+        raise UsageError(f"--output {path}: is the JSON file; end its name in .json")
+    return path
 
 
 def seconds(

@@ -107,7 +107,7 @@ def benchmark_training(
     precisions = list(dict.fromkeys(precisions))
     for precision in precisions:
         pick_dtype(precision, where)
-    path = Path(output)
+    path = measure.report_path(output)
     output_folder(path.parent)
     scene = SyntheticConfig(height=crop[0], width=crop[1], max_disparity=max_disparity)
     pair = SyntheticScenes(scene).render(0)

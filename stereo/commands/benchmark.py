@@ -109,7 +109,10 @@ def _picture_size(text: str) -> tuple[int, int]:
 
 
 def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise UsageError(f"'{text}' names nothing; write names with commas between them")
+    return parts
 
 
 def _size(text: str) -> tuple[int, int, int]:

@@ -1,6 +1,7 @@
 """Commands that match pairs, and ``compare``, which sets their figures side by side."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -18,7 +19,7 @@ def _infer_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "left",
         help="left view: a file, a folder, a quoted glob, a video, or numbered pictures such as "
-        "left_%%06d.png",
+        "left_%06d.png",
     )
     parser.add_argument(
         "right",
@@ -230,6 +231,9 @@ def _compare_arguments(parser: ArgumentParser) -> None:
 
 def _compare(config: Namespace) -> int:
     from stereo.console import say
+
+    if Path(config.output).resolve() in {Path(run).resolve() for run in config.runs}:
+        raise UsageError(f"--output {config.output}: is a run with a report of its own")
     from stereo.report import compare
 
     say(f"report: {compare(config.runs, config.output)}")
@@ -266,6 +270,7 @@ def _load_model(name: str, **options: Any) -> Any:
     say(
         f"model {facts['name']}, max disparity {facts['max_disparity']} px, "
         f"device {facts['device']}, precision {facts['precision']}"
+        + (f", scale {facts['scale']}" if facts.get("scale", "1") != "1" else "")
         + (f", kernels {facts['kernels']}" if "kernels" in facts else "")
     )
     return matcher

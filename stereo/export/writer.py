@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from stereo import console
+from stereo.bundled import SGBM, bundled_weights
 from stereo.errors import StereoError, UsageError, unknown_name
 from stereo.export.check import UNSEEN, compare, mean_error, rendered
 from stereo.export.graph import check_exportable, describe, trace
 from stereo.export.precision import halve, quantize
 from stereo.files import output_folder, staged
 from stereo.matcher import Matcher, load
-from stereo.model import NetworkConfig
+from stereo.model import NETWORK_NAMES, NetworkConfig
 from stereo.onnx_engine import EXTRA, FORMAT, OnnxEngine
 from stereo.version import __version__
 
@@ -56,6 +57,19 @@ def export(
         raise unknown_name("precision", precision, PRECISIONS)
     if path.suffix != ".onnx":
         raise UsageError(f"{path}: the output's name must end in .onnx")
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; name the file to write")
+    name = str(model)
+    if name == SGBM or name.endswith(".onnx"):
+        raise UsageError(f"'{model}' is no network of PyTorch, which alone can be exported")
+    if name in NETWORK_NAMES:
+        if bundled_weights(name) is None and not allow_untrained:
+            raise UsageError(
+                f"'{name}' has no trained weights yet: name a .safetensors checkpoint instead, or "
+                "add --allow-untrained for random weights"
+            )
+    elif not (name.endswith(".safetensors") or Path(name).is_file()):
+        raise unknown_name("network", name, [*NETWORK_NAMES, "a .safetensors file"])
     _import_exporters()
     reference = load(
         model,
@@ -67,8 +81,7 @@ def export(
         allow_untrained=allow_untrained,
     )
     network = reference.network
-    if network is None:
-        raise UsageError(f"'{model}' is no network of PyTorch, which alone can be exported")
+    assert network is not None
     config = NetworkConfig.from_dict(reference.description["network"])
     check_exportable(config)
     output_folder(path.parent)

@@ -133,12 +133,12 @@ def _write(
         "protocol_line": protocol_line(protocol),
         "averaging": protocol["averaging"],
         "notes": found.notes,
-        "tiles": _tiles(runs),
-        "summary": _summary(runs),
+        "tiles": _tiles(runs, found.keys),
+        "summary": _summary(runs, found.keys),
         "where": _where(runs),
         "confidence": [part for run in runs if (part := _confidence(run))],
         "confidence_elsewhere": any("confidence" in run.metrics["summary"] for run in runs),
-        "costs": [_cost(run) for run in runs],
+        "costs": [_cost(run, found.keys) for run in runs],
         "cards": cards,
         "ranking": ranking,
         "open_at_first": OPEN_AT_FIRST,
@@ -150,14 +150,14 @@ def _write(
     write_page(output / REPORT_FILE, "evaluation.html", context)
 
 
-def _tiles(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def _tiles(runs: Sequence[Run], keys: Sequence[Key]) -> list[dict[str, Any]]:
     """The first run's figures in large, the others' below."""
 
     def tile(label: str, unit: str, values: list[str]) -> dict[str, Any]:
         others = [(run.label, value) for run, value in zip(runs[1:], values[1:], strict=True)]
         return {"label": label, "unit": unit, "value": values[0], "others": others}
 
-    times = [_times(run) for run in runs]
+    times = [_times(run, keys) for run in runs]
     return [
         tile("EPE", "px", [number(run.summary.get("epe"), 2) for run in runs]),
         tile("bad-2", "%", [number(run.summary.get("bad_2"), 1) for run in runs]),
@@ -168,7 +168,7 @@ def _tiles(runs: Sequence[Run]) -> list[dict[str, Any]]:
     ]
 
 
-def _summary(runs: Sequence[Run]) -> dict[str, Any]:
+def _summary(runs: Sequence[Run], keys: Sequence[Key]) -> dict[str, Any]:
     """The table of models and metrics, the best of each marked."""
     columns: list[tuple[str, str, str]] = [("EPE", "px", "epe")]
     columns += [(label, "%", name) for name, label in RATES.items()]
@@ -184,7 +184,7 @@ def _summary(runs: Sequence[Run]) -> dict[str, Any]:
     ]
     columns += [("Time", "median", ""), ("Memory", "working", "")]
     for run, row, text in zip(runs, values, texts, strict=True):
-        times = _times(run)
+        times = _times(run, keys)
         time = statistics.median(times) if times else None
         peak = _memory(run).get("above_start_bytes")
         row += [time, peak]
@@ -307,8 +307,8 @@ def _confidence(run: Run) -> dict[str, Any] | None:
     return {"label": run.label, "charts": charts, "areas": areas}
 
 
-def _cost(run: Run) -> dict[str, Any]:
-    times, peak = _times(run), _memory(run)
+def _cost(run: Run, keys: Sequence[Key]) -> dict[str, Any]:
+    times, peak = _times(run, keys), _memory(run)
     machine = run.metrics.get("run", {}).get("machine", {})
     model = run.metrics["model"]
     return {
@@ -464,8 +464,8 @@ def _epe(run: Run, key: Key) -> float | None:
     return float(value) if is_number(value) else None
 
 
-def _times(run: Run) -> list[float]:
-    values = (record.get("seconds") for record in run.images.values())
+def _times(run: Run, keys: Sequence[Key]) -> list[float]:
+    values = (run.images[key].get("seconds") for key in keys if key in run.images)
     return [value for value in values if is_number(value)]
 
 

@@ -126,7 +126,7 @@ def match_runs(runs: Sequence[Run]) -> Comparison:
         more = f" and {len(apart) - _FEW} more" if len(apart) > _FEW else ""
         notes.append(
             f"{_count(len(apart), 'image is', 'images are')} not in every run and left out of all "
-            f"figures on this page: {names}{more}."
+            f"figures on this page but memory: {names}{more}."
         )
         for run in runs:
             run.summary = _average_again(run, keys)
@@ -141,6 +141,11 @@ def match_runs(runs: Sequence[Run]) -> Comparison:
             f"The runs counted different pixels in {_count(len(other_pixels), 'image', 'images')}, "
             f"{other_pixels[0][0]} among them: was it the same ground truth?"
         )
+    for fact, words in (("scale", "scales"), ("max_disparity", "largest disparities")):
+        said = [str(run.metrics["model"].get(fact, "")) for run in runs]
+        if len(set(said) - {""}) > 1:
+            each = ", ".join(f"{run.label} {value}" for run, value in zip(runs, said, strict=True))
+            notes.append(f"The runs matched at different {words}: {each}.")
     return Comparison(list(runs), keys, notes)
 
 
