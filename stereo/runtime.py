@@ -129,8 +129,8 @@ def return_freed_memory() -> None:
 def keep_for_matching(device: str, dtype: str) -> None:
     """Keep freed memory as matching on a CPU gains by it; on other devices, do nothing.
 
-    In 16 bits all of it, which is still less than fp32 takes; in fp32 the pieces would take up to a
-    half more, so that large tensors are returned.
+    In 16 bits all of it, which is still less than fp32 takes; in fp32 large tensors are returned,
+    since they would not fit the gaps that others leave.
 
     Args:
         device: a device's name.

@@ -120,7 +120,7 @@ class Hourglass(Recomputable):
         coarse = self.sixteenth(self.to_sixteenth(encoded))
         coarse = attend_at_site(self.attention_sixteenth, coarse, self.mask_invalid)
         own = encoded if encoded_skip is None else None
-        del encoded  # a twelfth of the peak, where nothing else holds it
+        del encoded  # or it lives, unused, until the decoder is done
         skip = own if encoded_skip is None else encoded_skip
         assert skip is not None
         decoded = relu(add(self.up_to_eighth(coarse), skip))
