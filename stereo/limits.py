@@ -72,7 +72,8 @@ def check_bytes(path: Path, most: int, what: str) -> None:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     if size > most:
         raise InputError(
-            f"{path}: {size / 2**20:.1f} MiB, more than the {most / 2**20:g} MiB that {what} may have"
+            f"{path}: {size / 2**20:.1f} MiB, more than the {most / 2**20:g} MiB that {what} "
+            "may have"
         )
 
 
