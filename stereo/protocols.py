@@ -4,7 +4,7 @@ The same disparities score differently under the protocols of different papers, 
 this package prints or stores names its protocol.
 """
 
-from collections.abc import Callable
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,10 +27,11 @@ class Protocol:
 
     Attributes:
         name: what the command line calls it.
-        mask: the rule for valid pixels, in words.
-        is_valid: the same rule on a ground-truth map (H, W) in pixels; finiteness and the data
-            set's own "no ground truth" come on top.
         averaging: how the headline figures are formed.
+        above: pixels; larger true disparities count. None for no lower bound. Finiteness and the
+            data set's own "no ground truth" come on top.
+        below: pixels; smaller true disparities count. None for no upper bound.
+        least: pixels; what ``with_range`` puts in place of ``above``, itself included.
         images: which images take part, in words.
         render_pass: the pass of rendered data that the protocol's users score.
         nonoccluded_only: whether the headline leaves out occluded pixels, where a mask exists.
@@ -40,15 +41,38 @@ class Protocol:
     """
 
     name: str
-    mask: str
-    is_valid: Callable[[np.ndarray], np.ndarray]
     averaging: Averaging
+    above: float | None = 0.0
+    below: float | None = None
+    least: float | None = None
     images: str = "all"
     render_pass: str = "final"
     nonoccluded_only: bool = False
     bottom_right_crop: tuple[int, int] | None = None
     min_valid_share: float = 0.0
     subset: tuple[int, int] | None = None
+
+    @property
+    def mask(self) -> str:
+        """The rule for valid pixels, in words."""
+        low = "" if self.above is None else f"{self.above:g} < "
+        if self.least is not None:
+            low = f"{self.least:g} <= "
+        text = f"{low}d" + ("" if self.below is None else f" < {self.below:g}")
+        if self.bottom_right_crop is not None:
+            rows, columns = self.bottom_right_crop
+            text += f" in the bottom right {columns}x{rows}"
+        return text
+
+    def with_range(self, min_disparity: int) -> "Protocol":
+        """Return the protocol for a search that starts at ``min_disparity`` pixels.
+
+        Where that is negative, a mask that starts above 0 starts at it instead, zeros included.
+        Other masks stay as they are.
+        """
+        if min_disparity >= 0 or self.above != 0:
+            return self
+        return dataclasses.replace(self, above=None, least=float(min_disparity))
 
     def valid_pixels(self, disparity: np.ndarray, valid: np.ndarray) -> np.ndarray:
         """Return the (H, W) bool mask of pixels that count, before any occlusion mask.
@@ -57,8 +81,14 @@ class Protocol:
             disparity: (H, W) float32 ground truth, pixels.
             valid: (H, W) bool, true where the data set has ground truth.
         """
+        counted = valid & np.isfinite(disparity)
         with np.errstate(invalid="ignore"):
-            counted = valid & np.isfinite(disparity) & self.is_valid(disparity)
+            if self.above is not None:
+                counted &= disparity > self.above
+            if self.least is not None:
+                counted &= disparity >= self.least
+            if self.below is not None:
+                counted &= disparity < self.below
         if self.bottom_right_crop is not None:
             rows, columns = self.bottom_right_crop
             inside = np.zeros_like(counted)
@@ -97,15 +127,14 @@ class Protocol:
 PROTOCOLS: dict[str, Protocol] = {
     p.name: p
     for p in (
-        Protocol("pooled", "0 < d < 192", lambda d: (d > 0) & (d < 192), "pixel"),
+        Protocol("pooled", "pixel", below=192),
         # PSMNet main.py: `disp < maxdisp`, so zeros count; test batches of 8; clean pass.
-        Protocol("psmnet", "d < 192", lambda d: d < 192, "group8", render_pass="clean"),
+        Protocol("psmnet", "group8", above=None, below=192, render_pass="clean"),
         # GwcNet: the bottom right 960x512, images with under 10 % valid pixels skipped.
         Protocol(
             "gwcnet",
-            "0 < d < 192 in the bottom right 960x512",
-            lambda d: (d > 0) & (d < 192),
             "image",
+            below=192,
             images="all with at least 10 % valid pixels",
             bottom_right_crop=(512, 960),
             min_valid_share=0.1,
@@ -113,15 +142,15 @@ PROTOCOLS: dict[str, Protocol] = {
         # RAFT-Stereo: 400 random images of the list, NumPy seed 1000.
         Protocol(
             "raft",
-            "|d| < 192",
-            lambda d: np.abs(d) < 192,
             "image",
+            above=-192,
+            below=192,
             images="400 at random, seed 1000; all where there are fewer",
             subset=(400, 1000),
         ),
-        Protocol("kitti", "d > 0", lambda d: d > 0, "pixel"),
-        Protocol("middlebury", "d > 0", lambda d: d > 0, "image", nonoccluded_only=True),
-        Protocol("eth3d", "d > 0", lambda d: d > 0, "image", nonoccluded_only=True),
+        Protocol("kitti", "pixel"),
+        Protocol("middlebury", "image", nonoccluded_only=True),
+        Protocol("eth3d", "image", nonoccluded_only=True),
     )
 }
 

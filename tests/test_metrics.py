@@ -141,6 +141,25 @@ def test_protocol_masks(protocol, counted):
     assert not get_protocol(protocol).valid_pixels(truth * np.nan, valid).any()
 
 
+@pytest.mark.parametrize(
+    ("protocol", "counted", "mask"),
+    [
+        ("pooled", [False, True, True, True, False], "-32 <= d < 192"),
+        ("kitti", [False, True, True, True, True], "-32 <= d"),
+        ("psmnet", [True, True, True, True, False], "d < 192"),
+        ("raft", [True, True, True, True, False], "-192 < d < 192"),
+    ],
+)
+def test_a_negative_range_moves_a_lower_bound_of_0(protocol, counted, mask):
+    truth = np.array([[-33, -32, 0, 191.9, 192]], np.float32)
+    rules = get_protocol(protocol)
+    moved = rules.with_range(-32)
+    assert moved.valid_pixels(truth, np.ones_like(truth, bool)).tolist() == [counted]
+    assert moved.describe()["mask"] == mask
+    assert moved.name == protocol
+    assert rules.with_range(0) == rules.with_range(16) == rules
+
+
 def test_occluded_and_nonoccluded_are_told_apart():
     nonoccluded = np.array([[True, True, False, False]])
     truth, estimate = [10, 10, 10, 10], [10, 12, 14, 18]
