@@ -21,8 +21,8 @@ from stereo.protocols import Averaging, Protocol
 from stereo.regions import REGIONS, regions
 from stereo.risk import TrustScore, score_trust, summarise_trust
 
-THRESHOLDS_PX = (0.5, 1.0, 2.0, 3.0, 4.0)
-METRICS = ("epe", "bad_0.5", "bad_1", "bad_2", "bad_3", "bad_4", "d1")
+THRESHOLDS_PX = (0.5, 1.0, 2.0, 3.0, 4.0, 5.0)
+METRICS = ("epe", "bad_0.5", "bad_1", "bad_2", "bad_3", "bad_4", "bad_5", "d1")
 COLUMNS = ("pixels", *METRICS)
 GROUP = 8
 OCCLUSIONS = ("nonoccluded", "occluded")
@@ -36,7 +36,7 @@ class ImageScore:
     Attributes:
         name: the image's name.
         index: its place in the list of images.
-        sums: region -> (8,) float64: pixel count, sum of errors, counts of bad pixels as in
+        sums: region -> (9,) float64: pixel count, sum of errors, counts of bad pixels as in
             ``COLUMNS``. ``all`` is the protocol's own region; ``nonoccluded`` and ``occluded``
             come on top where a mask exists, and the parts of ``all`` that ``stereo.regions`` names.
         seconds: time of the match, or None.
@@ -65,7 +65,7 @@ def error_sums(estimate: np.ndarray, truth: np.ndarray, counted: np.ndarray) -> 
         counted: (H, W) bool, the pixels that take part.
 
     Returns:
-        (8,) float64: the columns of ``COLUMNS`` as sums over pixels.
+        (9,) float64: the columns of ``COLUMNS`` as sums over pixels.
 
     Raises:
         ValueError: the shapes differ, or an estimate that counts is not finite.
@@ -120,7 +120,7 @@ def score_image(
 
 
 def figures(sums: np.ndarray) -> dict[str, float]:
-    """Turn (8,) sums into EPE in pixels and rates in percent, by metric name."""
+    """Turn (9,) sums into EPE in pixels and rates in percent, by metric name."""
     means = sums[1:] / sums[0]
     return {
         name: float(m) * (1 if name == "epe" else 100)

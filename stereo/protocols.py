@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from stereo.errors import unknown_name
+from stereo.errors import UsageError, unknown_name
 
 Averaging = Literal["pixel", "image", "group8"]
 
@@ -148,7 +148,15 @@ PROTOCOLS: dict[str, Protocol] = {
             images="400 at random, seed 1000; all where there are fewer",
             subset=(400, 1000),
         ),
-        Protocol("kitti", "pixel"),
+        # KITTI's development kits, read in copies of them in public repositories. Both interpolate
+        # missing estimates from the background (maps here are dense), and score all pixels (`occ`)
+        # and non-occluded ones (`noc`) apart.
+        # 2012, evaluate_stereo.cpp: rates of e > 1, 2, 3, 4, 5 px and the mean error per image,
+        # then the plain mean over images (statMean); no relative threshold.
+        Protocol("kitti2012", "image"),
+        # 2015, evaluate_scene_flow.cpp: counts of outliers (e > 3 px and e > 5 %) and of pixels
+        # are summed over images, then divided. Its background and foreground need `obj_map`.
+        Protocol("kitti2015", "pixel"),
         Protocol("middlebury", "image", nonoccluded_only=True),
         Protocol("eth3d", "image", nonoccluded_only=True),
     )
@@ -161,6 +169,11 @@ def get_protocol(name: str) -> Protocol:
     Raises:
         UsageError: the name is unknown; the message lists the known ones.
     """
+    if name == "kitti":
+        raise UsageError(
+            "unknown protocol 'kitti': use 'kitti2012' (mean over images) or 'kitti2015' (pooled "
+            "over pixels), as the two development kits differ"
+        )
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]

@@ -211,7 +211,7 @@ def test_an_unknown_name_is_a_wrong_call_that_lists_the_known(
         ({"--dataset": "nonsense"}, ["manifest", "sceneflow", "flyingthings3d", "monkaa"]),
         (
             {"--protocol": "nonsense"},
-            ["pooled", "psmnet", "gwcnet", "raft", "kitti", "middlebury", "eth3d"],
+            ["pooled", "psmnet", "gwcnet", "raft", "kitti2012", "kitti2015", "middlebury", "eth3d"],
         ),
         ({"--model": "nonsense"}, ["sgbm", "psmnet", "ea_psmnet"]),
         ({"--dataset": "sceneflow", "--split": "nonsense"}, ["test", "train"]),

@@ -7,6 +7,7 @@ import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stereo.errors import UsageError
 from stereo.metrics import (
     ImageScore,
     error_sums,
@@ -129,7 +130,8 @@ def test_raft_protocol_takes_the_400_images_of_seed_1000():
         ("psmnet", [True, True, True, True, False]),
         ("gwcnet", [False, False, True, True, False]),
         ("raft", [True, True, True, True, False]),
-        ("kitti", [False, False, True, True, True]),
+        ("kitti2012", [False, False, True, True, True]),
+        ("kitti2015", [False, False, True, True, True]),
         ("middlebury", [False, False, True, True, True]),
         ("eth3d", [False, False, True, True, True]),
     ],
@@ -145,7 +147,7 @@ def test_protocol_masks(protocol, counted):
     ("protocol", "counted", "mask"),
     [
         ("pooled", [False, True, True, True, False], "-32 <= d < 192"),
-        ("kitti", [False, True, True, True, True], "-32 <= d"),
+        ("kitti2015", [False, True, True, True, True], "-32 <= d"),
         ("psmnet", [True, True, True, True, False], "d < 192"),
         ("raft", [True, True, True, True, False], "-192 < d < 192"),
     ],
@@ -158,6 +160,21 @@ def test_a_negative_range_moves_a_lower_bound_of_0(protocol, counted, mask):
     assert moved.describe()["mask"] == mask
     assert moved.name == protocol
     assert rules.with_range(0) == rules.with_range(16) == rules
+
+
+def test_kitti_2012_averages_over_images_and_2015_pools_over_pixels():
+    # errors 4, 0 against 0, 0, 0, 6: outliers 1/2 and 1/4 of an image, 2/6 of all pixels
+    pairs = (([104, 100], [100, 100]), ([10, 10, 10, 16], [10, 10, 10, 10]))
+    expected = {
+        "kitti2012": {"epe": (2 + 1.5) / 2, "bad_3": 37.5, "bad_5": 12.5},
+        "kitti2015": {"epe": 10 / 6, "bad_3": 200 / 6, "d1": 100 / 6},  # 4 px of 100 is under 5 %
+    }
+    for name, figures_of in expected.items():
+        scores = [scored(*pair, name, index) for index, pair in enumerate(pairs)]
+        summary = summarise(scores, get_protocol(name).averaging)
+        assert {key: summary[key] for key in figures_of} == pytest.approx(figures_of)
+    with pytest.raises(UsageError, match=r"kitti2012.*kitti2015"):
+        get_protocol("kitti")
 
 
 def test_occluded_and_nonoccluded_are_told_apart():

@@ -86,7 +86,7 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--protocol",
         default="pooled",
-        help="pooled, psmnet, gwcnet, raft, kitti, middlebury or eth3d",
+        help="pooled, psmnet, gwcnet, raft, kitti2012, kitti2015, middlebury or eth3d",
     )
     add_choices(parser, "the protocol's")
     parser.add_argument("--limit", type=int, help="match only the first N pairs")
