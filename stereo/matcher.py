@@ -436,6 +436,22 @@ def check_choice(
         raise unknown_name("torch.compile backend", compile, ["off", *known])
 
 
+def own_max_disparity(model: str | Path) -> int:
+    """Return how many disparities ``load`` searches unless told otherwise, pixels.
+
+    Args:
+        model: as in ``load``.
+
+    Raises:
+        InputError: a file that cannot be used.
+    """
+    name = str(model)
+    if name.endswith(".onnx"):
+        return OnnxEngine(Path(name)).max_disparity
+    path = bundled_weights(name) if name in (SGBM, *NETWORK_NAMES) else Path(model)
+    return DEFAULT_MAX_DISPARITY if path is None else load_checkpoint(path).config.max_disparity
+
+
 def loaded(matcher: Matcher | Callable[[], Matcher]) -> Matcher:
     """Return a model as it is, or load the one that is still to be loaded."""
     return matcher if isinstance(matcher, Matcher) else matcher()

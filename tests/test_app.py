@@ -28,8 +28,10 @@ from stereo.app.models import Models
 from stereo.app.store import KEPT, Store
 from stereo.app.work import Request, look, perform
 from stereo.bundled import SGBM, samples_root
+from stereo.checkpoint import Checkpoint, save_checkpoint
 from stereo.data.disparities import read_disparity
 from stereo.errors import InputError, StereoError
+from stereo.model import NetworkConfig, build_network
 
 SAMPLES = samples_root() / "FlyingThings3D"
 LEFT = SAMPLES / "frames_finalpass/TEST/A/0000/left/0006.png"
@@ -124,6 +126,15 @@ def test_results_on_disk_are_bounded(tmp_path):
     for visitor in range(KEPT + 5):
         store.new(str(visitor))
     assert len(list(tmp_path.iterdir())) == KEPT
+
+
+def test_the_page_starts_with_a_models_own_range(tmp_path):
+    config = NetworkConfig("ea_stereo_fast", 32)
+    path = tmp_path / "mine.safetensors"
+    save_checkpoint(path, Checkpoint(config, build_network(config).state_dict()))
+    models = Models(own=str(path))
+    assert models.names[0] == "mine"
+    assert [models.max_disparity(name) for name in ("mine", SGBM)] == [32, 192]
 
 
 def test_models_stay_loaded_and_few():

@@ -1,5 +1,6 @@
 import json
 import pickle
+import re
 import subprocess
 import sys
 import tarfile
@@ -9,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import shared
+from conftest import REPOSITORY, shared
 from PIL import Image
 
 import stereo as package
-from stereo.checkpoint import load_checkpoint
+from stereo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stereo.data.disparities import read_disparity, write_disparity
+from stereo.matcher import own_max_disparity
+from stereo.model import NetworkConfig, build_network
 
 SIZE = (24, 40)
 SHIFT = 5
@@ -103,6 +106,55 @@ def test_every_format_has_its_name_type_and_size(stereo, tmp_path, size):
         assert picture.mode == "RGB"
         assert picture.width >= size[1]
         assert picture.height >= size[0]
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory):
+    """Write a checkpoint whose own range is 32 px."""
+    config = NetworkConfig("ea_stereo_fast", 32)
+    path = tmp_path_factory.mktemp("narrow") / "narrow.safetensors"
+    save_checkpoint(path, Checkpoint(config, build_network(config).state_dict()))
+    return path
+
+
+def test_a_checkpoint_is_searched_over_its_own_range(stereo, tmp_path, narrow):
+    call = ("infer", *views(tmp_path), "--output", tmp_path / "out", "--scale", "1", "--model")
+    assert "max disparity 32 px" in stereo(*call, narrow).out
+    assert "max disparity 48 px" in stereo(*call, narrow, "--max-disparity", "48").out
+    assert "max disparity 192 px" in stereo(*call[:-3], "--model", "sgbm").out
+    write_disparity(tmp_path / "truth.pfm", np.full(SIZE, SHIFT, np.float32))
+    entry = {"name": "a", "left": "L/scene.png", "right": "R/scene.png", "gt": "truth.pfm"}
+    (tmp_path / "manifest.json").write_text(json.dumps([entry]))
+    call = (
+        "evaluate",
+        "--dataset",
+        "manifest",
+        "--root",
+        tmp_path,
+        "--output",
+        tmp_path / "scores",
+    )
+    assert stereo(*call, "--scale", "1", "--model", narrow, "--against", "sgbm").status == 0
+    report = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    assert report["model"]["max_disparity"] == 32
+    against = json.loads((tmp_path / "scores" / "against" / "sgbm" / "metrics.json").read_text())
+    assert against["model"]["max_disparity"] == 192
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["infer", "evaluate", "submit", "export", "benchmark inference", "benchmark training"],
+)
+def test_help_says_that_the_range_is_the_models_own(stereo, command):
+    said = " ".join(stereo(*command.split(), "--help").out.split())
+    assert re.search(r"--max-disparity \S+ [^-]*own", said)
+
+
+def test_the_own_range_is_a_files_a_bundled_names_or_192(narrow):
+    bundled = load_checkpoint(REPOSITORY / "checkpoints" / "ea_stereo_fast.safetensors")
+    assert own_max_disparity(narrow) == own_max_disparity(str(narrow)) == 32
+    assert own_max_disparity("ea_stereo_fast") == bundled.config.max_disparity
+    assert own_max_disparity("sgbm") == own_max_disparity("psmnet") == 192
 
 
 def test_a_shifted_scene_gets_its_shift(stereo, tmp_path):

@@ -10,6 +10,7 @@ from stereo.app import bounds, html
 from stereo.app.models import Models
 from stereo.app.store import Store
 from stereo.app.work import Request, look, perform
+from stereo.bundled import DEFAULT_MODEL
 from stereo.console import complain
 from stereo.data.images import read_image
 from stereo.errors import InputError, StereoError
@@ -91,6 +92,11 @@ class Desk:
         """Return what the right component shows then, and what is wrong."""
         value, wrong = self._arrived(right, "right picture")
         return value, wrong or self.check(left, right)
+
+    def model_chosen(self, name: str) -> tuple[bool, int]:
+        """Return whether confidence is computed at first with a model, and its own range."""
+        known = name if name in self._models.names else self._models.names[0]
+        return known == DEFAULT_MODEL, self._models.max_disparity(known)
 
     def leave(self, visitor: gr.Request) -> None:
         """Forget a visitor who has closed the page."""

@@ -4,9 +4,10 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
+from stereo.app.bounds import MOST_DISPARITY
 from stereo.bundled import DEFAULT_MODEL, SGBM, bundled_weights
 from stereo.errors import unknown_name
-from stereo.matcher import Matcher, load
+from stereo.matcher import Matcher, load, own_max_disparity
 from stereo.model import NETWORK_NAMES
 
 KEPT = 3  # models in memory
@@ -24,6 +25,7 @@ class Models:
         self._device = device
         self._files = {} if own is None else {_label(own): own}
         self._loaded: OrderedDict[tuple[str, int], Matcher] = OrderedDict()
+        self._ranges: dict[str, int] = {}
         self._lock = threading.Lock()
 
     @property
@@ -32,6 +34,16 @@ class Models:
         trained = [name for name in NETWORK_NAMES if bundled_weights(name) is not None]
         names = dict.fromkeys([*self._files, DEFAULT_MODEL, *trained, SGBM])
         return [name for name in names if name == SGBM or name in self._files or name in trained]
+
+    def max_disparity(self, name: str) -> int:
+        """Return a model's own range, or the largest that the page searches, pixels.
+
+        Raises:
+            InputError: a checkpoint that cannot be used.
+        """
+        if name not in self._ranges:
+            self._ranges[name] = own_max_disparity(self._files.get(name, name))
+        return min(self._ranges[name], MOST_DISPARITY)
 
     def get(self, name: str, max_disparity: int) -> Matcher:
         """Return a model, loaded at most once while it is in use.

@@ -11,7 +11,7 @@ from stereo.app import bounds, html
 from stereo.app.desk import Desk
 from stereo.app.models import Models
 from stereo.app.store import Store
-from stereo.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL, samples_root
+from stereo.bundled import DEFAULT_MODEL, samples_root
 from stereo.data.datasets import open_dataset
 from stereo.data.sample import SampleFiles
 from stereo.geometry import Calibration
@@ -79,7 +79,7 @@ def build(models: Models, store: Store, uploads: Path) -> gr.Blocks:
                 max_disparity = gr.Slider(
                     16,
                     bounds.MOST_DISPARITY,
-                    value=DEFAULT_MAX_DISPARITY,
+                    value=models.max_disparity(models.names[0]),
                     step=16,
                     label="Max disparity, pixels",
                     buttons=[],
@@ -135,7 +135,7 @@ def build(models: Models, store: Store, uploads: Path) -> gr.Blocks:
             api_visibility="private",
             show_progress="hidden",
         )
-        model.input(lambda name: name == DEFAULT_MODEL, model, confidence, **quick)
+        model.input(desk.model_chosen, model, [confidence, max_disparity], **quick)
         button.click(
             desk.match,
             [

@@ -20,7 +20,6 @@ from stereo.app.bounds import MOST_BYTES
 from stereo.app.models import Models
 from stereo.app.store import Store
 from stereo.app.work import collect_warnings
-from stereo.bundled import DEFAULT_MAX_DISPARITY
 from stereo.console import say
 from stereo.errors import UsageError
 
@@ -66,7 +65,7 @@ def serve(host: str, port: int, *, model: str | None = None, device: str = "auto
             raise UsageError(
                 f'the page needs gradio ({error}): run pip install -e ".[app]"'
             ) from error
-        models.get(models.names[0], DEFAULT_MAX_DISPARITY)
+        models.get(models.names[0], models.max_disparity(models.names[0]))
         collect_warnings()
         config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
         shown = f"[{host}]" if ":" in host else host

@@ -23,7 +23,7 @@ from stereo.engine import NetworkEngine
 from stereo.errors import StereoError, UsageError, unknown_name
 from stereo.files import output_folder, staged
 from stereo.machine import machine
-from stereo.matcher import load
+from stereo.matcher import load, own_max_disparity
 from stereo.model import NETWORK_NAMES
 from stereo.model.config import check_max_disparity
 from stereo.runtime import (
@@ -70,7 +70,7 @@ def benchmark_inference(
     *,
     models: Sequence[str] = MODELS,
     size: tuple[int, int] = (544, 960),
-    max_disparity: int = 192,
+    max_disparity: int | None = None,
     precisions: Sequence[str] = ("fp32", "bf16"),
     device: str = "auto",
     repeats: int = 3,
@@ -89,7 +89,7 @@ def benchmark_inference(
         output: the JSON file; the plot takes its name with ``.png``, the table with ``.md``.
         models: networks' names, and ``sgbm``.
         size: height and width of the pair.
-        max_disparity: pixels.
+        max_disparity: pixels; None for the largest of the models' own.
         precisions: of ``fp32``, ``bf16`` and ``fp16``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         repeats: timed calls of each.
@@ -108,6 +108,8 @@ def benchmark_inference(
     for name in models:
         if name not in (*NETWORK_NAMES, SGBM):
             raise unknown_name("model", name, (*NETWORK_NAMES, SGBM))
+    if max_disparity is None:
+        max_disparity = max(own_max_disparity(name) for name in models)
     check_max_disparity(max_disparity)
     where = pick_device(device)
     precisions = list(dict.fromkeys(precisions))

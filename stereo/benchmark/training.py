@@ -21,6 +21,7 @@ from stereo.errors import StereoError, UsageError, unknown_name
 from stereo.files import output_folder, staged
 from stereo.kernels import pick_kernels, use_kernels
 from stereo.machine import machine
+from stereo.matcher import own_max_disparity
 from stereo.model import NETWORK_NAMES
 from stereo.model.config import check_max_disparity
 from stereo.model.recompute import set_recompute
@@ -63,7 +64,7 @@ def benchmark_training(
     *,
     models: Sequence[str] = MODELS,
     crop: tuple[int, int] = (256, 512),
-    max_disparity: int = 192,
+    max_disparity: int | None = None,
     precisions: Sequence[str] = ("fp32", "bf16"),
     device: str = "auto",
     repeats: int = 3,
@@ -80,7 +81,7 @@ def benchmark_training(
         output: the JSON file; the table takes its name with ``.md``.
         models: networks' names.
         crop: height and width, pixels; multiples of 16.
-        max_disparity: pixels.
+        max_disparity: pixels; None for the largest of the models' own.
         precisions: of ``fp32``, ``bf16`` and ``fp16``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         repeats: timed steps of each.
@@ -98,6 +99,8 @@ def benchmark_training(
     for name in models:
         if name not in NETWORK_NAMES:
             raise unknown_name("model", name, NETWORK_NAMES)
+    if max_disparity is None:
+        max_disparity = max(own_max_disparity(name) for name in models)
     check_max_disparity(max_disparity)
     if crop[0] % 16 or crop[1] % 16:
         raise UsageError(f"--crop {crop[0]}x{crop[1]}: both must be multiples of 16")

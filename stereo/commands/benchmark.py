@@ -42,7 +42,11 @@ def _benchmark_attention(config: Namespace) -> int:
 
 
 def _network_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--max-disparity", type=int, default=192, help="pixels")
+    parser.add_argument(
+        "--max-disparity",
+        type=int,
+        help="pixels, a multiple of 16 (default: the largest of the models' own)",
+    )
     parser.add_argument("--precisions", default="fp32,bf16", help="comma-separated")
     parser.add_argument(
         "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to run"

@@ -2,7 +2,6 @@
 
 from jsonargparse import ArgumentParser, Namespace
 
-from stereo.bundled import DEFAULT_MAX_DISPARITY
 from stereo.commands.command import Command
 
 
@@ -15,8 +14,8 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--max-disparity",
         type=int,
-        default=DEFAULT_MAX_DISPARITY,
-        help="largest disparity the file will search, pixels, a multiple of 16",
+        help="disparities the file will search, pixels, a multiple of 16 (default: the "
+        "checkpoint's own, for untrained networks 192)",
     )
     parser.add_argument(
         "--precision",

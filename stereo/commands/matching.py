@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from stereo.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL, SGBM
+from stereo.bundled import DEFAULT_MODEL, SGBM
 from stereo.commands.command import Command, add_choices
 from stereo.errors import UsageError
 
@@ -113,8 +113,8 @@ def model_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--max-disparity",
         type=int,
-        default=DEFAULT_MAX_DISPARITY,
-        help="largest disparity searched, pixels, a multiple of 16",
+        help="disparities searched, pixels, a multiple of 16 (default: the checkpoint's own, for "
+        "sgbm and untrained networks 192)",
     )
     parser.add_argument(
         "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to run"
