@@ -4,8 +4,10 @@ A file of a few kilobytes can unpack to gigabytes. Every reader asks here first,
 is refused in one line, whichever command reads it.
 """
 
+import functools
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,10 @@ DEFAULT_MAX_MEGAPIXELS = 128.0
 MAX_SIDE = 65_535  # pixels; what PNG, WebP and JPEG of cameras stay far below
 MAX_JSON_BYTES = 2**26
 MAX_JSON_DEPTH = 64
+MAX_YAML_BYTES = 2**18  # so that PyYAML without its C library takes seconds, not half a minute
+MAX_YAML_DEPTH = 32
+MAX_YAML_NODES = 20_000
+MAX_YAML_SCALAR = 1_000  # characters of one without quotes: a number of base 60 takes its square
 
 
 def max_pixels() -> int:
@@ -107,3 +113,100 @@ def parse_json(text: str | bytes, name: str) -> Any:
         if not level:
             return value
     raise InputError(f"{name}: JSON nested deeper than {MAX_JSON_DEPTH} levels")
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """Parse the first document of YAML from outside that is not empty.
+
+    Matrices of OpenCV (``!!opencv-matrix``) come back as the mappings that they are.
+
+    Args:
+        text: the document.
+        name: what to call it in an error.
+
+    Raises:
+        InputError: not YAML; larger, deeper or with more nodes (aliases counted as what they stand
+            for) than the limits above; a key that stands twice; a tag other than YAML's own.
+    """
+    import yaml  # comes with jsonargparse
+
+    if len(text) > MAX_YAML_BYTES:
+        raise InputError(f"{name}: more than {MAX_YAML_BYTES / 2**20:g} MiB of YAML")
+    loader = _yaml_loader()
+    try:
+        _check_yaml(yaml.parse(text, loader), name)
+        return next((each for each in yaml.load_all(text, loader) if each is not None), None)
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f" in line {mark.line + 1}"
+        raise InputError(f"{name}: not valid YAML ({problem[:80]}{where})") from error
+    except (ValueError, RecursionError) as error:  # a date that is none
+        raise InputError(f"{name}: not valid YAML ({str(error)[:80]})") from error
+
+
+def _check_yaml(events: Iterable[Any], name: str) -> None:
+    """Raise ``InputError`` for YAML that is too deep or too large once aliases are followed.
+
+    It reads the parser's events, since composing recurses, in C for the fast loader.
+    """
+    import yaml
+
+    sizes = [0]  # nodes so far within each open collection
+    anchors: dict[str, int | None] = {}
+    opened: list[str | None] = []
+    for event in events:
+        if isinstance(event, yaml.AliasEvent):
+            size = anchors.get(event.anchor)
+            if event.anchor in anchors and size is None:
+                raise InputError(f"{name}: YAML that holds itself")
+            sizes[-1] += size or 1
+        elif isinstance(event, yaml.ScalarEvent):
+            if not event.style and len(event.value) > MAX_YAML_SCALAR:
+                raise InputError(f"{name}: a value of {len(event.value)} characters without quotes")
+            if event.anchor is not None:
+                anchors[event.anchor] = 1
+            sizes[-1] += 1
+        elif isinstance(event, yaml.CollectionStartEvent):
+            if len(opened) >= MAX_YAML_DEPTH:
+                raise InputError(f"{name}: YAML nested deeper than {MAX_YAML_DEPTH} levels")
+            if event.anchor is not None:
+                anchors[event.anchor] = None
+            opened.append(event.anchor)
+            sizes.append(1)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            size = sizes.pop()
+            anchor = opened.pop()
+            if anchor is not None:
+                anchors[anchor] = size
+            sizes[-1] += size
+        if sizes[-1] > MAX_YAML_NODES:
+            raise InputError(f"{name}: more than {MAX_YAML_NODES} values of YAML")
+
+
+@functools.cache
+def _yaml_loader() -> Any:
+    """Return PyYAML's safe loader, in C where it is there, that knows OpenCV's matrices."""
+    import yaml
+
+    base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    def mapping(loader: Any, node: Any) -> dict[Any, Any]:
+        found = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in found:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"'{key.value}' stands twice", key.start_mark
+                    )
+                found.add(key.value)
+        return dict(loader.construct_mapping(node, deep=True))
+
+    class Loader(base):  # type: ignore[misc, valid-type]
+        pass
+
+    Loader.add_constructor("tag:yaml.org,2002:map", mapping)
+    Loader.add_multi_constructor(
+        "tag:yaml.org,2002:opencv-", lambda loader, _, node: mapping(loader, node)
+    )
+    return Loader

@@ -1,5 +1,7 @@
 """What is refused before it is decoded."""
 
+import time
+
 import pytest
 
 from stereo import limits
@@ -37,3 +39,43 @@ def test_json_that_is_too_deep_or_none_is_an_input_error(text):
 
 def test_json_of_usual_depth_is_read():
     assert limits.parse_json('{"a": [1, {"b": null}]}', "file") == {"a": [1, {"b": None}]}
+
+
+ALIASES = "a0: &a0 [1, 2]\n" + "".join(
+    f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 30)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "nest"),
+        ("- " * 30_000, "nested deeper"),
+        ("{a: " * 40 + "}" * 40, "nested deeper"),
+        ("a: 1\n" * 200_000, "MiB of YAML"),
+        ("- 1\n" * 60_000, "20000 values"),
+        ("[" + "1," * 120_000 + "]", "20000 values"),
+        (ALIASES, "20000 values"),
+        ("a: &a [*a]", "holds itself"),
+        ("a: " + ":".join(["59"] * 80_000), "characters without quotes"),
+        ("a: 1\na: 2", "'a' stands twice"),
+        ("!!python/object:os.system {}", "constructor"),
+        ("a: 2020-13-45", "month"),
+        ("a: [1", "not valid YAML"),
+        ("a: \0", "not valid YAML"),
+    ],
+)
+def test_yaml_that_is_too_large_or_none_is_one_line_at_once(text, message):
+    began = time.perf_counter()
+    with pytest.raises(InputError, match=message) as caught:
+        limits.parse_yaml(text, "file")
+    assert time.perf_counter() - began < 2
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+def test_yaml_is_read_with_aliases_and_matrices_and_its_first_document_alone():
+    text = "---\n---\nm: !!opencv-matrix\n  rows: 1\nlist: &l [1, 2]\nagain: *l\n---\nother: 1\n"
+    expected = {"m": {"rows": 1}, "list": [1, 2], "again": [1, 2]}
+    assert limits.parse_yaml(text, "file") == expected
+    assert limits.parse_yaml("", "file") is None
