@@ -4,9 +4,10 @@ import os
 import re
 import signal
 import sys
+from argparse import SUPPRESS
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
@@ -31,24 +32,97 @@ class _Help(DefaultHelpFormatter):
         return "\n".join(indent + line for line in text.splitlines()) + "\n"
 
 
+def _own_error(error: BaseException | None) -> StereoError | None:
+    """Return the ``StereoError`` that others were raised from, if there is one."""
+    while error is not None and not isinstance(error, StereoError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _as_usage_error(error: Exception) -> StereoError:
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    return _own_error(error) or UsageError(f"an option or a recipe cannot be used ({line[:300]})")
+
+
+def _in_yaml(value: object) -> str:
+    return "null" if value is None else f"'{value}'"
+
+
 class _Parser(ArgumentParser):
     """A parser whose errors are one line."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)  # a typo is no other option
 
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse; what no parser foresees in a file it reads is one line too."""
+        try:
+            return super().parse_args(*args, **kwargs)
+        except (StereoError, MemoryError):
+            raise
+        except Exception as error:
+            raise _as_usage_error(error) from error
+
+    def instantiate(self, *args: Any, **kwargs: Any) -> Any:
+        """Build the dataclasses; what they refuse is a ``UsageError``."""
+        self._refuse_nulls(args[0])
+        try:
+            return super().instantiate(*args, **kwargs)
+        except (StereoError, MemoryError):
+            raise
+        except Exception as error:
+            raise _as_usage_error(error) from error
+
+    def _refuse_nulls(self, config: Namespace) -> None:
+        """Refuse null where a field needs a value: jsonargparse takes it for any type.
+
+        Raises:
+            UsageError: such a field, or a section that is not a mapping.
+        """
+        for action in self._actions:
+            if action.default is None or action.default is SUPPRESS:
+                continue
+            section = action.dest.rpartition(".")[0]
+            if section and not isinstance(config.get(section), Namespace):
+                raise UsageError(
+                    f"'{section}' is {_in_yaml(config.get(section))}; it has fields, such as "
+                    f"'{action.dest}'"
+                )
+            optional = type(None) in get_args(getattr(action, "_typehint", None))
+            if config.get(action.dest) is None and not optional:
+                raise UsageError(
+                    f"'{action.dest}' is null; leave it out for its default, {action.default}"
+                )
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        line = " ".join(str(message).split())
+        own = _own_error(ex)
+        line = " ".join(str(own or message).split())
+        line = re.sub(  # the first type of a union is the one that is meant
+            r"Does not validate against any of the Union subtypes Subtypes: .*? Errors: - (.*?)"
+            r"(?: - Expected a <class 'NoneType'>.*| Given value type: .*)",
+            r"\1",
+            line,
+        )
         # jsonargparse names arguments "infer.left"; and the program by its parent's parser.
         command = re.search(rf"\b((?:(?:{_NAMES})\.)+)(?=\w)", line)
         program = f"stereo {command[1].replace('.', ' ').strip()}" if command else self.prog
         line = re.sub(rf"\b(?:(?:{_NAMES})\.)+(?=\w)", "", line)
         line = re.sub(
-            r"Parser key \"([\w.]+)\": Expected a <class '(\w+)'>\. Got value",
+            r"Parser key \"([\w.]+)\": Expected a <class '(\w+)'>(?:\. Got value)?",
             r"'\1' is not of type \2",
             line,
         )
-        sys.stderr.write(f"stereo: error: {line} (see '{program} --help')\n")
+        line = re.sub(
+            r"Parser key \"([\w.]+)\": (?:Not a valid subclass|Expected a dot import path).*",
+            r"'\1' takes its fields by name, as in --\1.name NAME or '{name: NAME}'",
+            line,
+        )
+        if self.description:
+            line += f" (see '{program} --help')"
+        else:  # of a dataclass within a field
+            fields = (action.dest for action in self._actions if action.default is not SUPPRESS)
+            line += f"; its fields: {', '.join(fields)}"
+        sys.stderr.write(f"stereo: error: {line}\n")
         sys.exit(2)
 
 
@@ -64,7 +138,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     parser, commands = _build_parser(given)
     try:
         config = parser.instantiate(parser.parse_args(given))
-    except StereoError as error:  # a dataclass that refuses its values
+    except (
+        StereoError
+    ) as error:  # a recipe that cannot be read, a dataclass that refuses its values
         return _fail(given[0], str(error), error.exit_status)
     name, config = _chosen(config)
     if not name:

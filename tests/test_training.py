@@ -33,7 +33,8 @@ from stereo.training.losses import (
     smooth_l1_sum,
 )
 from stereo.training.order import Share, StepSampler
-from stereo.training.recipe import RECIPES, DataConfig, Recipe, prepare, recipe_path
+from stereo.training.prepare import prepare
+from stereo.training.recipe import RECIPES, DataConfig, Recipe, recipe_path
 from stereo.training.schedule import learning_rate, parse_duration
 from stereo.training.state import (
     RunState,
@@ -327,6 +328,81 @@ def test_wrong_calls_are_one_line(stereo, tmp_path, wrong):
     assert result.status == 2
     assert len(result.errors) == 1, result.errors
     assert not (tmp_path / "run").exists()
+
+
+ATTENTION_NAMES = "known: aft_conv, aft_simple, disparity"
+FAST = "network: {name: ea_stereo_fast, "
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        (FAST + "attention: {name: efficent}}", ATTENTION_NAMES),
+        (FAST + "attention: {sites: [eigth]}}", "known: eighth, quarter, sixteenth"),
+        (FAST + "attention: {sites: [quarter]}}", "known: eighth, sixteenth"),
+        (FAST + "attention: {sites: 3}}", "sites"),
+        (FAST + "attention: {nme: efficient}}", "fields: name, sites, options"),
+        (FAST + "attention: efficient}", "--network.attention.name NAME"),
+        (FAST + "attention: {options: {bogus: 3}}}", "bogus"),
+        (FAST + "attention: {name: null}}", "'name' is null"),
+        (FAST + "mean: null}", "'network.mean' is null"),
+        (FAST + "bogus: 1}", "network.bogus"),
+        ("trainer: null", "'trainer' is null"),
+        ("trainer: {max_steps: null}", "'trainer.max_steps' is null"),
+        ("data: {validation: 3}", "'data.validation' is '3'"),
+        ("optimizer: {learning_rate: .inf}", "learning rate inf"),
+        ("loss: {weights: [a]}", "loss.weights"),
+        ("weights: [1]", "'weights' is [1]"),
+        ("a: b: c", "not valid YAML"),
+        ("[" * 5000, "not valid YAML"),
+        ("- network", "YAML file of sections"),
+        ("", "YAML file of sections"),
+        (b"\xff\xfe\x00", "YAML file of sections"),
+        (b"# " + b"a" * 2**19, "that a recipe may have"),
+    ],
+    ids=lambda value: None if isinstance(value, bytes) else value[:60],
+)
+def test_a_recipe_that_cannot_be_is_one_line(stereo, tmp_path, recipe, words):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(recipe if isinstance(recipe, bytes) else recipe.encode())
+    network = () if b"network" in path.read_bytes() else ("--network.name", "ea_stereo_fast")
+    result = stereo("train", "--config", path, *network, "--output", tmp_path / "run")
+    assert (result.status, len(result.errors)) == (2, 1), result.errors
+    assert words in result.errors[0]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("name", "efficent", ATTENTION_NAMES),
+        ("sites", "[eigth]", "known: eighth, quarter, sixteenth"),
+        ("site", "eighth", "fields: name, sites, options"),
+    ],
+)
+def test_a_misspelt_attention_on_the_command_line_is_one_line(
+    stereo, tmp_path, option, value, words
+):
+    given = (f"--network.attention.{option}", value, "--output", tmp_path / "run")
+    result = stereo("train", "--config", "quickstart", *given)
+    assert (result.status, len(result.errors)) == (2, 1), result.errors
+    assert words in result.errors[0]
+
+
+def test_help_of_train_names_the_attentions_and_needs_no_pytorch():
+    code = """
+import contextlib, io, sys
+from stereo.cli import run
+said = io.StringIO()
+with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+    run(["train", "--help"])
+heavy = {"torch", "torchvision", "accelerate", "cv2"} & set(sys.modules)
+assert not heavy, heavy
+print(" ".join(said.getvalue().split()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for words in ("--network.attention.name (aft_conv,", "window)", "--network.attention.sites"):
+        assert words in done.stdout
 
 
 def test_unknown_recipes_list_the_shipped_ones():

@@ -6,7 +6,7 @@ from typing import Any
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from stereo.commands.command import Command
-from stereo.errors import UsageError
+from stereo.errors import InputError, UsageError
 
 
 class _RecipeFile(ActionConfigFile):
@@ -15,14 +15,28 @@ class _RecipeFile(ActionConfigFile):
     def __call__(
         self, parser: Any, cfg: Any, values: Any, option_string: str | None = None
     ) -> None:
+        from stereo.limits import MAX_YAML_BYTES, check_bytes, parse_yaml
         from stereo.training.recipe import recipe_path
 
-        super().__call__(parser, cfg, str(recipe_path(values)), option_string)
+        path = recipe_path(values)
+        try:
+            check_bytes(path, MAX_YAML_BYTES, "a recipe")
+            # Here it is bounded; in jsonargparse it is not.
+            if not isinstance(parse_yaml(path.read_text(encoding="utf-8"), str(path)), dict):
+                raise InputError(f"{path}: no sections")
+        except (InputError, OSError, UnicodeDecodeError) as error:
+            reason = str(error) if isinstance(error, InputError) else f"{path}: {error}"
+            raise UsageError(
+                f"{reason}; a recipe is a YAML file of sections such as network, data and trainer"
+            ) from error
+        super().__call__(parser, cfg, str(path), option_string)
 
 
 def _train_arguments(parser: ArgumentParser) -> None:
     from jsonargparse import set_parsing_settings
 
+    from stereo.attention import ATTENTIONS
+    from stereo.model.config import NO_ATTENTION, SITES_OF
     from stereo.training.recipe import Recipe
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the fields' help
@@ -36,6 +50,13 @@ def _train_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--weights", help="start from these weights: .safetensors or PSMNet's .tar")
     parser.add_argument("--max-time", help="save and stop before it has passed: 90s, 50m, 2.5h")
     parser.add_class_arguments(Recipe)
+    names = ", ".join(sorted([*ATTENTIONS, NO_ATTENTION]))
+    sites = "; ".join(f"{name}: {', '.join(sites)}" for name, sites in SITES_OF.items() if sites)
+    (action,) = (each for each in parser._actions if each.dest == "network.attention")
+    action.help = (  # jsonargparse lists no fields of what may be null
+        f"{action.help} By field: --network.attention.name ({names}), --network.attention.sites "
+        f"(a list; {sites}), --network.attention.options, --network.attention.mask_invalid"
+    )
 
 
 def _convert_arguments(parser: ArgumentParser) -> None:
@@ -68,9 +89,14 @@ def _fit_arguments(parser: ArgumentParser) -> None:
 def _train(config: Namespace) -> int:
     from stereo.runtime import keep_freed_memory
     from stereo.training.loop import train
-    from stereo.training.recipe import Recipe, prepare
+    from stereo.training.prepare import prepare
+    from stereo.training.recipe import Recipe
     from stereo.training.schedule import parse_duration
 
+    for name in ("output", "resume", "weights", "max_time"):
+        if isinstance(config[name], list | dict):
+            raise UsageError(f"'{name}' is {config[name]}; expected a text")
+        config[name] = None if config[name] is None else str(config[name])
     try:
         seconds = None if config.max_time is None else parse_duration(config.max_time)
     except ValueError as error:

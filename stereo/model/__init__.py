@@ -1,71 +1,25 @@
-"""The networks.
+"""The networks; the configuration alone is known without PyTorch.
 
 Shapes: B batch, C channels, D disparity planes at the volume's resolution, H W size of the image
 or volume, N tokens, K key channels, V value channels.
 """
 
-from typing import TypeAlias
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from stereo.model.config import NETWORK_NAMES, AttentionConfig, NetworkConfig
 
-from stereo.attention import ATTENTIONS
-from stereo.errors import UsageError
-from stereo.model import aggregation, fast
-from stereo.model.aggregation import ResidualStack, StackedHourglass
-from stereo.model.config import NETWORK_NAMES, NO_ATTENTION, AttentionConfig, NetworkConfig
-from stereo.model.fast import FastStereo
-from stereo.model.features import PyramidFeatures
-from stereo.model.psmnet import PSMNet
+if TYPE_CHECKING:
+    from stereo.model.build import StereoNetwork, build_network
+    from stereo.model.fast import FastStereo
+    from stereo.model.psmnet import PSMNet
 
-StereoNetwork: TypeAlias = PSMNet | FastStereo
-
-_PSMNET_CHANNELS = {
-    "quarter": aggregation.WIDTH,
-    "eighth": 2 * aggregation.WIDTH,
-    "sixteenth": 2 * aggregation.WIDTH,
+_HOME = {
+    "FastStereo": "fast",
+    "PSMNet": "psmnet",
+    "StereoNetwork": "build",
+    "build_network": "build",
 }
-_FAST_CHANNELS = {"eighth": fast.VOLUME_WIDTH, "sixteenth": 2 * fast.VOLUME_WIDTH}
-
-
-def build_network(config: NetworkConfig) -> StereoNetwork:
-    """Build a network with fresh weights.
-
-    Raises:
-        UsageError: an attention option that its class does not take.
-    """
-    attention = config.attention
-    mask_invalid = attention is not None and attention.mask_invalid
-    if config.name == "ea_stereo_fast":
-        attentions = _build_attentions(attention, _FAST_CHANNELS)
-        return FastStereo(attentions, config.max_disparity, mask_invalid=mask_invalid)
-    features = PyramidFeatures(align_corners=config.upsampling == "align_corners")
-    stack: nn.Module
-    if config.name == "psmnet_basic":
-        stack = ResidualStack(features.out_channels)
-    else:
-        attentions = _build_attentions(attention, _PSMNET_CHANNELS)
-        stack = StackedHourglass(features.out_channels, attentions, mask_invalid=mask_invalid)
-    return PSMNet(
-        features=features,
-        aggregation=stack,
-        max_disparity=config.max_disparity,
-        upsampling=config.upsampling,
-    )
-
-
-def _build_attentions(
-    config: AttentionConfig | None, channels: dict[str, int]
-) -> dict[str, nn.Module]:
-    if config is None or config.name == NO_ATTENTION:
-        return {}
-    build = ATTENTIONS[config.name]
-    try:
-        return {site: build(channels[site], **config.options) for site in config.sites or ()}
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        raise UsageError(
-            f"attention '{config.name}' with options {config.options}: {error}"
-        ) from error
-
 
 __all__ = [
     "NETWORK_NAMES",
@@ -76,3 +30,9 @@ __all__ = [
     "StereoNetwork",
     "build_network",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

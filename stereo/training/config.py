@@ -1,5 +1,6 @@
 """What a training run is made of; recipes are YAML files of these fields."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,11 +32,11 @@ class OptimizerConfig:
     """Largest L2 norm of the gradient; None for no clipping."""
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < math.inf:
             raise UsageError(f"learning rate {self.learning_rate}: expected a positive number")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise UsageError(f"betas {self.betas}: expected two numbers from 0 to below 1")
-        if not self.weight_decay >= 0:
+        if not 0 <= self.weight_decay < math.inf:
             raise UsageError(f"weight decay {self.weight_decay}: expected 0 or more")
         if not 0 <= self.warmup_share < 1:
             raise UsageError(f"warm-up share {self.warmup_share}: expected 0 to below 1")
@@ -115,9 +116,9 @@ class LossConfig:
     PSMNet's training. With it networks learn to match in far fewer steps."""
 
     def __post_init__(self) -> None:
-        if not self.weights or min(self.weights) < 0 or max(self.weights) == 0:
+        if not all(0 <= weight < math.inf for weight in self.weights) or not any(self.weights):
             raise UsageError(f"loss.weights {self.weights}: expected weights of 0 or more")
-        if not self.beta > 0:
+        if not 0 < self.beta < math.inf:
             raise UsageError(f"loss.beta {self.beta}: expected a positive number of pixels")
-        if not self.planes >= 0:
+        if not 0 <= self.planes < math.inf:
             raise UsageError(f"loss.planes {self.planes}: expected 0 or more")

@@ -1,30 +1,15 @@
 """A recipe: every field of a run, read from YAML and changed on the command line."""
 
-import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from stereo.checkpoint import load_checkpoint, load_weights
-from stereo.console import complain
-from stereo.convert import convert_psmnet
-from stereo.data.augment import AugmentationConfig
-from stereo.data.datasets import describe, open_dataset
+from stereo.data.augment_config import AugmentationConfig
 from stereo.data.layouts import SYNTHETIC
-from stereo.data.sample import Readable
-from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
-from stereo.data.synthetic.samples import held_out
-from stereo.data.training_pair import TrainingPair
+from stereo.data.synthetic import SyntheticConfig
 from stereo.errors import UsageError
-from stereo.model import NetworkConfig, build_network
+from stereo.model import NetworkConfig
 from stereo.model.config import STRIDE
 from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
-from stereo.training.data import DiskPairs, PairSource, TrainingSet
-from stereo.training.loop import Run
-from stereo.version import __version__
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
@@ -103,27 +88,6 @@ class Recipe:
             raise UsageError(f"augmentation.crop {crop}: expected multiples of {STRIDE} pixels")
 
 
-class RenderedPairs:
-    """Rendered scenes as a source of training pairs; every epoch brings new ones.
-
-    Args:
-        config: what they are like.
-        count: scenes in an epoch.
-    """
-
-    def __init__(self, config: SyntheticConfig, count: int) -> None:
-        self.scenes = SyntheticScenes(config)
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def pair(self, epoch: int, index: int) -> TrainingPair:
-        """Render one scene."""
-        rendered = self.scenes.render(epoch * self.count + index)
-        return TrainingPair.from_sample(rendered.sample())
-
-
 def recipe_path(name: str) -> Path:
     """Return the file of a shipped recipe, or of the path given.
 
@@ -137,129 +101,3 @@ def recipe_path(name: str) -> Path:
         return Path(name)
     known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
     raise UsageError(f"unknown recipe '{name}'; known: {known}, or the path of a YAML file")
-
-
-def prepare(recipe: Recipe, *, weights: str | None = None) -> Run:
-    """Build what the loop needs.
-
-    Args:
-        recipe: the recipe.
-        weights: a checkpoint to start from, ours or a published PSMNet ``.tar``; a PSMNet's may
-            start an EA-PSMNet, whose attention then begins as the identity.
-
-    Raises:
-        StereoError: data or weights that cannot be used.
-    """
-    config = recipe.network
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(recipe.seed)
-        network = build_network(config)
-    if weights is not None:
-        if weights.endswith(".tar"):
-            loaded = convert_psmnet(weights, align_corners=config.upsampling == "align_corners")
-        else:
-            loaded = load_checkpoint(weights)
-        load_weights(network, loaded.weights, weights, allow_new_attention=True)
-        _compare_conventions(loaded.config, config, weights)
-    facts: dict[str, Any] = {
-        "recipe": _without_folders(dataclasses.asdict(recipe)),
-        "weights": None if weights is None else Path(weights).name,
-        "version": __version__,
-    }
-    training, validation = _source(recipe), _validation(recipe.data)
-    _warn_of_overlap(training, validation)
-    return Run(
-        network=network,
-        network_config=config,
-        training_set=TrainingSet(
-            training,
-            recipe.augmentation,
-            recipe.seed,
-            config.mean,
-            config.std,
-            skip_damaged=recipe.data.skip_damaged,
-        ),
-        validation_set=validation,
-        optimizer=recipe.optimizer,
-        trainer=recipe.trainer,
-        loss=recipe.loss,
-        seed=recipe.seed,
-        facts=facts,
-        data=_data_in_words(recipe.data, len(training), len(validation)),
-        skip_damaged=recipe.data.skip_damaged,
-    )
-
-
-def _data_in_words(data: DataConfig, training: int, validation: int) -> str:
-    name, where = data.validation.name or data.name, data.validation.root or data.root
-    rendered = " rendered on the spot" if data.root is None else ""
-    held_out = " rendered on the spot" if where is None else ""
-    return (
-        f"trained on {training:,} pairs of {data.name}{rendered}; "
-        f"validated on {validation:,} of {name}{held_out}"
-    )
-
-
-def _compare_conventions(theirs: NetworkConfig, ours: NetworkConfig, source: str) -> None:
-    """Warn where weights were trained under conventions that the recipe does not have."""
-    names = ("upsampling", "padding", "mean", "std")
-    apart = [name for name in names if getattr(theirs, name) != getattr(ours, name)]
-    if apart:
-        kept = " ".join(f"--network.{name} {getattr(theirs, name)}" for name in apart)
-        complain(
-            f"warning: {source} was trained under other conventions than the recipe's, so that "
-            f"its first maps will be worse; keep them with {kept}"
-        )
-
-
-def _warn_of_overlap(training: PairSource, validation: Sequence[Readable]) -> None:
-    if isinstance(training, DiskPairs):
-        seen = {pair.name for pair in training.files}
-        shared = sum(pair.name in seen for pair in validation)
-        if shared:
-            complain(
-                f"warning: {shared} of the {len(validation)} validation pairs are trained on too; "
-                "name others with --data.validation.name, .root and .split"
-            )
-
-
-def _without_folders(facts: dict[str, Any]) -> dict[str, Any]:
-    """Keep of paths their last name: a checkpoint goes to people who have other folders."""
-    kept = {}
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            value = _without_folders(value)
-        elif key in ("root", "textures") and value is not None:
-            value = Path(value).name
-        kept[key] = value
-    return kept
-
-
-def _source(recipe: Recipe) -> PairSource:
-    data, right = recipe.data, recipe.augmentation.flip_probability > 0
-    if data.name == SYNTHETIC and data.root is None:
-        return RenderedPairs(data.synthetic, data.scenes)
-    if data.root is None:
-        raise UsageError(f"--data.root is missing: it names the folder of '{data.name}'")
-    split = _split(data.name, data.split, "train")
-    found = open_dataset(data.name, data.root, split=split, render_pass=data.render_pass)
-    return DiskPairs(found.samples, right=right)
-
-
-def _validation(data: DataConfig) -> Sequence[Readable]:
-    chosen = data.validation
-    name = chosen.name or data.name
-    if name == SYNTHETIC and chosen.root is None:
-        return held_out(data.synthetic, chosen.limit)
-    root = chosen.root or data.root
-    if root is None:
-        raise UsageError(f"--data.validation.root is missing: it names the folder of '{name}'")
-    render_pass = chosen.render_pass or (data.render_pass if name == data.name else None)
-    split = _split(name, chosen.split, "val")
-    found = open_dataset(name, root, split=split, render_pass=render_pass)
-    return found.samples[: chosen.limit]
-
-
-def _split(name: str, split: str | None, wish: str) -> str | None:
-    """Return the split that was asked for, else ``wish`` where there is one, else None."""
-    return split or (wish if wish in describe(name).splits else None)

@@ -8,7 +8,18 @@ an ``atlas.py`` of ``textures.py`` and ``photographs.py``; ``camera.py`` adds wh
 ``noise.py`` keeps to arithmetic that is alike on every processor.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from stereo.data.synthetic.config import DISTRIBUTIONS, SyntheticConfig
-from stereo.data.synthetic.render import RenderedPair, SyntheticScenes
+
+if TYPE_CHECKING:
+    from stereo.data.synthetic.render import RenderedPair, SyntheticScenes
 
 __all__ = ["DISTRIBUTIONS", "RenderedPair", "SyntheticConfig", "SyntheticScenes"]
+
+
+def __getattr__(name: str) -> Any:  # without PyTorch until a scene is rendered
+    if name in ("RenderedPair", "SyntheticScenes"):
+        return getattr(importlib.import_module(f"{__name__}.render"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -1,0 +1,63 @@
+"""From a configuration to a network with fresh weights."""
+
+from typing import TypeAlias
+
+from torch import nn
+
+from stereo.attention import ATTENTIONS
+from stereo.errors import UsageError
+from stereo.model import aggregation, fast
+from stereo.model.aggregation import ResidualStack, StackedHourglass
+from stereo.model.config import NO_ATTENTION, AttentionConfig, NetworkConfig
+from stereo.model.fast import FastStereo
+from stereo.model.features import PyramidFeatures
+from stereo.model.psmnet import PSMNet
+
+StereoNetwork: TypeAlias = PSMNet | FastStereo
+
+_PSMNET_CHANNELS = {
+    "quarter": aggregation.WIDTH,
+    "eighth": 2 * aggregation.WIDTH,
+    "sixteenth": 2 * aggregation.WIDTH,
+}
+_FAST_CHANNELS = {"eighth": fast.VOLUME_WIDTH, "sixteenth": 2 * fast.VOLUME_WIDTH}
+
+
+def build_network(config: NetworkConfig) -> StereoNetwork:
+    """Build a network with fresh weights.
+
+    Raises:
+        UsageError: an attention option that its class does not take.
+    """
+    attention = config.attention
+    mask_invalid = attention is not None and attention.mask_invalid
+    if config.name == "ea_stereo_fast":
+        attentions = _build_attentions(attention, _FAST_CHANNELS)
+        return FastStereo(attentions, config.max_disparity, mask_invalid=mask_invalid)
+    features = PyramidFeatures(align_corners=config.upsampling == "align_corners")
+    stack: nn.Module
+    if config.name == "psmnet_basic":
+        stack = ResidualStack(features.out_channels)
+    else:
+        attentions = _build_attentions(attention, _PSMNET_CHANNELS)
+        stack = StackedHourglass(features.out_channels, attentions, mask_invalid=mask_invalid)
+    return PSMNet(
+        features=features,
+        aggregation=stack,
+        max_disparity=config.max_disparity,
+        upsampling=config.upsampling,
+    )
+
+
+def _build_attentions(
+    config: AttentionConfig | None, channels: dict[str, int]
+) -> dict[str, nn.Module]:
+    if config is None or config.name == NO_ATTENTION:
+        return {}
+    build = ATTENTIONS[config.name]
+    try:
+        return {site: build(channels[site], **config.options) for site in config.sites or ()}
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise UsageError(
+            f"attention '{config.name}' with options {config.options}: {error}"
+        ) from error
