@@ -6,9 +6,8 @@ import numpy as np
 from PIL import Image
 
 from stereo import console
-from stereo.data.images import read_image
 from stereo.data.pairs import find_pairs
-from stereo.data.sample import check_same_size
+from stereo.data.sample import read_pair
 from stereo.errors import StereoError, UsageError
 from stereo.files import output_folder, staged
 from stereo.geometry.calibrate import Board, calibrate, charuco_board, coverage_picture
@@ -94,8 +93,7 @@ def rectify_pairs(
     failed = 0
     for pair in console.progress(pairs, "rectify", len(pairs)):
         try:
-            views = read_image(pair.left), read_image(pair.right)
-            check_same_size(*views, str(pair.left), str(pair.right))
+            views = read_pair(pair.left, pair.right)
             size = views[0].shape[1], views[0].shape[0]
             if size not in plans:
                 if plans:

@@ -55,12 +55,14 @@ def check_pixels(width: int, height: int, name: str) -> None:
     """
     if width < 1 or height < 1:
         raise InputError(f"{name}: its header says {width}x{height} pixels; damaged, get it anew")
+    if max(width, height) > MAX_SIDE:
+        raise InputError(f"{name}: {width}x{height} pixels; no side may have more than {MAX_SIDE}")
     most = max_pixels()
-    if width * height > most or max(width, height) > MAX_SIDE:
+    if width * height > most:
         raise InputError(
-            f"{name}: {width}x{height} pixels are more than the limit of {most / 1e6:g} megapixels "
-            f"and {MAX_SIDE} a side; if the file is to be trusted, raise it with "
-            f"--max-megapixels (or {MAX_MEGAPIXELS_VARIABLE})"
+            f"{name}: {width}x{height} pixels are more than the limit of {most / 1e6:g} megapixels"
+            "; if the file is to be trusted, raise it with --max-megapixels (or "
+            f"{MAX_MEGAPIXELS_VARIABLE})"
         )
 
 

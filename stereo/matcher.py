@@ -17,7 +17,7 @@ from PIL import Image
 from stereo.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL, SGBM, bundled_weights
 from stereo.checkpoint import file_sha256, load_checkpoint, restore_network
 from stereo.confidence import ANY_MODEL, ConfidenceModel, Cues, Trust, confidence_model, find_cues
-from stereo.data.images import ImageLike, as_image
+from stereo.data.images import ImageLike, as_images
 from stereo.data.sample import check_same_size
 from stereo.engine import Estimate, Manner, NetworkEngine, prepare
 from stereo.errors import InputError, StereoError, UsageError, unknown_name
@@ -137,7 +137,7 @@ class Matcher:
 
         Args:
             left: (H, W, 3) uint8 array (RGB), PIL image or path; grey, RGBA and uint16 are
-                converted.
+                converted, the last by the depth (10, 12, 14 or 16 bits) that both views need.
             right: the same.
             view: whose map it is: ``left``, or ``right``, in pixels of the right image, where a
                 point lies at x + d in the left one.
@@ -151,7 +151,7 @@ class Matcher:
         if view == "left":
             return self.batch([left], [right])[0]
         # In a mirror the right view is a left one.
-        left, right = as_image(left, "the left image"), as_image(right, "the right image")
+        left, right = as_images([left, right], ["the left image", "the right image"])
         return _mirrored(self.batch([right[:, ::-1]], [left[:, ::-1]])[0], right)
 
     def both(self, left: ImageLike, right: ImageLike) -> tuple[Result, Result]:
@@ -169,7 +169,8 @@ class Matcher:
         Raises:
             InputError: unreadable, or of different sizes.
         """
-        views = as_image(left, "the left image"), as_image(right, "the right image")
+        left, right = as_images([left, right], ["the left image", "the right image"])
+        views = left, right
         check_same_size(*views, "the left image", "the right image")
         mirrored = (
             np.ascontiguousarray(views[1][:, ::-1]),
@@ -201,9 +202,12 @@ class Matcher:
             InputError: unreadable, or of different sizes.
             StereoError: the network's output is not finite.
         """
-        left_images = [as_image(image, _name_of(image, "left image")) for image in lefts]
-        right_images = [as_image(image, _name_of(image, "right image")) for image in rights]
-        for left, right in zip(left_images, right_images, strict=True):
+        pairs = [
+            as_images(pair, [_name_of(pair[0], "left image"), _name_of(pair[1], "right image")])
+            for pair in zip(lefts, rights, strict=True)
+        ]
+        left_images, right_images = [left for left, _ in pairs], [right for _, right in pairs]
+        for left, right in pairs:
             check_same_size(left, right, "the left image", "the right image")
             if left.shape != left_images[0].shape:
                 raise InputError("the pairs of a batch differ in size; match them one by one")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 from stereo.errors import StereoError
+from stereo.limits import max_pixels
 
 _LOG = threading.Lock()
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silent: our error line says it all
@@ -18,6 +19,7 @@ def import_cv2() -> ModuleType:
     Raises:
         StereoError: the wheel or one of its system libraries (libGL, libgthread) is missing.
     """
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(max_pixels()))  # read on import
     try:
         import cv2
     except ImportError as error:

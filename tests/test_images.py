@@ -1,9 +1,12 @@
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from stereo.data.images import as_image, read_image
+from stereo.data.images import as_image, as_images, read_both_views, read_image
 from stereo.errors import InputError
 
 ORIENTATION_TAG = 0x0112
@@ -72,11 +75,109 @@ def test_sixteen_bit_rgb_keeps_its_high_bytes(suffix, tmp_path):
     assert_reads_as(path, high_byte(DEEP_RGB))
 
 
-def test_sixteen_bit_rgb_ppm_is_brought_to_eight_bits(tmp_path):
-    path = tmp_path / "view.ppm"
-    assert cv2.imwrite(str(path), DEEP_RGB[..., ::-1])
-    # Pillow divides by 257 here, so a value can differ by one from the high byte.
-    assert np.abs(read_image(path).astype(int) - high_byte(DEEP_RGB)).max() <= 1
+DEPTH_SUFFIXES = ["png", "tif", "ppm"]
+TURNS = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.transpose(1, 0, 2),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: stored[::-1, ::-1].transpose(1, 0, 2),
+    8: np.rot90,
+}
+
+
+def of_depth(bits, samples=RGB, stretched=False):
+    """Return 8-bit samples as a camera of more bits stores them, in 16."""
+    if stretched:
+        return np.rint(samples * ((2**bits - 1) / 255)).astype(np.uint16)
+    return samples.astype(np.uint16) << (bits - 8)
+
+
+@pytest.mark.filterwarnings("ignore:the 16-bit")
+@pytest.mark.parametrize("stretched", [False, True], ids=["shifted", "stretched"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("suffix", [*DEPTH_SUFFIXES, "grey png", "grey tif", "grey pgm", "array"])
+def test_samples_of_any_depth_give_back_the_eight_bits_they_came_from(
+    suffix, bits, stretched, tmp_path
+):
+    full = RGB.copy()
+    full[0, 0] = 255
+    if suffix.startswith("grey"):
+        full = full[..., :1]
+    deep = of_depth(bits, full, stretched)
+    expected = full if full.shape[2] == 3 else repeated(full[..., 0])
+    if suffix == "array":
+        assert np.array_equal(as_image(deep, "the left image"), expected)
+    else:
+        path = tmp_path / f"view.{suffix.split()[-1]}"
+        assert cv2.imwrite(str(path), deep[..., ::-1])
+        assert_reads_as(path, expected)
+
+
+def test_both_views_are_brought_to_eight_bits_by_one_shift_that_is_said():
+    dark, bright = np.full((4, 6), 700, np.uint16), np.full((4, 6), 3000, np.uint16)
+    with pytest.warns(UserWarning, match="taken as 12-bit"):
+        left, right = as_images([dark, bright], ["left", "right"])
+    assert (left == 700 >> 4).all() and (right == 3000 >> 4).all()
+    assert (as_images([left, bright], ["left", "right"])[0] == left).all()
+
+
+def test_full_range_and_black_pictures_warn_of_nothing(recwarn):
+    as_images([np.full((4, 6), 40_000, np.uint16), np.zeros((4, 6), np.uint16)], "lr")
+    as_images([np.zeros((4, 6), np.uint16)] * 2, "lr")
+    as_images([RGB, RGB], "lr")
+    assert not recwarn
+
+
+@pytest.mark.filterwarnings("ignore:the 16-bit")
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "<i2", ">i2", "<i4", ">i4"])
+def test_ten_bits_in_any_sixteen_bit_type_are_ten_bits(dtype):
+    deep = of_depth(10)
+    deep[0, 0] = 1023
+    assert np.array_equal(as_image(deep.astype(dtype), "view"), (deep >> 2).astype(np.uint8))
+
+
+@pytest.mark.parametrize("dtype", ["<i2", "<i4"])
+def test_negative_samples_are_refused(dtype):
+    with pytest.raises(InputError, match="expected uint8 or uint16"):
+        as_image(np.full((4, 6), -1, dtype), "view")
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_sixteen_bit_colours_turned_by_their_exif_read_upright(orientation, tmp_path):
+    expected = TURNS[orientation](high_byte(DEEP_RGB))
+    (tmp_path / "view.png").write_bytes(turned_png(orientation, tmp_path))
+    assert_reads_as(tmp_path / "view.png", expected)
+    for big in (False, True):
+        (tmp_path / "view.tif").write_bytes(turned_tiff(orientation, big))
+        assert_reads_as(tmp_path / "view.tif", expected)
+
+
+def turned_png(orientation, folder):
+    assert cv2.imwrite(str(folder / "plain.png"), DEEP_RGB[..., ::-1])
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = orientation
+    body = b"eXIf" + exif.tobytes()[6:]
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    plain = (folder / "plain.png").read_bytes()
+    return plain[:33] + chunk + plain[33:]
+
+
+def turned_tiff(orientation, big):
+    height, width = DEEP_RGB.shape[:2]
+    data = DEEP_RGB.astype(">u2" if big else "<u2").tobytes()
+    order = ">" if big else "<"
+    bits = 8 + len(data)
+    tags = {256: width, 257: height, 259: 1, 262: 2, 273: 8, 274: orientation, 277: 3}
+    tags |= {278: height, 279: len(data)}
+    rows = [struct.pack(f"{order}HHIHH", 258, 3, 3, 0, 0)[:8] + struct.pack(f"{order}I", bits)]
+    rows += [struct.pack(f"{order}HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items()]
+    rows.sort(key=lambda row: struct.unpack(f"{order}H", row[:2]))
+    head = (b"MM\0*" if big else b"II*\0") + struct.pack(f"{order}I", bits + 6)
+    body = struct.pack(f"{order}3H", 16, 16, 16) + struct.pack(f"{order}H", len(rows))
+    return head + data + body + b"".join(rows) + bytes(4)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -136,19 +237,7 @@ def test_jpeg_reads_as_rgb_within_its_loss(tmp_path):
     assert np.abs(read.astype(int) - [220, 30, 40]).max() <= 6
 
 
-@pytest.mark.parametrize(
-    ("orientation", "upright"),
-    [
-        (1, lambda stored: stored),
-        (2, lambda stored: stored[:, ::-1]),
-        (3, lambda stored: stored[::-1, ::-1]),
-        (4, lambda stored: stored[::-1]),
-        (5, lambda stored: stored.transpose(1, 0, 2)),
-        (6, lambda stored: np.rot90(stored, -1)),
-        (7, lambda stored: stored[::-1, ::-1].transpose(1, 0, 2)),
-        (8, np.rot90),
-    ],
-)
+@pytest.mark.parametrize(("orientation", "upright"), TURNS.items())
 def test_a_jpeg_turned_by_its_exif_reads_upright(orientation, upright, tmp_path):
     stored = np.zeros((16, 32, 3), np.uint8)
     stored[:8, :16] = (250, 10, 10)
@@ -181,10 +270,56 @@ def test_a_floating_point_tiff_is_refused(tmp_path):
     assert "8 bits" in assert_refused(tmp_path / "view.tif")
 
 
-def test_only_the_first_frame_of_a_gif_is_read(tmp_path):
-    frames = [Image.new("L", (7, 5), value) for value in (40, 200)]
-    frames[0].save(tmp_path / "view.gif", save_all=True, append_images=frames[1:])
-    assert_reads_as(tmp_path / "view.gif", np.full((5, 7, 3), 40, np.uint8))
+def save_frames(path, sizes=((48, 32), (48, 32)), **options):
+    frames = [Image.new("RGB", size, (60 * i + 20,) * 3) for i, size in enumerate(sizes)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tiff"])
+def test_several_frames_are_refused_not_cut_to_the_first(suffix, tmp_path):
+    assert "several frames" in assert_refused(save_frames(tmp_path / f"view.{suffix}"))
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tiff"])
+def test_a_single_frame_of_such_a_format_is_a_picture(suffix, tmp_path):
+    assert read_image(save_frames(tmp_path / f"view.{suffix}", [(48, 32)])).shape == (32, 48, 3)
+
+
+@pytest.mark.parametrize(("subfile", "refused"), [(0, True), (1, False), (4, False)])
+def test_the_previews_and_masks_of_a_tiff_are_no_further_pages(subfile, refused, tmp_path):
+    path = tmp_path / "view.tif"
+    preview = Image.new("RGB", (24, 16))
+    preview.encoderinfo = {"tiffinfo": {254: subfile}}
+    Image.new("RGB", (48, 32)).save(path, save_all=True, append_images=[preview])
+    if refused:
+        assert_refused(path)
+    else:
+        assert read_image(path).shape == (32, 48, 3)
+
+
+def test_of_an_mpo_the_first_frame_is_read_and_the_other_view_is_pointed_out(tmp_path):
+    path = save_frames(tmp_path / "view.mpo")
+    with pytest.warns(UserWarning, match="both views"):
+        assert np.abs(read_image(path).astype(int) - 20).max() <= 3
+    left, right = read_both_views(path)
+    assert np.abs(left.astype(int) - 20).max() <= 3
+    assert np.abs(right.astype(int) - 80).max() <= 3
+
+
+def test_an_mpo_of_a_picture_and_its_preview_is_that_picture(tmp_path, recwarn):
+    path = save_frames(tmp_path / "view.jpg", [(48, 32), (24, 16)], format="MPO")
+    assert read_image(path).shape == (32, 48, 3)
+    assert not [warning for warning in recwarn if "both views" in str(warning.message)]
+    with pytest.raises(InputError, match="both views"):
+        read_both_views(path)
+
+
+def test_an_mpo_of_three_views_is_refused(tmp_path):
+    path = save_frames(tmp_path / "view.mpo", [(48, 32)] * 3)
+    assert "several frames" in assert_refused(path)
+    with pytest.raises(InputError, match="both views"):
+        read_both_views(path)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "ppm"])

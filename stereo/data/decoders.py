@@ -5,7 +5,7 @@ pixels of that image, positive, not finite where there is none. It is a plain fu
 ``functools.partial`` of one), so that samples can be sent to other processes.
 """
 
-import json
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,9 @@ from PIL import Image
 
 from stereo.data.disparities import read_disparity
 from stereo.data.images import check_readable
+from stereo.data.picture_file import check_one_frame, open_picture
 from stereo.errors import InputError
+from stereo.limits import MAX_JSON_BYTES, check_bytes, parse_json
 
 Shape: TypeAlias = tuple[int, int]
 Decoder: TypeAlias = Callable[[Path, Shape], np.ndarray]
@@ -128,11 +130,14 @@ def decode_falling_things(path: Path, _shape: Shape) -> np.ndarray:
     """
     settings = path.with_name("_camera_settings.json")
     check_readable(settings)
+    check_bytes(settings, MAX_JSON_BYTES, "camera settings")
+    told = parse_json(settings.read_bytes(), str(settings))
     try:
-        cameras = json.loads(settings.read_text(encoding="utf-8"))["camera_settings"]
-        focal_px = float(cameras[0]["intrinsic_settings"]["fx"])
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        focal_px = float(told["camera_settings"][0]["intrinsic_settings"]["fx"])
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
         raise InputError(f"{settings}: no fx of the first camera ({error})") from error
+    if not 0 < focal_px < math.inf:
+        raise InputError(f"{settings}: {focal_px:g} is no focal length in pixels")
     return _over_depth(_FALLING_THINGS_FACTOR * focal_px, _read_depth(path))
 
 
@@ -193,14 +198,9 @@ def _read_grey(path: Path) -> np.ndarray:
 
 def _read_picture(path: Path) -> np.ndarray:
     check_readable(path)
-    try:
-        with Image.open(path) as image:
-            image.load()
-            plain = image.convert("RGB") if image.mode in ("P", "RGBA") else image
-            if plain.mode in ("1", "LA"):
-                plain = plain.convert("L")
-            return np.asarray(plain)
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise InputError(f"{path}: damaged or not a picture ({error})") from error
+    with open_picture(path, str(path)) as image:
+        check_one_frame(image, str(path))
+        plain = image.convert("RGB") if image.mode in ("P", "RGBA") else image
+        if plain.mode in ("1", "LA"):
+            plain = plain.convert("L")
+        return np.asarray(plain)

@@ -4,17 +4,42 @@ In memory a disparity is (H, W) float32, positive, in pixels of the left image. 
 mean that there is none; in PNG files 0 does.
 """
 
+import io
+import math
+import re
 import warnings
+import zipfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from stereo.data.images import check_readable
+from stereo.data.picture_file import check_one_frame, largest_of_ppm, open_picture
 from stereo.errors import InputError, UsageError
+from stereo.limits import check_pixels
 
 DISPARITY_SUFFIXES = frozenset([".pfm", ".png", ".npy", ".npz", ".tif", ".tiff", ".pgm"])
 PNG16_SCALE = 256.0
+_PICTURE_FORMATS = ("PNG", "TIFF", "PPM")
+_NUMPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+_MOST_HEADER_BYTES = 2**17  # of a NumPy array or a PFM
+# White space or comments between the fields; after the last one exactly one line end.
+_GAP = rb"(?:\s|(?<=\s)#[^\n]*\n)+"
+_PFM = re.compile(
+    rb"(?P<kind>P[fF])"
+    + _GAP
+    + rb"(?P<width>\d{1,9})"
+    + _GAP
+    + rb"(?P<height>\d{1,9})"
+    + _GAP
+    + rb"(?P<scale>[-+.\w]{1,40})"
+)
+_PFM_LAST_GAP = re.compile(rb"[ \t]*\r?\n|\s")
 
 
 def read_disparity(path: str | Path, scale: float | None = None) -> np.ndarray:
@@ -22,16 +47,17 @@ def read_disparity(path: str | Path, scale: float | None = None) -> np.ndarray:
 
     Args:
         path: the file; its suffix names the format.
-        scale: stored value per pixel of disparity, for integer pictures: the map is value / scale.
-            16-bit PNG defaults to KITTI's 256; other integer pictures have no default, and float
-            formats take none.
+        scale: stored value per pixel of disparity, for integers: the map is value / scale. 16-bit
+            PNG defaults to KITTI's 256; other integers have no default, and floats take none.
 
     Returns:
-        (H, W) float32, pixels. Float formats come back bit for bit; in integer pictures 0 means
-        that there is no disparity and becomes NaN.
+        (H, W) float32, pixels. Floats come back bit for bit; the scale that a PFM's header names is
+        left aside, as Middlebury's files and tools do. Of integers 0 means that there is no
+        disparity and becomes NaN.
 
     Raises:
-        InputError: missing, empty, damaged, of another kind, or with a scale missing or misplaced.
+        InputError: missing, empty, damaged, larger than ``stereo.limits`` allows, of another kind,
+            or with a scale missing or misplaced.
         UsageError: ``scale`` is not positive.
     """
     path = Path(path)
@@ -42,11 +68,15 @@ def read_disparity(path: str | Path, scale: float | None = None) -> np.ndarray:
     if suffix not in DISPARITY_SUFFIXES:
         known = ", ".join(sorted(DISPARITY_SUFFIXES))
         raise InputError(f"{path}: unknown disparity format '{suffix}'; known: {known}")
-    values = _read_numpy(path) if suffix in (".npy", ".npz") else _read_picture(path)
-    values = _drop_single_axes(values, path)
-    if values.dtype.kind == "f" or suffix in (".npy", ".npz"):
+    if suffix == ".pfm":
+        values = _read_pfm(path)
+    elif suffix in (".npy", ".npz"):
+        values = _read_numpy(path)
+    else:
+        values = _read_picture(path)
+    if values.dtype.kind == "f":
         if scale is not None:
-            raise InputError(f"{path}: holds pixels; a scale is for integer pictures only")
+            raise InputError(f"{path}: holds pixels; a scale is for integers only")
         with np.errstate(over="ignore"):
             return values.astype(np.float32)
     return _from_integers(values, scale, path)
@@ -103,44 +133,50 @@ def store_disparity(
 
 
 def _read_picture(path: Path) -> np.ndarray:
-    if path.suffix.lower() == ".pfm":
-        _check_pfm(path)
-    try:
-        with Image.open(path) as image:
-            image.load()
-            if image.mode == "P" and _is_grey(image):
-                return np.asarray(image.convert("L"))
-            if image.mode not in ("L", "F") and not image.mode.startswith("I"):
-                raise InputError(
-                    f"{path}: a {image.mode} picture, expected one channel of disparities"
-                )
+    with open_picture(path, str(path), _PICTURE_FORMATS) as image:
+        check_one_frame(image, str(path))
+        if image.mode == "P" and _is_grey(image):
+            return np.asarray(image.convert("L"))
+        if image.mode not in ("L", "F") and not image.mode.startswith("I"):
+            raise InputError(f"{path}: a {image.mode} picture, expected one channel of disparities")
+        if image.format != "PPM" or image.mode == "F":
             return np.asarray(image)
-    except UnidentifiedImageError as error:
-        raise InputError(f"{path}: not a {path.suffix[1:].upper()} file") from error
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise InputError(f"{path}: damaged or truncated disparity ({error})") from error
+        largest = largest_of_ppm(image)
+        values = np.asarray(image)
+    full = 255 if values.dtype == np.uint8 else 65535
+    return np.rint(values * (largest / full)).astype(values.dtype)  # as stored
 
 
-def _check_pfm(path: Path) -> None:
-    """Refuse what Pillow would misread: three channels, and headers with other line ends."""
+def _read_pfm(path: Path) -> np.ndarray:
+    size = path.stat().st_size
     with path.open("rb") as file:
-        kind, size, scale = (file.readline(80) for _ in range(3))
-        header = file.tell()
-    if kind.strip() == b"PF":
-        raise InputError(f"{path}: colour PFM (optical flow?); expected one channel")
-    try:
-        width, height = map(int, size.split())
-        float(scale)
-    except ValueError:
-        return  # no header at all: Pillow says so
-    found, expected = path.stat().st_size, header + 4 * width * height
-    if found != expected or b"\r" in kind + size + scale:
-        raise InputError(
-            f"{path}: a PFM of {width}x{height} with its header takes {expected} bytes and unix "
-            f"line ends, this file has {found}; truncated, or changed by a text-mode copy"
-        )
+        head = file.read(_MOST_HEADER_BYTES)
+        found = _PFM.match(head)
+        if found is None:
+            raise InputError(f"{path}: not a PFM file, or a damaged header")
+        if found["kind"] == b"PF":
+            raise InputError(f"{path}: colour PFM (optical flow?); expected one channel")
+        width, height = int(found["width"]), int(found["height"])
+        check_pixels(width, height, str(path))
+        try:
+            scale = float(found["scale"])
+        except ValueError:
+            scale = math.nan
+        if not math.isfinite(scale) or scale == 0:
+            raise InputError(
+                f"{path}: its header gives '{found['scale'].decode()}' as scale; expected a number "
+                "whose sign is the byte order"
+            )
+        start = size - 4 * width * height  # only the size tells white space from values
+        if start < 0 or not _PFM_LAST_GAP.fullmatch(head[found.end() : start]):
+            expected = found.end() + 1 + 4 * width * height
+            raise InputError(
+                f"{path}: a PFM of {width}x{height} with its header takes {expected} bytes, this "
+                f"file has {size}; truncated, or changed by a text-mode copy"
+            )
+        file.seek(start)
+        values = np.fromfile(file, "<f4" if scale < 0 else ">f4", width * height)
+    return values.reshape(height, width)[::-1]
 
 
 def _is_grey(image: Image.Image) -> bool:
@@ -150,37 +186,58 @@ def _is_grey(image: Image.Image) -> bool:
 
 def _read_numpy(path: Path) -> np.ndarray:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            values = loaded
-        else:
-            with loaded:
-                names = loaded.files
-                if "disparity" not in names and len(names) != 1:
-                    raise InputError(
-                        f"{path}: holds {', '.join(names) or 'no array'}; name one 'disparity'"
-                    )
-                values = loaded["disparity" if "disparity" in names else names[0]]
-    except (InputError, MemoryError):
+        if path.suffix.lower() == ".npy":
+            with path.open("rb") as file:
+                return _read_array(file, path.stat().st_size, path)
+        with zipfile.ZipFile(path) as archive:
+            members = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+            if "disparity" not in members and len(members) != 1:
+                names = ", ".join(list(members)[:9]) or "no array"
+                raise InputError(f"{path}: holds {names}; name one 'disparity'")
+            entry = members["disparity"] if "disparity" in members else members.popitem()[1]
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise InputError(f"{path}: packed as NumPy does not pack; save it by np.savez")
+            with archive.open(entry) as member:
+                return _read_array(member, entry.file_size, path)
+    except (InputError, UsageError):
         raise
     except Exception as error:  # a damaged file can raise nearly anything
-        raise InputError(f"{path}: damaged or not a NumPy file ({error})") from error
-    if not isinstance(values, np.ndarray):
-        raise InputError(f"{path}: holds {type(values).__name__} data, expected an array")
-    if values.dtype.kind not in "fiu":
-        raise InputError(f"{path}: expected numbers, got {values.dtype}")
-    return values
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: damaged or not a NumPy file ({told})") from error
 
 
-def _drop_single_axes(values: np.ndarray, path: Path) -> np.ndarray:
-    shape = values.shape
-    while values.ndim > 2 and values.shape[0] == 1:
-        values = values[0]
-    while values.ndim > 2 and values.shape[-1] == 1:
-        values = values[..., 0]
-    if values.ndim != 2 or 0 in shape:
+def _read_array(file: IO[bytes], size: int, path: Path) -> np.ndarray:
+    """Read an array of a file of ``size`` bytes, once its header has passed."""
+    head = io.BytesIO(file.read(_MOST_HEADER_BYTES))
+    version = np.lib.format.read_magic(head)
+    if version not in _NUMPY_HEADERS:
+        raise InputError(f"{path}: NumPy format {version[0]}.{version[1]}; save it as 1.0")
+    try:
+        shape, fortran, dtype = _NUMPY_HEADERS[version](head)
+    except MemoryError as error:  # of Python's parser, at an expression nested too deeply
+        raise InputError(f"{path}: damaged NumPy header") from error
+    if dtype.kind not in "fiu":
+        raise InputError(f"{path}: expected numbers, got {dtype}")
+    height, width = _map_size(shape, path)
+    check_pixels(width, height, str(path))
+    needed = height * width * dtype.itemsize
+    file.seek(head.tell())
+    data = file.read(needed) if needed <= size - head.tell() else b""
+    if len(data) < needed:
+        raise InputError(f"{path}: truncated: its header says {width}x{height} of {dtype}")
+    return np.frombuffer(data, dtype).reshape(height, width, order="F" if fortran else "C")
+
+
+def _map_size(shape: tuple[int, ...], path: Path) -> tuple[int, int]:
+    """Return height and width without the single axes before and behind them."""
+    sides = list(shape)
+    while len(sides) > 2 and sides[0] == 1:
+        del sides[0]
+    while len(sides) > 2 and sides[-1] == 1:
+        del sides[-1]
+    if len(sides) != 2 or min(sides) < 1:
         raise InputError(f"{path}: expected one (H, W) disparity map, got shape {shape}")
-    return values
+    return sides[0], sides[1]
 
 
 def _from_integers(values: np.ndarray, scale: float | None, path: Path) -> np.ndarray:
@@ -188,7 +245,7 @@ def _from_integers(values: np.ndarray, scale: float | None, path: Path) -> np.nd
         if path.suffix.lower() != ".png" or values.dtype == np.uint8:
             raise InputError(
                 f"{path}: {values.dtype} disparity of unknown scale; give the stored value per "
-                "pixel (--ground-truth-scale, or 'gt_scale' in a manifest)"
+                "pixel (--ground-truth-scale, or 'gt_scale' in a manifest; 1 for whole pixels)"
             )
         scale = PNG16_SCALE
     disparity = values.astype(np.float32) / np.float32(scale)

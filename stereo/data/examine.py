@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stereo.data.images import read_image
+from stereo.data.images import read_samples
 from stereo.data.sample import SampleFiles
 from stereo.errors import InputError
 
@@ -72,7 +72,7 @@ def examine(job: Job) -> Finding:
     files = job.files
     faults: list[Fault] = []
     left, right = (_image(path, faults) for path in (files.left, files.right))
-    if left is not None and right is not None and left.shape != right.shape:
+    if left is not None and right is not None and left.shape[:2] != right.shape[:2]:
         faults.append(
             Fault("size", f"{files.right} is {_size(right)}, its left view {_size(left)}")
         )
@@ -109,7 +109,7 @@ def examine(job: Job) -> Finding:
 
 def _image(path: Path, faults: list[Fault]) -> np.ndarray | None:
     try:
-        return read_image(path)
+        return read_samples(path)
     except InputError as error:
         faults.append(Fault("unreadable", str(error)))
         return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stereo.data.disparities import DISPARITY_SUFFIXES
-from stereo.data.images import IMAGE_SUFFIXES
+from stereo.data.images import IMAGE_SUFFIXES, has_both_views
 from stereo.errors import InputError
 
 _SIDE_WORD = re.compile(
@@ -65,7 +65,10 @@ def find_pairs(left: str, right: str, truth: str | None = None) -> list[PairFile
         truths = _match(lefts, selected, both_ways=False)
     for one, other in zip(lefts.files, partners, strict=True):
         if one.resolve() == other.resolve():
-            raise InputError(f"{one}: is named as the left and as the right view")
+            raise InputError(
+                f"{one}: is named as the left and as the right view"
+                + ("; it holds both: name it once" if has_both_views(one) else "")
+            )
     names = unique_names(lefts.files)
     return [PairFiles(*row) for row in zip(names, lefts.files, partners, truths, strict=True)]
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from stereo.data.decoders import Decoder, MaskReader, decode_stored
-from stereo.data.images import read_image
+from stereo.data.images import as_images
 from stereo.errors import InputError
 
 
@@ -74,6 +74,7 @@ class SampleFiles:
         decode: how disparities are stored.
         zero_is_missing: whether a disparity of 0 means "no ground truth". Scene Flow's are real.
         dense: whether every pixel has ground truth, so that NaN and infinity are faults.
+        least_depth: bits that 16-bit samples of the images have at least, known from their series.
     """
 
     name: str
@@ -86,6 +87,7 @@ class SampleFiles:
     decode: Decoder = decode_stored
     zero_is_missing: bool = True
     dense: bool = False
+    least_depth: int = 8
 
     @property
     def has_truth(self) -> bool:
@@ -105,7 +107,7 @@ class SampleFiles:
         Raises:
             InputError: a file cannot be read, or the sizes differ.
         """
-        left, right = read_pair(self.left, self.right)
+        left, right = read_pair(self.left, self.right, self.least_depth)
         truth, valid = self.read_truth(self.disparity if disparity else None, left)
         truth_right, valid_right = self.read_truth(
             self.disparity_right if disparity_right else None, left
@@ -156,13 +158,18 @@ class SampleFiles:
         return together
 
 
-def read_pair(left: Path, right: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_pair(left: Path, right: Path, least_depth: int = 8) -> tuple[np.ndarray, np.ndarray]:
     """Read two views and check that their sizes agree.
+
+    Args:
+        left: left view.
+        right: right view.
+        least_depth: bits that 16-bit samples have at least.
 
     Returns:
         left and right, (H, W, 3) uint8 RGB each.
     """
-    left_image, right_image = read_image(left), read_image(right)
+    left_image, right_image = as_images([left, right], [str(left), str(right)], least_depth)
     check_same_size(left_image, right_image, str(left), str(right))
     return left_image, right_image
 

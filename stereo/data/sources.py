@@ -1,14 +1,22 @@
 """Whatever ``infer`` is given, as pairs to be read one after the other."""
 
+import functools
 import glob
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from stereo.data.decoders import stored
-from stereo.data.images import read_image
+from stereo.data.images import (
+    depth_of,
+    has_both_views,
+    read_both_views,
+    read_samples,
+    to_8_bits,
+)
 from stereo.data.pairs import PairFiles, find_pairs, find_pictures, unique_names
 from stereo.data.sample import Sample, SampleFiles, check_same_size
 from stereo.data.sequences import Numbered, is_numbered, pair_by_number
@@ -48,6 +56,25 @@ class Source(Protocol):
         """
 
 
+class Series:
+    """What the frames of numbered pictures share: the depth of their samples, else they flicker.
+
+    Args:
+        first: the files of the first frame.
+    """
+
+    def __init__(self, first: Sequence[Path]) -> None:
+        self._first = first
+
+    @functools.cached_property
+    def depth(self) -> int:
+        """Bits of the first frame's samples; brighter frames may have more."""
+        try:
+            return depth_of([read_samples(path) for path in self._first])
+        except InputError:
+            return 8  # its own match says what is wrong
+
+
 @dataclass(frozen=True)
 class PictureSource:
     """A pair of two pictures, perhaps with ground truth stored at ``truth_scale`` per pixel."""
@@ -55,6 +82,7 @@ class PictureSource:
     pair: PairFiles
     truth_scale: float | None = None
     film: Film | None = None
+    series: Series | None = None
 
     @property
     def name(self) -> str:
@@ -67,18 +95,26 @@ class PictureSource:
 
     def read(self) -> Sample:
         """Read the pictures and the ground truth."""
-        pair, decode = self.pair, stored(self.truth_scale)
-        return SampleFiles(pair.name, pair.left, pair.right, pair.truth, decode=decode).read()
+        pair = self.pair
+        return SampleFiles(
+            pair.name,
+            pair.left,
+            pair.right,
+            pair.truth,
+            decode=stored(self.truth_scale),
+            least_depth=8 if self.series is None else self.series.depth,
+        ).read()
 
 
 @dataclass(frozen=True)
 class PackedSource:
-    """A pair of two views in one picture."""
+    """A pair of two views in one picture, packed, or None for the two frames of an MPO."""
 
     name: str
     path: Path
-    packing: str
+    packing: str | None
     film: Film | None = None
+    series: Series | None = None
 
     def files(self) -> list[Path]:
         """Return the picture."""
@@ -86,8 +122,17 @@ class PackedSource:
 
     def read(self) -> Sample:
         """Read the picture and cut it."""
-        views = split_views(read_image(self.path), self.packing, str(self.path))
-        return Sample(self.name, *views)
+        if self.packing is None:
+            views = read_both_views(self.path)
+            check_same_size(*views, f"{self.path}'s first frame", "its second")
+            return Sample(self.name, *views)
+        if has_both_views(self.path):
+            raise InputError(
+                f"{self.path}: holds both views in two frames; leave out --packing {self.packing}"
+            )
+        least = 8 if self.series is None else self.series.depth
+        (picture,) = to_8_bits([read_samples(self.path)], least)
+        return Sample(self.name, *split_views(picture, self.packing, str(self.path)))
 
 
 @dataclass(frozen=True)
@@ -137,7 +182,8 @@ def find_sources(
     Args:
         left: a file, a folder, a glob, a video, or numbered pictures such as ``left_%06d.png``.
         right: the same kind of thing, or None where ``left`` holds both views.
-        packing: ``side-by-side`` or ``top-bottom``; None for two separate views.
+        packing: ``side-by-side`` or ``top-bottom``; None for two separate views, or for MPO files,
+            whose two frames are the views.
         truth: ground truth for each left picture, or None.
         truth_scale: stored value per pixel, for integer pictures.
 
@@ -147,7 +193,7 @@ def find_sources(
     """
     if packing is not None and packing not in PACKINGS:
         raise unknown_name("packing", packing, PACKINGS)
-    if right is None and packing is None:
+    if right is None and packing is None and not _hold_both_views(left):
         raise UsageError(
             f"no right view for {left}: name it, or say with --packing side-by-side or top-bottom "
             "how one picture holds both"
@@ -164,7 +210,7 @@ def find_sources(
         )
     if kinds[0] != _PICTURES and right is not None and views[0] == views[1]:
         raise InputError(f"{left}: is named as the left and as the right view")
-    if truth is not None and (kinds[0] != _PICTURES or packing):
+    if truth is not None and (kinds[0] != _PICTURES or right is None):
         raise UsageError("--ground-truth needs pictures, a left and a right one for each")
     if kinds[0] == _VIDEO:
         return _frames([Video(view) for view in views], packing)
@@ -172,7 +218,6 @@ def find_sources(
         return _stills([Numbered(view) for view in views], packing)
     if right is not None:
         return [PictureSource(pair, truth_scale) for pair in find_pairs(left, right, truth)]
-    assert packing is not None
     paths = find_pictures(left)
     names = unique_names(paths)
     return [PackedSource(name, path, packing) for name, path in zip(names, paths, strict=True)]
@@ -185,6 +230,29 @@ def _kind(argument: str) -> str:
     if is_numbered(argument):
         return _NUMBERED
     return _VIDEO if is_video(argument) else _PICTURES
+
+
+def _hold_both_views(argument: str) -> bool:
+    """Tell whether an argument stands for pictures of two frames, the left and the right view.
+
+    Raises:
+        InputError: some are, others not.
+    """
+    kind = _kind(argument)
+    if kind == _VIDEO:
+        return False
+    try:
+        paths = (
+            list(Numbered(argument).files.values())
+            if kind == _NUMBERED
+            else find_pictures(argument)
+        )
+    except InputError:
+        return False
+    single = [path for path in paths if not has_both_views(path)]
+    if single and len(single) < len(paths):
+        raise InputError(f"{single[0]}: does not hold both views, as others in {argument} do")
+    return not single
 
 
 def _one_video(argument: str) -> str:
@@ -212,11 +280,12 @@ def _one_video(argument: str) -> str:
 
 def _stills(views: list[Numbered], packing: str | None) -> list[Source]:
     film = Film(views[0].name, STILLS_A_SECOND)
-    found = pair_by_number(views[0], views[1] if packing is None else None)
-    if packing is not None:
-        return [PackedSource(path.stem, path, packing, film) for (path,) in found]
+    found = pair_by_number(views[0], views[1] if len(views) > 1 else None)
+    series = Series(found[0])
+    if len(views) == 1:
+        return [PackedSource(path.stem, path, packing, film, series) for (path,) in found]
     pairs = [PairFiles(left.stem, left, right) for left, right in found]
-    return [PictureSource(pair, film=film) for pair in pairs]
+    return [PictureSource(pair, film=film, series=series) for pair in pairs]
 
 
 def _frames(videos: list[Video], packing: str | None) -> list[Source]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stereo.data.images import read_image
+from stereo.data.images import as_images
 from stereo.data.pairs import PairFiles
 from stereo.errors import InputError, UsageError
 from stereo.geometry.calibration import Calibration, Camera
@@ -92,7 +92,7 @@ def calibrate(pairs: Sequence[PairFiles], board: Board) -> Outcome:
     left_out: dict[str, str] = {}
     size: tuple[int, int] | None = None
     for pair in pairs:
-        pictures = [read_image(path) for path in (pair.left, pair.right)]
+        pictures = as_images([pair.left, pair.right], [str(pair.left), str(pair.right)])
         for path, picture in zip((pair.left, pair.right), pictures, strict=True):
             own = (picture.shape[1], picture.shape[0])
             if size is not None and own != size:

@@ -2,12 +2,10 @@
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from stereo.data.images import ImageLike, as_image
+from stereo.data.images import ImageLike, as_samples, depth_of, to_8_bits
 from stereo.opencv import import_cv2
 
 PIXELS = 1_000_000  # that features are looked for in; larger pictures are made smaller
@@ -92,7 +90,8 @@ def check_pair(
         InputError: a picture that cannot be read.
     """
     found = Findings()
-    views = [as_image(left, "the left image"), as_image(right, "the right image")]
+    samples = [as_samples(left, "the left image"), as_samples(right, "the right image")]
+    views = to_8_bits(samples)
     sizes = [f"{view.shape[1]}x{view.shape[0]}" for view in views]
     if sizes[0] != sizes[1]:
         found.faults.append(
@@ -103,8 +102,12 @@ def check_pair(
     if min(views[0].shape[:2]) < SMALLEST_SIDE:
         found.faults.append(f"sizes: {sizes[0]} pixels are too few to match")
         return found
-    for view, name in ((left, "left"), (right, "right")):
-        found.notes += _note_depth(view, name)
+    deep = [n for n, s in zip(("left", "right"), samples, strict=True) if s.dtype != np.uint8]
+    if deep:
+        found.notes.append(
+            f"16-bit: of the {' and the '.join(deep)} view the upper 8 of {depth_of(samples)} bits "
+            "are used; stretch a dark pair first, both views alike"
+        )
     grey = _luminance(views[0]), _luminance(views[1])
     blank = [n for n, view in zip(("left", "right"), grey, strict=True) if view.std() < BLANK]
     if blank:
@@ -285,20 +288,6 @@ def _match_features(left: np.ndarray, right: np.ndarray, pixels: int) -> Matches
 
 def _luminance(view: np.ndarray) -> np.ndarray:
     return view.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-
-
-def _note_depth(view: ImageLike, name: str) -> list[str]:
-    if isinstance(view, str | Path):
-        try:
-            with Image.open(view) as image:
-                deep = image.mode.startswith("I")
-        except OSError:
-            deep = False
-    else:
-        deep = np.asarray(view).dtype.itemsize > 1
-    if not deep:
-        return []
-    return [f"16-bit: of the {name} view the upper 8 bits are used; stretch a dark one first"]
 
 
 def _note_exposure(left: np.ndarray, right: np.ndarray) -> list[str]:

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stereo.data.images import IMAGE_SUFFIXES, read_image
+from stereo.data.images import IMAGE_SUFFIXES, check_readable, read_image
+from stereo.data.picture_file import open_picture
 from stereo.data.synthetic.dice import Dice
 from stereo.errors import InputError
 
@@ -31,16 +32,10 @@ def find_photographs(folder: str) -> list[Path]:
     if not found:
         raise InputError(f"{root}: holds no pictures; --textures names a folder of pictures")
     for path in found:
-        _check_opens(path)
+        check_readable(path)
+        with open_picture(path, str(path)):
+            pass  # the header is enough here: what is damaged further on is named when it is read
     return found
-
-
-def _check_opens(path: Path) -> None:
-    try:
-        with Image.open(path):
-            return  # the header is enough here: what is damaged further on is named when it is read
-    except Exception:  # a damaged file can raise nearly anything; the reader words the error
-        read_image(path)
 
 
 @lru_cache(maxsize=48)
