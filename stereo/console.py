@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from stereo.distributed import is_main
-from stereo.metrics import ImageScore, figures
+from stereo.metrics import ALL, NOC, ImageScore, figures
 from stereo.protocols import Protocol
 from stereo.risk import WITHIN
 
@@ -70,10 +70,14 @@ def score_line(score: ImageScore) -> str:
     seconds = "" if score.seconds is None else f"  {score.seconds:.2f} s"
     if score.skipped:
         return f"{score.name}: skipped, too few valid pixels{seconds}"
-    f = figures(score.sums["all"])
+    f = figures(score.sums[ALL])
+    noc = ""
+    if score.has(NOC):
+        n = figures(score.sums[NOC])
+        noc = f"  noc EPE {n['epe']:.3f} px  bad-2 {n['bad_2']:.2f} %"
     return (
         f"{score.name}: EPE {f['epe']:.3f} px  bad-1 {f['bad_1']:.2f} %  bad-2 {f['bad_2']:.2f} %  "
-        f"bad-3 {f['bad_3']:.2f} %  D1 {f['d1']:.2f} %{seconds}"
+        f"bad-3 {f['bad_3']:.2f} %  D1 {f['d1']:.2f} %{noc}{seconds}"
     )
 
 
@@ -120,19 +124,23 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join([line(header), line(rule), *(line(row) for row in text)])
 
 
-def summary_table(summaries: Sequence[tuple[str, dict[str, Any]]]) -> str:
-    """Return the averages of several groups of images as a table.
+def summary_table(rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """Return the averages of several models or groups of images as a table.
 
-    The columns without a suffix are the protocol's own averages.
+    Each has a row over all pixels and one over the non-occluded ones, ``noc``. The columns without
+    a suffix are the protocol's own averages.
 
     Args:
-        summaries: (label, what ``stereo.metrics.summarise`` returned).
+        rows: (label, what ``stereo.metrics.summaries`` returned).
     """
     keys = ("epe", "bad_1", "bad_2", "bad_3", "d1", "epe_pixel", "epe_image", "bad_2_image")
-    header = ["", "images", "EPE", "bad-1", "bad-2", "bad-3", "D1"]
+    header = ["", "pixels", "images", "EPE", "bad-1", "bad-2", "bad-3", "D1"]
     header += ["EPE pixel", "EPE image", "bad-2 image"]
-    rows = [
-        [label, summary["images"], *(summary.get(key, "none") for key in keys)]
-        for label, summary in summaries
-    ]
-    return table(header, rows)
+    body = []
+    for label, found in rows:
+        regions = {ALL: found.get(ALL, found["summary"]), NOC: found.get(NOC)}
+        for region, part in regions.items():
+            if part is not None:
+                figures_of = (part.get(key, "none") for key in keys)
+                body.append([label, region, part["images"], *figures_of])
+    return table(header, body)

@@ -12,7 +12,7 @@ from stereo.data.datasets import open_dataset
 from stereo.evaluate import metrics_report, score_result, write_metrics
 from stereo.files import output_folder, staged
 from stereo.matcher import load
-from stereo.metrics import ImageScore, summarise
+from stereo.metrics import NOC, ImageScore, summaries
 from stereo.protocols import get_protocol
 
 
@@ -36,7 +36,7 @@ def demo(output: str | Path) -> None:
     line = console.protocol_line(rules, data.split, data.render_pass)
     console.say(line)
     for index, item in enumerate(data.samples):
-        sample = item.read()
+        sample = item.read(nonoccluded=True)
         assert sample.disparity is not None and sample.valid is not None  # for the type checker
         limit = colors.disparity_limit(sample.disparity)
         panels = [sample.left, colors.disparity_picture(sample.disparity, limit, sample.valid)]
@@ -52,17 +52,14 @@ def demo(output: str | Path) -> None:
     report: dict[str, Any] = metrics_report(
         matchers[DEFAULT_MODEL], facts, rules, scores[DEFAULT_MODEL]
     )
+    found = {name: summaries(each, rules.averaging) for name, each in scores.items()}
     report["baselines"] = {
-        name: summarise(each, rules.averaging)
-        for name, each in scores.items()
+        name: each["summary"] | {NOC: each[NOC]}
+        for name, each in found.items()
         if name != DEFAULT_MODEL
     }
     write_metrics(folder / "metrics.json", report)
-    console.say(
-        console.summary_table(
-            [(name, summarise(each, rules.averaging)) for name, each in scores.items()]
-        )
-    )
+    console.say(console.summary_table(list(found.items())))
     console.say(
         f"pictures (left, truth / map, error) and metrics.json are in {folder}\n"
         "next: stereo infer LEFT RIGHT --output DIR"

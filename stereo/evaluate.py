@@ -3,6 +3,7 @@
 import datetime
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,16 @@ import torch
 
 from stereo import console
 from stereo.data.datasets import describe, open_dataset
-from stereo.data.sample import Sample
+from stereo.data.sample import Readable, Sample
 from stereo.distributed import gather, is_main, own_share, wait_for_all
 from stereo.errors import OutputError, StereoError, UsageError
 from stereo.files import output_folder, staged
 from stereo.machine import PeakMemory, machine
 from stereo.matcher import Matcher, Result, loaded
-from stereo.metrics import ImageScore, figures, image_record, score_image, summarise
+from stereo.metrics import ImageScore, figures, image_record, score_image, summaries
 from stereo.protocols import Protocol, get_protocol
 from stereo.report import PictureKeeper, write_report
+from stereo.truth_scale import scale_hint
 
 AGAINST = "against"
 
@@ -39,7 +41,7 @@ def evaluate(
     confidence: bool = False,
     against: Sequence[Matcher | Callable[[], Matcher]] = (),
 ) -> tuple[dict[str, Any], int]:
-    """Match every pair of a data set, print the figures, write ``metrics.json`` and a report.
+    """Match every pair of a data set, print one table, write ``metrics.json`` and a report.
 
     A pair that cannot be read or matched is named and left out; the others go on. Processes
     started by torchrun share the pairs and give the figures of one process.
@@ -83,6 +85,58 @@ def evaluate(
     tree = f", layout {data.layout}" if data.layout else ""
     console.say(f"data set {dataset}: {len(files)} of {len(data.samples)} pairs{tree}")
     console.say(line)
+    facts = rules.describe() | {
+        "split": data.split,
+        "pass": data.render_pass,
+        "dataset": dataset,
+        "layout": data.layout,
+        "unused_list": None if unused is None else Path(unused).name,
+        "limit": limit,
+    }
+    folders = [folder, *against_folders(folder, model, others)]
+    names = [model.description["name"], *(each.name for each in folders[1:])]
+    runs: list[Scored] = []
+    for name, each, own_folder in zip(names, [model, *others], folders, strict=True):
+        if others:
+            console.say(f"{name}:")
+        runs.append(_score(name, each, files, rules, facts, output_folder(own_folder), confidence))
+    print_summary(runs, rules, line)
+    say_hint(runs, "'gt_scale' in manifest.json" if dataset == "manifest" else "a scale")
+    if is_main():
+        for own_folder in folders[1:]:
+            write_report(own_folder, [own_folder])
+    make_report(folder, folders)
+    wait_for_all()
+    return runs[0].report, sum(len(run.failed) for run in runs)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model's figures over a list of pairs.
+
+    Attributes:
+        name: tells it from the other models of a command.
+        scores: one per image.
+        failed: names of the pairs without a score.
+        report: what was written to ``metrics.json``.
+    """
+
+    name: str
+    scores: list[ImageScore]
+    failed: list[str]
+    report: dict[str, Any]
+
+
+def _score(
+    name: str,
+    model: Matcher,
+    files: Sequence[Readable],
+    rules: Protocol,
+    facts: dict[str, Any],
+    folder: Path,
+    confidence: bool,
+) -> Scored:
+    """Match the pairs with one model, and write its pictures and ``metrics.json``."""
     scores: list[ImageScore] = []
     failed: list[tuple[int, str]] = []
     shown = Shown(folder, len(files))
@@ -99,45 +153,11 @@ def evaluate(
         scores.append(score_result(sample, result, index, rules, measures))
         console.say(console.score_line(scores[-1]), everyone=True)
         shown.keep(sample, result, scores[-1])
-    protocol_facts = rules.describe() | {
-        "split": data.split,
-        "pass": data.render_pass,
-        "dataset": dataset,
-        "layout": data.layout,
-        "unused_list": None if unused is None else Path(unused).name,
-        "limit": limit,
-    }
     scores, names = gather_scores(scores, failed)
-    report = metrics_report(
-        model, protocol_facts, rules, scores, names, shown.records(), run_facts(model, peak)
-    )
+    run = run_facts(model, peak)
+    report = metrics_report(model, facts, rules, scores, names, shown.records(), run)
     write_metrics(folder / "metrics.json", report)
-    print_summary(report["summary"], scores, rules, line)
-    failures = len(names)
-    folders = against_folders(folder, model, others)
-    rows = [(model.description["name"], report["summary"])]
-    for other, other_folder in zip(others, folders, strict=True):
-        console.say(f"against {other_folder.name}:")
-        other_report, other_failures = evaluate(
-            other,
-            dataset,
-            root,
-            other_folder,
-            protocol=protocol,
-            split=split,
-            render_pass=render_pass,
-            limit=limit,
-            layout=layout,
-            unused=unused,
-            confidence=confidence,
-        )
-        failures += other_failures
-        rows.append((other_folder.name, other_report["summary"]))
-    if others:
-        console.say(console.summary_table(rows))
-    make_report(folder, [folder, *folders])
-    wait_for_all()
-    return report, failures
+    return Scored(name, scores, names, report)
 
 
 def against_folders(folder: Path, matcher: Matcher, against: Sequence[Matcher]) -> list[Path]:
@@ -167,10 +187,10 @@ class Shown:
 
     def keep(self, sample: Sample, result: Result, score: ImageScore) -> None:
         """Keep an image's pictures if it may be shown."""
-        if self._full or not score.has("all"):
+        if self._full or not score.has(score.own):
             return
         assert sample.disparity is not None and sample.valid is not None
-        epe = figures(score.sums["all"])["epe"]
+        epe = figures(score.sums[score.own])["epe"]
         maps = (sample.left, result.disparity, sample.disparity, sample.valid)
         try:
             self._keeper.keep(score.index, *maps, epe)
@@ -264,6 +284,8 @@ def metrics_report(
         run: when, where and with how much memory.
     """
     shown = pictures or {}
+    found = summaries(scores, rules.averaging)
+    found["summary"]["failed_names"] = list(failed)
     return {
         "model": matcher.description,
         "protocol": protocol_facts,
@@ -271,7 +293,7 @@ def metrics_report(
             image_record(score) | ({"pictures": shown[score.index]} if score.index in shown else {})
             for score in scores
         ],
-        "summary": summarise(scores, rules.averaging) | {"failed_names": list(failed)},
+        **found,
         **({} if run is None else {"run": run}),
     }
 
@@ -284,24 +306,48 @@ def write_metrics(path: Path, report: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
-def print_summary(
-    summary: dict[str, Any], scores: Sequence[ImageScore], rules: Protocol, line: str
-) -> None:
-    """Print the averages, per folder of the data set where there are several, and over all.
+def print_summary(runs: Sequence[Scored], rules: Protocol, line: str) -> None:
+    """Print one table of averages: per folder of the data set where there are several, and overall.
 
     Args:
-        summary: the averages over all images.
-        scores: one per image.
+        runs: of one model or several, on the same pairs.
         rules: the protocol.
         line: what ``console.protocol_line`` says of it.
     """
-    groups: dict[str, list[ImageScore]] = {}
-    for score in scores:
-        groups.setdefault(score.name.rpartition("/")[0], []).append(score)
+    several = len(runs) > 1
+    groups = dict.fromkeys(_group(score) for run in runs for score in run.scores)
     rows: list[tuple[str, dict[str, Any]]] = []
-    if 1 < len(groups) <= 40:
-        rows = [(name or ".", summarise(group, rules.averaging)) for name, group in groups.items()]
-    console.say(console.summary_table([*rows, ("all", summary)]))
-    if "confidence" in summary:
-        console.say(console.trust_lines(summary["confidence"]))
+    for group in groups if 1 < len(groups) <= 40 else ():
+        for run in runs:
+            scores = [score for score in run.scores if _group(score) == group]
+            label = f"{group or '.'}, {run.name}" if several else group or "."
+            rows.append((label, summaries(scores, rules.averaging)))
+    rows += [(run.name if several else "all images", run.report) for run in runs]
+    console.say(console.summary_table(rows))
+    for run in runs:
+        if "confidence" in run.report["summary"]:
+            if several:
+                console.say(f"{run.name}:")
+            console.say(console.trust_lines(run.report["summary"]["confidence"]))
     console.say(line)
+
+
+def say_hint(runs: Sequence[Scored], option: str, stored: float | None = None) -> None:
+    """Say, once, if the ground truth seems to be stored in another unit than pixels.
+
+    Args:
+        runs: of one model or several.
+        option: as in ``scale_hint``.
+        stored: as in ``scale_hint``.
+    """
+    for run in runs:
+        ratios = [score.ratio for score in run.scores if score.ratio is not None]
+        hint = scale_hint(ratios, option, stored)
+        if hint is not None:
+            if is_main():
+                console.complain(f"warning: {hint}")
+            return
+
+
+def _group(score: ImageScore) -> str:
+    return score.name.rpartition("/")[0]

@@ -9,18 +9,21 @@ import torch
 
 from stereo import console
 from stereo.colors import disparity_limit
+from stereo.data.disparities import stored_scale
 from stereo.data.sample import Sample
 from stereo.data.sources import Source, find_sources
 from stereo.data.videos import write_video
 from stereo.distributed import is_main, own_share, wait_for_all
 from stereo.errors import InputError, StereoError, UsageError, unknown_name
 from stereo.evaluate import (
+    Scored,
     Shown,
     gather_scores,
     make_report,
     metrics_report,
     print_summary,
     run_facts,
+    say_hint,
     score_result,
     write_metrics,
 )
@@ -255,10 +258,13 @@ def infer(
             record.close(targets)
     if ground_truth is not None:
         facts = rules.describe() | {"split": None, "pass": None}
-        run = run_facts(model, peak)
-        report = metrics_report(model, facts, rules, scores, names_failed, shown.records(), run)
+        about = run_facts(model, peak)
+        report = metrics_report(model, facts, rules, scores, names_failed, shown.records(), about)
         write_metrics(folder / "metrics.json", report)
-        print_summary(report["summary"], scores, rules, console.protocol_line(rules))
+        run = Scored(model.description["name"], scores, names_failed, report)
+        print_summary([run], rules, console.protocol_line(rules))
+        scale = stored_scale(sources[0].files()[-1], ground_truth_scale)
+        say_hint([run], "--ground-truth-scale", scale)
         make_report(folder, [folder])
     count = len(maps) - len(names_failed) - len(done)
     what = "maps" if view == "both" else "pairs"

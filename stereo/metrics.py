@@ -6,6 +6,9 @@ With e = |estimate - truth| over the counted pixels:
 * bad-t: share of pixels with e > t px, in percent.
 * D1 (KITTI 2015): share of pixels with e > 3 px and e > 5 % of the true disparity, in percent.
 
+Each figure is given twice: over all pixels that a protocol counts, and over the non-occluded ones
+among them (``noc``), by the data set's mask or, without one, the ground truth's own geometry.
+
 Everything is kept as one row of sums per image, so no figure depends on the batch size, on the
 order of work or on the number of processes. ``stereo.torch_metric`` wraps the same rows as a
 torchmetrics ``Metric``.
@@ -18,14 +21,16 @@ from typing import Any
 import numpy as np
 
 from stereo.protocols import Averaging, Protocol
-from stereo.regions import REGIONS, regions
+from stereo.regions import REGIONS, regions, seen_by_right
 from stereo.risk import TrustScore, score_trust, summarise_trust
+from stereo.truth_scale import Ratio, ratio_to_map
 
 THRESHOLDS_PX = (0.5, 1.0, 2.0, 3.0, 4.0, 5.0)
 METRICS = ("epe", "bad_0.5", "bad_1", "bad_2", "bad_3", "bad_4", "bad_5", "d1")
 COLUMNS = ("pixels", *METRICS)
 GROUP = 8
-OCCLUSIONS = ("nonoccluded", "occluded")
+ALL, NOC, OCCLUDED = "all", "noc", "occluded"
+PARTS = (*REGIONS, OCCLUDED)
 REGION_METRICS = ("epe", "bad_3")  # of a region in one image; those of all images have every one
 
 
@@ -37,19 +42,25 @@ class ImageScore:
         name: the image's name.
         index: its place in the list of images.
         sums: region -> (9,) float64: pixel count, sum of errors, counts of bad pixels as in
-            ``COLUMNS``. ``all`` is the protocol's own region; ``nonoccluded`` and ``occluded``
-            come on top where a mask exists, and the parts of ``all`` that ``stereo.regions`` names.
+            ``COLUMNS``. ``all`` is what the protocol counts, occluded or not; ``noc`` and
+            ``occluded`` are its two halves, ``stereo.regions`` names the parts of ``own``.
+        own: the region of the protocol's own figures, ``all`` or ``noc``.
+        mask: what tells non-occluded pixels, ``data set`` or ``geometry``; None without ``noc``.
         seconds: time of the match, or None.
         skipped: whether the image has too few valid pixels to count.
         trust: what the confidence is worth, where it was asked for.
+        ratio: how the ground truth compares with the map, where there is enough of both.
     """
 
     name: str
     index: int
     sums: dict[str, np.ndarray] = field(default_factory=dict)
+    own: str = ALL
+    mask: str | None = None
     seconds: float | None = None
     skipped: bool = False
     trust: TrustScore | None = None
+    ratio: Ratio | None = None
 
     def has(self, region: str) -> bool:
         """Tell whether any pixel of a region counts."""
@@ -94,24 +105,31 @@ def score_image(
         truth: (H, W) float32, pixels.
         valid: (H, W) bool, true where the data set has ground truth.
         protocol: the rules.
-        nonoccluded: (H, W) bool, or None if unknown.
+        nonoccluded: (H, W) bool, the data set's mask; None for the truth's own geometry.
         seconds: time of the match.
         left: (H, W, 3) uint8, the left view, which tells flat areas from textured ones; or None.
         measures: ``confidence`` and others beside it, (H, W) each; more is surer.
     """
+    own = NOC if protocol.nonoccluded_only else ALL
+    told_by = "geometry" if nonoccluded is None else "data set"
+    score = ImageScore(name, index, own=own, mask=told_by, seconds=seconds)
+    if nonoccluded is None:
+        nonoccluded = seen_by_right(truth, valid & np.isfinite(truth))
     counted = protocol.valid_pixels(truth, valid)
-    score = ImageScore(name, index, seconds=seconds)
-    if nonoccluded is not None:
-        score.sums["nonoccluded"] = error_sums(estimate, truth, counted & nonoccluded)
-        score.sums["occluded"] = error_sums(estimate, truth, counted & ~nonoccluded)
-        if protocol.nonoccluded_only:
-            counted = counted & nonoccluded
     error, true = _errors(estimate, truth, counted)
-    score.sums["all"] = _sums(error, true)
+    seen = nonoccluded[counted]
+    score.sums = {
+        ALL: _sums(error, true),
+        NOC: _sums(error[seen], true[seen]),
+        OCCLUDED: _sums(error[~seen], true[~seen]),
+    }
+    if own == NOC:
+        counted, error, true = counted & nonoccluded, error[seen], true[seen]
     for region, mask in regions(truth, valid, left).items():
         inside = mask[counted]
         score.sums[region] = _sums(error[inside], true[inside])
     score.skipped = not protocol.enough_valid(counted)
+    score.ratio = ratio_to_map(estimate, truth, valid)
     if measures is not None and counted.any():
         error = np.abs(estimate[counted] - truth[counted])
         others = {name: each[counted] for name, each in measures.items()}
@@ -130,17 +148,15 @@ def figures(sums: np.ndarray) -> dict[str, float]:
 
 def image_record(score: ImageScore) -> dict[str, object]:
     """Return an image's entry in ``metrics.json``."""
-    record: dict[str, object] = {"name": score.name}
-    if score.sums["all"][0] > 0:
-        record |= figures(score.sums["all"])
-    record["valid_pixels"] = int(score.sums["all"][0])
+    record: dict[str, object] = {"name": score.name, **_entry(score.sums[score.own])}
     record["seconds"] = score.seconds
     if score.skipped:
         record["skipped"] = True
-    for region in OCCLUSIONS:
-        if score.has(region):
-            record[region] = figures(score.sums[region])
-    parts = {region: score.sums[region] for region in REGIONS if score.has(region)}
+    if NOC in score.sums:
+        record[NOC] = _entry(score.sums[NOC]) | {"mask": score.mask}
+    if score.own != ALL:
+        record[ALL] = _entry(score.sums[ALL])
+    parts = {region: score.sums[region] for region in PARTS if score.has(region)}
     if parts:
         record["regions"] = {
             region: {name: figures(sums)[name] for name in REGION_METRICS}
@@ -155,28 +171,37 @@ def image_record(score: ImageScore) -> dict[str, object]:
 def score_of_record(record: Mapping[str, Any], index: int) -> ImageScore:
     """Return the score that an entry of ``metrics.json`` was made from; ``index`` is its place.
 
-    Of the regions that ``stereo.regions`` names, the sums that an entry does not keep are NaN.
+    Of the parts that ``stereo.regions`` names, the sums that an entry does not keep are NaN.
 
     Raises:
         KeyError, TypeError, ValueError: an entry that lacks a figure.
     """
     score = ImageScore(str(record["name"]), index, seconds=record.get("seconds"))
-    pixels = int(record["valid_pixels"])
-    score.sums["all"] = _sums_of(record, pixels) if pixels else np.zeros(len(COLUMNS))
-    score.skipped = bool(record.get("skipped", False)) or not pixels
+    score.own = NOC if ALL in record else ALL
+    score.sums = {region: _sums_of(record[region]) for region in (ALL, NOC) if region in record}
+    score.sums[score.own] = _sums_of(record)
+    score.mask = record.get(NOC, {}).get("mask")
+    score.skipped = bool(record.get("skipped", False)) or not score.has(score.own)
     for region, entry in record.get("regions", {}).items():
-        if region in REGIONS:
-            score.sums[region] = _sums_of(entry, int(entry["valid_pixels"]))
+        if region in PARTS:
+            score.sums[region] = _sums_of(entry)
     return score
 
 
-def _sums_of(entry: Mapping[str, Any], pixels: int) -> np.ndarray:
+def _entry(sums: np.ndarray) -> dict[str, object]:
+    return {**(figures(sums) if sums[0] else {}), "valid_pixels": int(sums[0])}
+
+
+def _sums_of(entry: Mapping[str, Any]) -> np.ndarray:
+    pixels = int(entry["valid_pixels"])
+    if not pixels:
+        return np.zeros(len(COLUMNS))
     shares = [entry.get(name, np.nan) / (1 if name == "epe" else 100) for name in METRICS]
     return np.array([1.0, *shares]) * pixels
 
 
 def summarise(scores: Sequence[ImageScore], averaging: Averaging) -> dict[str, object]:
-    """Average the scores of all images.
+    """Average the scores of all images over the protocol's own pixels.
 
     Args:
         scores: one per image, in any order; skipped ones are counted but take no part.
@@ -184,35 +209,63 @@ def summarise(scores: Sequence[ImageScore], averaging: Averaging) -> dict[str, o
 
     Returns:
         ``epe``, ``bad_1`` and so on under the protocol's own averaging; ``epe_pixel`` pooled over
-        pixels; ``epe_image`` the mean over images; the same for ``nonoccluded`` and ``occluded``
-        where masks exist, and under ``regions`` for the parts that ``stereo.regions`` names;
-        ``images``, ``skipped`` and ``valid_pixels``.
+        pixels; ``epe_image`` the mean over images; under ``regions`` the same for the parts that
+        ``stereo.regions`` names; ``images``, ``skipped`` and ``valid_pixels``.
     """
-    ordered = sorted(scores, key=lambda s: s.index)
-    counting = [s for s in ordered if not s.skipped]
-    summary: dict[str, object] = {}
-    if counting:
-        averages = {kind: _average(counting, "all", kind) for kind in ("pixel", "image", "group8")}
-        summary |= averages[averaging]
-        for kind in ("pixel", "image"):
-            summary |= {f"{name}_{kind}": value for name, value in averages[kind].items()}
-    for region in OCCLUSIONS:
-        having = [s for s in counting if s.has(region)]
-        if having:
-            summary[region] = _part(having, region)
-    parts = {region: [s for s in counting if s.has(region)] for region in REGIONS}
+    counting = [s for s in _ordered(scores) if not s.skipped]
+    summary = summarise_region(scores, averaging, scores[0].own if scores else ALL)
+    parts = {region: [s for s in counting if s.has(region)] for region in PARTS}
     if any(parts.values()):
         summary["regions"] = {
-            region: _part(having, region) for region, having in parts.items() if having
+            region: _both_averages(having, region) | _size(having, region)
+            for region, having in parts.items()
+            if having
         }
     trusts = [s.trust for s in counting if s.trust is not None]
     if trusts:
         summary["confidence"] = summarise_trust(trusts)
-    summary["images"] = len(counting)
-    summary["skipped"] = len(ordered) - len(counting)
-    summary["skipped_names"] = [s.name for s in ordered if s.skipped]
-    summary["valid_pixels"] = int(sum(s.sums["all"][0] for s in counting))
     return summary
+
+
+def summarise_region(
+    scores: Sequence[ImageScore], averaging: Averaging, region: str
+) -> dict[str, object]:
+    """Average one region of ``ImageScore.sums`` over the images that have any pixel of it.
+
+    Returns:
+        The keys of ``summarise`` but ``regions`` and ``confidence``.
+    """
+    ordered = _ordered(scores)
+    counting = [s for s in ordered if not s.skipped and s.has(region)]
+    left_out = [s.name for s in ordered if s.skipped or not s.has(region)]
+    summary: dict[str, object] = {}
+    if counting:
+        summary |= _average(counting, region, averaging)
+        summary |= _both_averages(counting, region)
+    summary |= _size(counting, region)
+    return summary | {"skipped": len(left_out), "skipped_names": left_out}
+
+
+def summaries(scores: Sequence[ImageScore], averaging: Averaging) -> dict[str, dict[str, object]]:
+    """Return the summaries that stand in ``metrics.json``, by their keys there.
+
+    Returns:
+        ``summary`` over the protocol's own pixels; ``noc`` over the non-occluded ones, with
+        ``mask``, what tells them; ``all``, where the protocol's own are not all.
+    """
+    found = {"summary": summarise(scores, averaging)}
+    masks = [s.mask for s in scores if s.mask is not None]
+    if masks:
+        kinds = [f"{kind} ({masks.count(kind)} images)" for kind in sorted(set(masks))]
+        mask = masks[0] if len(kinds) == 1 else " and ".join(kinds)
+        found[NOC] = summarise_region(scores, averaging, NOC) | {"mask": mask}
+    if any(s.own != ALL for s in scores):
+        found[ALL] = summarise_region(scores, averaging, ALL)
+    return found
+
+
+def _ordered(scores: Sequence[ImageScore]) -> list[ImageScore]:
+    return sorted(scores, key=lambda s: s.index)
 
 
 def _errors(
@@ -236,14 +289,17 @@ def _sums(error: np.ndarray, true: np.ndarray) -> np.ndarray:
     return np.array([error.size, error.sum(), *bad, d1], dtype=np.float64)
 
 
-def _part(scores: Sequence[ImageScore], region: str) -> dict[str, object]:
-    averages: dict[str, object] = {
+def _both_averages(scores: Sequence[ImageScore], region: str) -> dict[str, object]:
+    return {
         f"{name}_{kind}": value
         for kind in ("pixel", "image")
         for name, value in _average(scores, region, kind).items()
     }
-    pixels = int(sum(s.sums[region][0] for s in scores))
-    return averages | {"images": len(scores), "valid_pixels": pixels}
+
+
+def _size(scores: Sequence[ImageScore], region: str) -> dict[str, object]:
+    pixels = sum(s.sums[region][0] for s in scores)
+    return {"images": len(scores), "valid_pixels": int(pixels)}
 
 
 def _average(scores: Sequence[ImageScore], region: str, kind: str) -> Mapping[str, float]:

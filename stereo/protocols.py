@@ -34,7 +34,7 @@ class Protocol:
         least: pixels; what ``with_range`` puts in place of ``above``, itself included.
         images: which images take part, in words.
         render_pass: the pass of rendered data that the protocol's users score.
-        nonoccluded_only: whether the headline leaves out occluded pixels, where a mask exists.
+        nonoccluded_only: whether the headline leaves out occluded pixels.
         bottom_right_crop: (rows, columns) kept at the bottom right, or None for the whole frame.
         min_valid_share: images with a smaller share of valid pixels are skipped.
         subset: (count, seed) of a random subset of the image list, or None for all.
@@ -120,7 +120,7 @@ class Protocol:
             "mask": self.mask,
             "averaging": AVERAGING_TEXT[self.averaging],
             "images": self.images,
-            "region": "non-occluded where a mask exists" if self.nonoccluded_only else "all",
+            "region": "non-occluded" if self.nonoccluded_only else "all",
         }
 
 

@@ -8,6 +8,7 @@ Each is a mask on the left view; a region counts those of its pixels that the pr
   columns), and the rest. Two known disparities that follow each other in a row or in a column,
   n pixels apart, have an edge between them where they differ by more than ``EDGE_JUMP`` pixels and
   by more than n; n is 1 where the truth is dense, and more than ``EDGE_GAP`` is too far to tell.
+* ``noc`` (non-occluded), and ``occluded``, the rest: by the data set's mask or ``seen_by_right``.
 * ``flat`` and ``textured``: the squared horizontal gradient of the left view's grey values,
   averaged over a square window, is below ``FLAT_BELOW``, and the rest: Scharstein and Szeliski's
   textureless regions (IJCV 2002) in a larger window, which noise sways less.
@@ -23,6 +24,8 @@ EDGE_GAP = 8  # pixels between two known disparities
 EDGE_REACH = 5  # pixels from an edge
 FLAT_WINDOW = 7  # pixels
 FLAT_BELOW = 4.0  # squared grey values (0 to 255) per squared pixel
+
+SAME_SURFACE = 1.0  # pixels of disparity
 
 BINS = tuple(
     f"disparity_{low}" if high is None else f"disparity_{low}_{high}"
@@ -53,6 +56,39 @@ def regions(
         flat = is_flat(left)
         masks |= {"flat": flat, "textured": ~flat}
     return masks
+
+
+def seen_by_right(truth: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Tell which left pixels the right view sees, from the left view's ground truth alone.
+
+    A pixel of column x and disparity d lands on x - d in the right view. It is hidden where that
+    lies outside the frame (x < d), or where another pixel of its row lands on the same column,
+    rounded, with a disparity larger by more than ``SAME_SURFACE``. Smaller differences are those of
+    neighbours on one slanted surface, which share a column where the right view sees it from a
+    flatter angle.
+
+    Only known pixels hide others: where the truth is sparse, as LiDAR's, or has holes, what lies
+    behind an unknown surface counts as seen. A data set's own mask is better.
+
+    Args:
+        truth: (H, W) float32, pixels.
+        known: (H, W) bool, true where ``truth`` means something.
+
+    Returns:
+        (H, W) bool; false where nothing is known.
+    """
+    width = truth.shape[1]
+    rows, columns = np.nonzero(known)
+    disparity = truth[rows, columns].astype(np.float64)
+    match = columns - disparity
+    inside = (match >= 0) & (match <= width - 1)
+    rows, columns, disparity = rows[inside], columns[inside], disparity[inside]
+    cells = rows * width + np.floor(match[inside] + 0.5).astype(np.intp)
+    nearest = np.full(truth.size, -np.inf)
+    np.maximum.at(nearest, cells, disparity)
+    seen = np.zeros(truth.shape, bool)
+    seen[rows, columns] = disparity >= nearest[cells] - SAME_SURFACE
+    return seen
 
 
 def near_edges(truth: np.ndarray, known: np.ndarray) -> np.ndarray:

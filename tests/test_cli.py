@@ -203,7 +203,55 @@ def assert_contract(report):
     assert all(keys <= image.keys() for image in report["images"])
     figures = ("epe", "bad_1", "bad_2", "bad_3", "d1")
     averages = {f"{figure}_{kind}" for figure in figures for kind in ("pixel", "image")}
-    assert averages | {"images", "skipped", "valid_pixels"} <= report["summary"].keys()
+    keys_of_all = averages | {"images", "skipped", "valid_pixels"}
+    assert keys_of_all <= report["summary"].keys()
+    assert keys_of_all | {"mask"} <= report["noc"].keys()
+    for image in report["images"]:
+        assert keys - {"name", "seconds"} | {"mask"} == image["noc"].keys() & (keys | {"mask"})
+
+
+def test_figures_of_what_both_views_see_stand_beside_those_of_all(stereo, tmp_path):
+    pair = views(tmp_path)
+    write_disparity(tmp_path / "gt.pfm", np.full(SIZE, SHIFT, np.float32))
+    out = tmp_path / "out"
+    options = ("--ground-truth", tmp_path / "gt.pfm", *SHORT, "--model", "sgbm")
+    result = stereo("infer", *pair, "--output", out, *options)
+    report = json.loads((out / "metrics.json").read_text())
+    error = np.abs(read_disparity(out / "scene_disparity.pfm") - SHIFT)
+    seen = error[:, SHIFT:]  # the first columns lie outside the right view
+    (image,) = report["images"]
+    assert image["noc"]["mask"] == report["noc"]["mask"] == "geometry"
+    assert image["noc"]["valid_pixels"] == report["noc"]["valid_pixels"] == seen.size
+    assert report["noc"]["epe_image"] == report["noc"]["epe"] == pytest.approx(seen.mean())
+    assert image["noc"]["bad_2"] == pytest.approx(100 * (seen > 2).mean())
+    for label, value in (("all", error.mean()), ("noc", seen.mean())):
+        (row,) = [
+            line for line in result.out.splitlines() if line.startswith(f"| all images | {label} ")
+        ]
+        assert f"{value:.2f}" in row
+    assert f"noc EPE {seen.mean():.3f} px" in result.out
+
+
+@pytest.mark.parametrize(
+    ("file", "scale", "said"),
+    [
+        ("gt.pfm", 64, "about 64 times the map everywhere: stored with a scale? divide it by 64"),
+        (
+            "gt.npy",
+            1 / 40,
+            "1/40 of the map everywhere: stored with a scale, divided by the picture",
+        ),
+        ("gt.png", 0.25, "give --ground-truth-scale 64"),  # 16-bit, read as x 256
+    ],
+)
+def test_ground_truth_of_another_unit_gets_one_hint(stereo, tmp_path, file, scale, said):
+    pair = views(tmp_path)
+    write_disparity(tmp_path / file, np.full(SIZE, SHIFT * scale, np.float32))
+    options = ("--ground-truth", tmp_path / file, *SHORT, "--model", "sgbm")
+    result = stereo("infer", *pair, "--output", tmp_path / "out", *options)
+    assert result.status == 0
+    (line,) = [line for line in result.errors if "stored with a scale" in line]
+    assert said in line
 
 
 def test_an_eight_bit_ground_truth_takes_its_scale(stereo, tmp_path):

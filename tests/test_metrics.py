@@ -7,6 +7,7 @@ import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stereo.data.datasets import open_dataset
 from stereo.errors import UsageError
 from stereo.metrics import (
     ImageScore,
@@ -15,11 +16,13 @@ from stereo.metrics import (
     image_record,
     score_image,
     score_of_record,
+    summaries,
     summarise,
 )
 from stereo.protocols import PROTOCOLS, get_protocol
-from stereo.regions import BINS, EDGE_REACH, is_flat, near_edges, regions
+from stereo.regions import BINS, EDGE_REACH, is_flat, near_edges, regions, seen_by_right
 from stereo.torch_metric import DisparityMetric
+from stereo.truth_scale import constant_ratio, ratio_to_map, scale_hint
 
 
 def scored(estimate, truth, protocol="pooled", index=0, valid=None, nonoccluded=None):
@@ -182,10 +185,128 @@ def test_occluded_and_nonoccluded_are_told_apart():
     truth, estimate = [10, 10, 10, 10], [10, 12, 14, 18]
     score = scored(estimate, truth, nonoccluded=nonoccluded)
     record = image_record(score)
-    assert (record["epe"], record["nonoccluded"]["epe"], record["occluded"]["epe"]) == (3.5, 1, 6)
-    score = scored(estimate, truth, "middlebury", nonoccluded=nonoccluded)
-    assert figures(score.sums["all"])["epe"] == 1
-    assert summarise([score], "image")["occluded"]["epe_pixel"] == 6
+    assert (record["epe"], record["noc"]["epe"], record["regions"]["occluded"]["epe"]) == (
+        3.5,
+        1,
+        6,
+    )
+    assert (record["valid_pixels"], record["noc"]["valid_pixels"]) == (4, 2)
+    assert record["noc"]["mask"] == "data set"
+    assert "all" not in record  # the protocol's own figures are those of all pixels
+    found = summaries([score], "pixel")
+    assert found["summary"].keys() - {"regions"} == found["noc"].keys() - {"mask"}
+    assert (found["summary"]["epe"], found["noc"]["epe"]) == (3.5, 1)
+    assert (found["noc"]["bad_2_image"], found["summary"]["bad_2_image"]) == (0, 50)
+
+
+@pytest.mark.parametrize("protocol", ["middlebury", "eth3d"])
+def test_benchmarks_of_nonoccluded_pixels_keep_all_beside_them(protocol):
+    nonoccluded = np.array([[True, True, False, False]])
+    score = scored([10, 12, 14, 18], [10] * 4, protocol, nonoccluded=nonoccluded)
+    for figure in (image_record(score), image_record(score_of_record(image_record(score), 0))):
+        assert (figure["epe"], figure["noc"]["epe"], figure["all"]["epe"]) == (1, 1, 3.5)
+    found = summaries([score], "image")
+    assert [found[key]["epe_pixel"] for key in ("summary", "noc", "all")] == [1, 1, 3.5]
+    assert found["summary"]["regions"]["occluded"]["epe_pixel"] == 6
+    assert get_protocol(protocol).describe()["region"] == "non-occluded"
+
+
+def test_a_pixel_is_hidden_where_a_nearer_one_lands_on_its_column_or_out_of_the_frame():
+    # Columns 0 to 9; a wall of 2 px, before it a box of 5 px in columns 6 and 7 that lands on 1, 2.
+    truth = np.array([[2, 2, 2, 2, 2, 2, 5, 5, 2, 2]], np.float32)
+    known = np.ones_like(truth, bool)
+    #                x - d: -2 -1  0  1  2  3  1  2  6  7
+    seen = [False, False, True, False, False, True, True, True, True, True]
+    assert seen_by_right(truth, known).tolist() == [seen]
+    assert image_record(scored(truth, truth))["noc"]["mask"] == "geometry"
+    assert image_record(scored(truth, truth))["noc"]["valid_pixels"] == 6
+    known[0, 6] = False  # what is not known hides nothing, and is not seen
+    seen[3], seen[6] = True, False
+    assert seen_by_right(truth, known).tolist() == [seen]
+
+
+def test_a_slanted_surface_does_not_hide_itself_and_a_negative_disparity_leaves_at_the_right():
+    columns = np.arange(60, dtype=np.float32)
+    for slope in (-0.7, -0.3, 0.2, 0.45):
+        truth = np.tile(30 + slope * (columns - 30), (3, 1))
+        seen = seen_by_right(truth, np.ones_like(truth, bool))
+        assert np.array_equal(seen, columns - truth >= 0), slope
+    truth = np.full((1, 6), -2, np.float32)
+    assert seen_by_right(truth, truth < 0).tolist() == [[True] * 4 + [False] * 2]
+
+
+def test_what_hides_needs_no_figure_of_its_own():
+    truth = np.full((1, 400), 10, np.float32)
+    truth[0, 300:350] = 250  # beyond the protocol's mask, and before columns 60 to 109
+    score = scored(np.where(np.arange(400) < 110, 20, 10), truth)
+    record = image_record(score)
+    assert record["valid_pixels"] == 350
+    assert record["noc"]["valid_pixels"] == 350 - 10 - 50
+    assert record["noc"]["bad_2"] == pytest.approx(100 * 50 / 290)
+
+
+def test_the_geometry_agrees_with_the_masks_of_rendered_pairs():
+    for sample in open_dataset("synthetic", None).samples[1:3]:
+        pair = sample.read(nonoccluded=True)
+        seen = seen_by_right(pair.disparity, pair.valid)
+        assert (seen != pair.nonoccluded)[pair.valid].mean() < 0.01
+
+
+def test_an_image_without_nonoccluded_pixels_counts_in_all_alone():
+    hidden = np.zeros((1, 2), bool)
+    scores = [scored([5, 5], [4, 4], nonoccluded=hidden), scored([7, 5], [4, 4], index=1)]
+    assert image_record(scores[0])["noc"] == {"valid_pixels": 0, "mask": "data set"}
+    found = summaries(scores, "image")
+    assert (found["summary"]["images"], found["noc"]["images"]) == (2, 0)
+    assert found["noc"]["skipped_names"] == ["image 0", "image 1"]  # 4 px leave a frame of 2
+    assert "epe_image" not in found["noc"]
+    assert found["noc"]["mask"] == "data set (1 images) and geometry (1 images)"
+
+
+SCALES = {"x256": 256, "x64": 64, "x100": 100, "x16": 16, "/256": 1 / 256, "/width": 1 / 200}
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
+def test_truth_of_another_unit_is_told_by_its_ratio_to_the_map(rng, scale):
+    disparity = rng.uniform(5, 60, (40, 200))
+    estimate = disparity * rng.normal(1, 0.02, disparity.shape)
+    estimate[rng.random(disparity.shape) < 0.2] = 1.5  # a fifth is wrong
+    ratio = ratio_to_map(estimate, disparity * scale, disparity > 0)
+    assert constant_ratio([ratio] * 3) == pytest.approx(scale, rel=0.02)
+    hint = scale_hint([ratio], "--ground-truth-scale")
+    factor = f"{scale:g} times" if scale > 1 else f"1/{1 / scale:g} of"
+    assert f"about {factor} the map everywhere" in hint
+    assert ("divide it by" if scale > 1 else "multiply it by") in hint
+    assert ("width" in hint) == (scale == 1 / 200)
+
+
+def test_integer_pictures_are_told_the_scale_of_what_they_store(rng):
+    disparity = rng.uniform(5, 60, (40, 200))
+    ratio = ratio_to_map(disparity, disparity * 100 / 256, disparity > 0)
+    hint = scale_hint([ratio], "--ground-truth-scale", stored=256.0)  # pixels x 100, read as x 256
+    assert "give --ground-truth-scale 100;" in hint
+
+
+def test_right_truth_and_wrong_maps_give_no_hint(rng):
+    truth = rng.uniform(5, 60, (40, 200))
+    known = np.ones_like(truth, bool)
+    flat = np.full_like(truth, 24.0)
+    for estimate, of in (
+        (truth * rng.normal(1, 0.05, truth.shape), truth),
+        (rng.uniform(0, 192, truth.shape), truth),
+        (truth[:, ::-1], truth * 3),
+        (np.full_like(truth, 95) + rng.normal(0, 2, truth.shape), truth),  # without training
+        (np.full_like(truth, 95) + rng.normal(0, 2, truth.shape), flat),
+        (np.minimum(truth * 4, 64), truth * 4),  # cut off by the range searched
+        (np.zeros_like(truth), truth * 256),
+        (truth, -truth),
+    ):
+        ratio = ratio_to_map(estimate, of, known)
+        assert scale_hint([ratio] if ratio else [], "an option") is None
+    assert ratio_to_map(truth, truth * np.nan, known) is None
+    one = ratio_to_map(truth, truth * 256, known)
+    other = ratio_to_map(truth, truth, known)
+    assert scale_hint([one, other, other], "an option") is None
 
 
 def test_an_image_without_valid_pixels_is_never_a_zero():
@@ -324,6 +445,9 @@ def test_a_score_comes_back_from_its_record(rng):
     one, other = summarise(scores, "group8"), summarise(again, "group8")
     for key in ("epe", "bad_2_pixel", "d1_image", "valid_pixels", "images"):
         assert one[key] == pytest.approx(other[key])
+    again_noc = summaries(again, "group8")["noc"]
+    for key, value in summaries(scores, "group8")["noc"].items():
+        assert again_noc[key] == (pytest.approx(value) if isinstance(value, float) else value)
     for region, part in one["regions"].items():
         for key in ("epe_pixel", "epe_image", "bad_3_pixel", "valid_pixels", "images"):
             assert part[key] == pytest.approx(other["regions"][region][key])

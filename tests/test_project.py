@@ -17,10 +17,10 @@ LAYERS = [
     ["attention", "geometry"],
     ["model"],
     ["kernels"],
-    ["protocols", "regions", "colors", "risk"],
+    ["protocols", "regions", "colors", "risk", "truth_scale"],
     ["metrics", "checkpoint", "sgbm", "outputs", "notebook", "engine"],
-    ["torch_metric", "convert", "confidence", "console", "onnx_engine", "report"],
-    ["matcher"],
+    ["torch_metric", "convert", "confidence", "console", "onnx_engine"],
+    ["report", "matcher"],
     [
         *("fit_confidence", "evaluate", "benchmark", "doctor", "preview", "synthesize", "cameras"),
         "export",

@@ -1,5 +1,7 @@
 """Reports: what stands on them, and that they work in a browser, from disk, with nothing else."""
 
+import contextlib
+import io
 import json
 import re
 import shutil
@@ -52,7 +54,10 @@ def runs(tmp_path_factory):
     """The default model over the pairs, against semi-global matching; and the latter alone."""
     folder = tmp_path_factory.mktemp("report")
     data = ("--dataset", "manifest", "--root", write_data(folder), *SHORT)
-    assert call("evaluate", *data, "--against", "sgbm", "--output", folder / "run") == 0
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told):
+        assert call("evaluate", *data, "--against", "sgbm", "--output", folder / "run") == 0
+    (folder / "told.txt").write_text(told.getvalue(), encoding="utf-8")
     assert call("evaluate", *data, "--model", "sgbm", "--output", folder / "sgbm") == 0
     return folder
 
@@ -226,6 +231,43 @@ def test_against_gives_the_figures_of_a_run_of_its_own(runs):
     assert one["summary"] == other["summary"]
 
 
+def test_against_prints_one_table_of_all_models(runs):
+    told = (runs / "told.txt").read_text(encoding="utf-8").splitlines()
+    assert sum("| EPE " in line for line in told) == 1
+    assert sum(line.startswith("report: ") for line in told) == 1
+    for name in ("ea_stereo_fast", "sgbm"):
+        rows = [line.split("|")[2].strip() for line in told if line.startswith(f"| {name} ")]
+        assert rows == ["all", "noc"]
+    assert (runs / "run" / "against" / "sgbm" / "report.html").is_file()
+
+
+def test_the_report_has_figures_of_all_and_of_nonoccluded_pixels(runs, tmp_path):
+    def drop(metrics):
+        del metrics["images"][1]
+
+    page = (runs / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Non-occluded pixels, by geometry" in page
+    for folder in (runs / "run", runs / "run" / "against" / "sgbm"):
+        noc = json.loads((folder / "metrics.json").read_text())["noc"]
+        assert re.search(rf"<td[^>]*>{noc['epe']:.3f}</td>", page)
+    fewer = changed(runs / "sgbm", tmp_path / "fewer", drop)  # averaged anew
+    page = compare([fewer, runs / "sgbm"], tmp_path / "out").read_text(encoding="utf-8")
+    images = json.loads((fewer / "metrics.json").read_text())["images"]
+    nocs = [image["noc"] for image in images]
+    epe = np.average([n["epe"] for n in nocs], weights=[n["valid_pixels"] for n in nocs])
+    assert re.search(rf"<td[^>]*>{epe:.3f}</td>", page)
+
+
+def test_figures_of_an_older_version_still_make_a_report(runs, tmp_path):
+    def age(metrics):
+        del metrics["noc"]
+        for image in metrics["images"]:
+            del image["noc"], image["regions"]["occluded"]
+
+    page = compare([changed(runs / "sgbm", tmp_path / "old", age)], tmp_path / "out")
+    assert "Non-occluded pixels," not in page.read_text(encoding="utf-8")
+
+
 def test_a_hundred_images_stay_under_30_mb(tmp_path, show):
     rng = np.random.default_rng(0)
     (tmp_path / FOLDER).mkdir()
@@ -322,11 +364,22 @@ def test_infer_without_ground_truth_writes_none(tmp_path):
     }
 
 
+def test_compare_prints_its_table_with_all_and_nonoccluded_pixels(runs, tmp_path, stereo):
+    result = stereo("compare", runs / "run", runs / "sgbm", "--output", tmp_path / "out")
+    assert (result.status, result.errors) == (0, [])
+    for name, folder in (("ea_stereo_fast", "run"), ("sgbm", "sgbm")):
+        metrics = json.loads((runs / folder / "metrics.json").read_text())
+        rows = [line for line in result.out.splitlines() if line.startswith(f"| {name} ")]
+        for key, row in zip(("summary", "noc"), rows, strict=True):
+            assert f"{metrics[key]['epe']:.2f}" in row
+    assert "protocol pooled" in result.out
+
+
 def test_compare_puts_runs_side_by_side_by_name(runs, show):
     report = compare([runs / "run", runs / "sgbm" / "metrics.json"], runs / "both")
     page = show(report)
-    headings = page.locator("#summary tbody th").all_text_contents()
-    assert headings == ["ea_stereo_fast", "sgbm"]
+    headings = page.locator("#summary tbody th[scope=row]").all_text_contents()
+    assert headings == ["ea_stereo_fast", "sgbm"] * 2  # all pixels, non-occluded ones
     card = page.locator(".card").first
     assert card.locator(".panel").count() == 6
     figures = [

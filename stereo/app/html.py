@@ -107,19 +107,20 @@ def _figures(outcome: Outcome) -> str:
         return ""
     if not outcome.scores:
         return _messages(["ground truth: too few valid pixels to score"], "st-note")
-    s = outcome.scores
-    cells = [
-        ("EPE", f"{s['epe']:.3f} px"),
-        ("bad-1", f"{s['bad_1']:.2f} %"),
-        ("bad-2", f"{s['bad_2']:.2f} %"),
-        ("bad-3", f"{s['bad_3']:.2f} %"),
-        ("D1", f"{s['d1']:.2f} %"),
-    ]
-    rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in cells)
+    units = {"epe": ("EPE", 3, "px"), "bad_1": ("bad-1", 2, "%"), "bad_2": ("bad-2", 2, "%")}
+    units |= {"bad_3": ("bad-3", 2, "%"), "d1": ("D1", 2, "%")}
+    lists = []
+    for region, title in (("all", "All pixels"), ("noc", "Non-occluded pixels")):
+        found = outcome.scores.get(region)
+        if found is not None:
+            cells = "".join(
+                f"<div><dt>{name}</dt><dd>{found[key]:.{digits}f} {unit}</dd></div>"
+                for key, (name, digits, unit) in units.items()
+            )
+            lists.append(f"<p>{title}</p><dl>{cells}</dl>")
     return (
-        '<section class="st-figures"><h3>Against the ground truth</h3>'
-        f"<dl>{rows}</dl><p>Pixels with a true disparity above 0 and below 192 (protocol pooled)."
-        "</p></section>"
+        f'<section class="st-figures"><h3>Against the ground truth</h3>{"".join(lists)}'
+        "<p>Pixels with a true disparity above 0 and below 192 (protocol pooled).</p></section>"
     )
 
 

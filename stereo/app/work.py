@@ -16,6 +16,7 @@ from stereo import colors
 from stereo.app import bounds
 from stereo.app.models import Models
 from stereo.data.decoders import stored
+from stereo.data.disparities import stored_scale
 from stereo.data.sample import Sample, SampleFiles
 from stereo.errors import InputError, StereoError
 from stereo.evaluate import metrics_report, score_result, write_metrics
@@ -24,9 +25,10 @@ from stereo.geometry import Calibration
 from stereo.geometry.check import check_pair
 from stereo.geometry.points import write_glb
 from stereo.matcher import Matcher, Result
-from stereo.metrics import figures
+from stereo.metrics import ALL, NOC, figures
 from stereo.outputs import FORMATS, IN_METRES, PairOutput, Space, pair_targets, write_pair
 from stereo.protocols import get_protocol
+from stereo.truth_scale import scale_hint
 
 SHOWN_PIXELS = 1_000_000  # of what the browser gets; larger maps are thinned out
 SHOWN_POINTS = 300_000
@@ -134,7 +136,8 @@ class Outcome:
         step: pixels of the map per value of a plane.
         cloud: the points, or None if none is near enough.
         files: to be downloaded.
-        scores: EPE and the like, or None without ground truth.
+        scores: EPE and the like over ``all`` pixels and the non-occluded ones (``noc``), or None
+            without ground truth.
         reliable: median of the confidence, or None.
     """
 
@@ -151,7 +154,7 @@ class Outcome:
     step: int = 1
     cloud: Cloud | None = None
     files: list[Path] = field(default_factory=list)
-    scores: dict[str, float] | None = None
+    scores: dict[str, dict[str, float]] | None = None
     reliable: float | None = None
 
 
@@ -253,7 +256,8 @@ def _perform(request: Request, models: Models, folder: Path, progress: Progress)
     outcome.files, notes = _write_files(folder, sample.name, output)
     outcome.notes += notes
     if truth is not None:
-        outcome.scores = _score(sample, result, matcher, folder / "metrics.json")
+        outcome.scores, hint = _score(sample, result, matcher, request, folder / "metrics.json")
+        outcome.notes += [hint] if hint else []
         outcome.files.append(folder / "metrics.json")
     progress(0.9, "Preparing the page")
     _write_maps(folder, outcome, own, output)
@@ -319,12 +323,21 @@ def _write_files(folder: Path, name: str, output: PairOutput) -> tuple[list[Path
     return pair_targets(folder, name, formats), notes
 
 
-def _score(sample: Sample, result: Result, matcher: Matcher, path: Path) -> dict[str, float]:
+def _score(
+    sample: Sample, result: Result, matcher: Matcher, request: Request, path: Path
+) -> tuple[dict[str, dict[str, float]], str | None]:
+    """Write ``metrics.json``; return the figures, and a hint at truth of another unit."""
+    assert request.truth is not None
     rules = get_protocol("pooled")
     score = score_result(sample, result, 0, rules)
     facts = rules.describe() | {"split": None, "pass": None}
     write_metrics(path, metrics_report(matcher, facts, rules, [score]))
-    return {} if score.skipped else figures(score.sums["all"])
+    stored = stored_scale(request.truth, request.truth_scale)
+    ratios = [] if score.ratio is None else [score.ratio]
+    hint = scale_hint(ratios, "--ground-truth-scale", stored)
+    if score.skipped:
+        return {}, hint
+    return {each: figures(score.sums[each]) for each in (ALL, NOC) if score.has(each)}, hint
 
 
 def _write_maps(

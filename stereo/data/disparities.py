@@ -82,6 +82,11 @@ def read_disparity(path: str | Path, scale: float | None = None) -> np.ndarray:
     return _from_integers(values, scale, path)
 
 
+def stored_scale(path: Path, scale: float | None = None) -> float | None:
+    """Return the scale that ``read_disparity`` reads a file with; None if it is to hold pixels."""
+    return scale or (PNG16_SCALE if path.suffix.lower() == ".png" else None)
+
+
 def write_disparity(path: str | Path, disparity: np.ndarray, *, scale: float | None = None) -> None:
     """Write a disparity map in the format that the suffix of ``path`` names.
 

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from stereo import console
 from stereo.errors import InputError, UsageError
 from stereo.files import output_folder
-from stereo.metrics import REGION_METRICS
+from stereo.metrics import NOC, OCCLUDED, REGION_METRICS
 from stereo.protocols import AVERAGING_TEXT, Averaging
 from stereo.regions import BINS
 from stereo.report.charts import Line, line_chart
@@ -48,8 +49,8 @@ _WHERE: dict[str, dict[str, tuple[str, str]]] = {
         "textured": ("Textured areas", ""),
     },
     "Visibility": {
-        "nonoccluded": ("Visible in both views", ""),
-        "occluded": ("Occluded in the right view", ""),
+        NOC: ("Visible in both views", ""),
+        OCCLUDED: ("Occluded in the right view", ""),
     },
 }
 _RANKINGS = {
@@ -78,7 +79,7 @@ def write_report(output: Path, folders: Sequence[Path]) -> None:
 
 
 def compare(paths: Sequence[str | Path], output: str | Path) -> Path:
-    """Write one report from the figures of several runs.
+    """Write one report from the figures of several runs, and print their table.
 
     Args:
         paths: folders of runs, or their ``metrics.json``.
@@ -103,6 +104,9 @@ def compare(paths: Sequence[str | Path], output: str | Path) -> Path:
 
     try:
         _write(folder, comparison, worst, " of any model" if len(paths) > 1 else "")
+        rows = [(run.label, {"summary": run.all, NOC: run.noc or None}) for run in comparison.runs]
+        console.say(console.summary_table(rows))
+        console.say(protocol_line(comparison.runs[0].protocol))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{' '.join(map(str, paths))}: figures that this version does not understand "
@@ -157,11 +161,17 @@ def _tiles(runs: Sequence[Run], keys: Sequence[Key]) -> list[dict[str, Any]]:
         others = [(run.label, value) for run, value in zip(runs[1:], values[1:], strict=True)]
         return {"label": label, "unit": unit, "value": values[0], "others": others}
 
+    def error(label: str, unit: str, name: str, digits: int) -> dict[str, Any]:
+        made = tile(label, unit, [number(run.summary.get(name), digits) for run in runs])
+        if len(runs) == 1 and runs[0].noc:
+            made["others"] = [("non-occluded", number(runs[0].noc.get(name), digits))]
+        return made
+
     times = [_times(run, keys) for run in runs]
     return [
-        tile("EPE", "px", [number(run.summary.get("epe"), 2) for run in runs]),
-        tile("bad-2", "%", [number(run.summary.get("bad_2"), 1) for run in runs]),
-        tile("bad-3", "%", [number(run.summary.get("bad_3"), 1) for run in runs]),
+        error("EPE", "px", "epe", 2),
+        error("bad-2", "%", "bad_2", 1),
+        error("bad-3", "%", "bad_3", 1),
         tile(
             "time per image", "s", [number(statistics.median(t), 2) if t else NONE for t in times]
         ),
@@ -177,28 +187,38 @@ def _summary(runs: Sequence[Run], keys: Sequence[Key]) -> dict[str, Any]:
     for kind, words in averages.items():
         if own != AVERAGING_TEXT[kind]:
             columns.append(("EPE", f"px, {words}", f"epe_{kind}"))
-    values = [[run.summary.get(name) for _, _, name in columns] for run in runs]
-    texts = [
-        [number(value, 3 if unit.startswith("px") else 2) for value, (_, unit, _) in pairs]
-        for pairs in (zip(row, columns, strict=True) for row in values)
-    ]
-    columns += [("Time", "median", ""), ("Memory", "working", "")]
-    for run, row, text in zip(runs, values, texts, strict=True):
+    regions = {"All pixels": [run.all for run in runs]}
+    if any(run.noc for run in runs):
+        masks = dict.fromkeys(str(run.noc["mask"]) for run in runs if "mask" in run.noc)
+        by = f", by {' or '.join(masks)}" if masks else ""
+        regions[f"Non-occluded pixels{by}"] = [run.noc for run in runs]
+    costs = []
+    for run in runs:
         times = _times(run, keys)
-        time = statistics.median(times) if times else None
-        peak = _memory(run).get("above_start_bytes")
-        row += [time, peak]
-        text += [seconds(time), memory(peak)]
-    best = [
-        _best([text[i] for text in texts], [row[i] for row in values]) for i in range(len(columns))
-    ]
-    return {
-        "columns": [(label, unit) for label, unit, _ in columns],
-        "rows": [
+        costs.append(
+            (statistics.median(times) if times else None, _memory(run).get("above_start_bytes"))
+        )
+    groups: list[tuple[str, list[Any]]] = []
+    for title, parts in regions.items():
+        values = [[part.get(name) for _, _, name in columns] for part in parts]
+        texts = [
+            [number(value, 3 if unit.startswith("px") else 2) for value, (_, unit, _) in pairs]
+            for pairs in (zip(row, columns, strict=True) for row in values)
+        ]
+        for row, text, (time, peak) in zip(values, texts, costs, strict=True):
+            row += [time, peak] if not groups else [None, None]
+            text += [seconds(time), memory(peak)] if not groups else ["", ""]
+        best = [
+            _best([text[i] for text in texts], [row[i] for row in values])
+            for i in range(len(columns) + 2)
+        ]
+        rows = [
             (run.label, [(cell, i in best[n]) for n, cell in enumerate(text)])
             for i, (run, text) in enumerate(zip(runs, texts, strict=True))
-        ],
-    }
+        ]
+        groups.append((title, rows))
+    heads = [(label, unit) for label, unit, _ in columns]
+    return {"columns": [*heads, ("Time", "median"), ("Memory", "working")], "groups": groups}
 
 
 def _best(texts: Sequence[str], values: Sequence[Any]) -> set[int]:
@@ -212,7 +232,7 @@ def _best(texts: Sequence[str], values: Sequence[Any]) -> set[int]:
 
 def _where(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Errors by disparity, at edges, in flat areas, and where the right view does not see."""
-    tables = [run.summary.get("regions", {}) | run.summary for run in runs]
+    tables = [{NOC: run.noc} | run.summary.get("regions", {}) for run in runs]
     groups = {"Disparity": {name: (_bin_label(name), "") for name in BINS}} | _WHERE
     found: list[dict[str, Any]] = []
     largest = max(
@@ -232,7 +252,9 @@ def _where(runs: Sequence[Run]) -> list[dict[str, Any]]:
             epes = [part.get("epe_pixel") for part in parts]
             if not any(is_number(epe) for epe in epes):
                 continue
-            pixels, of = parts[0].get("valid_pixels"), tables[0].get("valid_pixels")
+            pixels = parts[0].get("valid_pixels")
+            whole = runs[0].all if title == "Visibility" else runs[0].summary
+            of = whole.get("valid_pixels")
             texts = [number(epe, 2) for epe in epes]
             best = _best(texts, epes)
             cells = [
@@ -360,6 +382,7 @@ def _cards(runs: Sequence[Run], worst_first: list[Key]) -> tuple[list[dict[str, 
                     (label, number(runs[0].images[key].get(name), 1))
                     for name, label in RATES.items()
                 ],
+                "noc": number(runs[0].images[key].get(NOC, {}).get("epe"), 2),
                 "panels": panels,
                 **limits,
             }
@@ -419,11 +442,12 @@ def _read_picture(folder: Path, facts: Any, kind: str) -> bytes | None:
 def _row(runs: Sequence[Run], key: Key, anchor: str | None) -> dict[str, Any]:
     """One line of the table of all images; several runs show fewer metrics each."""
     records = [run.images[key] for run in runs]
+    nocs = [record.get(NOC, {}) for record in records]
     skipped = any(record.get("skipped") for record in records)
     names = REGION_METRICS if len(runs) > 1 else ("epe", *RATES)
     cells = []
-    for name in names:
-        values = [record.get(name) for record in records]
+    for name, sources in [*((name, records) for name in names), ("epe", nocs), ("bad_2", nocs)]:
+        values = [source.get(name) for source in sources]
         texts = [number(value, 3 if name == "epe" else 2) for value in values]
         best = _best(texts, values)
         cells += [

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from stereo.errors import InputError
-from stereo.metrics import ImageScore, score_of_record, summarise
+from stereo.metrics import ALL, NOC, ImageScore, score_of_record, summaries
 from stereo.protocols import AVERAGING_TEXT, Averaging
 
 METRICS_FILE = "metrics.json"
@@ -30,7 +30,9 @@ class Run:
         folder: where ``metrics.json`` and the pictures lie.
         metrics: what ``metrics.json`` holds.
         images: its entries, in order.
-        summary: averages over the images that the report is about.
+        summary: averages over the images that the report is about, of the protocol's own pixels.
+        noc: those of the non-occluded pixels; empty where an older version scored none.
+        all: those of all pixels.
     """
 
     label: str
@@ -38,6 +40,8 @@ class Run:
     metrics: dict[str, Any]
     images: dict[Key, dict[str, Any]]
     summary: dict[str, Any]
+    noc: dict[str, Any]
+    all: dict[str, Any]
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -92,7 +96,9 @@ def read_run(path: Path) -> Run:
     for record in metrics["images"]:
         images[record["name"], seen[record["name"]]] = record
         seen[record["name"]] += 1
-    return Run(str(metrics["model"]["name"]), file.parent, metrics, images, metrics["summary"])
+    name, summary = str(metrics["model"]["name"]), metrics["summary"]
+    noc, every = metrics.get(NOC, {}), metrics.get(ALL, summary)
+    return Run(name, file.parent, metrics, images, summary, noc, every)
 
 
 def match_runs(runs: Sequence[Run]) -> Comparison:
@@ -129,7 +135,9 @@ def match_runs(runs: Sequence[Run]) -> Comparison:
             f"figures on this page but memory: {names}{more}."
         )
         for run in runs:
-            run.summary = _average_again(run, keys)
+            found = _average_again(run, keys)
+            run.summary, run.noc = found["summary"], found.get(NOC, {})
+            run.all = found.get(ALL, run.summary)
     other_pixels = [
         key
         for key in keys
@@ -141,6 +149,10 @@ def match_runs(runs: Sequence[Run]) -> Comparison:
             f"The runs counted different pixels in {_count(len(other_pixels), 'image', 'images')}, "
             f"{other_pixels[0][0]} among them: was it the same ground truth?"
         )
+    masks = {run.label: run.noc["mask"] for run in runs if "mask" in run.noc}
+    if len(set(masks.values())) > 1:
+        each = ", ".join(f"{label} by {mask}" for label, mask in masks.items())
+        notes.append(f"Non-occluded pixels were told by different means: {each}.")
     for fact, words in (("scale", "scales"), ("max_disparity", "largest disparities")):
         said = [str(run.metrics["model"].get(fact, "")) for run in runs]
         if len(set(said) - {""}) > 1:
@@ -170,8 +182,8 @@ def is_number(value: object) -> TypeGuard[int | float]:
 
 def _check(metrics: dict[str, Any]) -> None:
     """Raise an error of Python's unless the parts that a report needs are there."""
-    for part in ("model", "protocol", "summary"):
-        if not isinstance(metrics[part], dict):
+    for part in ("model", "protocol", "summary", NOC, ALL):
+        if not isinstance(metrics.get(part, {} if part in (NOC, ALL) else None), dict):
             raise TypeError(part)
     for fact in ("name", "mask", "averaging"):
         if not isinstance(metrics["protocol"][fact], str):
@@ -197,14 +209,14 @@ def _label(runs: Sequence[Run]) -> None:
             run.label = f"{run.label} #{number}"
 
 
-def _average_again(run: Run, keys: Sequence[Key]) -> dict[str, Any]:
+def _average_again(run: Run, keys: Sequence[Key]) -> dict[str, dict[str, Any]]:
     text = run.protocol["averaging"]
     averaging: Averaging = next(
         (kind for kind in AVERAGING_TEXT if AVERAGING_TEXT[kind] == text), "pixel"
     )
     place = {key: index for index, key in enumerate(run.images)}
     scores: list[ImageScore] = [score_of_record(run.images[key], place[key]) for key in keys]
-    return summarise(scores, averaging)
+    return summaries(scores, averaging)
 
 
 def _said(value: object) -> str:
