@@ -17,16 +17,21 @@ import torch
 from conftest import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from stereo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from stereo.data.augment_config import AugmentationConfig
 from stereo.errors import InputError, StereoError, UsageError
 from stereo.model import NetworkConfig, build_network
 from stereo.model.stages import Stages
-from stereo.training.config import LossConfig, OptimizerConfig
-from stereo.training.loop import _Average, _told_plainly
+from stereo.report.training import _read_curves
+from stereo.training import loop
+from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
+from stereo.training.loop import _Average, _told_plainly, train
 from stereo.training.losses import (
+    TruthCount,
     counted_pixels,
     loss_sum,
     plane_cross_entropy_sum,
@@ -41,6 +46,7 @@ from stereo.training.state import (
     checkpoints_of,
     find_resume,
     last_path,
+    read_best_epe,
     remove_old,
     remove_unfinished,
     save_run,
@@ -130,6 +136,186 @@ def test_a_killed_run_comes_back_bit_for_bit(tmp_path, processes):
     )
     last = "last-00000100.safetensors"
     assert_same(tmp_path / "whole" / last, tmp_path / "killed" / last)
+
+
+@pytest.fixture
+def tiny(tmp_path, rng):
+    """Three pairs of 32x64 pixels, 5 px apart, whose ground truth is a given number."""
+
+    def write(truth=5.0, name="data"):
+        root = tmp_path / name
+        root.mkdir()
+        entries = []
+        for number in range(3):
+            wide = rng.integers(0, 256, (32, 69, 3), np.uint8)
+            files = {side: f"{side}{number}.png" for side in ("left", "right")}
+            for side, view in (("left", wide[:, :-5]), ("right", wide[:, 5:])):
+                Image.fromarray(view).save(root / files[side])
+            np.save(root / f"{number}.npy", np.full((32, 64), truth, np.float32))
+            entries.append({"name": f"{number}", "gt": f"{number}.npy", **files})
+        (root / "manifest.json").write_text(json.dumps(entries))
+        return root
+
+    return write
+
+
+def tiny_run(root, **trainer):
+    """A run of a small network on the pairs of ``tiny``: a step takes hundredths of a second."""
+    steps = {"max_steps": 4, "batch_size": 2, "workers": 0, "precision": "fp32"}
+    recipe = Recipe(
+        network=NetworkConfig("ea_stereo_fast", 32),
+        data=DataConfig("manifest", str(root)),
+        augmentation=AugmentationConfig(crop=(32, 64)),
+        trainer=TrainerConfig(**{"log_every": 1, **steps, **trainer}),
+    )
+    return prepare(recipe)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of the loop sees it coming."""
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Let validation find given EPEs, or be killed where one is None; the loop does the rest."""
+
+    def script(*epes):
+        rest = list(epes)
+
+        def validate(*_, **__):
+            epe = rest.pop(0)
+            if epe is None:
+                raise Killed
+            return {"epe_image": epe, "images": 1, "skipped": 0}, []
+
+        monkeypatch.setattr(loop, "_validate", validate)
+
+    return script
+
+
+def best_of(folder):
+    training = load_checkpoint(folder / "best.safetensors").training
+    return training["step"], training["validation_epe_px"]
+
+
+def test_a_kill_after_validation_does_not_forget_the_best(tiny, scripted, monkeypatch, tmp_path):
+    run, out = tiny_run(tiny(), validate_every=2, checkpoint_every=100), tmp_path / "run"
+    scripted(9.0, 5.0)
+    save = loop.save_checkpoint
+
+    def killed_once_written(*arguments):
+        save(*arguments)
+        raise Killed
+
+    monkeypatch.setattr(loop, "save_checkpoint", killed_once_written)
+    with pytest.raises(Killed):
+        train(run, out)
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+    scripted(5.0, 8.0)  # validated anew at step 2, since its state does not say that it was
+    assert train(run, out) == 4
+    assert best_of(out) == (2, 5.0)
+    # A best of a later step than the one that is resumed from stays, too.
+    last_path(out, 4).unlink()
+    save(out / "best.safetensors", Checkpoint(*_weights(out), {"step": 4, "validation_epe_px": 3}))
+    scripted(5.0, 8.0)
+    assert train(run, out) == 4
+    assert best_of(out) == (4, 3)
+
+
+def _weights(folder):
+    best = load_checkpoint(folder / "best.safetensors")
+    return best.config, best.weights
+
+
+def test_a_kill_in_the_last_validation_costs_no_best(tiny, scripted, tmp_path):
+    run, out = tiny_run(tiny(), max_steps=2, checkpoint_every=100), tmp_path / "run"
+    scripted(9.0, None)
+    with pytest.raises(Killed):
+        train(run, out)
+    assert not (out / "best.safetensors").exists()
+    scripted(4.0)
+    assert train(run, out) == 2
+    assert best_of(out) == (2, 4.0)
+    scripted()  # and now there is nothing to do
+    assert train(run, out) == 2
+
+
+def test_a_damaged_best_is_replaced_with_a_warning(tiny, scripted, tmp_path, capsys):
+    run, out = tiny_run(tiny(), max_steps=2, validate_every=1), tmp_path / "run"
+    scripted(9.0, 5.0, 7.0)
+    train(run, out)
+    (out / "best.safetensors").write_bytes(b"damaged")
+    assert read_best_epe(out) is None
+    assert "the next validation replaces it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("truth", "words"),
+    [
+        (0.0, "has ground truth"),  # 0 is none in a manifest
+        (-5.0, "(-5 to -5 px) are 100 % negative"),
+        (500.0, "100 % at 32 px or beyond; mend the scale"),
+        (np.inf, "has ground truth"),
+    ],
+)
+def test_training_on_nothing_stops_says_why_and_leaves_nothing(
+    tiny, scripted, tmp_path, truth, words
+):
+    run, out = tiny_run(tiny(truth), max_steps=30), tmp_path / "run"
+    scripted(9.0)
+    with pytest.raises(InputError, match="no pixel of the first 10 steps") as error:
+        train(run, out)
+    assert words in str(error.value)
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("truth", [0.0, -5.0, 500.0])
+def test_validation_on_nothing_stops_before_the_first_step(tiny, tmp_path, truth):
+    run = dataclasses.replace(
+        tiny_run(tiny()), validation_set=tiny_run(tiny(truth, "other")).validation_set
+    )
+    with pytest.raises(InputError, match="no pixel of the validation pairs"):
+        train(run, tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_zeros_count_where_the_recipe_says_so():
+    truth = torch.tensor([[-1.0, 0.0, 0.0, 40.0, 40.0, 40.0, np.inf]])
+    count = TruthCount(32)
+    count.add(truth, truth.isfinite())
+    assert "of 6 with ground truth (-1 to 40 px) are 16.67 % negative, 33.33 % 0, 50 % at" in str(
+        count.error("it")
+    )
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_scalars(tiny, scripted, monkeypatch, tmp_path):
+    run, out = tiny_run(tiny(), validate_every=100, checkpoint_every=100), tmp_path / "run"
+    scripted(9.0)
+    losses = iter([1.0, 1.0, float("nan")])
+    monkeypatch.setattr(
+        loop, "loss_sum", lambda stages, *_: stages.disparities[0].mean() * 0 + next(losses)
+    )
+    with pytest.raises(StereoError, match="step 3 is not finite"):
+        train(run, out)
+    assert _read_curves(out / "tensorboard")["train/loss"][0] == [1, 2]
+
+
+def test_a_resumed_run_is_read_and_told_without_noise(tiny, scripted, tmp_path, capfd, caplog):
+    run, out = tiny_run(tiny(), validate_every=2, checkpoint_every=2), tmp_path / "run"
+    scripted(9.0, 5.0, 4.0)
+    train(run, out)
+    said = capfd.readouterr().out
+    assert "step 2/4" in said
+    assert "validation EPE 9.000 px at step 0" in said
+    assert "validation EPE 5.000 px at step 2" in said
+    last_path(out, 4).unlink()
+    scripted(4.5)
+    train(run, out)
+    captured = capfd.readouterr()
+    assert "out of order" not in captured.out + captured.err + caplog.text
+    assert "validation EPE 5.000 px at step 2" in captured.out
+    steps, epes = _read_curves(out / "tensorboard")["validation/epe_image"]
+    assert (steps, epes) == ([0, 2, 4], [9, 5, 4.5])
 
 
 def assert_close_but_for_rounding(one, two):
@@ -497,7 +683,7 @@ def a_checkpoint(folder, step, value=1.0):
     network = build_network(NetworkConfig("ea_stereo_fast"))
     floats = {n: t for n, t in network.state_dict().items() if t.is_floating_point()}
     weights = {n: torch.full_like(t, value) for n, t in floats.items()}
-    state = RunState(step, weights, {"state": {}, "param_groups": []}, {}, [], None)
+    state = RunState(step, weights, {"state": {}, "param_groups": []}, {}, [])
     save_run(last_path(folder, step), Checkpoint(NetworkConfig("ea_stereo_fast"), weights), state)
 
 

@@ -106,12 +106,20 @@ def _read_curves(folder: Path) -> dict[str, Curve]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     sizes = {"scalars": 0, "images": 1, "tensors": 1, "histograms": 1}  # 0: all of them
-    events = EventAccumulator(str(folder), size_guidance=sizes)
+    # TensorBoard's own way of leaving them out warns of steps "out of order".
+    events = EventAccumulator(str(folder), size_guidance=sizes, purge_orphaned_data=False)
     events.Reload()
     curves = {}
     for tag in events.Tags()["scalars"]:
-        values = [(event.step, event.value) for event in events.Scalars(tag)]
-        curves[tag] = [float(step) for step, _ in values], [float(value) for _, value in values]
+        steps: list[float] = []
+        values: list[float] = []
+        for event in events.Scalars(tag):
+            while steps and steps[-1] >= event.step:
+                steps.pop()
+                values.pop()
+            steps.append(float(event.step))
+            values.append(float(event.value))
+        curves[tag] = steps, values
     return curves
 
 

@@ -1,5 +1,6 @@
 """What a run says while it goes: a progress bar or lines, TensorBoard, pictures, a report."""
 
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from stereo import colors, console
 from stereo.errors import StereoError
-from stereo.report.training import write_training_report, write_validation_pictures
+from stereo.report.training import EVENTS, write_training_report, write_validation_pictures
 
 
 class RunLog:
@@ -30,15 +31,17 @@ class RunLog:
         self.folder = folder
         self.max_steps = max_steps
         self.active = active
-        self.writer: SummaryWriter | None = None
         self.bar = tqdm(disable=True)
         self.epe: float | None = None
+        self.epe_step: int | None = None
+        self._first_step = 0
+        self._writer: SummaryWriter | None = None
+        self._earlier: set[Path] = set()
 
     def start(self, step: int) -> None:
         """Begin after so many steps; what an earlier run wrote of later ones is hidden."""
-        if self.active:
-            purge = {"purge_step": step + 1} if step else {}
-            self.writer = SummaryWriter(self.folder / "tensorboard", **purge)
+        self._first_step = step
+        self._earlier = set((self.folder / EVENTS).glob("*"))
         self.bar = tqdm(
             total=self.max_steps,
             initial=step,
@@ -59,7 +62,10 @@ class RunLog:
         if not (self.active and speak):
             return
         self.scalars(step, facts, "train")
-        epe = "" if self.epe is None else f"  EPE {self.epe:.3f} px"
+        epe = ""
+        if self.epe is not None:
+            at = "" if self.epe_step is None else f" at step {self.epe_step}"
+            epe = f"  validation EPE {self.epe:.3f} px{at}"
         self.bar.set_postfix_str(f"loss {facts['loss']:.3f}{epe}")
         if self.bar.disable:
             console.say(
@@ -82,7 +88,7 @@ class RunLog:
         """
         if not self.active:
             return
-        self.epe = summary.get("epe_image")
+        self.epe, self.epe_step = summary.get("epe_image"), step
         names = ("epe_image", "bad_1_image", "bad_2_image", "bad_3_image", "d1_image")
         figures = {name: summary[name] for name in names if name in summary}
         self.scalars(step, figures, "validation")
@@ -98,20 +104,27 @@ class RunLog:
         except StereoError as error:  # the run matters more
             console.complain(f"warning: {error}; the report goes without these pictures")
         example = examples[-1]
-        if self.writer is not None:
-            truth = np.where(example["valid"], example["truth"], np.nan)
-            limit = colors.disparity_limit(truth)
-            picture = colors.stack(
-                example["left"],
-                colors.disparity_picture(example["disparity"], limit),
-                colors.disparity_picture(truth, limit),
-                colors.error_picture(example["disparity"], truth, example["valid"]),
-            )
-            self.writer.add_image("left, map, truth, error", picture, step, dataformats="HWC")
+        truth = np.where(example["valid"], example["truth"], np.nan)
+        limit = colors.disparity_limit(truth)
+        picture = colors.stack(
+            example["left"],
+            colors.disparity_picture(example["disparity"], limit),
+            colors.disparity_picture(truth, limit),
+            colors.error_picture(example["disparity"], truth, example["valid"]),
+        )
+        self.writer.add_image("left, map, truth, error", picture, step, dataformats="HWC")
+
+    @property
+    def writer(self) -> SummaryWriter:
+        """TensorBoard's writer; its file appears with the first thing that is written."""
+        if self._writer is None:
+            purge = {"purge_step": self._first_step + 1} if self._first_step else {}
+            self._writer = SummaryWriter(self.folder / EVENTS, **purge)
+        return self._writer
 
     def scalars(self, step: int, facts: dict[str, float], group: str) -> None:
         """Write scalars to TensorBoard."""
-        if self.writer is not None:
+        if self.active:
             for name, value in facts.items():
                 self.writer.add_scalar(f"{group}/{name}", value, step)
 
@@ -126,17 +139,28 @@ class RunLog:
         if not self.active:
             return
         try:
-            if self.writer is not None:
-                self.writer.flush()
+            if self._writer is not None:
+                self._writer.flush()
             write_training_report(self.folder, facts, data, self.max_steps, device)
         except Exception as error:  # a page must never cost a run of days
             console.complain(f"warning: no report.html: {type(error).__name__}: {error}")
 
     def close(self) -> None:
-        """Close the bar and flush TensorBoard."""
+        """Close the bar and flush TensorBoard; once more does nothing."""
         self.bar.close()
-        if self.writer is not None:
-            self.writer.close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def drop_failed_start(self) -> None:
+        """Remove what this run wrote for TensorBoard, if the folder holds nothing else of it."""
+        self.close()
+        if not self.active or not self.folder.is_dir():
+            return
+        others = {path.name for path in self.folder.iterdir() if not path.name.startswith(".")}
+        events = self.folder / EVENTS
+        if others == {EVENTS} and not self._earlier:
+            shutil.rmtree(events, ignore_errors=True)
 
 
 class Stopwatch:

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from stereo import console
 from stereo.attention import VolumeAttention
+from stereo.bundled import DEFAULT_MAX_DISPARITY
 from stereo.checkpoint import Checkpoint, load_weights, save_checkpoint
 from stereo.data.sample import Readable
 from stereo.distributed import check_joined, is_main, process_count, share_the_cpu
@@ -38,15 +39,16 @@ from stereo.torch_metric import DisparityMetric
 from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
 from stereo.training.data import Item, collate
 from stereo.training.log import RunLog, Stopwatch
-from stereo.training.losses import counted_pixels, loss_sum
+from stereo.training.losses import TruthCount, counted_pixels, loss_sum
 from stereo.training.order import Share, StepSampler
 from stereo.training.schedule import learning_rate
 from stereo.training.state import (
-    BEST,
     RunState,
+    best_path,
     find_resume,
     last_path,
     random_state,
+    read_best_epe,
     remove_old,
     remove_unfinished,
     restore_random_state,
@@ -57,6 +59,7 @@ from stereo.training.state import (
 FIRST_VALIDATION_PAIRS = 2
 FEW_VALIDATION_PAIRS = 16
 SHOWN_PAIRS = 3
+FIRST_STEPS = 10  # of which some pixel must count
 CHECKPOINTS_OF_ROOM = 2  # the best one, and the one being written
 
 
@@ -133,8 +136,18 @@ def train(
         StereoError: a loss that is not finite; the batch is saved before.
         KeyboardInterrupt: after saving, on Ctrl-C or SIGTERM.
     """
+    log = RunLog(Path(folder), run.trainer.max_steps, is_main())
+    try:
+        return _train(run, Path(folder), log, resume, max_seconds)
+    except BaseException:
+        log.drop_failed_start()
+        raise
+    finally:
+        log.close()
+
+
+def _train(run: Run, folder: Path, log: RunLog, resume: str, max_seconds: float | None) -> int:
     began = time.monotonic()
-    folder = Path(folder)
     trainer = run.trainer
     AcceleratorState._reset_state()  # of a run before in this process, maybe in another precision
     accelerator = Accelerator(mixed_precision=_mixed_precision(run), cpu=share_the_cpu())
@@ -163,8 +176,7 @@ def train(
     network = accelerator.unwrap_model(model)
     average = _Average(network, trainer.ema_decay)
 
-    step, best_epe = 0, None
-    log = RunLog(folder, trainer.max_steps, accelerator.is_main_process)
+    step, validated = 0, True
     if accelerator.is_main_process:
         output_folder(folder)
         remove_unfinished(folder)
@@ -181,13 +193,15 @@ def train(
         if accelerator.process_index < len(state.random):
             restore_random_state(state.random[accelerator.process_index], device)
         step = state.step
-        if (folder / f"{BEST}.safetensors").is_file():
-            best_epe = state.best_epe
         log.epe = checkpoint.training.get("validation_epe_px")
+        log.epe_step = checkpoint.training.get("validation_step")
+        due = step % trainer.validate_every == 0 or step == trainer.max_steps
+        validated = not due or log.epe_step == step
         if accelerator.is_main_process:
             set_aside_later(folder, step)
         finished = ", which is all: nothing to do" if step >= trainer.max_steps else ""
-        console.say(f"resumed from step {step}{finished}")
+        console.say(f"resumed from step {step}{finished if validated else ''}")
+    best_epe = read_best_epe(folder)
     log.start(step)
 
     share = Share(accelerator.process_index, accelerator.num_processes, trainer.accumulation, step)
@@ -207,16 +221,30 @@ def train(
         generators = gather_object([random_state(device)])
         if not accelerator.is_main_process:
             return
-        facts = run.facts | {"step": step, "validation_epe_px": log.epe}
+        facts = run.facts | {
+            "step": step,
+            "validation_epe_px": log.epe,
+            "validation_step": log.epe_step,
+        }
         shipped = Checkpoint(run.network_config, average.weights(), facts)
         if best:
-            save_checkpoint(folder / f"{BEST}.safetensors", shipped)
+            save_checkpoint(best_path(folder), shipped)
             return
         scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
         raw = {name: tensor.detach() for name, tensor in network.state_dict().items()}
-        state = RunState(step, raw, optimizer.state_dict(), scaler, generators, best_epe)
+        state = RunState(step, raw, optimizer.state_dict(), scaler, generators)
         save_run(last_path(folder, step), shipped, state)
         remove_old(folder, step, trainer.keep_last)
+
+    def validate() -> None:
+        nonlocal best_epe
+        summary, examples = _validate(average.network, run, run.validation_set, accelerator)
+        log.validation(step, summary, examples)
+        log.report(run.facts, run.data, device)
+        epe = summary["epe_image"]
+        if best_epe is None or epe < best_epe:
+            best_epe = epe
+            save(best=True)
 
     # Fail in the first minute, not after the first epoch.
     if accelerator.is_main_process:
@@ -224,9 +252,14 @@ def train(
     if step == 0:
         few = len(run.validation_set) <= FEW_VALIDATION_PAIRS
         first = run.validation_set[: None if few else FIRST_VALIDATION_PAIRS]
-        summary, _ = _validate(average.network, run, first, accelerator)
+        summary, _ = _validate(average.network, run, first, accelerator, all_of_them=few)
         log.validation(step, summary, [])
+    elif not validated:  # the run was killed before it could be
+        validate()
+        save()
 
+    first_step = step
+    nothing: TruthCount | None = TruthCount(run.network_config.max_disparity)
     skipped = 0
     watch = Stopwatch()
     steps_in_watch, longest = 0, 0.0
@@ -263,6 +296,14 @@ def train(
             ]
             # One mean over all pixels of the step, however they lie over processes.
             pixels = accelerator.reduce(torch.stack([m.sum() for m in masks]).sum(), "sum")
+            if nothing is not None and pixels > 0:
+                nothing = None
+            elif nothing is not None:  # so far
+                for batch in micro:
+                    nothing.add(batch["disparity"], batch["valid"])
+                tried = step + 1 - first_step
+                if tried == FIRST_STEPS or step + 1 == trainer.max_steps:
+                    raise nothing.error(f"the first {tried} steps" if tried > 1 else "the step")
             scale = accelerator.num_processes / pixels.clamp(min=1).float()
             total = torch.zeros((), device=device)
             for turn, (batch, counted) in enumerate(zip(micro, masks, strict=True)):
@@ -308,13 +349,7 @@ def train(
             done = step == trainer.max_steps
             if step % trainer.validate_every == 0 or done:
                 save()  # a validation that fails loses nothing
-                summary, examples = _validate(average.network, run, run.validation_set, accelerator)
-                log.validation(step, summary, examples)
-                log.report(run.facts, run.data, device)
-                epe = summary.get("epe_image")
-                if epe is not None and (best_epe is None or epe < best_epe):
-                    best_epe = epe
-                    save(best=True)
+                validate()
                 watch.reset()
                 steps_in_watch = 0
             longest = max(longest, time.monotonic() - step_began)
@@ -326,7 +361,6 @@ def train(
                 save()
             if stopping:
                 break
-    log.close()
     log.report(run.facts, run.data, device)
     skipped = sum(gather_object([skipped]))
     if accelerator.is_main_process:
@@ -374,14 +408,31 @@ class _Average:
 
 
 def _validate(
-    network: StereoNetwork, run: Run, pairs: Sequence[Readable], accelerator: Accelerator
+    network: StereoNetwork,
+    run: Run,
+    pairs: Sequence[Readable],
+    accelerator: Accelerator,
+    *,
+    all_of_them: bool = True,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Score pairs under the protocol ``pooled``, each on one of the processes.
 
+    Args:
+        network: what is scored.
+        run: the run.
+        pairs: what it is scored on.
+        accelerator: of the run.
+        all_of_them: whether these are all pairs there are, of which some pixel must count.
+
     Returns:
         The summary over all processes, and some pairs of this process to show.
+
+    Raises:
+        InputError: a pair that cannot be read, or no pixel that counts.
     """
-    metric = DisparityMetric(get_protocol("pooled")).to(accelerator.device)
+    protocol = get_protocol("pooled")
+    metric = DisparityMetric(protocol).to(accelerator.device)
+    count = TruthCount(DEFAULT_MAX_DISPARITY)
     own = range(accelerator.process_index, len(pairs), accelerator.num_processes)
     places = np.linspace(0, len(own) - 1, min(len(own), SHOWN_PAIRS)).round().astype(int)
     shown = {own[place] for place in places.tolist()}
@@ -403,11 +454,10 @@ def _validate(
             except StereoError as error:
                 errors.append(str(error))
                 continue
+            truth, valid = torch.from_numpy(sample.disparity), torch.from_numpy(sample.valid)
+            count.add(truth, valid)
             metric.update(
-                torch.from_numpy(disparity)[None],
-                torch.from_numpy(sample.disparity)[None],
-                torch.from_numpy(sample.valid)[None],
-                torch.tensor([index]),
+                torch.from_numpy(disparity)[None], truth[None], valid[None], torch.tensor([index])
             )
             if index in shown:
                 examples.append(
@@ -426,6 +476,8 @@ def _validate(
             console.complain(f"warning: left out of validation: {message}")
         summary = metric.compute()
     network.train(training)
+    if all_of_them and "epe_image" not in summary:
+        raise count.error("the validation pairs")
     return summary, examples
 
 

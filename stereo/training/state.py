@@ -6,6 +6,7 @@ One file is renamed into place, so a kill at any moment leaves the previous one 
 """
 
 import json
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +35,6 @@ class RunState:
         optimizer: the optimiser's ``state_dict``.
         scaler: the fp16 gradient scaler's ``state_dict``, or an empty dict.
         random: one entry per process, what ``random_state`` returned there.
-        best_epe: smallest validation EPE so far, px; None before the first validation.
     """
 
     step: int
@@ -42,7 +42,6 @@ class RunState:
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
     random: list[dict[str, Any]]
-    best_epe: float | None
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
@@ -88,7 +87,6 @@ def save_run(path: Path, shipped: Checkpoint, state: RunState) -> None:
         "param_groups": state.optimizer["param_groups"],
         "scaler": state.scaler,
         "random": state.random,
-        "best_epe": state.best_epe,
     }
     save_checkpoint(path, shipped, state=tensors, state_facts=facts)
 
@@ -119,10 +117,30 @@ def load_run(path: Path) -> tuple[Checkpoint, RunState]:
             index, _, key = rest.partition(".")
             moments.setdefault(int(index), {})[key] = tensor
     optimizer = {"state": moments, "param_groups": facts["param_groups"]}
-    state = RunState(
-        facts["step"], network, optimizer, facts["scaler"], facts["random"], facts["best_epe"]
-    )
+    state = RunState(facts["step"], network, optimizer, facts["scaler"], facts["random"])
     return checkpoint, state
+
+
+def best_path(folder: Path) -> Path:
+    """Return the file of the weights with the smallest validation EPE."""
+    return folder / f"{BEST}.safetensors"
+
+
+def read_best_epe(folder: Path) -> float | None:
+    """Return the validation EPE of a run's best weights, px; None where there are none.
+
+    The file itself says so, not the run's state: a kill between the two would leave the state
+    behind, and worse weights would replace the best.
+    """
+    path = best_path(folder)
+    if not path.is_file():
+        return None
+    try:
+        epe = load_checkpoint(path).training.get("validation_epe_px")
+    except StereoError as error:
+        complain(f"warning: {error}; the next validation replaces it")
+        return None
+    return float(epe) if isinstance(epe, int | float) and math.isfinite(epe) else None
 
 
 def checkpoints_of(folder: Path) -> list[Path]:
