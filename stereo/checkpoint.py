@@ -9,7 +9,7 @@ normalisation), ``training`` (recipe, protocol and metrics as JSON, empty if unk
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,14 @@ from torch import Tensor
 from stereo.data.images import check_readable
 from stereo.errors import InputError, StereoError
 from stereo.files import staged
+from stereo.limits import parse_json
 from stereo.model import NetworkConfig, StereoNetwork, build_network
 from stereo.version import __version__
 
 FORMAT = "stereo-efficient-attention/1"
 STATE_PREFIX = "state."
+FLOATS = ("F64", "F32", "F16", "BF16")
+WHOLE_NUMBERS = ("I64", "I32")
 
 
 @dataclass(frozen=True)
@@ -92,38 +95,72 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint.
+    """Read a checkpoint; what it takes is bounded by the file's size, whatever its metadata say.
 
     Raises:
-        InputError: the file is missing, damaged, or not a checkpoint of this package.
+        InputError: the file is missing, damaged, or not a checkpoint of this package, or its
+            weights do not belong to the network that its metadata describe.
     """
     path = Path(path)
     check_readable(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            weights = {
-                name: file.get_tensor(name)
-                for name in file.keys()  # noqa: SIM118
-                if not name.startswith(STATE_PREFIX)
-            }
+            if metadata.get("format") != FORMAT:
+                raise InputError(
+                    f"{path}: a safetensors file of another program (format "
+                    f"{metadata.get('format', 'not given')}, expected {FORMAT})"
+                )
+            config, training, confidence = _read_metadata(path, metadata)
+            names = [name for name in file.keys() if not name.startswith(STATE_PREFIX)]  # noqa: SIM118
+            _check_header(config, {name: file.get_slice(name) for name in names}, str(path))
+            weights = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError) as error:
         hint = (
             "; 'stereo convert' reads published PSMNet .tar files" if path.suffix == ".tar" else ""
         )
         raise InputError(f"{path}: not a complete safetensors file ({error}){hint}") from error
-    if metadata.get("format") != FORMAT:
-        raise InputError(
-            f"{path}: a safetensors file of another program (format "
-            f"{metadata.get('format', 'not given')}, expected {FORMAT})"
-        )
-    try:
-        config = NetworkConfig.from_dict(json.loads(metadata["network"]))
-        training = json.loads(metadata["training"])
-        confidence = json.loads(metadata.get("confidence", "null"))
-    except (KeyError, TypeError, ValueError, StereoError) as error:
-        raise InputError(f"{path}: its metadata cannot be used ({error})") from error
     return Checkpoint(config, weights, training, metadata.get("version", "unknown"), confidence)
+
+
+def _read_metadata(
+    path: Path, metadata: Mapping[str, str]
+) -> tuple[NetworkConfig, dict[str, Any], dict[str, Any] | None]:
+    try:
+        config = NetworkConfig.from_dict(parse_json(metadata["network"], "network"))
+        training = parse_json(metadata["training"], "training")
+        confidence = parse_json(metadata.get("confidence", "null"), "confidence")
+        if not isinstance(training, dict):
+            raise InputError("training: not an object")
+        if not isinstance(confidence, dict | None):
+            raise InputError("confidence: not an object")
+    except (KeyError, TypeError, ValueError, OverflowError, StereoError) as error:
+        raise InputError(f"{path}: its metadata cannot be used ({error})") from error
+    return config, training, confidence
+
+
+def _check_header(config: NetworkConfig, found: Mapping[str, Any], source: str) -> None:
+    """Compare the tensors that a file's header declares with those of the network it describes.
+
+    The network is laid out without memory for its weights, since metadata can ask for any size.
+
+    Args:
+        config: the network.
+        found: names to slices of ``safetensors``, of which nothing has been read.
+        source: what to call it in an error.
+    """
+    try:
+        with torch.device("meta"):
+            expected = build_network(config).state_dict()
+    except StereoError as error:
+        raise InputError(f"{source}: its network cannot be built ({error})") from error
+    check_shapes(expected, {name: part.get_shape() for name, part in found.items()}, source)
+    for name, part in found.items():
+        known = FLOATS if expected[name].is_floating_point() else WHOLE_NUMBERS
+        if part.get_dtype() not in known:
+            raise InputError(
+                f"{source}: '{name}' is stored as {part.get_dtype()}; expected {' or '.join(known)}"
+            )
 
 
 def restore_network(checkpoint: Checkpoint, source: str) -> StereoNetwork:
@@ -165,27 +202,40 @@ def load_weights(
         InputError: a name is missing or unknown, or a shape differs.
     """
     expected = network.state_dict()
-    missing = expected.keys() - weights.keys()
-    if allow_new_attention:
-        missing = {name for name in missing if ".attention_" not in name}
+    needed = {
+        name: tensor
+        for name, tensor in expected.items()
+        if name in weights or not (allow_new_attention and ".attention_" in name)
+    }
+    check_shapes(needed, {name: tensor.shape for name, tensor in weights.items()}, source)
+    network.load_state_dict(weights, strict=False)
+    for name in weights:  # as loaded: a number of float64 may be none of float32
+        if not expected[name].isfinite().all():
+            raise InputError(f"{source}: '{name}' holds values that are not finite")
+
+
+def check_shapes(
+    expected: Mapping[str, Tensor], found: Mapping[str, Sequence[int]], source: str
+) -> None:
+    """Raise ``InputError`` unless tensors have the names and shapes that a network needs.
+
+    Args:
+        expected: the network's.
+        found: names to shapes.
+        source: what to call them in the error.
+    """
     problems = [
-        *(f"'{n}' is missing" for n in sorted(missing)),
-        *(f"'{n}' is unknown" for n in sorted(weights.keys() - expected.keys())),
+        *(f"'{name}' is missing" for name in sorted(expected.keys() - found.keys())),
+        *(f"'{name}' is unknown" for name in sorted(found.keys() - expected.keys())),
         *(
-            f"'{n}' holds values that are not finite"
-            for n, t in weights.items()
-            if not t.isfinite().all()
-        ),
-        *(
-            f"'{n}' has shape {tuple(weights[n].shape)}, expected {tuple(t.shape)}"
-            for n, t in expected.items()
-            if n in weights and weights[n].shape != t.shape
+            f"'{name}' has shape {tuple(found[name])}, expected {tuple(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in found and tuple(found[name]) != tuple(tensor.shape)
         ),
     ]
     if problems:
         more = f" and {len(problems) - 1} more problems" if len(problems) > 1 else ""
         raise InputError(f"{source}: the weights do not fit the network: {problems[0]}{more}")
-    network.load_state_dict(weights, strict=False)
 
 
 def file_sha256(path: Path) -> str:

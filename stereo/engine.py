@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stereo.attention import VolumeAttention
-from stereo.errors import UsageError, unknown_name
+from stereo.errors import StereoError, UsageError, unknown_name
 from stereo.kernels import pick_kernels, use_kernels
 from stereo.model import NetworkConfig, StereoNetwork
 from stereo.model.config import BF16_NETWORKS, ENLARGED_PIXELS, STRIDE
@@ -29,6 +29,10 @@ from stereo.runtime import (
 
 SCALES = ("auto", "1", "2")
 RANGE_MARGIN = 32  # pixels searched beyond the largest disparity found at the smaller size
+NOT_FINITE = (
+    "the network gave values that are not finite: damaged weights, or too little range in this "
+    "precision; try --precision fp32"
+)
 FREE_SHARE = 0.9  # of the free memory that a match may plan with
 
 
@@ -154,6 +158,9 @@ class NetworkEngine:
             found = self._match_within_memory(left, right)
         finally:
             self.network.max_disparity = usual
+        # Before it says which range to search next.
+        if not found.isfinite().all():
+            raise StereoError(NOT_FINITE)
         return found[..., -height:, :width].clamp(min=0)
 
     def _match_within_memory(self, left: Tensor, right: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from stereo.attention.reference import softmax_map
 from stereo.attention.volume import Size, VolumeAttention, check_counts, to_tokens
 
 SELF_LOGIT = -1e5
+MOST_ROUNDS = 64
 
 
 class ReformerAttention(VolumeAttention):
@@ -57,6 +58,8 @@ class ReformerAttention(VolumeAttention):
     ) -> None:
         super().__init__(channels, **options)
         check_counts(chunk=chunk, rounds=rounds, map_elements=map_elements)
+        if rounds > MOST_ROUNDS:
+            raise ValueError(f"rounds is {rounds}, expected at most {MOST_ROUNDS}")
         del self.keys
         self.chunk = chunk
         self.rounds = rounds

@@ -102,4 +102,5 @@ def he_normal_(conv: nn.Conv2d | nn.Conv3d) -> None:
     Its transposed convolutions keep PyTorch's default.
     """
     fan_out = conv.out_channels * math.prod(conv.kernel_size)
-    nn.init.normal_(conv.weight, 0.0, math.sqrt(2.0 / fan_out))
+    if not conv.weight.is_meta:  # where it would import PyTorch's compiler, for seconds
+        nn.init.normal_(conv.weight, 0.0, math.sqrt(2.0 / fan_out))

@@ -58,6 +58,7 @@ def _build_attentions(
     try:
         return {site: build(channels[site], **config.options) for site in config.sites or ()}
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        told = str(error).partition("\n")[0]  # PyTorch adds where in its code it was
         raise UsageError(
-            f"attention '{config.name}' with options {config.options}: {error}"
+            f"attention '{config.name}' with options {config.options}: {told}"
         ) from error

@@ -25,6 +25,7 @@ NETWORK_NAMES = tuple(SITES_OF)
 NO_ATTENTION = "none"
 SITES = ("quarter", "eighth", "sixteenth")
 STRIDE = 16
+MOST_DISPARITY = 8192  # pixels: half the width of the widest pictures there are
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -102,6 +103,8 @@ class NetworkConfig:
             values = tuple(getattr(self, key))
             if len(values) != 3 or not all(isinstance(v, int | float) for v in values):
                 raise UsageError(f"{key} {values}: expected three numbers")
+            if not all(-256 <= value <= 256 for value in values):
+                raise UsageError(f"{key} {values}: expected numbers of about 0..1, as RGB has")
             object.__setattr__(self, key, values)
         if not all(value > 0 for value in self.std):
             raise UsageError(f"std {self.std}: expected positive numbers")
@@ -136,6 +139,8 @@ class NetworkConfig:
 
 
 def check_max_disparity(max_disparity: int) -> None:
-    """Raise ``UsageError`` unless ``max_disparity`` is a positive multiple of 16."""
+    """Raise ``UsageError`` unless it is a multiple of 16 from 16 to ``MOST_DISPARITY``."""
     if max_disparity < 16 or max_disparity % 16:
         raise UsageError(f"max disparity {max_disparity} is not a positive multiple of 16")
+    if max_disparity > MOST_DISPARITY:
+        raise UsageError(f"max disparity {max_disparity} is more than {MOST_DISPARITY} px")
