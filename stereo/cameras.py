@@ -11,13 +11,15 @@ from stereo.data.sample import read_pair
 from stereo.errors import StereoError, UsageError
 from stereo.files import output_folder, staged
 from stereo.geometry.calibrate import Board, calibrate, charuco_board, coverage_picture
-from stereo.geometry.calibration import Calibration
+from stereo.geometry.calibration import LIKELY_METRES, Calibration
 from stereo.geometry.rectify import Rectification, plan_rectification, with_lines
 
 GOOD_RMS = 0.5  # pixels
 
 
-def calibrate_folder(left: str, right: str, output: str | Path, board: Board) -> Calibration:
+def calibrate_folder(
+    left: str, right: str, output: str | Path, board: Board, lens: str = "pinhole"
+) -> Calibration:
     """Calibrate two cameras from pictures of a board; write the calibration and its coverage.
 
     Args:
@@ -25,6 +27,7 @@ def calibrate_folder(left: str, right: str, output: str | Path, board: Board) ->
         right: the same kind of thing; matched with ``left`` by name.
         output: the JSON file; ``NAME_coverage.png`` is written beside it.
         board: what the pictures show.
+        lens: of both cameras, ``pinhole`` or ``fisheye``.
 
     Raises:
         InputError: too few pairs that show the board, or pictures of several sizes.
@@ -37,7 +40,7 @@ def calibrate_folder(left: str, right: str, output: str | Path, board: Board) ->
     if board.marker is not None:
         charuco_board(board)  # an unknown one is an error before any picture is read
     pairs = find_pairs(left, right)
-    found = calibrate(list(console.progress(pairs, "read", len(pairs))), board)
+    found = calibrate(list(console.progress(pairs, "read", len(pairs))), board, lens)
     for name, reason in found.left_out.items():
         console.complain(f"warning: {name} is left out: {reason}")
     rows = [[name, error] for name, error in sorted(found.errors.items(), key=lambda row: -row[1])]
@@ -52,6 +55,10 @@ def calibrate_folder(left: str, right: str, output: str | Path, board: Board) ->
         f"focal lengths {own.left.fx:.1f} and {own.right.fx:.1f} px, "
         f"baseline {1000 * own.baseline:.2f} mm"
     )
+    if own.baseline > LIKELY_METRES:
+        console.complain(
+            f"warning: a baseline of {own.baseline:g} m is long: is --square in metres?"
+        )
     if found.rms > GOOD_RMS:
         console.complain(
             f"warning: an error of {found.rms:.2f} px is large: sharper pictures, a flatter board, "
@@ -68,6 +75,7 @@ def rectify_pairs(
     calibration: str | Path,
     *,
     keep_all: bool = False,
+    lens: str | None = None,
 ) -> int:
     """Rectify pairs and write them with their calibration and a picture with lines.
 
@@ -78,6 +86,7 @@ def rectify_pairs(
             ``calibration.json``.
         calibration: a file of the raw pair's.
         keep_all: keep every raw pixel, with black around them.
+        lens: ``pinhole`` or ``fisheye``, where the calibration does not say.
 
     Returns:
         The number of pairs that failed; they are named and left out.
@@ -86,7 +95,7 @@ def rectify_pairs(
         InputError: files without partners, or a calibration that cannot be used.
         OutputError: the output folder cannot be written.
     """
-    raw = Calibration.read(calibration, raw=True)
+    raw = Calibration.read(calibration, raw=True, lens=lens, pictures=left)
     pairs = find_pairs(left, right)
     folder = output_folder(Path(output))
     plans: dict[tuple[int, ...], Rectification] = {}

@@ -148,7 +148,7 @@ def infer(
         raise UsageError("--ground-truth is of the left view: use --view left or both with it")
     if ground_truth is not None and resume:
         raise UsageError("--resume leaves maps out, --ground-truth scores all: choose one of them")
-    cameras = None if calibration is None else Calibration.read(calibration)
+    cameras = None if calibration is None else Calibration.read(calibration, pictures=left)
     if cameras is not None:
         cameras.check_rectified()
     sources = find_sources(

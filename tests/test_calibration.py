@@ -1,14 +1,16 @@
 """Calibrations: every kind of file, units, depth."""
 
+import dataclasses
 import json
+import time
 import warnings
 
 import numpy as np
 import pytest
-from conftest import shared
+from conftest import REPOSITORY, shared
 
 import stereo
-from stereo.errors import InputError
+from stereo.errors import InputError, UsageError
 from stereo.geometry import Calibration, Camera
 
 MIDDLEBURY = """cam0=[3997.684 0 1176.728; 0 3997.684 1011.728; 0 0 1]
@@ -285,9 +287,9 @@ def test_kalibr(tmp_path):
     assert read.baseline == pytest.approx(0.110078, rel=1e-4)
     assert read.right == Camera(457.58, 456.13, 379.99, 255.23, (-0.28, 0.07, -0.0001, -3e-05))
     assert read.size == (752, 480)
-    fisheye = KALIBR.replace("radtan", "equidistant")
-    with pytest.raises(InputError, match="only pinhole with radtan"):
-        Calibration.read(kept(tmp_path, fisheye, "camchain.yaml"))
+    for change in (("radtan", "fov"), ("model: pinhole", "model: omni")):
+        with pytest.raises(InputError, match="radtan"):
+            Calibration.read(kept(tmp_path, KALIBR.replace(*change), "camchain.yaml"))
 
 
 def test_opencv_in_one_file_and_in_two(tmp_path):
@@ -633,8 +635,535 @@ def test_motorcycle_is_two_metres_and_a_half_away():
 
 
 def test_a_result_has_depth(tmp_path):
-    result = stereo.Result(np.full((2, 4), 5, np.float32), 0.1)
+    result = stereo.Result(np.full((540, 960), 5, np.float32), 0.1)
     path = kept(tmp_path, K_TXT)
     expected = 754.66 * 0.063 / 5
     assert np.allclose(result.depth(path), expected)
     assert np.allclose(result.depth(Calibration.read(path)), expected)
+
+
+# What native parsers died of, and what expands.
+BROKEN_MATRIX = """%YAML:1.0
+---
+M1: !!opencv-matrix
+   rows: 3
+   dt: d
+   data: [1., 2., 3., 4., 5., 6., 7., 8., 9.]
+"""
+LAUGHS = (
+    '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a "aaaaaaaaaa">'
+    + "".join(f'<!ENTITY a{i} "{"&a;" * 10}">' for i in range(9))
+    + "]><opencv_storage><M1>&a8;</M1></opencv_storage>"
+)
+HOSTILE = {
+    "no cols": (BROKEN_MATRIX, "without cols"),
+    "too many rows": (
+        BROKEN_MATRIX.replace("rows: 3", "rows: 3000000\n   cols: 3"),
+        "matrix of 3e",
+    ),
+    "negative rows": (BROKEN_MATRIX.replace("rows: 3", "rows: -3\n   cols: -3"), "matrix of -3x-3"),
+    "rows of words": (BROKEN_MATRIX.replace("rows: 3", "rows: many\n   cols: 3"), "convert 'many'"),
+    "deep yaml": ("%YAML:1.0\n---\nM1: " + "[" * 100_000, "nest"),
+    "large yaml": ("%YAML:1.0\n---\n" + "M1: [1, 2]\n" * 89_000, "MiB"),
+    "deep xml": ("<opencv_storage>" + "<a>" * 100_000, "32 levels"),
+    "wide xml": ("<opencv_storage>" + "<_/>" * 100_000, "elements"),
+    "entities": (LAUGHS, "DOCTYPE"),
+    "deep json": ('{"M1": ' + "[" * 100_000, "JSON"),
+    "blank lines": ("\n" * 1_000_000, "no calibration"),
+    "a long line": ("cam0 " + " " * 1_000_000, "no calibration"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_are_one_line_at_once(tmp_path, name):
+    text, message = HOSTILE[name]
+    if "!!opencv" in text:
+        text = text + text.replace("%YAML:1.0\n---\n", "").replace("M1", "M2")
+    path = kept(tmp_path, text, "stereo.yml")
+    for _ in range(3):
+        began = time.perf_counter()
+        with pytest.raises(InputError, match=message) as caught, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            Calibration.read(path)
+        assert time.perf_counter() - began < 2
+        assert str(caught.value).startswith(str(path))
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < len(str(path)) + 300
+
+
+def test_no_native_parser_sees_a_calibration():
+    for path in (REPOSITORY / "stereo").rglob("*.py"):
+        assert "FileStorage(" not in path.read_text(encoding="utf-8"), path
+
+
+MATRIX = [[500, 0, 320], [0, 510, 240], [0, 0, 1]]
+LENS = [-0.2, 0.1, 0, 0, 0]
+POSE = {"R": np.eye(3), "T": [[-0.1], [0.001], [0]]}
+OPENCV_PAIR = {"M1": MATRIX, "D1": LENS, "M2": MATRIX, "D2": LENS, **POSE}
+
+
+@pytest.mark.parametrize("suffix", ["yml", "xml", "json"])
+def test_what_opencv_writes_is_read(tmp_path, suffix):
+    cv2 = pytest.importorskip("cv2")
+    path = tmp_path / f"stereo.{suffix}"
+    storage = cv2.FileStorage(str(path), cv2.FILE_STORAGE_WRITE)
+    for name, value in OPENCV_PAIR.items():
+        storage.write(name, np.array(value, float))  # a list of numbers has one axis in OpenCV 5
+    storage.startWriteStruct("image_size", cv2.FileNode_SEQ)
+    for length in (640, 480):
+        storage.write("", length)
+    storage.endWriteStruct()
+    storage.write("note", "by hand: 3 of 4")
+    storage.release()
+    read = Calibration.read(path)
+    assert read.left == Camera(500, 510, 320, 240, (-0.2, 0.1, 0, 0, 0))
+    assert read.translation == (-0.1, 0.001, 0)
+    assert read.size == (640, 480)
+
+
+@pytest.mark.parametrize(
+    "header", ["%YAML:1.0\n---\n", "%YAML 1.2\n---\n", "---\n", "", "%YAML:1.0\n"]
+)
+@pytest.mark.parametrize("form", [str, lambda text: "\ufeff" + text.replace("\n", "\r\n")])
+def test_opencv_yaml_with_any_header_or_none(tmp_path, header, form):
+    text = opencv_yaml(**OPENCV_PAIR).replace("%YAML:1.0\n---\n", header)
+    path = tmp_path / "stereo.yml"
+    path.write_bytes(form(text).encode())
+    assert Calibration.read(path).left.distortion == tuple(LENS)
+
+
+OPENCV_NAMES = [
+    {"M1": "cameraMatrix1", "M2": "cameraMatrix2", "D1": "distCoeffs1", "D2": "distCoeffs2"},
+    {"M1": "K_left", "M2": "K_right", "D1": "D_left", "D2": "D_right"},
+    {"M1": "cameraMatrixL", "M2": "cameraMatrixR", "D1": "distCoeffsL", "D2": "distCoeffsR"},
+]
+
+
+@pytest.mark.parametrize("names", OPENCV_NAMES)
+def test_opencv_files_have_several_names_for_the_same(tmp_path, names):
+    renamed = {names.get(name, name): value for name, value in OPENCV_PAIR.items()}
+    path = kept(tmp_path, opencv_yaml(**renamed), "stereo.yml")
+    assert Calibration.read(path) == Calibration.read(kept(tmp_path, opencv_yaml(**OPENCV_PAIR)))
+
+
+def test_a_lens_under_an_unknown_name_is_said_to_be_left_out(tmp_path):
+    renamed = {name.replace("D", "lens_"): value for name, value in OPENCV_PAIR.items()}
+    with pytest.warns(UserWarning, match="no coefficients of the left lens"):
+        Calibration.read(kept(tmp_path, opencv_yaml(**renamed), "stereo.yml"))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (np.transpose(MATRIX), "transposed"),
+        ([[500, 0, 320], [0, 510, 240], [0, 0, 2]], "0 0 1"),
+        ([[500, 0, 320], [7, 510, 240], [0, 0, 1]], "transposed"),
+        ([[500, 3, 320], [0, 510, 240], [0, 0, 1]], "skew of 3"),
+        ([[0.5, 0, 0.5], [0, 0.5, 0.5], [0, 0, 1]], "widths of the picture"),
+        ([[500, 0, 1e300], [0, 510, 240], [0, 0, 1]], "principal point"),
+        ([[float("nan"), 0, 320], [0, 510, 240], [0, 0, 1]], "must be positive"),
+    ],
+)
+def test_a_matrix_of_no_pinhole_camera_is_refused_in_every_file(tmp_path, matrix, message):
+    entries = [f"{each:.9g}" for each in np.ravel(matrix)]
+    camera = "[" + " ".join(entries) + "]"
+    rows = json.dumps([float(each) for each in entries])
+    ros = ROS.replace("[438.78, 0, 305.59, 0, 437.35, 243.74, 0, 0, 1]", rows)
+    files = {
+        "stereo.yml": opencv_yaml(**OPENCV_PAIR | {"M2": matrix}),
+        "calib.txt": f"cam0={camera}\ncam1={camera}\nbaseline=100\nwidth=640\nheight=480\n",
+        "K.txt": " ".join(entries) + "\n0.063\n",
+        "left.yaml": ros.format(side="left", shift="0"),
+    }
+    kept(tmp_path, ROS.format(side="right", shift="-35.4294"), "right.yaml")
+    for name, text in files.items():
+        if name == "K.txt" and "nan" in text:
+            continue  # no K.txt, then
+        with pytest.raises(InputError, match=message):
+            Calibration.read(kept(tmp_path, text, name), raw=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("1.728540e+02 2.199936 0 0", "1.728540e+02 2.199936 0.01 0"), "holds a rotation"),
+        (("-339.52420 0 ", "-339.52420 8 "), "holds a rotation"),
+        (("6.095593e+02 -339", "6.095593e+02 -339"), None),
+        (
+            ("-339.52420 0 7.215377e+02 1.728540e+02 2.199936", "44 0 721.5377 172.854 -339"),
+            "vertical",
+        ),
+        (("1.728540e+02 2.199936", "1.728540e+02 -40"), "not side by side"),
+        (("2.729905e-03", "0.3"), "not side by side"),
+    ],
+)
+def test_projections_must_be_those_of_a_rectified_pair(tmp_path, change, message):
+    path = kept(tmp_path, KITTI.replace(*change))
+    if message is None:
+        assert Calibration.read(path).is_rectified
+    else:
+        with pytest.raises(InputError, match=message):
+            Calibration.read(path)
+
+
+def test_a_vertical_rig_says_so(tmp_path):
+    upright = OPENCV_PAIR | {"T": [[0.001], [-0.1], [0]]}
+    read = Calibration.read(kept(tmp_path, opencv_yaml(**upright), "stereo.yml"))
+    with pytest.raises(InputError, match="vertical rig"):
+        read.check_rectified()
+    projections = {
+        "P1": [[450, 0, 300, 0], [0, 450, 230, 0], [0, 0, 1, 0]],
+        "P2": [[450, 0, 300, 0], [0, 450, 230, -45], [0, 0, 1, 0]],
+    }
+    with pytest.raises(InputError, match="vertical rig"):
+        Calibration.read(kept(tmp_path, opencv_yaml(**projections), "stereo.yml"))
+
+
+def test_the_principal_point_tells_of_pictures_of_another_size(tmp_path):
+    own = Calibration.read(kept(tmp_path, KITTI))
+    assert own.fitted(1242, 375) is own
+    assert own.fitted(1216, 352) is own  # a crop of KITTI's that many networks take
+    for size in ((621, 187), (828, 250), (2484, 750), (1242, 187), (100, 100)):
+        with pytest.raises(InputError, match="were they resized or cropped"):
+            own.fitted(*size)
+    with pytest.warns(UserWarning, match="Depths are wrong by the factor"):
+        own.fitted(960, 290)
+    with pytest.raises(InputError, match="were they resized"):
+        stereo.Result(np.full((187, 621), 5, np.float32), 0.1).depth(own)
+    known = dataclasses.replace(own, size=(621, 187))
+    assert known.fitted(621, 187) is known
+
+
+def test_real_calibrations_fit_their_pictures():
+    from PIL import Image
+
+    for folder, name in (
+        ("calibration/keyboard_K_txt", "left.png"),
+        ("real/eth3d/playground", "im0.png"),
+        ("real/mid2014/MotorcycleQ", "im0.png"),
+    ):
+        path = shared(folder)
+        picture = next(iter([*path.glob(name), *path.glob("*left*.png"), *path.glob("*0*.png")]))
+        (file,) = [*path.glob("K.txt"), *path.glob("calib.txt")]
+        with Image.open(picture) as opened, warnings.catch_warnings():
+            warnings.simplefilter("error")
+            Calibration.read(file).fitted(*opened.size)
+
+
+ROI = "roi:\n  x_offset: {left}\n  y_offset: {top}\n  height: {height}\n  width: {width}\n"
+
+
+def ros_crop(folder, roi="", binning=""):
+    for side, shift in (("left", "0"), ("right", "-35.4294")):
+        text = ROS.format(side=side, shift=shift) + roi + binning
+        kept(folder, text, f"{side}.yaml")
+    return folder / "left.yaml"
+
+
+def test_a_roi_shifts_the_principal_point_and_scales_nothing(tmp_path):
+    path = ros_crop(tmp_path, ROI.format(left=20, top=8, height=465, width=620))
+    read = Calibration.read(path)
+    assert (read.fx, read.fy, read.size) == (393.66, 393.66, (620, 465))
+    assert read.cx0 == pytest.approx(302.98)
+    assert read.cy == pytest.approx(233.09)
+    assert read.baseline == pytest.approx(0.09, rel=1e-4)
+    assert read.fitted(620, 465) is read
+    raw = Calibration.read(path, raw=True)
+    assert (raw.left.fx, raw.left.cx) == (438.78, pytest.approx(285.59))
+    assert Calibration.read(
+        ros_crop(tmp_path, ROI.format(left=0, top=0, height=0, width=0))
+    ).size == (
+        640,
+        480,
+    )
+    with pytest.raises(InputError, match="roi goes beyond the sensor's 640x480"):
+        Calibration.read(ros_crop(tmp_path, ROI.format(left=40, top=0, height=480, width=620)))
+
+
+def test_binning_scales(tmp_path):
+    roi = ROI.format(left=20, top=8, height=400, width=600)
+    read = Calibration.read(ros_crop(tmp_path, roi, "binning_x: 2\nbinning_y: 2\n"))
+    assert (read.fx, read.size) == (393.66 / 2, (300, 200))
+    whole = Calibration.rectified(
+        fx=393.66, cx0=302.98, cy=233.09, baseline=read.baseline, size=(600, 400)
+    ).scaled(0.5, 0.5)
+    assert read.cx0 == pytest.approx(whole.cx0)
+    assert read.baseline == pytest.approx(0.09, rel=1e-4)
+
+
+def test_a_rectified_camera_info_needs_its_p_alone(tmp_path):
+    for side, shift in (("left", "0"), ("right", "-35.4294")):
+        text = ROS.format(side=side, shift=shift)
+        info = text[: text.index("camera_matrix")] + text[text.index("projection_matrix") :]
+        kept(tmp_path, info + "distortion_model: a new one\n", f"{side}.yaml")
+    assert Calibration.read(tmp_path / "left.yaml").baseline == pytest.approx(0.09, rel=1e-4)
+    ros_files(tmp_path, form=lambda text: text.replace("plumb_bob", "a new one"))
+    assert Calibration.read(tmp_path / "left.yaml").fx == 393.66
+    with pytest.raises(InputError, match="distortion model 'a new one' is not supported"):
+        Calibration.read(tmp_path / "left.yaml", raw=True)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("upright_left.yaml", "upright_right.yaml"),
+        ("Left.yaml", "Right.yaml"),
+        ("LEFT_INFO.yaml", "RIGHT_INFO.yaml"),
+        ("cameraLeft.yaml", "cameraRight.yaml"),
+        ("bright-left01.yaml", "bright-right01.yaml"),
+        ("infra1_info.yaml", "infra2_info.yaml"),
+        ("cam0.yaml", "cam1.yaml"),
+        ("left/camera_info.yaml", "right/camera_info.yaml"),
+        ("cam0/info.yaml", "cam1/info.yaml"),
+        ("copyright/left.yaml", "copyright/right.yaml"),
+    ],
+)
+def test_left_and_right_are_whole_words_of_names(tmp_path, left, right):
+    for name, side, shift in ((left, "left", "0"), (right, "right", "-35.4294")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        kept(tmp_path, ROS.format(side=side, shift=shift), name)
+    for name in (left, right):
+        assert Calibration.read(tmp_path / name).baseline == pytest.approx(0.09, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["upright.yaml", "cleft.yaml", "webcam0.yaml", "cam01.yaml"])
+def test_a_word_within_a_word_is_no_side(tmp_path, name):
+    for other in (
+        name,
+        name.replace("right", "left"),
+        name.replace("left", "right"),
+        "webcam1.yaml",
+    ):
+        kept(tmp_path, ROS.format(side="left", shift="0"), other)
+    with pytest.raises(InputError, match="holds one camera"):
+        Calibration.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("length", [7.5, 19.0])
+def test_baselines_that_must_be_centimetres_are_pointed_out(tmp_path, length):
+    shift = f"{-393.66 * length}"
+    kept(tmp_path, ROS.format(side="left", shift="0"), "left.yaml")
+    files = {
+        "K.txt": K_TXT.replace("0.063", f"{length}"),
+        "right.yaml": ROS.format(side="right", shift=shift),
+        "camchain.yaml": KALIBR.replace("-0.1100738", f"{-length}"),
+        "stereo.yml": opencv_yaml(**OPENCV_PAIR | {"T": [[-length], [0], [0]]}),
+    }
+    for name, text in files.items():
+        with pytest.warns(UserWarning, match="state no unit.*centimetres"):
+            Calibration.read(kept(tmp_path, text, name))
+
+
+@pytest.mark.parametrize("length", ["1e308", "1e30", "1e9", "1e-9", "1e400"])
+def test_lengths_that_no_rig_has_are_refused(tmp_path, length):
+    for text in (
+        K_TXT.replace("0.063", length),
+        MIDDLEBURY.replace("193.001", length),
+        own_json().replace("-0.1", f"-{length}"),
+    ):
+        with pytest.raises(InputError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            Calibration.read(kept(tmp_path, text))
+    for focal in ("1e308", "1e12", "1e-3"):
+        with pytest.raises(InputError, match="focal length"):
+            Calibration.read(kept(tmp_path, K_TXT.replace("754.66", focal)))
+    with pytest.raises(InputError, match="size is"):
+        Calibration.read(kept(tmp_path, own_json(size=[10**9, 480])))
+
+
+def test_kittis_grey_pair_has_its_own_cameras(tmp_path):
+    path = kept(tmp_path, KITTI)
+    for folder, baseline in (
+        ("image_0", 0.53715),
+        ("data/image_0/000.png", 0.53715),
+        ("image_2", 0.532725),
+        ("colored_0", 0.532725),
+        ("left", 0.532725),
+    ):
+        read = Calibration.read(path, pictures=tmp_path / folder)
+        assert read.baseline == pytest.approx(baseline, rel=1e-4), folder
+    colour = kept(tmp_path, "\n".join(KITTI.splitlines()[2:]))
+    with pytest.raises(InputError, match="no 'P0 and P1"):
+        Calibration.read(colour, pictures=tmp_path / "image_0")
+
+
+DRIVING = """calib_time: 09-Jan-2018
+S_101: 1920 1080
+R_101: 1 0 0 0 1 0 0 0 1
+T_101: 0 0 0
+S_rect_101: {width} {height}
+P_rect_101: {focal} 0 {cx} 0 0 {focal} 190.5 0 0 0 1 0
+R_103: 1 0 0 0 1 0 0 0 1
+T_103: -0.5448 0.0001 -0.0002
+S_rect_103: {width} {height}
+P_rect_103: {focal} 0 {cx} {shift} 0 {focal} 190.5 0 0 0 1 0
+"""
+
+
+def test_drivingstereo(tmp_path):
+    whole = DRIVING.format(width=1762, height=800, focal=2007.1, cx=880, shift=-2007.1 * 0.5448)
+    read = Calibration.read(kept(tmp_path, whole))
+    assert (read.fx, read.size) == (2007.1, (1762, 800))
+    assert read.baseline == pytest.approx(0.5448)
+    # As published, the files of half-size pictures have the whole ones' fx * baseline in P.
+    half = DRIVING.format(width=881, height=400, focal=1003.55, cx=440, shift=-2007.1 * 0.5448)
+    with pytest.warns(UserWarning, match=r"1.0896 m by P_rect_103 and 0.5448 m by T_103"):
+        assert Calibration.read(kept(tmp_path, half)).baseline == pytest.approx(0.5448)
+
+
+def test_kitti_raw_cameras_are_read_for_rectification(tmp_path):
+    turn = "0.9999 0.0141418 0 -0.0141418 0.9999 0 0 0 1"
+    cameras = "".join(
+        f"S_0{n}: 1392 512\nK_0{n}: 9{n}0 0 700 0 9{n}1 250 0 0 1\nD_0{n}: -0.3 0.1 0 0 0\n"
+        f"R_0{n}: {turn}\nT_0{n}: {x} 0 0\n"
+        for n, x in ((2, 0.06), (3, -0.47))
+    )
+    path = kept(tmp_path, KITTI_RAW + cameras)
+    raw = Calibration.read(path, raw=True)
+    assert (raw.left.fx, raw.right.fy, raw.size) == (920, 931, (1392, 512))
+    assert raw.translation == pytest.approx((-0.53, 0, 0))
+    assert np.allclose(raw.rotation, np.eye(3), atol=1e-4)
+    assert Calibration.read(path).is_rectified
+
+
+ORB_2 = """%YAML:1.0
+Camera.fx: 435.2
+Camera.fy: 435.2
+Camera.cx: 367.4
+Camera.cy: 252.2
+Camera.k1: 0.0
+Camera.width: 752
+Camera.height: 480
+Camera.bf: 47.9
+"""
+ORB_3 = """%YAML:1.0
+File.version: "1.0"
+Camera.type: "{kind}"
+Camera1.fx: 458.65
+Camera1.fy: 457.29
+Camera1.cx: 367.21
+Camera1.cy: 248.37
+Camera.width: 752
+Camera.height: 480
+"""
+ORB_3_RAW = """Camera2.fx: 457.58
+Camera2.fy: 456.13
+Camera2.cx: 379.99
+Camera2.cy: 255.23
+Camera2.k1: -0.28
+Camera2.k2: 0.07
+Stereo.T_c1_c2: !!opencv-matrix
+  rows: 4
+  cols: 4
+  dt: f
+  data: [1, 0, 0, 0.11, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]
+"""
+
+
+def test_orb_slam(tmp_path):
+    read = Calibration.read(kept(tmp_path, ORB_2, "stereo.yaml"))
+    assert (read.fx, read.size) == (435.2, (752, 480))
+    assert read.baseline == pytest.approx(47.9 / 435.2)
+    assert not Calibration.read(kept(tmp_path, ORB_2.replace("k1: 0.0", "k1: -0.3"))).is_rectified
+    read = Calibration.read(kept(tmp_path, ORB_3.format(kind="Rectified") + "Stereo.b: 0.05\n"))
+    assert (read.baseline, read.is_rectified) == (0.05, True)
+    raw = Calibration.read(kept(tmp_path, ORB_3.format(kind="PinHole") + ORB_3_RAW))
+    assert raw.translation == (-0.11, 0, 0)
+    assert raw.right.distortion == (-0.28, 0.07, 0, 0, 0)
+    fish = Calibration.read(kept(tmp_path, ORB_3.format(kind="KannalaBrandt8") + ORB_3_RAW))
+    assert (fish.right.lens, fish.right.distortion) == ("fisheye", (-0.28, 0.07, 0, 0))
+    with pytest.raises(InputError, match="depth sensor"):
+        Calibration.read(kept(tmp_path, ORB_2 + "DepthMapFactor: 5000\n"))
+
+
+def test_openvins_names_the_way_to_the_inertial_sensor(tmp_path):
+    pose = np.eye(4)
+    pose[:3, 3] = (0.11, 0, 0)
+    away = np.array([[0, -1, 0, 0.2], [1, 0, 0, 0.1], [0, 0, 1, 0], [0, 0, 0, 1]])
+    camera = KALIBR.split("cam1:")[0].replace("cam0:", "")
+    for key, to in (("T_imu_cam", lambda m: m), ("T_cam_imu", np.linalg.inv)):
+        text = "%YAML:1.0\n"
+        for name, place in (("cam0", away), ("cam1", away @ pose)):
+            rows = "".join(f"  - {row}\n" for row in to(place).tolist())
+            text += f"{name}:\n  {key}: # to or from the sensor\n{rows}{camera}"
+        read = Calibration.read(kept(tmp_path, text, "kalibr_imucam_chain.yaml"))
+        assert read.translation == pytest.approx((-0.11, 0, 0), abs=1e-9)
+        assert read.size == (752, 480)
+
+
+def test_euroc(tmp_path):
+    sensor = """sensor_type: camera
+T_BS:
+  cols: 4
+  rows: 4
+  data: [0, -1, 0, {x}, 1, 0, 0, {y}, 0, 0, 1, 0, 0, 0, 0, 1]
+resolution: [752, 480]
+camera_model: pinhole
+intrinsics: [458.65, 457.29, 367.21, 248.37]
+distortion_model: {model}
+distortion_coefficients: [-0.28, 0.07, 0.0002, 1.7e-05]
+"""
+    for name, y in (("cam0", 0), ("cam1", 0.11)):
+        (tmp_path / name).mkdir()
+        kept(tmp_path / name, sensor.format(x=0.3, y=y, model="radial-tangential"), "sensor.yaml")
+    for name in ("cam0", "cam1"):
+        read = Calibration.read(tmp_path / name / "sensor.yaml")
+        assert read.translation == pytest.approx((-0.11, 0, 0), abs=1e-9)
+        assert read.left.distortion == (-0.28, 0.07, 0.0002, 1.7e-05)
+
+
+FOREIGN = {
+    "ZED": "[LEFT_CAM_HD]\nfx=700\n[STEREO]\nBaseline=120\n",
+    "RealSense": ' Intrinsic of "Infrared 1" / 640x480 / {Y8}\n  PPX: 320\n',
+    "Open3D": '{"width": 640, "intrinsic_matrix": [500, 0, 0, 0, 500, 0, 320, 240, 1]}',
+    "Basalt": '{"value0": {"intrinsics": []}}',
+    "VINS-Fusion": '%YAML:1.0\ncam0_calib: "cam0.yaml"\n',
+    "one camera": "%YAML:1.0\n---\ncamera_matrix: !!opencv-matrix\n   rows: 3\n",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_files_that_are_not_read_are_named(tmp_path, name):
+    with pytest.raises(InputError, match=f"{name}.*"):
+        Calibration.read(kept(tmp_path, FOREIGN[name]))
+
+
+def test_four_opencv_coefficients_are_a_guess_unless_the_lens_is_said(tmp_path):
+    short = OPENCV_PAIR | {"D1": [0.02, -0.01, 0.004, -0.001], "D2": [0.02, -0.01, 0.004, -0.001]}
+    path = kept(tmp_path, opencv_yaml(**short), "stereo.yml")
+    with pytest.warns(UserWarning, match="say --lens fisheye"):
+        assert Calibration.read(path).left.lens == "pinhole"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Calibration.read(path, lens="pinhole").left.lens == "pinhole"
+        assert Calibration.read(path, lens="fisheye").right.lens == "fisheye"
+        said = path.read_text() + "fisheye_model: 1\n"
+        assert Calibration.read(kept(tmp_path, said, "said.yml")).left.lens == "fisheye"
+    with pytest.raises(InputError, match="fisheye lens has 5 coefficients"):
+        Calibration.read(kept(tmp_path, opencv_yaml(**OPENCV_PAIR)), lens="fisheye")
+    with pytest.raises(UsageError, match="known: fisheye, pinhole"):
+        Calibration.read(path, lens="wide")
+
+
+def test_ros_and_kalibr_say_which_lens_it_is(tmp_path):
+    four = ("[-0.36, 0.11, 0.001, 0.0005, 0]", "[-0.03, 0.01, 0.001, 0.0005]")
+
+    def form(text):
+        return text.replace("plumb_bob", "equidistant").replace("cols: 5", "cols: 4").replace(*four)
+
+    raw = Calibration.read(ros_files(tmp_path, form=form), raw=True)
+    assert raw.left.lens == raw.right.lens == "fisheye"
+    path = kept(tmp_path, KALIBR.replace("radtan", "equidistant"), "camchain.yaml")
+    read = Calibration.read(path)
+    assert read.left.lens == "fisheye"
+    assert not read.is_rectified
+    read.write(tmp_path / "own.json")
+    assert Calibration.read(tmp_path / "own.json") == read
+    with pytest.raises(InputError, match="a fisheye lens, not pinhole"):
+        Calibration.read(path, lens="pinhole")
+
+
+def test_entries_that_stand_twice_are_refused(tmp_path):
+    for text in (MIDDLEBURY + "baseline=19\n", KITTI + KITTI.splitlines()[3], KALIBR + "cam0: 1\n"):
+        with pytest.raises(InputError, match="stands twice"):
+            Calibration.read(kept(tmp_path, text))

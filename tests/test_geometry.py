@@ -1,5 +1,6 @@
 """Calibrating, rectifying and checking pairs."""
 
+import dataclasses
 import json
 from io import BytesIO
 
@@ -357,3 +358,120 @@ def test_every_real_pair_is_fit_and_made_wrong_is_not():
     assert faults_of(*raw) == ["vertical"]
     art, teddy = read_image(pairs["mid2005third/Art"][0]), read_image(pairs["mid2003/Teddy"][1])
     assert faults_of(art[:370, :450], teddy[:370, :450]) == ["unrelated"]
+
+
+@pytest.fixture(scope="module")
+def fisheye_rig():
+    turn = cv2.Rodrigues(np.array([0.01, -0.03, 0.015]))[0]
+    rotation = tuple(tuple(float(n) for n in row) for row in turn)
+    left = Camera(300, 301, 322, 238, (0.02, -0.01, 0.004, -0.001), "fisheye")
+    right = Camera(298, 299, 318, 243, (0.015, -0.008, 0.003, -0.0008), "fisheye")
+    return Calibration(left, right, (-0.1, 0.002, 0.001), rotation, SIZE)
+
+
+def seen_by_fisheye(rig, points):
+    """Return the pixels of (N, 3) points of the left camera's frame in both views."""
+    turn = cv2.Rodrigues(np.array(rig.rotation))[0]
+    move = np.array(rig.translation).reshape(3, 1)
+    poses = ((np.zeros((3, 1)), np.zeros((3, 1))), (turn, move))
+    return [
+        cv2.fisheye.projectPoints(
+            points[None], *pose, camera.matrix(), np.array(camera.distortion)
+        )[0][0]
+        for pose, camera in zip(poses, (rig.left, rig.right), strict=True)
+    ]
+
+
+def rectified_pixels(plan, rig, points):
+    """Return row and column of the rectified pixels that show (N, 3) points, by the maps."""
+    pixels = []
+    for (x, y), seen in zip(plan.maps, seen_by_fisheye(rig, points), strict=True):
+        away = (x[..., None] - seen[:, 0]) ** 2 + (y[..., None] - seen[:, 1]) ** 2
+        flat = away.reshape(-1, len(points)).argmin(axis=0)
+        pixels.append(np.stack(np.unravel_index(flat, x.shape), axis=1))
+    return pixels
+
+
+@pytest.mark.parametrize("keep_all", [False, True])
+def test_fisheye_pairs_are_rectified_to_pinhole_ones(fisheye_rig, rng, keep_all):
+    plan = plan_rectification(fisheye_rig, *SIZE, keep_all=keep_all)
+    assert plan.calibration.is_rectified
+    assert plan.calibration.baseline == pytest.approx(fisheye_rig.baseline)
+    across = rng.uniform(-0.8, 0.8, (12, 2)) * (1, 0.7)  # up to 39 degrees from the axis
+    points = np.concatenate([across, np.ones((12, 1))], axis=1) * 2.0
+    left, right = rectified_pixels(plan, fisheye_rig, points)
+    assert np.abs(left[:, 0] - right[:, 0]).max() <= 1  # pixels, of whole ones
+    depth = plan.calibration.depth((left[:, 1] - right[:, 1]).astype(np.float32)[None])[0]
+    expected = (points @ plan.turns[0].T)[:, 2]
+    assert np.abs(1 / depth - 1 / expected).max() < 2 / (plan.calibration.fx * 0.1)
+    wrong = dataclasses.replace(
+        fisheye_rig,
+        left=dataclasses.replace(fisheye_rig.left, lens="pinhole"),
+        right=dataclasses.replace(fisheye_rig.right, lens="pinhole"),
+    )
+    maps = [plan_rectification(each, *SIZE).maps[0][0] for each in (fisheye_rig, wrong)]
+    assert np.abs(maps[0] - maps[1]).max() > 10  # so that the test tells the models
+
+
+def test_a_known_fisheye_rig_is_found_again(fisheye_rig, rng):
+    from stereo.geometry import calibrate as module
+
+    grid = np.indices((9, 6)).reshape(2, -1).T * 0.03
+    board = np.concatenate([grid - (0.12, 0.075), np.zeros((54, 1))], axis=1)
+    views = []
+    for index in range(12):
+        turn = cv2.Rodrigues(rng.uniform(-0.5, 0.5, 3))[0]
+        move = (*rng.uniform(-0.15, 0.15, 2), rng.uniform(0.2, 0.4))
+        count = 54 if index % 3 else 40  # a board seen in part
+        sides = seen_by_fisheye(fisheye_rig, board[:count] @ turn.T + move)
+        noisy = [(side + rng.normal(0, 0.05, side.shape)).astype(np.float32) for side in sides]
+        views.append(module.View(f"{index}", board[:count].astype(np.float32), *noisy))
+    found, rms, errors, away = module._solve(views, SIZE, Board(9, 6, 0.03), "fisheye")
+    assert_is(found, fisheye_rig)
+    assert found.left.lens == found.right.lens == "fisheye"
+    assert rms < 0.1
+    assert max(errors) < 0.15
+    assert max(away) < 0.1
+    other = np.stack(seen_by_fisheye(found, np.array([[0.5, 0.3, 1.0], [-0.7, 0.1, 1.0]])))
+    own = np.stack(seen_by_fisheye(fisheye_rig, np.array([[0.5, 0.3, 1.0], [-0.7, 0.1, 1.0]])))
+    assert np.abs(other - own).max() < 1
+
+
+def test_lenses_of_two_kinds_are_refused(fisheye_rig, rig):
+    mixed = dataclasses.replace(fisheye_rig, right=rig.right)
+    with pytest.raises(InputError, match="one camera has a pinhole lens"):
+        plan_rectification(mixed, *SIZE)
+
+
+@pytest.mark.parametrize("command", ["calibrate", "rectify"])
+def test_an_unknown_lens_is_a_wrong_call(photographs, tmp_path, stereo, command):
+    options = {
+        "calibrate": ("--board", "9x6", "--square", "0.025"),
+        "rectify": ("--calibration", tmp_path / "absent.json"),
+    }
+    views = (photographs / "left*.png", photographs / "right*.png")
+    called = stereo(
+        command, *views, "--output", tmp_path / "o.json", "--lens", "wide", *options[command]
+    )
+    assert called.status == 2
+    assert "unknown lens 'wide'; known: fisheye, pinhole" in called.errors[-1]
+
+
+def test_rectify_takes_the_lens_that_a_file_does_not_say(tmp_path, stereo, fisheye_rig):
+    fields = ""
+    for number, camera in (("1", fisheye_rig.left), ("2", fisheye_rig.right)):
+        for name, value in (("M", camera.matrix()), ("D", np.array([camera.distortion]).T)):
+            fields += f"{name}{number}: !!opencv-matrix\n  rows: {len(value)}\n"
+            fields += f"  cols: {value.shape[1]}\n  dt: d\n  data: {value.ravel().tolist()}\n"
+    fields += f"R: {np.ravel(fisheye_rig.rotation).tolist()}\nT: {list(fisheye_rig.translation)}\n"
+    (tmp_path / "stereo.yml").write_text(f"%YAML 1.2\n---\n{fields}image_size: [640, 480]\n")
+    for side in ("left", "right"):
+        Image.new("L", SIZE, 90).save(tmp_path / f"{side}.png")
+    call = ("rectify", tmp_path / "left.png", tmp_path / "right.png", "--output", tmp_path / "o")
+    call = (*call, "--calibration", tmp_path / "stereo.yml")
+    called = stereo(*call, "--lens", "fisheye")
+    assert (called.status, called.errors) == (0, [])
+    expected = plan_rectification(fisheye_rig, *SIZE).calibration
+    assert Calibration.read(tmp_path / "o" / "calibration.json").fx == pytest.approx(expected.fx)
+    called = stereo(*call)
+    assert any("say --lens fisheye" in line for line in called.errors)

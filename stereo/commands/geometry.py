@@ -4,7 +4,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from stereo.bundled import DEFAULT_MAX_DISPARITY
 from stereo.commands.command import Command
-from stereo.errors import UsageError
+from stereo.errors import UsageError, unknown_name
 
 
 def _check_pair_arguments(parser: ArgumentParser) -> None:
@@ -52,6 +52,9 @@ def _calibrate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--dictionary", default="DICT_5X5_100", help="OpenCV's name of the ChArUco markers"
     )
+    parser.add_argument(
+        "--lens", default="pinhole", help="pinhole, or fisheye for the model of cv2.fisheye"
+    )
 
 
 def _rectify_arguments(parser: ArgumentParser) -> None:
@@ -61,12 +64,23 @@ def _rectify_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--keep-all", action="store_true", help="keep all raw pixels, with black around them"
     )
+    parser.add_argument(
+        "--lens", help="pinhole or fisheye, where the calibration does not say (OpenCV's)"
+    )
+
+
+def _check_lens(lens: str) -> None:
+    from stereo.geometry.calibration import LENSES
+
+    if lens not in LENSES:
+        raise unknown_name("lens", lens, LENSES)
 
 
 def _calibrate(config: Namespace) -> int:
     from stereo.cameras import calibrate_folder
     from stereo.geometry.calibrate import Board
 
+    _check_lens(config.lens)
     columns, _, rows = config.board.lower().partition("x")
     if not (columns.isdecimal() and rows.isdecimal()) or min(int(columns), int(rows)) < 3:
         raise UsageError(f"--board {config.board}: write COLUMNSxROWS, such as 9x6; at least 3x3")
@@ -75,15 +89,22 @@ def _calibrate(config: Namespace) -> int:
         if value is not None and not 0 < value < float("inf"):
             raise UsageError(f"--{name} {value:g}: expected a positive number of metres")
     board = Board(int(columns), int(rows), config.square, config.marker, config.dictionary)
-    calibrate_folder(config.left, config.right, config.output, board)
+    calibrate_folder(config.left, config.right, config.output, board, config.lens)
     return 0
 
 
 def _rectify(config: Namespace) -> int:
     from stereo.cameras import rectify_pairs
 
+    if config.lens is not None:
+        _check_lens(config.lens)
     failed = rectify_pairs(
-        config.left, config.right, config.output, config.calibration, keep_all=config.keep_all
+        config.left,
+        config.right,
+        config.output,
+        config.calibration,
+        keep_all=config.keep_all,
+        lens=config.lens,
     )
     return 1 if failed else 0
 

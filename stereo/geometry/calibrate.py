@@ -16,6 +16,8 @@ FEWEST_VIEWS = 4
 FEWEST_CORNERS = 8
 BAD_VIEW = 3.0  # times the median error of the views
 BAD_PIXELS = 1.0
+FISHEYE_STARTS = (0.45, 0.32, 0.6, 0.25, 0.8)  # focal lengths to start from, in widths
+GOOD_START = 1.0  # pixels, of the error that a start leads to
 BAD_POSE = 0.3  # of the distance between the cameras
 INNER_CORNERS = "inner corners of a chessboard, squares of a ChArUco board"
 
@@ -75,7 +77,7 @@ class Outcome:
     views: list[View]
 
 
-def calibrate(pairs: Sequence[PairFiles], board: Board) -> Outcome:
+def calibrate(pairs: Sequence[PairFiles], board: Board, lens: str = "pinhole") -> Outcome:
     """Calibrate both cameras and their pose from pairs of pictures of a board.
 
     Views that have the cameras stand elsewhere than most do, or whose error is three times the
@@ -84,6 +86,7 @@ def calibrate(pairs: Sequence[PairFiles], board: Board) -> Outcome:
     Args:
         pairs: of pictures of one size.
         board: what they show.
+        lens: which of OpenCV's models the cameras have: ``pinhole`` or ``fisheye``.
 
     Raises:
         InputError: too few pairs that show the board, or pictures of several sizes.
@@ -107,7 +110,7 @@ def calibrate(pairs: Sequence[PairFiles], board: Board) -> Outcome:
     while True:
         if len(views) < FEWEST_VIEWS or size is None:
             raise InputError(_too_few(board, len(pairs), shown, len(views)))
-        calibration, rms, errors, away = _solve(views, size, board)
+        calibration, rms, errors, away = _solve(views, size, board, lens)
         worst = int(np.argmax(away))
         if away[worst] > max(BAD_POSE, BAD_VIEW * float(np.median(away))):
             reason = "the cameras stand otherwise in it; are its pictures of one moment?"
@@ -156,7 +159,7 @@ def coverage_picture(views: Sequence[View], size: tuple[int, int]) -> np.ndarray
 
 
 def _solve(
-    views: Sequence[View], size: tuple[int, int], board: Board
+    views: Sequence[View], size: tuple[int, int], board: Board, lens: str
 ) -> tuple[Calibration, float, list[float], list[float]]:
     """Calibrate each camera, then both together from there.
 
@@ -169,7 +172,7 @@ def _solve(
     """
     cv2 = import_cv2()
     try:
-        return _solve_both(views, size)
+        return _solve_both(views, size, lens)
     except (InputError, cv2.error) as error:
         told = error if isinstance(error, InputError) else "OpenCV finds no solution"
         raise InputError(
@@ -179,9 +182,44 @@ def _solve(
 
 
 def _solve_both(
-    views: Sequence[View], size: tuple[int, int]
+    views: Sequence[View], size: tuple[int, int], lens: str
 ) -> tuple[Calibration, float, list[float], list[float]]:
     """Do what ``_solve`` does, with OpenCV's errors."""
+    solve = _solve_fisheye if lens == "fisheye" else _solve_pinhole
+    found = solve(views, size)
+    x, y, z = (float(part) for part in np.ravel(found.move))
+    rows = tuple(tuple(float(part) for part in row) for row in found.turn)
+    left, right = (_camera(*each, lens) for each in found.cameras)
+    calibration = Calibration(left, right, (x, y, z), rows, size)
+    own = np.array([_move_between(*each) for each in found.poses])
+    middle = np.median(own, axis=0)
+    away = np.linalg.norm(own - middle, axis=1) / max(float(np.linalg.norm(middle)), 1e-9)
+    return calibration, found.rms, found.errors, away.tolist()
+
+
+@dataclass(frozen=True)
+class _Solution:
+    """What OpenCV finds.
+
+    Attributes:
+        cameras: matrix and coefficients of the lens, left and right.
+        turn: rotation from the left to the right camera.
+        move: translation.
+        rms: of all corners, pixels.
+        errors: of each view, pixels.
+        poses: rotation and translation of each view's board to the left, then the right camera,
+            each camera by itself.
+    """
+
+    cameras: Sequence[tuple[np.ndarray, np.ndarray]]
+    turn: np.ndarray
+    move: np.ndarray
+    rms: float
+    errors: list[float]
+    poses: Sequence[tuple[np.ndarray, ...]]
+
+
+def _solve_pinhole(views: Sequence[View], size: tuple[int, int]) -> _Solution:
     cv2 = import_cv2()
     boards = [view.board for view in views]
     sides = [[view.left for view in views], [view.right for view in views]]
@@ -199,16 +237,83 @@ def _solve_both(
         np.zeros(3),
         flags=cv2.CALIB_USE_INTRINSIC_GUESS,
     )
-    x, y, z = (float(part) for part in np.ravel(move))
-    rows = tuple(tuple(float(part) for part in row) for row in turn)
-    cameras = _camera(left, left_lens), _camera(right, right_lens)
-    calibration = Calibration(*cameras, (x, y, z), rows, size)
-    errors = np.sqrt((np.asarray(per_view) ** 2).mean(axis=1))
-    poses = zip(*single[0][3:5], *single[1][3:5], strict=True)
-    own = np.array([_move_between(*each) for each in poses])
-    middle = np.median(own, axis=0)
-    away = np.linalg.norm(own - middle, axis=1) / max(float(np.linalg.norm(middle)), 1e-9)
-    return calibration, float(rms), errors.tolist(), away.tolist()
+    errors = np.sqrt((np.asarray(per_view) ** 2).mean(axis=1)).tolist()
+    poses = list(zip(*single[0][3:5], *single[1][3:5], strict=True))
+    return _Solution(
+        ((left, left_lens), (right, right_lens)), turn, move, float(rms), errors, poses
+    )
+
+
+def _solve_fisheye(views: Sequence[View], size: tuple[int, int]) -> _Solution:
+    cv2 = import_cv2()
+    # OpenCV wants as many corners in each view: those of views with fewer count more than once.
+    most = max(len(view.board) for view in views)
+    boards, *sides = (
+        [np.resize(getattr(view, part), (most, width))[None].astype(np.float64) for view in views]
+        for part, width in (("board", 3), ("left", 2), ("right", 2))
+    )
+    single = [_calibrate_fisheye(boards, side, size) for side in sides]
+    (_, left, left_lens, *_), (_, right, right_lens, *_) = single
+    _, left, left_lens, right, right_lens, turn, move, turns, moves = cv2.fisheye.stereoCalibrate(
+        boards,
+        *sides,
+        left,
+        left_lens,
+        right,
+        right_lens,
+        size,
+        np.eye(3),
+        np.zeros((3, 1)),
+        flags=_fisheye_flags(),
+    )
+    cameras = ((left, left_lens), (right, right_lens))
+    squares = []
+    for view, own_turn, own_move in zip(views, turns, moves, strict=True):
+        other_turn = cv2.Rodrigues(turn @ cv2.Rodrigues(own_turn)[0])[0]
+        poses = ((own_turn, own_move), (other_turn, turn @ own_move.reshape(3, 1) + move))
+        away = [
+            cv2.fisheye.projectPoints(view.board[None].astype(np.float64), *pose, *camera)[0][0]
+            - corners
+            for pose, camera, corners in zip(poses, cameras, (view.left, view.right), strict=True)
+        ]
+        squares.append((np.concatenate(away) ** 2).sum(axis=1))
+    errors = [float(np.sqrt(each.mean())) for each in squares]
+    rms = float(np.sqrt(np.concatenate(squares).mean()))
+    own_poses = list(zip(*single[0][3:5], *single[1][3:5], strict=True))
+    return _Solution(cameras, turn, move, rms, errors, own_poses)
+
+
+def _calibrate_fisheye(boards: Sequence[Any], corners: Sequence[Any], size: tuple[int, int]) -> Any:
+    """Calibrate one camera from the first focal length that leads to a solution."""
+    cv2 = import_cv2()
+    width, height = size
+    best: Any = None
+    failure: Exception = InputError("no solution")
+    for start in FISHEYE_STARTS:
+        matrix = np.array(
+            [[start * width, 0, (width - 1) / 2], [0, start * width, (height - 1) / 2], [0, 0, 1]]
+        )
+        try:
+            found = cv2.fisheye.calibrate(
+                boards, corners, size, matrix, np.zeros((4, 1)), flags=_fisheye_flags()
+            )
+        except cv2.error as error:
+            failure = error
+            continue
+        if best is None or found[0] < best[0]:
+            best = found
+        if best[0] < GOOD_START:
+            break
+    if best is None:
+        raise failure
+    return best
+
+
+def _fisheye_flags() -> int:
+    cv2 = import_cv2()
+    names = ("CALIB_USE_INTRINSIC_GUESS", "CALIB_RECOMPUTE_EXTRINSIC", "CALIB_FIX_SKEW")
+    # OpenCV 5 moved them out of cv2.fisheye, with other values.
+    return sum(getattr(cv2.fisheye, name, None) or getattr(cv2, name) for name in names)
 
 
 def _move_between(
@@ -220,9 +325,9 @@ def _move_between(
     return (right_move.reshape(3, 1) - turn @ left_move.reshape(3, 1)).ravel()
 
 
-def _camera(matrix: np.ndarray, lens: np.ndarray) -> Camera:
+def _camera(matrix: np.ndarray, coefficients: np.ndarray, lens: str) -> Camera:
     fx, fy, cx, cy = (float(matrix[at]) for at in ((0, 0), (1, 1), (0, 2), (1, 2)))
-    return Camera(fx, fy, cx, cy, tuple(float(number) for number in lens.ravel()))
+    return Camera(fx, fy, cx, cy, tuple(float(number) for number in coefficients.ravel()), lens)
 
 
 def _find_view(name: str, pictures: Sequence[np.ndarray], board: Board) -> View | str:

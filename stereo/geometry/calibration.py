@@ -12,12 +12,21 @@ import numpy as np
 
 from stereo.errors import InputError
 from stereo.files import staged
+from stereo.limits import MAX_SIDE
 
+LENSES = ("pinhole", "fisheye")
+POSSIBLE_BASELINES = (1e-5, 1e5)  # metres; beyond them a number is damaged
+POSSIBLE_FOCAL_LENGTHS = (1.0, 1e7)  # pixels
+POSSIBLE_POINT = 1e6  # pixels from the first one, of a principal point
+POSSIBLE_COEFFICIENT = 1e6  # of a lens
 BASELINES = (0.002, 20.0)  # metres, of pairs that people have; beyond them a unit is likely wrong
+LIKELY_METRES = 1.0  # of a baseline whose unit is not certain; more are likely centimetres
 SHORTEST_FOCAL_LENGTH = 40.0  # pixels; less is likely a focal length in millimetres
 LONGEST_FOCAL_LENGTH = 50_000.0  # pixels, where the pictures' width is unknown
 LONGEST_FOCAL_WIDTHS = 20.0  # of the pictures, where it is known: a field of view of 3 degrees
-LENS_COUNTS = (0, 4, 5, 8, 12, 14)  # coefficients that OpenCV's model can have
+LENS_COUNTS = (0, 4, 5, 8, 12, 14)  # coefficients that OpenCV's pinhole model can have
+FISHEYE_COUNT = 4
+OFF_CENTRE = (0.12, 0.2)  # of the pictures, of a principal point: to be warned of, refused
 ORTHONORMAL = 0.01  # how far a rotation as printed may be from one
 FORMAT = "stereo calibration, pixels and metres"
 RECTIFIED_TOLERANCE = 1e-3
@@ -25,14 +34,17 @@ RECTIFIED_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera with OpenCV's lens distortion.
+    """A camera with one of OpenCV's lens models.
 
     Attributes:
         fx: focal length along x, pixels.
         fy: focal length along y, pixels.
         cx: principal point, pixels; the centre of the first pixel is 0.
         cy: the same along y.
-        distortion: OpenCV's coefficients k1, k2, p1, p2, k3, ...; empty for none.
+        distortion: OpenCV's coefficients: k1, k2, p1, p2, k3, ... of a pinhole, empty for none;
+            k1 to k4 of a fisheye.
+        lens: ``pinhole``, or ``fisheye`` for the model of ``cv2.fisheye`` (Kannala and Brandt's,
+            "equidistant" in ROS and Kalibr).
     """
 
     fx: float
@@ -40,6 +52,7 @@ class Camera:
     cx: float
     cy: float
     distortion: tuple[float, ...] = ()
+    lens: str = "pinhole"
 
     def matrix(self) -> np.ndarray:
         """Return K, (3, 3) float64."""
@@ -76,6 +89,8 @@ class Calibration:
         _check_pose(self.rotation, self.translation)
         if self.baseline == 0:
             raise InputError("the baseline is 0: the cameras stand at the same place")
+        if not POSSIBLE_BASELINES[0] <= self.baseline <= POSSIBLE_BASELINES[1]:
+            raise InputError(f"the baseline is {self.baseline:g} m, which no pair of cameras has")
         if self.translation[0] > abs(self.translation[1]):
             raise InputError(
                 f"the baseline is negative (the right camera stands {self.baseline:g} m to the "
@@ -164,7 +179,7 @@ class Calibration:
     @property
     def baseline(self) -> float:
         """Distance of the cameras, metres."""
-        return math.sqrt(sum(part * part for part in self.translation))
+        return math.hypot(*self.translation)
 
     @property
     def doffs(self) -> float:
@@ -178,7 +193,8 @@ class Calibration:
         along = max(abs(self.translation[1]), abs(self.translation[2])) / self.baseline
         same = abs(self.left.fx - self.right.fx) + abs(self.left.fy - self.right.fy)
         rows = abs(self.left.cy - self.right.cy)
-        straight = not any(self.left.distortion) and not any(self.right.distortion)
+        cameras = (self.left, self.right)
+        straight = all(each.lens == "pinhole" and not any(each.distortion) for each in cameras)
         least = max(away, along, same / self.left.fx, rows / self.left.fx)
         return straight and bool(least < RECTIFIED_TOLERANCE)
 
@@ -200,8 +216,20 @@ class Calibration:
             depth = self.fx * self.baseline / (disparity.astype(np.float64) + self.doffs)
         return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
 
+    def check_side_by_side(self) -> None:
+        """Raise ``InputError`` if the cameras stand above or before each other."""
+        x, y, z = (abs(part) for part in self.translation)
+        if y > x:
+            raise InputError(
+                "the cameras stand above each other (a vertical rig): turn the pictures by 90 "
+                "degrees and calibrate anew"
+            )
+        if z > x:
+            raise InputError("one camera stands before the other: no pair that can be rectified")
+
     def check_rectified(self) -> None:
         """Raise ``InputError`` unless rows correspond."""
+        self.check_side_by_side()
         if not self.is_rectified:
             raise InputError(
                 "the calibration is that of a raw pair, whose rows do not correspond: run "
@@ -254,11 +282,14 @@ class Calibration:
         """Return the calibration of pictures of a size: scaled if they were resized as a whole.
 
         Raises:
-            InputError: the pictures have another shape than the calibration's.
+            InputError: the pictures have another shape than the calibration's, or, where it knows
+                no size, a principal point far from their middle.
         """
-        if self.size in (None, (width, height)):
+        if self.size is None:
+            self._check_centre(width, height)
             return self
-        assert self.size is not None
+        if self.size == (width, height):
+            return self
         x, y = width / self.size[0], height / self.size[1]
         if abs(x / y - 1) > 0.02:
             raise InputError(
@@ -267,25 +298,53 @@ class Calibration:
             )
         warnings.warn(
             f"the calibration is for {self.size[0]}x{self.size[1]} pixels and is scaled to the "
-            f"pictures' {width}x{height}",
+            f"pictures' {width}x{height}; if they were cropped, give the crop's own",
             stacklevel=2,
         )
         return self.scaled(x, y)
 
+    def _check_centre(self, width: int, height: int) -> None:
+        """Notice pictures of another size than the calibration's, which it does not know."""
+        off = max(abs((self.left.cx + 0.5) / width - 0.5), abs((self.left.cy + 0.5) / height - 0.5))
+        if off <= OFF_CENTRE[0]:
+            return
+        text = (
+            f"the principal point ({self.left.cx:g}, {self.left.cy:g}) lies far from the middle of "
+            f"pictures of {width}x{height}, and the calibration knows no size: were they resized "
+            "or cropped? "
+        )
+        if off > OFF_CENTRE[1]:
+            raise InputError(
+                f"{text}Give the calibration of these pictures; if it is, say their size in it "
+                '("size": [width, height] in this program\'s JSON)'
+            )
+        warnings.warn(f"{text}Depths are wrong by the factor if they were resized", stacklevel=3)
+
     @classmethod
-    def read(cls, path: str | Path, *, raw: bool = False) -> "Calibration":
+    def read(
+        cls,
+        path: str | Path,
+        *,
+        raw: bool = False,
+        lens: str | None = None,
+        pictures: str | Path | None = None,
+    ) -> "Calibration":
         """Read a calibration file of any known kind; ``stereo.geometry.readers`` lists them.
 
         Args:
             path: the file.
             raw: of files that hold both, the cameras as they are instead of the rectified ones.
+            lens: ``pinhole`` or ``fisheye``, for raw cameras of files that do not say; None to
+                take a pinhole, with a warning where it is a guess.
+            pictures: the left picture or its folder: KITTI's tell the grey pair from the other.
 
         Raises:
             InputError: unreadable, of no known kind, or with numbers that cannot be.
         """
         from stereo.geometry.readers import read_calibration
 
-        return read_calibration(Path(path), raw=raw)
+        left = None if pictures is None else Path(pictures).absolute()
+        return read_calibration(Path(path), raw=raw, lens=lens, pictures=left)
 
     def write(self, path: str | Path) -> None:
         """Write as JSON, which ``read`` reads.
@@ -322,11 +381,30 @@ def check_camera(name: str, camera: Camera) -> None:
     for focal in (camera.fx, camera.fy):
         if not (math.isfinite(focal) and focal > 0):
             raise InputError(f"the {name} focal length is {focal:g} px: it must be positive")
+        if not POSSIBLE_FOCAL_LENGTHS[0] <= focal <= POSSIBLE_FOCAL_LENGTHS[1]:
+            raise InputError(
+                f"the {name} focal length is {focal:g} px, which no camera has: it must be in "
+                "pixels, neither in widths of the picture nor in metres"
+            )
     if not all(map(math.isfinite, (camera.cx, camera.cy, *camera.distortion))):
         raise InputError(f"the {name} camera has numbers that are not finite")
-    if len(camera.distortion) not in LENS_COUNTS:
+    if max(abs(camera.cx), abs(camera.cy)) > POSSIBLE_POINT:
         raise InputError(
-            f"the {name} lens has {len(camera.distortion)} coefficients; OpenCV's model has "
+            f"the {name} principal point ({camera.cx:g}, {camera.cy:g}) is none of a picture"
+        )
+    if any(abs(number) > POSSIBLE_COEFFICIENT for number in camera.distortion):
+        raise InputError(f"the {name} lens has coefficients that no lens has")
+    if camera.lens not in LENSES:
+        raise InputError(f"the {name} lens is '{camera.lens}'; known: {', '.join(LENSES)}")
+    count = len(camera.distortion)
+    if camera.lens == "fisheye" and count != FISHEYE_COUNT:
+        raise InputError(
+            f"the {name} fisheye lens has {count} coefficients; its model has {FISHEYE_COUNT} "
+            "(k1 to k4)"
+        )
+    if count not in LENS_COUNTS:
+        raise InputError(
+            f"the {name} lens has {count} coefficients; OpenCV's model has "
             f"{', '.join(map(str, LENS_COUNTS[:-1]))} or {LENS_COUNTS[-1]} (k1, k2, p1, p2, k3, "
             "...): add zeros for those that are missing"
         )
@@ -345,8 +423,10 @@ def picture_size(width: Any, height: Any) -> tuple[int, int]:
 
 
 def _check_size(size: tuple[int, int] | None) -> None:
-    if size is not None and min(size) < 1:
-        raise InputError(f"the size is {size[0]}x{size[1]} pixels: both must be positive")
+    if size is not None and not 1 <= min(size) <= max(size) <= MAX_SIDE:
+        raise InputError(
+            f"the size is {size[0]}x{size[1]} pixels: both must be positive, at most {MAX_SIDE}"
+        )
 
 
 def _check_pose(rotation: tuple[tuple[float, ...], ...], translation: tuple[float, ...]) -> None:
@@ -364,4 +444,5 @@ def _check_pose(rotation: tuple[tuple[float, ...], ...], translation: tuple[floa
 
 def _camera_from_dict(data: dict[str, Any]) -> Camera:
     fx, fy, cx, cy = (float(data[key]) for key in ("fx", "fy", "cx", "cy"))
-    return Camera(fx, fy, cx, cy, tuple(float(number) for number in data["distortion"]))
+    distortion = tuple(float(number) for number in data["distortion"])
+    return Camera(fx, fy, cx, cy, distortion, str(data.get("lens", "pinhole")))

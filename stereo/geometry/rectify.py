@@ -44,6 +44,8 @@ def plan_rectification(
 ) -> Rectification:
     """Compute how pictures are rectified (Bouguet's method, OpenCV's ``stereoRectify``).
 
+    Cameras with fisheye lenses are rectified to pinhole ones, by ``cv2.fisheye``.
+
     Args:
         calibration: of the raw pair; scaled to the pictures where they were resized as a whole.
         width: pixels.
@@ -51,42 +53,51 @@ def plan_rectification(
         keep_all: keep every raw pixel, with black around them, instead of valid pixels alone.
 
     Raises:
-        InputError: cameras above each other, or pictures that the calibration is not for.
+        InputError: cameras above or before each other, a calibration of which no pair comes, or
+            pictures that it is not for.
     """
     cv2 = import_cv2()
     raw = calibration.fitted(width, height)
-    x, y, _ = (abs(part) for part in raw.translation)
-    if y > x:
-        raise InputError(
-            "the cameras stand above each other: turn the pictures by 90 degrees and calibrate anew"
-        )
-    lenses = [np.array(camera.distortion or (0.0,) * 5) for camera in (raw.left, raw.right)]
+    raw.check_side_by_side()
+    if raw.left.lens != raw.right.lens:
+        raise InputError("one camera has a pinhole lens, the other a fisheye: not supported")
+    model = cv2.fisheye if raw.left.lens == "fisheye" else cv2
     matrices = [camera.matrix() for camera in (raw.left, raw.right)]
-    turn_left, turn_right, left, right, *_ = cv2.stereoRectify(
-        matrices[0],
-        lenses[0],
-        matrices[1],
-        lenses[1],
-        (width, height),
-        np.array(raw.rotation, np.float64),
-        np.array(raw.translation, np.float64).reshape(3, 1),
-        flags=cv2.CALIB_ZERO_DISPARITY,
-        alpha=1.0 if keep_all else 0.0,
-    )
+    lenses = [np.array(camera.distortion or (0.0,) * 5) for camera in (raw.left, raw.right)]
+    size = (width, height)
+    free = {"balance": float(keep_all)} if model is not cv2 else {"alpha": float(keep_all)}
+    try:
+        turn_left, turn_right, left, right, *_ = model.stereoRectify(
+            matrices[0],
+            lenses[0],
+            matrices[1],
+            lenses[1],
+            size,
+            np.array(raw.rotation, np.float64),
+            np.array(raw.translation, np.float64).reshape(3, 1),
+            flags=cv2.CALIB_ZERO_DISPARITY,
+            **free,
+        )
+        rectified = Calibration.rectified(
+            fx=float(left[0, 0]),
+            fy=float(left[1, 1]),
+            cx0=float(left[0, 2]),
+            cx1=float(right[0, 2]),
+            cy=float(left[1, 2]),
+            baseline=-float(right[0, 3] / right[0, 0]),
+            size=size,
+        )
+    except (cv2.error, InputError) as error:
+        told = f" ({error})" if isinstance(error, InputError) else ""
+        raise InputError(
+            f"no rectified pair comes of this calibration{told}: are its lenses (--lens), its "
+            "rotation and its size those of the cameras?"
+        ) from error
     maps = tuple(
-        cv2.initUndistortRectifyMap(matrix, lens, turn, new, (width, height), cv2.CV_32FC1)
+        model.initUndistortRectifyMap(matrix, lens, turn, new, size, cv2.CV_32FC1)
         for matrix, lens, turn, new in zip(
             matrices, lenses, (turn_left, turn_right), (left, right), strict=True
         )
-    )
-    rectified = Calibration.rectified(
-        fx=float(left[0, 0]),
-        fy=float(left[1, 1]),
-        cx0=float(left[0, 2]),
-        cx1=float(right[0, 2]),
-        cy=float(left[1, 2]),
-        baseline=-float(right[0, 3] / right[0, 0]),
-        size=(width, height),
     )
     # OpenCV's valid part is approximate: without the choice of black, a few pixels are repeated.
     border = cv2.BORDER_CONSTANT if keep_all else cv2.BORDER_REPLICATE

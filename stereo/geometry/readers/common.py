@@ -1,0 +1,394 @@
+"""What the readers share: numbers, matrices, pairs of cameras, files that belong together."""
+
+import dataclasses
+import math
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stereo.errors import InputError
+from stereo.geometry.calibration import LIKELY_METRES, Calibration, Camera, check_camera
+
+MAX_BYTES = 2**20  # of a calibration file
+MAX_NUMBERS = 20_000  # of one matrix
+SAME_FOCAL = 0.01  # of the focal length, between the cameras of a rectified pair
+SAME_ROW = 1.0  # pixels
+BESIDE = 0.05  # of the baseline: how far rectified cameras may stand above or before each other
+NO_SKEW = 0.01  # pixels
+EXACT = 1e-6  # of entries that are 0 or 1 in a pinhole camera's matrix
+SIDES = (("left", "right"), ("cam0", "cam1"), ("camera0", "camera1"), ("infra1", "infra2"))
+HALVES = (("intrinsics", "extrinsics"), ("intrinsic", "extrinsic"))
+MODELS = {
+    "": "pinhole",
+    "none": "pinhole",
+    "pinhole": "pinhole",
+    "plumb_bob": "pinhole",
+    "rational_polynomial": "pinhole",
+    "radtan": "pinhole",
+    "radial_tangential": "pinhole",
+    "equidistant": "fisheye",
+    "equi": "fisheye",
+    "fisheye": "fisheye",
+    "kannala_brandt": "fisheye",
+    "kannalabrandt8": "fisheye",
+}  # what files call a distortion -> the lens of ``Camera``
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to read, and what the caller knows beyond it.
+
+    Attributes:
+        path: the file.
+        text: what stands in it.
+        fields: its entries by name, of YAML, XML and JSON.
+        raw: of files that hold both, the cameras as they are instead of the rectified ones.
+        lens: the lens of raw cameras where the file does not say; None to guess with a warning.
+        pictures: the left picture, whose folder may tell which of several pairs is meant.
+    """
+
+    path: Path
+    text: str
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    raw: bool = False
+    lens: str | None = None
+    pictures: Path | None = None
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a calibration file.
+
+    Raises:
+        InputError: it cannot be read, is too large, or is no text.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise InputError(f"{path}: more than 1 MiB, too large for a calibration file")
+        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text file, so no calibration") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def number(value: Any) -> float:
+    """Return a number of a file.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        if isinstance(value, bool) or "_" in str(value):
+            raise ValueError
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"could not convert '{str(value)[:40]}' to a number") from None
+
+
+def words(text: str) -> list[str]:
+    """Split at white space, commas, semicolons and brackets."""
+    return [word for word in re.split(r"[\s,;\[\]]+", text) if word]
+
+
+def numbers(value: Any, count: int | None = None) -> list[float]:
+    """Return the numbers of a text or of a list, nested or not.
+
+    Raises:
+        ValueError: something else than numbers, or another count of them.
+    """
+    if isinstance(value, str):
+        found = [number(word) for word in words(value)]
+    elif isinstance(value, list | tuple):
+        found = [each for entry in value for each in numbers(entry)]
+    else:
+        found = [number(value)]
+    if count is not None and len(found) != count:
+        raise ValueError(f"expected {count} numbers, found {len(found)}")
+    return found
+
+
+def matrix(value: Any, rows: int | None = None, columns: int | None = None) -> np.ndarray:
+    """Return a matrix of a file: rows of numbers, all of them in one list, or OpenCV's mapping.
+
+    Args:
+        value: as the parser gives it.
+        rows: how many it must have; None for as many as there are, in one row.
+        columns: the same.
+
+    Raises:
+        ValueError: no numbers, or not as many as it says or must have.
+    """
+    if isinstance(value, Mapping):
+        missing = {"data"} - value.keys()
+        if "sizes" not in value:
+            missing |= {"rows", "cols"} - value.keys()
+        if missing:
+            raise ValueError(f"a matrix without {' and '.join(sorted(missing))}")
+        shape = numbers(value["sizes"] if "sizes" in value else [value["rows"], value["cols"]])
+        found = numbers(value["data"])
+        if not all(each.is_integer() and 1 <= each <= MAX_NUMBERS for each in shape):
+            raise ValueError(f"a matrix of {'x'.join(f'{each:g}' for each in shape[:3])}")
+        if math.prod(shape) != len(found):
+            raise ValueError(
+                f"a matrix of {'x'.join(f'{each:g}' for each in shape[:3])} with {len(found)} "
+                "numbers"
+            )
+    else:
+        found = numbers(value)
+    if rows is None or columns is None:
+        return np.array(found, np.float64)
+    if len(found) != rows * columns:
+        raise ValueError(f"expected a matrix of {rows}x{columns}, found {len(found)} numbers")
+    return np.array(found, np.float64).reshape(rows, columns)
+
+
+def first(found: Iterable[str], *names: str) -> str:
+    """Return the first of the names that is found.
+
+    Raises:
+        KeyError: none is.
+    """
+    for name in names:
+        if name in found:
+            return name
+    raise KeyError(" or ".join(names))
+
+
+def pinhole(
+    entries: np.ndarray | Sequence[float],
+    distortion: Sequence[float] = (),
+    lens: str = "pinhole",
+) -> Camera:
+    """Return the camera of a matrix K.
+
+    Args:
+        entries: (3, 3), or its nine numbers row by row.
+        distortion: coefficients of the lens.
+        lens: which model they are of.
+
+    Raises:
+        InputError: a matrix that no pinhole camera without skew has.
+    """
+    k = np.asarray(entries, np.float64).reshape(3, 3)
+    last = " ".join(f"{entry:g}" for entry in k[2])
+    if not max(np.abs(k[2] - (0, 0, 1)).max(), abs(k[1, 0])) <= EXACT:
+        raise InputError(
+            f"a camera matrix must have 0 0 1 as its last row and 0 before fy; found {last} and "
+            f"{k[1, 0]:g}: transposed? Write fx 0 cx, 0 fy cy, 0 0 1"
+        )
+    if not abs(k[0, 1]) <= NO_SKEW:
+        raise InputError(f"the camera matrix has a skew of {k[0, 1]:g} px, which is not supported")
+    fx, fy, cx, cy = (float(k[at]) for at in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    return Camera(fx, fy, cx, cy, tuple(distortion), lens)
+
+
+def settle_lens(said: str | None, source: Source) -> str:
+    """Return the lens by what the file says and the caller asks for.
+
+    Args:
+        said: the file's name of the distortion; None if it has none.
+        source: of the file.
+
+    Raises:
+        InputError: an unknown name, or one that contradicts the caller's.
+    """
+    if said is None:
+        return source.lens or "pinhole"
+    known = MODELS.get(said.lower().replace("-", "_").replace(" ", "_"))
+    if known is None:
+        raise InputError(
+            f"the distortion model '{said[:40]}' is not supported; "
+            "plumb_bob, rational_polynomial, radtan and equidistant are"
+        )
+    if source.lens not in (None, known):
+        raise InputError(
+            f"the file's distortion model is '{said}', a {known} lens, not {source.lens}"
+        )
+    return known
+
+
+def same_size(
+    left: tuple[int, int] | None, right: tuple[int, int] | None
+) -> tuple[int, int] | None:
+    """Return the size of both cameras' pictures.
+
+    Raises:
+        InputError: they differ.
+    """
+    if left is not None and right is not None and left != right:
+        raise InputError(
+            f"the left camera's pictures are {left[0]}x{left[1]}, the right one's "
+            f"{right[0]}x{right[1]}: both must have one size"
+        )
+    return left or right
+
+
+def rectified_pair(
+    left: Camera, right: Camera, baseline: float, size: tuple[int, int] | None
+) -> Calibration:
+    """Return the calibration of a pair that is said to be rectified.
+
+    Raises:
+        InputError: the cameras differ in more than cx, so that it is none.
+    """
+    for name, camera in (("left", left), ("right", right)):
+        check_camera(name, camera)
+    for axis, one, other in (("x", left.fx, right.fx), ("y", left.fy, right.fy)):
+        if abs(one - other) > SAME_FOCAL * one:
+            raise InputError(
+                f"the focal lengths along {axis} are {one:g} and {other:g} px: no rectified pair's"
+            )
+    if abs(left.cy - right.cy) > SAME_ROW:
+        raise InputError(
+            f"cy is {left.cy:g} px in the left camera and {right.cy:g} in the right one: no "
+            "rectified pair's, whose rows correspond"
+        )
+    return Calibration.rectified(
+        fx=left.fx,
+        fy=left.fy,
+        cx0=left.cx,
+        cx1=right.cx,
+        cy=left.cy,
+        baseline=baseline,
+        size=size,
+    )
+
+
+def projected_pair(projections: Sequence[np.ndarray], size: tuple[int, int] | None) -> Calibration:
+    """Return the rectified pair of the left and right projection matrix, P = K [I | t], (3, 4).
+
+    Raises:
+        InputError: matrices that hold a rotation, or cameras that do not stand side by side.
+    """
+    cameras, places = [], []
+    for name, p in zip(("left", "right"), projections, strict=True):
+        turned = np.abs([p[0, 1], p[1, 0], *(p[2, :3] - (0, 0, 1))]).max()
+        if not turned <= EXACT:
+            raise InputError(
+                f"the {name} projection matrix is not fx 0 cx . / 0 fy cy . / 0 0 1 .: it holds a "
+                "rotation or is transposed, so the pair is not rectified"
+            )
+        camera = pinhole(p[:, :3])
+        check_camera(name, camera)  # before it divides
+        cameras.append(camera)
+        places.append((p[0, 3] / camera.fx, p[1, 3] / camera.fy, p[2, 3]))
+    x, y, z = (float(one - other) for one, other in zip(*places, strict=True))
+    if abs(y) > abs(x):
+        raise InputError(
+            f"the cameras stand above each other ({abs(y):g} m, a vertical rig): "
+            "turn the pictures by 90 degrees and calibrate anew"
+        )
+    if max(abs(y), abs(z)) > BESIDE * abs(x):
+        raise InputError(
+            f"the right camera is {-x:g}, {-y:g}, {-z:g} m from the left one along x, y, z: "
+            "not side by side, so the pair is not rectified"
+        )
+    return rectified_pair(cameras[0], cameras[1], x, size)
+
+
+def raw_pair(
+    cameras: Sequence[Camera],
+    rotation: np.ndarray,
+    translation: np.ndarray,
+    size: tuple[int, int] | None,
+) -> Calibration:
+    """Return the pair whose right camera has a point X of the left one's frame at R @ X + T.
+
+    Args:
+        cameras: left and right.
+        rotation: nine numbers.
+        translation: three, metres.
+        size: of the pictures.
+    """
+    rows = np.asarray(rotation, np.float64).reshape(3, 3).tolist()
+    x, y, z = np.asarray(translation, np.float64).reshape(3).tolist()
+    left, right = cameras
+    return Calibration(left, right, (x, y, z), tuple(tuple(row) for row in rows), size)
+
+
+def posed_pair(
+    cameras: Sequence[Camera], pose: np.ndarray, size: tuple[int, int] | None
+) -> Calibration:
+    """Return the pair of a rigid motion, (4, 4), from the left camera's frame to the right's."""
+    return raw_pair(cameras, pose[:3, :3], pose[:3, 3], size)
+
+
+def unrectified_pair(
+    cameras: Sequence[Camera],
+    turns: Sequence[np.ndarray],
+    baseline: float,
+    size: tuple[int, int] | None,
+) -> Calibration:
+    """Return the raw pair of cameras by their turns (3, 3) into the rectified frame."""
+    move = turns[1].T @ np.array([-baseline, 0, 0])
+    return raw_pair(cameras, turns[1].T @ turns[0], move, size)
+
+
+def rigid(value: Any) -> np.ndarray:
+    """Return a rigid motion, (4, 4).
+
+    Raises:
+        ValueError: its last row is not 0 0 0 1.
+    """
+    pose = matrix(value, 4, 4)
+    if not np.abs(pose[3] - (0, 0, 0, 1)).max() <= EXACT:
+        raise ValueError("the last row of a pose is not 0 0 0 1: transposed?")
+    return pose
+
+
+def note_unit(calibration: Calibration, path: Path, kind: str) -> None:
+    """Warn where the unit of a baseline, which files of this kind do not state, is hardly metres.
+
+    OpenCV's files, for one, have the unit of the board's squares.
+    """
+    if calibration.baseline > LIKELY_METRES:
+        warnings.warn(
+            f"{path}: {kind} files state no unit: the baseline of {calibration.baseline:g} is "
+            "taken as metres; if it is in centimetres or in squares of the board, depths come in "
+            "those",
+            stacklevel=2,
+        )
+
+
+def find_partner(path: Path, pairs: Sequence[tuple[str, str]]) -> tuple[Path | None, bool]:
+    """Return the file of the other camera or half, and whether the given one is the second.
+
+    The words are whole ones of the file's name or, failing that, of its folder's: ``left`` is one
+    of ``upright_left`` and of ``cameraLeft``, ``right`` is not.
+
+    Args:
+        path: the given file.
+        pairs: words for the first and the second.
+    """
+    folder, name = path.parent, path.name
+    for where, rebuild in (
+        (name, path.with_name),
+        (folder.name, lambda other: folder.with_name(other) / name),
+    ):
+        for pair in pairs:
+            found = [
+                (*place, other, is_second)
+                for one, two in (pair, [w.upper() for w in pair], [w.capitalize() for w in pair])
+                for word, other, is_second in ((one, two, False), (two, one, True))
+                if (place := _last(word, where)) is not None
+            ]
+            if found:
+                start, end, other, is_second = max(found)
+                partner = rebuild(where[:start] + other + where[end:])
+                return (partner if partner.is_file() else None), is_second
+    return None, False
+
+
+def _last(word: str, name: str) -> tuple[int, int] | None:
+    """Return the last place where a name has the word as a whole one, camel case included."""
+    before = "(?<![A-Z])" if word.istitle() else "(?<![A-Za-z])"
+    after = "(?![0-9])" if word[-1].isdigit() else "(?![a-z])"
+    places = [match.span() for match in re.finditer(before + word + after, name)]
+    return places[-1] if places else None

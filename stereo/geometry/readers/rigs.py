@@ -1,0 +1,302 @@
+"""Files of named entries: OpenCV, ORB-SLAM, ROS camera_info, Kalibr and OpenVINS, EuRoC, ours."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from stereo.errors import InputError
+from stereo.geometry.calibration import FORMAT, Calibration, Camera, picture_size
+from stereo.geometry.readers.common import (
+    HALVES,
+    SIDES,
+    Source,
+    find_partner,
+    first,
+    matrix,
+    number,
+    numbers,
+    pinhole,
+    posed_pair,
+    projected_pair,
+    raw_pair,
+    read_text,
+    rectified_pair,
+    rigid,
+    same_size,
+    settle_lens,
+    unrectified_pair,
+)
+from stereo.geometry.readers.storage import load_entries
+
+GUESSED_COUNT = 4  # coefficients that both of OpenCV's models can have
+_NUMBERS = (("1", "2"), ("_1", "_2"), ("_left", "_right"), ("Left", "Right"), ("L", "R"))
+_MATRICES = ("M", "K", "cameraMatrix", "camera_matrix")
+_LENSES = ("D", "distCoeffs", "distCoeff", "dist_coeffs", "dist")
+_SIZES = ("image_size", "imageSize", "size", "img_size")
+
+
+def read_ours(source: Source) -> Calibration:
+    """A calibration of this program."""
+    found = source.fields.get("format")
+    if found != FORMAT:
+        raise ValueError(f"its format is '{str(found)[:40]}', not '{FORMAT}'")
+    calibration = Calibration.from_dict(dict(source.fields))
+    settle_lens(calibration.left.lens, source)
+    return calibration
+
+
+def is_opencv(fields: Mapping[str, Any]) -> bool:
+    """Tell whether entries have names that OpenCV's calibrations have."""
+    return any(_names(bases, side) & fields.keys() for bases in (_MATRICES, "P") for side in (0, 1))
+
+
+def _names(bases: Sequence[str], side: int) -> set[str]:
+    return {base + pair[side] for base in bases for pair in _NUMBERS}
+
+
+def _find(fields: Mapping[str, Any], bases: Sequence[str], side: int) -> Any:
+    """Return the entry of one camera, under the first of its usual names; None if there is none."""
+    names = (base + pair[side] for pair in _NUMBERS for base in bases)
+    return next((fields[name] for name in names if name in fields), None)
+
+
+def read_opencv(source: Source) -> Calibration:
+    """An OpenCV calibration."""
+    fields = dict(source.fields)
+    partner, _ = find_partner(source.path, HALVES + SIDES)
+    if partner is not None:
+        fields = (load_entries(read_text(partner), str(partner)) or {}) | fields
+    size = None
+    named = [name for name in _SIZES if name in fields]
+    if named:
+        size = picture_size(*numbers(fields[named[0]])[:2])
+    elif "image_width" in fields:
+        size = picture_size(fields["image_width"], fields["image_height"])
+    projections = [_find(fields, "P", side) for side in (0, 1)]
+    if not source.raw and None not in projections:
+        return projected_pair([matrix(each, 3, 4) for each in projections], size)
+    matrices = [_find(fields, _MATRICES, side) for side in (0, 1)]
+    for side, found in (("1", matrices[0]), ("2", matrices[1])):
+        if found is None:
+            first((), *(f"{base}{side}" for base in _MATRICES[:3]))
+    lenses = [_find(fields, _LENSES, side) for side in (0, 1)]
+    for side, found in (("left", lenses[0]), ("right", lenses[1])):
+        if found is None:
+            warnings.warn(
+                f"{source.path}: no coefficients of the {side} lens under a usual name (D1, "
+                "distCoeffs1): none are taken",
+                stacklevel=2,
+            )
+    distortions = [() if found is None else tuple(matrix(found)) for found in lenses]
+    lens = _opencv_lens(source, fields, distortions)
+    cameras = [
+        pinhole(matrix(k, 3, 3), [float(each) for each in d], lens)
+        for k, d in zip(matrices, distortions, strict=True)
+    ]
+    return raw_pair(cameras, matrix(fields["R"], 3, 3), matrix(fields["T"], 3, 1), size)
+
+
+def _opencv_lens(
+    source: Source, fields: Mapping[str, Any], distortions: Sequence[Sequence[float]]
+) -> str:
+    """Return which of OpenCV's models the coefficients are of, with a warning if it is a guess."""
+    said = fields.get("distortion_model", fields.get("camera_model"))
+    if "fisheye_model" in fields:  # of OpenCV's sample program
+        said = "fisheye" if number(fields["fisheye_model"]) else "pinhole"
+    lens = settle_lens(None if said is None else str(said), source)
+    guessed = said is None and source.lens is None
+    if guessed and any(len(each) == GUESSED_COUNT and any(each) for each in distortions):
+        warnings.warn(
+            f"{source.path}: 4 lens coefficients can be of OpenCV's pinhole model or of "
+            "cv2.fisheye, and the file does not say which: they are taken as k1, k2, p1, p2 of "
+            "the pinhole model; say --lens fisheye or --lens pinhole",
+            stacklevel=2,
+        )
+    return lens
+
+
+def refuse_one_camera(source: Source) -> Calibration:
+    """An OpenCV calibration of one camera."""
+    raise InputError(
+        "holds one camera and not how the other one stands to it: calibrate both together, with "
+        "'stereo calibrate'"
+    )
+
+
+def read_orb_slam(source: Source) -> Calibration:
+    """An ORB-SLAM configuration."""
+    fields = source.fields
+    if {"DepthMapFactor", "RGBD.DepthMapFactor"} & fields.keys():
+        raise InputError("this ORB-SLAM file is of a camera with a depth sensor, not of a pair")
+    size = None
+    if "Camera.width" in fields:
+        size = picture_size(fields["Camera.width"], fields["Camera.height"])
+    if "Camera1.fx" not in fields:
+        return _orb_slam_2(source, size)
+    kind = str(fields["Camera.type"])
+    if kind == "Rectified":
+        left = _orb_camera(fields, "Camera1", "pinhole")
+        return rectified_pair(left, left, number(fields["Stereo.b"]), size)
+    lens = settle_lens(kind, source)
+    cameras = [_orb_camera(fields, name, lens) for name in ("Camera1", "Camera2")]
+    return posed_pair(cameras, np.linalg.inv(rigid(fields["Stereo.T_c1_c2"])), size)
+
+
+def _orb_slam_2(source: Source, size: tuple[int, int] | None) -> Calibration:
+    """Read the older form: a rectified pair, and the raw one beside it where there is one."""
+    fields = source.fields
+    kind = str(fields.get("Camera.type", "PinHole"))
+    if kind not in ("PinHole", "Rectified"):
+        raise InputError(
+            f"an ORB-SLAM file of 'Camera.type: {kind[:40]}' with 'Camera.fx' is not supported; "
+            "write it with Camera1 and Camera2"
+        )
+    if source.raw and "LEFT.K" in fields:
+        lens = settle_lens(None, source)
+        sides = ("LEFT", "RIGHT")
+        cameras = [
+            pinhole(
+                matrix(fields[f"{s}.K"], 3, 3), numbers(matrix(fields[f"{s}.D"]).tolist()), lens
+            )
+            for s in sides
+        ]
+        rectified = projected_pair([matrix(fields[f"{s}.P"], 3, 4) for s in sides], size)
+        turns = [matrix(fields[f"{s}.R"], 3, 3) for s in sides]
+        return unrectified_pair(cameras, turns, rectified.baseline, size)
+    camera = _orb_camera(fields, "Camera", "pinhole")
+    baseline = number(fields["Camera.bf"]) / camera.fx
+    if any(camera.distortion):
+        return raw_pair((camera, camera), np.eye(3), np.array([-baseline, 0, 0]), size)
+    return rectified_pair(camera, camera, baseline, size)
+
+
+def _orb_camera(fields: Mapping[str, Any], name: str, lens: str) -> Camera:
+    fx, fy, cx, cy = (number(fields[f"{name}.{key}"]) for key in ("fx", "fy", "cx", "cy"))
+    if not fx > 0:
+        raise InputError(f"the focal length is {fx:g} px: it must be positive")
+    keys = ("k1", "k2", "k3", "k4") if lens == "fisheye" else ("k1", "k2", "p1", "p2", "k3")
+    given = [number(fields.get(f"{name}.{key}", 0)) for key in keys]
+    return Camera(fx, fy, cx, cy, tuple(given) if any(given) or lens == "fisheye" else (), lens)
+
+
+def read_ros(source: Source) -> Calibration:
+    """A ROS camera_info."""
+    partner, is_right = find_partner(source.path, SIDES)
+    if partner is None:
+        raise InputError(
+            "holds one camera; the other one's file must lie beside it, named 'right' for 'left' "
+            "(or cam1 for cam0, infra2 for infra1)"
+        )
+    infos = [_camera_info(source.fields, source)]
+    try:
+        infos.append(_camera_info(load_entries(read_text(partner), str(partner)) or {}, source))
+    except (KeyError, ValueError, TypeError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"its partner {partner}: {what}") from error
+    if is_right:
+        infos.reverse()
+    size = same_size(*(info["size"] for info in infos))
+    rectified = projected_pair([info["projection"] for info in infos], size)
+    if not source.raw:
+        return rectified
+    turns = [info["turn"] for info in infos]
+    return unrectified_pair([info["camera"] for info in infos], turns, rectified.baseline, size)
+
+
+def _camera_info(entries: Mapping[str, Any], source: Source) -> dict[str, Any]:
+    """Return a camera_info, of a file or of a message: P, and for raw pictures K, D and R.
+
+    K and P are of the whole sensor; the pictures are its ``roi``, binned.
+    """
+    info = {key.lower(): value for key, value in entries.items()}
+    roi = info.get("roi") or {}
+    across, down = (int(number(info.get(f"binning_{axis}") or 1)) for axis in "xy")
+    left, top = (number(roi.get(f"{axis}_offset") or 0) for axis in "xy")
+    if min(across, down) < 1 or not min(left, top) >= 0:
+        raise ValueError("its roi or binning is negative")
+    size = None
+    if {"width", "image_width"} & info.keys():
+        sensor = picture_size(
+            info[first(info, "image_width", "width")], info[first(info, "image_height", "height")]
+        )
+        rest = sensor[0] - left, sensor[1] - top
+        part = picture_size(roi.get("width") or rest[0], roi.get("height") or rest[1])
+        if part[0] > rest[0] or part[1] > rest[1]:
+            raise ValueError(f"its roi goes beyond the sensor's {sensor[0]}x{sensor[1]} pixels")
+        size = part[0] // across, part[1] // down
+
+    def crop(entries: np.ndarray) -> np.ndarray:
+        entries = entries.copy()
+        entries[0] -= left * entries[2]
+        entries[1] -= top * entries[2]
+        entries[0] = entries[0] / across + (0.5 / across - 0.5) * entries[2]
+        entries[1] = entries[1] / down + (0.5 / down - 0.5) * entries[2]
+        return entries
+
+    found: dict[str, Any] = {
+        "size": size,
+        "projection": crop(matrix(info[first(info, "projection_matrix", "p")], 3, 4)),
+    }
+    if source.raw:
+        distortion = matrix(info[first(info, "distortion_coefficients", "d")]).tolist()
+        said = str(info.get("distortion_model") or "")
+        lens = settle_lens(said if said or any(distortion) else "none", source)
+        camera = matrix(info[first(info, "camera_matrix", "k")], 3, 3)
+        found["camera"] = pinhole(crop(camera), distortion, lens)
+        found["turn"] = matrix(info[first(info, "rectification_matrix", "r")], 3, 3)
+    return found
+
+
+def read_kalibr(source: Source) -> Calibration:
+    """A Kalibr camchain."""
+    chain = [source.fields[name] for name in ("cam0", "cam1")]
+    cameras = [
+        _modelled(camera, camera.get("distortion_coeffs", ()), name, source)
+        for name, camera in zip(("cam0", "cam1"), chain, strict=True)
+    ]
+    if "T_cn_cnm1" in chain[1]:
+        pose = rigid(chain[1]["T_cn_cnm1"])
+    else:  # to the inertial sensor and back; OpenVINS writes the inverse of Kalibr's
+        name = first(chain[1], "T_cn_cnm1", "T_cam_imu", "T_imu_cam")
+        one, other = (rigid(camera[name]) for camera in chain)
+        pose = other @ np.linalg.inv(one) if name == "T_cam_imu" else np.linalg.inv(other) @ one
+    return posed_pair(cameras, pose, same_size(*(_resolution(camera) for camera in chain)))
+
+
+def read_euroc(source: Source) -> Calibration:
+    """An EuRoC sensor.yaml."""
+    partner, is_right = find_partner(source.path, SIDES)
+    if partner is None:
+        raise InputError(
+            "holds one camera; the other one's file must lie in the folder 'cam1' beside 'cam0'"
+        )
+    sensors = [source.fields, load_entries(read_text(partner), str(partner)) or {}]
+    if is_right:
+        sensors.reverse()
+    cameras = [
+        _modelled(sensor, sensor["distortion_coefficients"], name, source)
+        for name, sensor in zip(("cam0", "cam1"), sensors, strict=True)
+    ]
+    one, other = (rigid(sensor["T_BS"]) for sensor in sensors)
+    sizes = [_resolution(sensor) for sensor in sensors]
+    return posed_pair(cameras, np.linalg.inv(other) @ one, same_size(*sizes))
+
+
+def _modelled(entries: Mapping[str, Any], given: Any, name: str, source: Source) -> Camera:
+    """Return a camera of Kalibr's or EuRoC's entries."""
+    kind = entries.get("camera_model", "pinhole")
+    if kind != "pinhole":
+        raise InputError(
+            f"{name} is of the camera model '{str(kind)[:40]}'; only pinhole with radtan or "
+            "equidistant distortion is supported: undistort the pictures first"
+        )
+    distortion = matrix(given).tolist()
+    lens = settle_lens(str(entries.get("distortion_model", "none")), source)
+    fx, fy, cx, cy = numbers(entries["intrinsics"], 4)
+    return Camera(fx, fy, cx, cy, tuple(distortion), lens)
+
+
+def _resolution(entries: Mapping[str, Any]) -> tuple[int, int]:
+    return picture_size(*numbers(entries["resolution"], 2))
