@@ -12,9 +12,11 @@ from typing import Any, NoReturn, get_args
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from stereo.commands import COMMANDS, GROUPS, Command
+from stereo.commands.command import add_picture_limit
 from stereo.distributed import is_main, leave, process_count
 from stereo.errors import InputError, StereoError, UsageError
 from stereo.files import remove_empty_folders
+from stereo.limits import picture_limit
 from stereo.version import __version__
 
 DESCRIPTION = "Stereo depth: disparity maps from rectified pairs, and figures others can trust."
@@ -152,7 +154,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(name, "runs in one process; start it without torchrun", 2)
     show_warnings_as_lines()
     try:
-        status = commands[name].function(config)
+        with picture_limit(config.get("max_megapixels")):
+            status = commands[name].function(config)
         leave()
         return status
     except (UsageError, InputError) as error:  # which all processes meet alike
@@ -208,6 +211,8 @@ def _build_parser(arguments: Sequence[str]) -> tuple[ArgumentParser, dict[str, C
         )
         if list(arguments[: len(command.name.split())]) == command.name.split():
             command.add_arguments(own)
+            if command.reads_pictures:
+                add_picture_limit(own)
         groups[group].add_subcommand(name, own, help=command.summary)
         own.prog = f"stereo {command.name}"
     return parser, {command.name: command for command in COMMANDS}

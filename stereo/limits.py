@@ -4,10 +4,11 @@ A file of a few kilobytes can unpack to gigabytes. Every reader asks here first,
 is refused in one line, whichever command reads it.
 """
 
+import contextlib
 import functools
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,29 @@ def max_pixels() -> int:
             raise ValueError
     except ValueError:
         raise UsageError(
-            f"{MAX_MEGAPIXELS_VARIABLE} is '{text}'; expected a positive number of megapixels"
+            f"--max-megapixels or {MAX_MEGAPIXELS_VARIABLE} is '{text}'; expected a positive number"
         ) from None
     return int(megapixels * 1e6)
+
+
+@contextlib.contextmanager
+def picture_limit(megapixels: float | None) -> Iterator[None]:
+    """Set the limit, for processes started in the block too; None leaves it.
+
+    Raises:
+        UsageError: not a positive number.
+    """
+    before = os.environ.get(MAX_MEGAPIXELS_VARIABLE)
+    if megapixels is not None:
+        os.environ[MAX_MEGAPIXELS_VARIABLE] = f"{megapixels:g}"
+    try:
+        max_pixels()
+        yield
+    finally:
+        if before is not None:
+            os.environ[MAX_MEGAPIXELS_VARIABLE] = before
+        elif megapixels is not None:
+            del os.environ[MAX_MEGAPIXELS_VARIABLE]
 
 
 def check_pixels(width: int, height: int, name: str) -> None:

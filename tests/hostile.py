@@ -129,6 +129,22 @@ def npz(array: bytes, told: int | None = None, method: int = zipfile.ZIP_DEFLATE
     return buffer.getvalue()
 
 
+def avi(frame: bytes, side: int = SIDE, count: int = 3) -> bytes:
+    """A video of PNG frames, whose header gives their side."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return kind + struct.pack("<I", len(data)) + data + bytes(len(data) % 2)
+
+    codec = b"MPNG"
+    film = struct.pack("<14I", 40_000, 0, 0, 16, count, 0, 1, 0, side, side, *bytes(4))
+    stream = b"vids" + codec + struct.pack("<8I", 0, 0, 0, 1, 25, 0, count, 0) + bytes(16)
+    picture = struct.pack("<IiiHH4s5I", 40, side, side, 1, 24, codec, *bytes(5))
+    streams = chunk(b"LIST", b"strl" + chunk(b"strh", stream) + chunk(b"strf", picture))
+    head = chunk(b"LIST", b"hdrl" + chunk(b"avih", film) + streams)
+    frames = chunk(b"LIST", b"movi" + count * chunk(b"00dc", frame))
+    return chunk(b"RIFF", b"AVI " + head + frames)
+
+
 PICTURES = {
     "without width.png": png_without_width(),
     "one bit.png": png(SIDE, SIDE),
@@ -178,3 +194,11 @@ DISPARITIES = {
     "lzma.npz": npz(npy((4, 4), data=bytes(64)), method=zipfile.ZIP_LZMA),
 }
 """Disparity maps that are refused, most of them by their headers."""
+
+VIDEOS = {
+    "told.avi": avi(png(SIDE, SIDE)),
+    "not told.avi": avi(whole_png(), side=64),
+    "picture.mp4": whole_png(),
+    "suffix.data": avi(whole_png()),
+}
+"""Videos of frames that are too large."""

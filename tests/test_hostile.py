@@ -1,6 +1,7 @@
 """Small files that unpack to gigabytes are refused before anything is decoded."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -9,21 +10,31 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stereo.commands import COMMANDS
 from stereo.data.decoders import mask_is_255
+from stereo.data.examine import Job, examine
 from stereo.data.images import as_image, is_picture, read_image
+from stereo.data.sample import SampleFiles
 from stereo.errors import InputError
 from stereo.limits import MAX_MEGAPIXELS_VARIABLE
 
 MOST_MIB = 64  # of memory, for a file that is refused
 MOST_SECONDS = 5
 ADDRESS_SPACE = 6 * 2**30  # what a reader without bounds would run into
+FILES = {
+    "pictures": hostile.PICTURES,
+    "disparities": hostile.DISPARITIES,
+    "videos": hostile.VIDEOS,
+}
 READ_ALL = """
 import contextlib, json, sys, time, warnings
 from pathlib import Path
 from stereo.data.disparities import read_disparity
 from stereo.data.images import read_image
+from stereo.data.videos import Video, is_video
 from stereo.errors import InputError
 
+read_video = lambda path: is_video(str(path)) and Video(path).read(0)
 warnings.simplefilter("ignore")
 peak = lambda: 0
 with contextlib.suppress(ImportError):  # Windows
@@ -32,7 +43,7 @@ with contextlib.suppress(ImportError):  # Windows
     peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20
     resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]), resource.RLIM_INFINITY))
 for path in sorted(Path(sys.argv[1]).rglob("*.*")):
-    read = read_image if path.parent.name == "pictures" else read_disparity
+    read = {"pictures": read_image, "disparities": read_disparity}.get(path.parent.name, read_video)
     before, start = peak(), time.perf_counter()
     try:
         read(path)
@@ -48,7 +59,7 @@ for path in sorted(Path(sys.argv[1]).rglob("*.*")):
 def outcomes(tmp_path_factory):
     """Read every file in one process of its own; return what became of each, by its name."""
     folder = tmp_path_factory.mktemp("hostile")
-    for kind, files in (("pictures", hostile.PICTURES), ("disparities", hostile.DISPARITIES)):
+    for kind, files in FILES.items():
         (folder / kind).mkdir()
         for name, content in files.items():
             (folder / kind / name).write_bytes(content)
@@ -61,8 +72,7 @@ def outcomes(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "name",
-    [f"pictures/{name}" for name in hostile.PICTURES]
-    + [f"disparities/{name}" for name in hostile.DISPARITIES],
+    [f"{kind}/{name}" for kind, files in FILES.items() for name in files],
 )
 def test_a_bomb_is_refused_in_one_line_at_once_and_without_memory(outcomes, name):
     assert name in outcomes, "the process died before or at it"
@@ -98,3 +108,39 @@ def test_a_picture_that_is_not_decoded_yet_is_bounded_as_a_file_is(tmp_path, mon
     with Image.open(tmp_path / "view.png") as image, pytest.raises(InputError, match="megapixels"):
         as_image(image, "the left image")
     assert as_image(np.zeros((30, 40), np.uint8), "the left image").shape == (30, 40, 3)
+
+
+def test_the_option_reaches_readers_and_is_forgotten_afterwards(stereo, tmp_path):
+    for side in ("left", "right"):
+        Image.new("L", (80, 60), 90).save(tmp_path / f"{side}.png")
+    pair = (tmp_path / "left.png", tmp_path / "right.png")
+    refused = stereo("check-pair", *pair, "--max-megapixels", "0.004")
+    assert refused.status == 1
+    assert "80x60 pixels" in refused.errors[-1] and "--max-megapixels" in refused.errors[-1]
+    assert MAX_MEGAPIXELS_VARIABLE not in os.environ
+    assert "blank" in stereo("check-pair", *pair, "--max-megapixels", "0.005").errors[0]
+    wrong = stereo("check-pair", *pair, "--max-megapixels", "-1")
+    assert (wrong.status, len(wrong.errors)) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("infer", "evaluate", "submit", "check-pair", "calibrate", "rectify", "train"),
+        *("data check", "data preview", "data synthesize"),
+    ],
+)
+def test_every_command_that_reads_pictures_has_the_option(command):
+    (found,) = (each for each in COMMANDS if each.name == command)
+    assert found.reads_pictures
+
+
+def test_examining_a_pair_names_its_bombs(tmp_path):
+    paths = [tmp_path / name for name in ("left.png", "right.webp", "disp.npz")]
+    paths[0].write_bytes(hostile.png(hostile.SIDE, hostile.SIDE))
+    paths[1].write_bytes(hostile.webp())
+    paths[2].write_bytes(hostile.DISPARITIES["told.npz"])
+    found = examine(Job(SampleFiles("a", *paths), truth=True, max_disparity=192))
+    assert [fault.kind for fault in found.faults] == [
+        "unreadable"
+    ] * 2  # without a size no map is looked at

@@ -1,4 +1,5 @@
 import struct
+import warnings
 import zlib
 
 import cv2
@@ -7,7 +8,10 @@ import pytest
 from PIL import Image, UnidentifiedImageError
 
 from stereo.data.images import as_image, as_images, read_both_views, read_image
+from stereo.data.sample import read_pair
 from stereo.errors import InputError
+from stereo.geometry.check import check_pair
+from stereo.matcher import load
 
 ORIENTATION_TAG = 0x0112
 RGB = np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8)
@@ -122,6 +126,45 @@ def test_both_views_are_brought_to_eight_bits_by_one_shift_that_is_said():
         left, right = as_images([dark, bright], ["left", "right"])
     assert (left == 700 >> 4).all() and (right == 3000 >> 4).all()
     assert (as_images([left, bright], ["left", "right"])[0] == left).all()
+
+
+@pytest.mark.filterwarnings("ignore:the 16-bit")
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_a_pair_of_any_depth_is_matched_as_its_eight_bits_are(bits, tmp_path):
+    rng = np.random.default_rng(5)
+    view = cv2.GaussianBlur(rng.integers(0, 256, (64, 160, 3), np.uint8), (0, 0), 1.5)
+    view[0, :9] = 255
+    pair = [np.ascontiguousarray(view[:, start : start + 150]) for start in (0, 7)]
+    deep = [of_depth(bits, each, stretched=True) for each in pair]
+    paths = [tmp_path / "left.png", tmp_path / "right.tif"]
+    for path, samples in zip(paths, deep, strict=True):
+        assert cv2.imwrite(str(path), samples[..., ::-1])
+    matcher = load("sgbm", max_disparity=16)
+    expected = matcher(*pair).disparity
+    assert np.array_equal(matcher(*deep).disparity, expected)
+    assert np.array_equal(matcher(*paths).disparity, expected)
+    assert np.array_equal(matcher.both(*deep)[0].disparity, expected)
+    turned = matcher(*deep, view="right").disparity
+    assert np.array_equal(turned, matcher(*pair, view="right").disparity)
+    assert all(map(np.array_equal, read_pair(*paths), pair))
+    (note,) = [n for n in check_pair(*paths, 192).notes if n.startswith("16-bit")]
+    assert f"the left and the right view the upper 8 of {bits} bits" in note
+
+
+def test_the_depth_is_said_once_in_a_run_not_for_each_pair(stereo, tmp_path):
+    rng = np.random.default_rng(5)
+    for number in range(3):
+        for side in ("left", "right"):
+            (tmp_path / side).mkdir(exist_ok=True)
+            deep = rng.integers(0, 1024, (40, 60), np.uint16)
+            Image.fromarray(deep).save(tmp_path / side / f"{number}.png")
+    views = (tmp_path / "left", tmp_path / "right")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        done = stereo("infer", *views, "--output", tmp_path / "out", "--model", "sgbm")
+    said = [line for line in done.errors if "taken as 10-bit" in line]
+    assert done.status == 0
+    assert len(said) == 1, done.errors
 
 
 def test_full_range_and_black_pictures_warn_of_nothing(recwarn):

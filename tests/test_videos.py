@@ -10,6 +10,7 @@ from PIL import Image
 from stereo.cli import run
 from stereo.data.disparities import read_disparity
 from stereo.data.sequences import Numbered, is_numbered
+from stereo.data.sources import find_sources
 from stereo.data.videos import Video, is_video, split_views, write_video
 from stereo.errors import InputError
 from stereo.opencv import import_cv2
@@ -188,6 +189,72 @@ def test_a_film_has_the_size_of_its_pictures_but_for_an_odd_row(tmp_path):
     video = Video(tmp_path / "a.mp4")
     assert video.count() == 2
     assert video.read(0).shape == (20, 32, 3)
+
+
+def two_framed(path):
+    """Write an MPO of both views, which JPEG changes a little; return the path."""
+    ((left, right),) = scenes(1)
+    frames = [Image.fromarray(view) for view in (left, right)]
+    frames[0].save(path, "MPO", save_all=True, append_images=frames[1:], quality=95)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "glob", "numbered"])
+def test_the_two_frames_of_an_mpo_are_the_views(stereo, tmp_path, kind):
+    (tmp_path / "in").mkdir()
+    for number in range(1 if kind == "file" else 2):
+        two_framed(tmp_path / "in" / f"scene_{number:03d}.{'jpg' if kind == 'numbered' else 'mpo'}")
+    name = {"file": "scene_000.mpo", "folder": "", "glob": "*.mpo", "numbered": "scene_%03d.jpg"}
+    result = infer(stereo, tmp_path, tmp_path / "in" / name[kind])
+    assert (result.status, result.errors) == (0, [])
+    (source, *others) = find_sources(str(tmp_path / "in" / name[kind]), None)
+    assert len(others) == (kind != "file")
+    sample = source.read()
+    for view, expected in zip((sample.left, sample.right), scenes(1)[0], strict=True):
+        assert np.abs(view.astype(int) - expected).mean() < 8
+    assert (tmp_path / "out" / "scene_000_disparity.pfm").is_file()
+
+
+def test_an_mpo_among_other_pictures_or_options_that_it_excludes_is_one_line(stereo, tmp_path):
+    path = two_framed(tmp_path / "scene.mpo")
+    twice = infer(stereo, tmp_path, path, path)
+    assert (twice.status, len(twice.errors)) == (1, 1)
+    assert "name it once" in twice.errors[0]
+    packed = infer(stereo, tmp_path, path, "--packing", "side-by-side")
+    assert packed.status == 1
+    assert "leave out --packing" in packed.errors[0]
+    truth = infer(stereo, tmp_path, path, "--ground-truth", tmp_path / "gt.pfm")
+    assert (truth.status, len(truth.errors)) == (2, 1)
+    Image.new("RGB", (48, 32)).save(tmp_path / "single.png")
+    mixed = infer(stereo, tmp_path, tmp_path)
+    assert (mixed.status, len(mixed.errors)) == (1, 1)
+    assert "single.png" in mixed.errors[0]
+    missing = infer(stereo, tmp_path, tmp_path / "single.png")
+    assert (missing.status, len(missing.errors)) == (2, 1)
+    assert "no right view" in missing.errors[0]
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tiff"])
+def test_frames_of_other_kinds_are_refused_not_cut_in_halves(stereo, tmp_path, suffix):
+    frames = [Image.fromarray(view) for view in scenes(1)[0]]
+    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
+    result = infer(stereo, tmp_path, tmp_path / f"a.{suffix}", "--packing", "side-by-side")
+    assert (result.status, len(result.errors)) == (1, 1)
+    assert "several frames" in result.errors[0]
+
+
+@pytest.mark.filterwarnings("ignore:the 16-bit")
+@pytest.mark.parametrize("packing", [None, "side-by-side"])
+def test_frames_of_a_series_share_the_depth_of_the_first(tmp_path, packing):
+    brightest = (4000, 900, 30_000)  # the last needs more bits than the first
+    for number, value in enumerate(brightest):
+        for side in "lr":
+            deep = np.full((8, 12), value, np.uint16)
+            Image.fromarray(deep).save(tmp_path / f"{side}{number}.png")
+    right = None if packing else str(tmp_path / "r%d.png")
+    found = find_sources(str(tmp_path / "l%d.png"), right, packing=packing)
+    values = [int(source.read().left[0, 0, 0]) for source in found]
+    assert values == [4000 >> 4, 900 >> 4, 30_000 >> 8]
 
 
 @pytest.fixture

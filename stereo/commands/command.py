@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from jsonargparse import ArgumentParser, Namespace
 
+from stereo.limits import DEFAULT_MAX_MEGAPIXELS, MAX_MEGAPIXELS_VARIABLE
+
 
 @dataclass(frozen=True)
 class Command:
@@ -17,6 +19,7 @@ class Command:
         summary: one line of help.
         example: a worked call.
         distributed: whether processes of torchrun share its work.
+        reads_pictures: whether it reads pictures, so that it has ``--max-megapixels``.
     """
 
     name: str
@@ -25,6 +28,17 @@ class Command:
     summary: str
     example: str
     distributed: bool = False
+    reads_pictures: bool = False
+
+
+def add_picture_limit(parser: ArgumentParser) -> None:
+    """Add the option that ``stereo.limits.picture_limit`` takes."""
+    parser.add_argument(
+        "--max-megapixels",
+        type=float,
+        help=f"of a picture, a disparity map or a frame; larger files are refused (default: "
+        f"{DEFAULT_MAX_MEGAPIXELS:g}, or {MAX_MEGAPIXELS_VARIABLE})",
+    )
 
 
 def add_choices(parser: ArgumentParser, default_pass: str) -> None:

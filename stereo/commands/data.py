@@ -132,6 +132,7 @@ COMMANDS = (
         _data_check,
         "examine every file of a data set; exit status 1 when something is wrong",
         "stereo data check --dataset sceneflow --root DIR --output report",
+        reads_pictures=True,
     ),
     Command(
         "data preview",
@@ -139,6 +140,7 @@ COMMANDS = (
         _data_preview,
         "a contact sheet of what training sees, each augmentation alone",
         "stereo data preview --dataset sceneflow --root datasets/samples --output sheet.png",
+        reads_pictures=True,
     ),
     Command(
         "data synthesize",
@@ -146,5 +148,6 @@ COMMANDS = (
         _synthesize,
         "render a Scene Flow-shaped set with exact ground truth; continues where it stopped",
         "stereo data synthesize --root rendered --count 1000 --seed 1 --textures photographs",
+        reads_pictures=True,
     ),
 )

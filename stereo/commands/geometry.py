@@ -116,6 +116,7 @@ COMMANDS = (
         _check_pair,
         "tell whether a pair is fit to match, and what to do if not",
         "stereo check-pair left.png right.png",
+        reads_pictures=True,
     ),
     Command(
         "calibrate",
@@ -124,6 +125,7 @@ COMMANDS = (
         "pictures of a chessboard or ChArUco board to a calibration",
         "stereo calibrate 'board/left*.jpg' 'board/right*.jpg' --board 9x6 --square 0.025 "
         "--output cameras.json",
+        reads_pictures=True,
     ),
     Command(
         "rectify",
@@ -131,5 +133,6 @@ COMMANDS = (
         _rectify,
         "raw pairs and their calibration to rectified pairs and theirs",
         "stereo rectify left.png right.png --calibration cameras.json --output rectified",
+        reads_pictures=True,
     ),
 )

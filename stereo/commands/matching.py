@@ -24,7 +24,8 @@ def _infer_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "right",
         nargs="?",
-        help="right view: the same kind of thing, matched by name or number; none with --packing",
+        help="right view: the same kind of thing, matched by name or number; none with --packing "
+        "or where LEFT is an MPO, whose two frames are the views",
     )
     parser.add_argument("--output", required=True, help="folder for the files")
     parser.add_argument(
@@ -68,7 +69,7 @@ def _infer_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--ground-truth-scale",
         type=float,
-        help="stored value per pixel of an integer ground-truth picture (16-bit PNG: 256)",
+        help="stored value per pixel of ground truth in whole numbers (16-bit PNG: 256)",
     )
 
     parser.add_argument(
@@ -287,6 +288,7 @@ COMMANDS = (
         "  stereo infer film.mp4 --packing side-by-side --formats video --output maps --resume\n"
         "  stereo infer 'scenes/*/im0.png' 'scenes/*/im1.png' --output maps",
         distributed=True,
+        reads_pictures=True,
     ),
     Command(
         "evaluate",
@@ -296,6 +298,7 @@ COMMANDS = (
         "stereo evaluate --dataset sceneflow --root DIR --model sgbm --protocol pooled "
         "--output results --against sgbm",
         distributed=True,
+        reads_pictures=True,
     ),
     Command(
         "compare",

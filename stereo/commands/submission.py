@@ -43,5 +43,6 @@ COMMANDS = (
         "a validated archive for KITTI's, Middlebury's or ETH3D's server",
         "stereo submit kitti2015 --root KITTI2015 --output kitti2015.zip\n"
         "  stereo submit kitti2015 --root KITTI2015 --validate kitti2015.zip",
+        reads_pictures=True,
     ),
 )

@@ -148,6 +148,7 @@ COMMANDS = (
         "  stereo train --config psmnet_sceneflow --data.root DIR --output runs/psmnet "
         "--trainer.batch_size 8",
         distributed=True,
+        reads_pictures=True,
     ),
     Command(
         "convert",

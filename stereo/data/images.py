@@ -4,6 +4,7 @@ Cameras store 10, 12 or 14 bits in samples of 16. How many they are is found fro
 of both views together, so that one shift brings both to 8 bits.
 """
 
+import multiprocessing
 import re
 import struct
 import warnings
@@ -188,7 +189,8 @@ def to_8_bits(views: Sequence[np.ndarray], least: int = 8) -> list[np.ndarray]:
         (H, W, 3) uint8 each.
     """
     bits = max(least, depth_of(views))
-    if bits < 16 and any(view.dtype != np.uint8 for view in views):
+    deep = any(view.dtype != np.uint8 for view in views)
+    if deep and bits < 16 and multiprocessing.parent_process() is None:  # not from each worker
         warnings.warn(
             f"the 16-bit samples of both views stay below {2**bits}: they are taken as {bits}-bit "
             "ones",

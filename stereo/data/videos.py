@@ -4,11 +4,13 @@ import os
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from stereo.data.images import check_readable, is_picture
 from stereo.errors import InputError, OutputError, UsageError
+from stereo.limits import check_pixels
 from stereo.opencv import import_cv2, quiet_opencv
 
 VIDEO_SUFFIXES = frozenset(
@@ -37,8 +39,12 @@ def is_video(argument: str) -> bool:
     with path.open("rb") as file:
         if b"\0" not in file.read(4096):
             return False  # a text, which FFmpeg would draw as a film
+    try:
+        capture = _open(argument)
+    except InputError:
+        return True  # whose frames are too large
     with quiet_opencv():
-        return bool(import_cv2().VideoCapture(argument).read()[0])
+        return bool(capture.read()[0])
 
 
 def split_views(picture: np.ndarray, packing: str, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -75,7 +81,7 @@ class Video:
         source: a file, or an address that OpenCV opens.
 
     Raises:
-        InputError: it cannot be opened, or holds no frame.
+        InputError: it cannot be opened, or its frames are larger than ``stereo.limits`` allows.
     """
 
     def __init__(self, source: str | Path) -> None:
@@ -144,14 +150,25 @@ class Video:
         return picture
 
     def _rewind(self) -> None:
-        cv2 = import_cv2()
-        with quiet_opencv():
-            self._capture = cv2.VideoCapture(self.source)
+        self._capture = _open(self.source)
         if not self._capture.isOpened():
             raise InputError(
                 f"{self.source}: OpenCV cannot open it as a video; damaged, or in a codec it lacks"
             )
         self._next = 0
+
+
+def _open(source: str) -> Any:
+    """Return a ``cv2.VideoCapture``, opened or not; no frame larger than allowed is decoded."""
+    cv2 = import_cv2()
+    with quiet_opencv():
+        capture = cv2.VideoCapture(source)
+    width, height = (
+        int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+    )
+    if width > 0 and height > 0:
+        check_pixels(width, height, source)
+    return capture
 
 
 def write_video(path: Path, pictures: list[Path], rate: float) -> None:
