@@ -1,4 +1,4 @@
-"""Pictures of disparities and errors: turbo colours, a scale that starts at 0, a colour bar."""
+"""Pictures of disparities and errors: turbo colours, a scale with 0 on it, a colour bar."""
 
 from collections.abc import Callable
 
@@ -13,33 +13,47 @@ ERROR_LIMIT_PX = 8.0
 _SCALE_ENDS = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
 
-def disparity_limit(disparity: np.ndarray) -> float:
-    """Return the end of the colour scale for a map, a round number of pixels.
+def disparity_scale(disparity: np.ndarray) -> tuple[float, float]:
+    """Return both ends of the colour scale for a map, round numbers of pixels.
 
-    Scales start at 0 and their ends are few, so that most maps of one camera share theirs.
+    Scales start at 0 unless the map goes below it. Their ends are few, so that most maps of one
+    camera share theirs.
 
     Args:
         disparity: (H, W) float; values that are not finite are left out.
     """
     finite = disparity[np.isfinite(disparity)]
-    high = float(np.percentile(finite, 99.5)) if finite.size else 1.0
-    return float(next((end for end in _SCALE_ENDS if end >= high), high))
+    low, high = map(float, np.percentile(finite, [0.5, 99.5])) if finite.size else (0.0, 1.0)
+
+    def beyond(value: float) -> float:
+        return float(next((end for end in _SCALE_ENDS if end >= value), value))
+
+    return (-beyond(-low) if low < 0 else 0.0), beyond(high)
 
 
-def colorize(values: np.ndarray, limit: float, valid: np.ndarray | None = None) -> np.ndarray:
-    """Map 0..limit to turbo colours; invalid pixels become grey.
+def disparity_limit(disparity: np.ndarray) -> float:
+    """Return the upper end of ``disparity_scale``."""
+    return disparity_scale(disparity)[1]
+
+
+def colorize(
+    values: np.ndarray, limit: float, valid: np.ndarray | None = None, *, low: float = 0.0
+) -> np.ndarray:
+    """Map low..limit to turbo colours; invalid pixels become grey.
 
     Args:
         values: (H, W) float.
         limit: value of the last colour; larger ones share it.
         valid: (H, W) bool, or None for all finite pixels.
+        low: value of the first colour; smaller ones share it.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
     cv2 = import_cv2()
     shown = np.isfinite(values) if valid is None else valid & np.isfinite(values)
-    level = np.clip(np.where(shown, values, 0) / limit * 255, 0, 255).astype(np.uint8)
+    level = (np.where(shown, values, low) - low) / (limit - low) * 255
+    level = np.clip(level, 0, 255).astype(np.uint8)
     picture = np.ascontiguousarray(cv2.applyColorMap(level, cv2.COLORMAP_TURBO)[..., ::-1])
     picture[~shown] = INVALID_GREY
     return picture
@@ -50,6 +64,7 @@ def disparity_picture(
     limit: float,
     valid: np.ndarray | None = None,
     *,
+    low: float = 0.0,
     depth: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
     """Return a disparity map in colours with its colour bar below.
@@ -58,12 +73,13 @@ def disparity_picture(
         disparity: (H, W) float, pixels.
         limit: end of the scale, pixels.
         valid: (H, W) bool, or None for all finite pixels.
+        low: start of the scale, pixels.
         depth: pixels to metres, 0 for none; what the bar then says as well.
 
     Returns:
         (H + bar, max(W, 160), 3) uint8 RGB.
     """
-    return _with_bar(colorize(disparity, limit, valid), limit, "", depth=depth)
+    return _with_bar(colorize(disparity, limit, valid, low=low), limit, "", low=low, depth=depth)
 
 
 def error_picture(estimate: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -104,6 +120,7 @@ def _with_bar(
     limit: float,
     label: str,
     suffix: str = "",
+    low: float = 0.0,
     depth: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
     """Put a colour bar below a picture, with ticks; its size follows the picture's width."""
@@ -115,14 +132,14 @@ def _with_bar(
     canvas[:height, :width] = picture
     margin = 2 * unit
     bar_width = canvas_width - 2 * margin
-    ramp = np.linspace(0, limit, bar_width, dtype=np.float32)[None].repeat(unit, axis=0)
+    ramp = np.linspace(low, limit, bar_width, dtype=np.float32)[None].repeat(unit, axis=0)
     top = height + unit // 2
-    canvas[top : top + unit, margin : margin + bar_width] = colorize(ramp, limit)
+    canvas[top : top + unit, margin : margin + bar_width] = colorize(ramp, limit, low=low)
     image = Image.fromarray(canvas)
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(unit)
     ticks = 4 if bar_width >= 24 * unit else 2
-    values = np.linspace(0, limit, ticks + 1)
+    values = np.linspace(low, limit, ticks + 1)
     metres = None if depth is None else depth(values[None])[0]
     for i, value in enumerate(values):
         lines = [f"{value:g}"] if metres is None else [f"{value:g}", _metres(float(metres[i]))]

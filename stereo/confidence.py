@@ -85,7 +85,7 @@ def find_cues(estimate: Estimate, other: np.ndarray, left: np.ndarray, right: np
     """
     disparity = torch.tensor(estimate.disparity)
     at = torch.arange(disparity.shape[1], dtype=torch.float32) - disparity
-    outside = at < 0
+    outside = (at < 0) | (at > disparity.shape[1] - 1)
     found = _sample(torch.tensor(other.copy())[None], at)[0]
     disagreement = (disparity - found).abs().clamp(max=FARTHEST).masked_fill(outside, FARTHEST)
     seen, matched = (torch.tensor(view.copy()).permute(2, 0, 1).float() for view in (left, right))
@@ -95,7 +95,7 @@ def find_cues(estimate: Estimate, other: np.ndarray, left: np.ndarray, right: np
         _log(_box((seen - _sample(matched, at)).abs().mean(dim=0), 3), 1.0) / 2 - 1,
         _log(_deviation(seen.mean(dim=0), 7), 1.0) / 2 - 1,
         _log(_deviation(disparity, 5), 0.1) / 2,
-        _log(disparity, 4.0) / 2 - 1,
+        _log(disparity.clamp(min=0), 4.0) / 2 - 1,
     )
     values = dict(zip(COMMON, common, strict=True))
     if estimate.certainty is not None:

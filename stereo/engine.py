@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,10 +45,12 @@ class Estimate:
         disparity: (H, W) float32, pixels.
         certainty: (2, H, W) float32, see ``stereo.model.certainty``; None of an engine without a
             distribution of disparities.
+        again: seconds of the second match, at twice the size; 0 where there was none.
     """
 
     disparity: np.ndarray
     certainty: np.ndarray | None = None
+    again: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class NetworkEngine:
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         manner: at which size, over which range and in which pieces.
         kernels: ``auto``, ``torch`` or ``triton``.
+        added_columns: how many columns of the views are padding that ``scale`` shall not count.
     """
 
     def __init__(
@@ -102,12 +106,14 @@ class NetworkEngine:
         precision: str,
         manner: Manner = Manner(),
         kernels: str = "torch",
+        added_columns: int = 0,
     ) -> None:
         self.network = network.eval().to(device)
         self.config = config
         self.device = device
         self.dtype = pick_dtype(precision, device, bf16_serves=config.name in BF16_NETWORKS)
         self.manner = manner
+        self.added_columns = added_columns
         self.kernels = pick_kernels(kernels, device)
         use_kernels(self.network, self.kernels)
 
@@ -115,16 +121,21 @@ class NetworkEngine:
     def __call__(self, lefts: Sequence[np.ndarray], rights: Sequence[np.ndarray]) -> list[Estimate]:
         """Match views of one size, (H, W, 3) uint8 each."""
         left, right = (normalise(views, self.config, self.device) for views in (lefts, rights))
+        again = 0.0
         with computing_in(self.dtype, self.device):
             found = self._match(left, right, self._range(left, right))
             if self._enlarges(left):
-                found = self._match_enlarged(left, right, found)
-        return [Estimate(each[0], each[1:]) for each in found.cpu().numpy()]
+                most = _range_beyond(found, 2 * self.network.max_disparity)
+                start = time.perf_counter()
+                found = self._match_enlarged(left, right, most).cpu()
+                again = (time.perf_counter() - start) / len(lefts)
+        return [Estimate(each[0], each[1:], again) for each in found.cpu().numpy()]
 
     def _enlarges(self, view: Tensor) -> bool:
         if self.manner.scale != "auto":
             return self.manner.scale == "2"
-        return view.shape[2] * view.shape[3] <= ENLARGED_PIXELS.get(self.config.name, 0)
+        pixels = view.shape[2] * (view.shape[3] - self.added_columns)
+        return pixels <= ENLARGED_PIXELS.get(self.config.name, 0)
 
     def _range(self, left: Tensor, right: Tensor) -> int:
         """Return the range to search at the views' own size."""
@@ -134,13 +145,13 @@ class NetworkEngine:
         left, right = (F.interpolate(v, scale_factor=0.5, mode="area") for v in (left, right))
         return _range_beyond(self._match(left, right, _whole_planes(most / 2)), most)
 
-    def _match_enlarged(self, left: Tensor, right: Tensor, found: Tensor) -> Tensor:
-        """Match at twice the size, over the range that was found at the size itself."""
+    def _match_enlarged(self, left: Tensor, right: Tensor, max_disparity: int) -> Tensor:
+        """Match at twice the size, over a range in pixels of that size."""
         left, right = (
             F.interpolate(view, scale_factor=2, mode="bicubic", align_corners=False)
             for view in (left, right)
         )
-        fine = self._match(left, right, _range_beyond(found, 2 * self.network.max_disparity))
+        fine = self._match(left, right, max_disparity)
         four = F.pixel_unshuffle(fine[:, :1], 2)  # (B, 4, H, W)
         # Not the mean of all: where an edge runs through a pixel, that is no surface's.
         disparity = four.sort(dim=1).values[:, 1:3].mean(dim=1, keepdim=True) / 2

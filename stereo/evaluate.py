@@ -80,6 +80,7 @@ def evaluate(
         raise UsageError(f"split '{data.split}' of '{dataset}' has no ground truth to score with")
     folder = output_folder(Path(output))
     model, others = loaded(matcher), [loaded(other) for other in against]
+    rules = rules.with_range(model.min_disparity)
     files = [data.samples[i] for i in rules.choose_images(len(data.samples))][:limit]
     line = console.protocol_line(rules, data.split, data.render_pass)
     tree = f", layout {data.layout}" if data.layout else ""
@@ -152,6 +153,8 @@ def _score(
             continue
         scores.append(score_result(sample, result, index, rules, measures))
         console.say(console.score_line(scores[-1]), everyone=True)
+        if note := model.second_match_note(result):
+            console.say(f"note: {note}")
         shown.keep(sample, result, scores[-1])
     scores, names = gather_scores(scores, failed)
     run = run_facts(model, peak)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from stereo import console
-from stereo.colors import disparity_limit
+from stereo.colors import disparity_scale
 from stereo.data.disparities import stored_scale
 from stereo.data.sample import Sample
 from stereo.data.sources import Source, find_sources
@@ -40,6 +40,7 @@ from stereo.report.pictures import picture_targets
 from stereo.streams import overlap
 
 VIEWS = ("left", "right", "both")
+CHECKED_PAIRS = 10  # the first of a list that are checked; then every tenth
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def infer(
         record = Record(folder, settings, (path for source in sources for path in source.files()))
     done = _begin(record, folder, maps, names, resume=resume)
     judged = "confidence" in names or bool(min_confidence)
-    rules = get_protocol("pooled")
+    rules = get_protocol("pooled").with_range(model.min_disparity)
     scores: list[ImageScore] = []
     failed: list[tuple[int, str]] = []
     written: set[str] = set()
@@ -200,13 +201,13 @@ def infer(
     share = [pair for _, pair in own_share([pair for pair in left_over if pair.maps])]
     shown = Shown(folder, len(pairs))
     peak = PeakMemory(torch.device(model.description["device"]))
-    limit: float | None = None
+    color_scale: tuple[float, float] | None = None
 
     def match(pair: _Pair, sample: Sample) -> dict[_Map, Result]:
         if cameras is not None:
             _fitted(cameras, sample)
-        if pair.index == 0:
-            _warn_of(sample, model)
+        if pair.index == 0 or (film is None and _is_checked(pair.index)):
+            _report_check(sample, model, notes=pair.index == 0)
         if len(pair.maps) == 2:
             results = list(model.both(sample.left, sample.right))
         else:
@@ -227,7 +228,7 @@ def infer(
             truth = None if each.is_right else sample.disparity
             valid = None if truth is None else sample.valid
             confidence = result.confidence if judged else None
-            files = PairOutput(result.disparity, truth, valid, space, confidence, limit)
+            files = PairOutput(result.disparity, truth, valid, space, confidence, color_scale)
             notes += write_pair(folder, each.name, each.formats(names), files)
             if record is not None:
                 record.add(each.name, each.source.files(), each.targets(folder, names))
@@ -237,7 +238,7 @@ def infer(
     through = overlap(share, read=lambda pair: pair.source.read(), match=match, write=write)
     try:
         if film is not None and "color" in names and share:
-            limit = _first_limit(model, maps[0])
+            color_scale = _first_scale(model, maps[0])
         for outcome in console.progress(through, "infer", len(share)):
             pair, sample, results = outcome.item, outcome.read, outcome.matched
             failed += [(pair.index, each.name) for each in pair.maps if each.name not in written]
@@ -248,6 +249,8 @@ def infer(
                 console.complain(f"warning: {note}")
             for each, result in results.items():
                 console.say(_map_line(each, result), everyone=True)
+                if note := model.second_match_note(result):
+                    console.say(f"note: {note}")
                 if sample.disparity is not None and not each.is_right:
                     scores.append(score_result(sample, result, pair.index, rules))
                     console.say(console.score_line(scores[-1]), everyone=True)
@@ -313,13 +316,27 @@ def _map_line(each: _Map, result: Result) -> str:
     )
 
 
-def _warn_of(sample: Sample, matcher: Matcher) -> None:
-    """Look quickly at one pair, and warn of what would spoil its map."""
-    most = matcher.description["max_disparity"]
-    found = check_pair(sample.left, sample.right, most, quick=True)
-    beyond = [note for note in found.notes if "rather than" in note]
-    for line in [fault for fault in found.faults if "sizes" not in fault] + beyond:
-        console.complain(f"warning: {sample.name}: {line}")
+def _is_checked(index: int) -> bool:
+    """Tell whether the pair at this place in the list is checked: all would take too long."""
+    return index < CHECKED_PAIRS or index % CHECKED_PAIRS == 0
+
+
+def _report_check(sample: Sample, matcher: Matcher, *, notes: bool) -> None:
+    """Look quickly at one pair: warn of what would spoil its map, and say what else is noted."""
+    found = check_pair(
+        sample.left,
+        sample.right,
+        matcher.description["max_disparity"],
+        min_disparity=matcher.min_disparity,
+        quick=True,
+    )
+    for line in [*found.faults, *found.notes]:
+        if line.startswith("sizes"):
+            continue
+        if line in found.faults or "use --m" in line:
+            console.complain(f"warning: {sample.name}: {line}")
+        elif notes:
+            console.say(f"note: {sample.name}: {line}")
 
 
 def _settings_of(matcher: Matcher) -> dict[str, Any]:
@@ -358,11 +375,11 @@ def _begin(
     return done
 
 
-def _first_limit(matcher: Matcher, first: _Map) -> float | None:
-    """Return the end of the colour scale that all frames of a video share: the first one's."""
+def _first_scale(matcher: Matcher, first: _Map) -> tuple[float, float] | None:
+    """Return the colour scale that all frames of a video share: the first one's."""
     try:
         sample = first.source.read()
-        return disparity_limit(matcher(sample.left, sample.right, view=first.side).disparity)
+        return disparity_scale(matcher(sample.left, sample.right, view=first.side).disparity)
     except StereoError:
         return None  # the frame is named when its turn comes
 

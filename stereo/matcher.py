@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import numbers
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -40,22 +41,27 @@ class Result:
     """What a match gives.
 
     Attributes:
-        disparity: (H, W) float32, pixels of the left image; finite, never negative.
+        disparity: (H, W) float32, pixels of the left image; finite, never below the smallest that
+            was searched, 0 unless ``min_disparity`` says otherwise.
         seconds: time of the match, without reading the images.
         trust: what ``confidence`` and its cues come from.
         image: (H, W, 3) uint8 RGB, the view that the map is of; None for a result made by hand.
+        again: seconds of the second match at twice the size; 0 where there was none.
     """
 
     disparity: np.ndarray
     seconds: float
     trust: Callable[[], Trust] | None = field(default=None, compare=False)
     image: np.ndarray | None = field(default=None, compare=False)
+    again: float = field(default=0.0, compare=False)
 
     def __repr__(self) -> str:
         height, width = self.disparity.shape
         low, high = self.disparity.min(), self.disparity.max()
+        again = f", {self.again:.2f} of it at twice the size" if self.again else ""
         return (
-            f"<Result {width}x{height}, disparity {low:.1f} to {high:.1f} px, {self.seconds:.2f} s>"
+            f"<Result {width}x{height}, disparity {low:.1f} to {high:.1f} px, "
+            f"{self.seconds:.2f} s{again}>"
         )
 
     def _repr_png_(self) -> bytes:
@@ -114,9 +120,11 @@ class Matcher:
     """A model ready to match; made by ``stereo.load``.
 
     Args:
-        engine: lists of (H, W, 3) uint8 views of one size to a list of estimates.
+        engine: lists of (H, W, 3) uint8 views of one size to a list of estimates, whose
+            disparities start at 0.
         network: the network behind the engine; None for semi-global matching.
-        description: what ``metrics.json`` stores about the model.
+        description: what ``metrics.json`` stores about the model. The range searched starts at its
+            ``min_disparity``, 0 if it has none.
         confidence: the model's own, or None for one that suits any.
     """
 
@@ -131,6 +139,16 @@ class Matcher:
         self.network = network
         self.description = description
         self.confidence = confidence
+        self._noted = False
+        self.min_disparity = int(description.get("min_disparity", 0))
+
+    def __repr__(self) -> str:
+        facts = self.description
+        parts = [str(facts["name"])]
+        if "max_disparity" in facts:
+            parts.append(f"disparities {_range_text(self.min_disparity, facts['max_disparity'])}")
+        parts += [f"{key} {facts[key]}" for key in ("device", "precision", "scale") if key in facts]
+        return f"<Matcher {', '.join(parts)}>"
 
     def __call__(self, left: ImageLike, right: ImageLike, *, view: str = "left") -> Result:
         """Match one rectified pair of any size.
@@ -184,8 +202,10 @@ class Matcher:
         trust = functools.partial(self._judge, own, *views, mirror.disparity[:, ::-1])
         turned = functools.partial(self._judge, mirror, *mirrored, own.disparity[:, ::-1])
         return (
-            Result(own.disparity, times[1] - times[0], trust, views[0]),
-            _mirrored(Result(mirror.disparity, times[2] - times[1], turned), views[1]),
+            Result(own.disparity, times[1] - times[0], trust, views[0], own.again),
+            _mirrored(
+                Result(mirror.disparity, times[2] - times[1], turned, again=mirror.again), views[1]
+            ),
         )
 
     def batch(self, lefts: Sequence[ImageLike], rights: Sequence[ImageLike]) -> list[Result]:
@@ -222,9 +242,21 @@ class Matcher:
                 seconds,
                 functools.partial(self._judge, estimate, *views),
                 views[0],
+                estimate.again,
             )
             for estimate, *views in zip(estimates, left_images, right_images, strict=True)
         ]
+
+    def second_match_note(self, result: Result) -> str | None:
+        """Say what the second match of small pictures cost, where nobody asked for it; once."""
+        if self._noted or not result.again or self.description.get("scale") != "auto":
+            return None
+        self._noted = True
+        times = result.seconds / max(result.seconds - result.again, 1e-9)
+        return (
+            "pictures of up to 0.4 megapixels are matched a second time, at twice their size: "
+            f"{result.seconds:.2f} s, {times:.1f} times as long; --scale 1 leaves it out"
+        )
 
     def cues(self, left: np.ndarray, right: np.ndarray) -> tuple[Estimate, Cues]:
         """Return the estimate of a pair, (H, W, 3) uint8 each, and what tells how good it is."""
@@ -263,8 +295,14 @@ class Matcher:
         return find_cues(estimate, other, left, right)
 
     def _estimate(self, lefts: list[np.ndarray], rights: list[np.ndarray]) -> list[Estimate]:
+        low = self.min_disparity
+        if low:
+            self._check_reach(lefts[0].shape[1])
         try:
-            estimates = self._engine(lefts, rights)
+            if low:
+                estimates = _matched_from(low, self._engine, lefts, rights)
+            else:
+                estimates = self._engine(lefts, rights)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -282,6 +320,15 @@ class Matcher:
                 )
         return estimates
 
+    def _check_reach(self, width: int) -> None:
+        """Raise ``InputError`` where no pixel could have a match in the range searched."""
+        low, count = self.min_disparity, self.description["max_disparity"]
+        if low >= width or low + count <= -width:
+            raise InputError(
+                f"disparities of {_range_text(low, count)} cannot be in pictures {width} pixels "
+                "wide; choose another --min-disparity"
+            )
+
 
 def load(
     model: str | Path = DEFAULT_MODEL,
@@ -289,6 +336,7 @@ def load(
     device: str = "auto",
     precision: str = "auto",
     max_disparity: int | None = None,
+    min_disparity: int = 0,
     scale: str = "auto",
     tile: str = "auto",
     coarse_to_fine: bool = False,
@@ -305,7 +353,11 @@ def load(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``: bf16 for ``ea_stereo_fast`` where the
             hardware is fast at it, fp32 for the others.
-        max_disparity: pixels, a multiple of 16; None for the checkpoint's own, or 192.
+        max_disparity: how many disparities are searched, pixels, a multiple of 16; None for the
+            checkpoint's own, or 192.
+        min_disparity: where the search starts, pixels, any whole number: the range is
+            ``min_disparity`` to ``min_disparity + max_disparity``. Negative for pairs with points
+            behind infinity, as crops and converging cameras make them.
         scale: ``2`` matches at the pair's size, then at twice that over the range found: finer, for
             several times the time. ``1`` does not; ``auto`` does so with ``ea_stereo_fast`` and
             pictures of up to 0.4 megapixels. The map is always of the pair's own size and pixels.
@@ -331,6 +383,7 @@ def load(
         device=device,
         precision=precision,
         max_disparity=max_disparity,
+        min_disparity=min_disparity,
         scale=scale,
         tile=tile,
         coarse_to_fine=coarse_to_fine,
@@ -340,9 +393,9 @@ def load(
     )
     name = str(model)
     if name == SGBM:
-        return _load_sgbm(max_disparity or DEFAULT_MAX_DISPARITY)
+        return _load_sgbm(max_disparity or DEFAULT_MAX_DISPARITY, int(min_disparity))
     if name.endswith(".onnx"):
-        return _load_onnx(Path(name), precision, max_disparity)
+        return _load_onnx(Path(name), precision, max_disparity, int(min_disparity))
     weights, confidence = "untrained", None
     is_file = name not in NETWORK_NAMES
     path = Path(model) if is_file else bundled_weights(name)
@@ -358,7 +411,15 @@ def load(
     network.max_disparity = max_disparity or config.max_disparity
     prepare(network)
     manner = Manner(scale, tile, coarse_to_fine)
-    engine = NetworkEngine(network, config, pick_device(device), precision, manner, kernels)
+    engine = NetworkEngine(
+        network,
+        config,
+        pick_device(device),
+        precision,
+        manner,
+        kernels,
+        added_columns=abs(int(min_disparity)),
+    )
     if compile != "off":
         _compile(network, compile)
     description = {
@@ -366,6 +427,7 @@ def load(
         "network": config.to_dict(),
         "weights": weights,
         "max_disparity": network.max_disparity,
+        "min_disparity": int(min_disparity),
         "device": str(engine.device),
         "precision": str(engine.dtype).removeprefix("torch."),
         "kernels": engine.kernels,
@@ -382,6 +444,7 @@ def check_choice(
     device: str = "auto",
     precision: str = "auto",
     max_disparity: int | None = None,
+    min_disparity: int = 0,
     scale: str = "auto",
     tile: str = "auto",
     coarse_to_fine: bool = False,
@@ -396,6 +459,8 @@ def check_choice(
     """
     if max_disparity is not None:
         check_max_disparity(max_disparity)
+    if not isinstance(min_disparity, numbers.Integral) or isinstance(min_disparity, bool):
+        raise UsageError(f"min disparity {min_disparity!r} is not a whole number")
     name = str(model)
     if name == SGBM:
         pick_device(device)
@@ -461,10 +526,40 @@ def loaded(matcher: Matcher | Callable[[], Matcher]) -> Matcher:
     return matcher if isinstance(matcher, Matcher) else matcher()
 
 
+def _matched_from(
+    low: int, engine: Engine, lefts: Sequence[np.ndarray], rights: Sequence[np.ndarray]
+) -> list[Estimate]:
+    """Match over a range that starts at ``low`` with an engine whose own starts at 0.
+
+    On a canvas that is |low| columns wider, one view is moved to the right by so much that
+    disparity d becomes d - low: the left one where ``low`` is negative, else the right one.
+    """
+    by, width = abs(low), lefts[0].shape[1]
+
+    def widened(views: Sequence[np.ndarray], moved: bool) -> list[np.ndarray]:
+        columns = (by, 0) if moved else (0, by)
+        return [np.pad(view, ((0, 0), columns, (0, 0)), mode="edge") for view in views]
+
+    found = engine(widened(lefts, low < 0), widened(rights, low > 0))
+    inside = slice(by, by + width) if low < 0 else slice(width)
+    return [
+        dataclasses.replace(
+            each,
+            disparity=each.disparity[:, inside] + np.float32(low),
+            certainty=None if each.certainty is None else each.certainty[..., inside].copy(),
+        )
+        for each in found
+    ]
+
+
+def _range_text(low: int, count: int) -> str:
+    return f"{low} to {low + count} px"
+
+
 def _mirrored(result: Result, right: np.ndarray) -> Result:
     """Turn the result of a mirrored pair into that of its right view, the image ``right``."""
     disparity = np.ascontiguousarray(result.disparity[:, ::-1])
-    return Result(disparity, result.seconds, lambda: result.trusted.mirrored(), right)
+    return Result(disparity, result.seconds, lambda: result.trusted.mirrored(), right, result.again)
 
 
 def _stored_confidence(stored: dict[str, Any], path: Path) -> ConfidenceModel:
@@ -474,7 +569,7 @@ def _stored_confidence(stored: dict[str, Any], path: Path) -> ConfidenceModel:
         raise InputError(f"{path}: {error}") from error
 
 
-def _load_sgbm(max_disparity: int) -> Matcher:
+def _load_sgbm(max_disparity: int, min_disparity: int) -> Matcher:
     import_cv2()
 
     def engine(lefts: Sequence[np.ndarray], rights: Sequence[np.ndarray]) -> list[Estimate]:
@@ -489,6 +584,7 @@ def _load_sgbm(max_disparity: int) -> Matcher:
     description = {
         "name": SGBM,
         "max_disparity": max_disparity,
+        "min_disparity": min_disparity,
         "device": "cpu",
         "precision": "int16",
         "version": __version__,
@@ -496,7 +592,9 @@ def _load_sgbm(max_disparity: int) -> Matcher:
     return Matcher(engine, None, description, confidence_model(SGBM))
 
 
-def _load_onnx(path: Path, precision: str, max_disparity: int | None) -> Matcher:
+def _load_onnx(
+    path: Path, precision: str, max_disparity: int | None, min_disparity: int
+) -> Matcher:
     engine = OnnxEngine(path)
     own = engine.facts["precision"]
     if precision not in ("auto", own):
@@ -508,7 +606,8 @@ def _load_onnx(path: Path, precision: str, max_disparity: int | None) -> Matcher
         )
     stored = json.loads(engine.facts["confidence"])
     confidence = None if stored is None else _stored_confidence(stored, path)
-    return Matcher(engine, None, describe(engine), confidence)
+    description = describe(engine) | {"min_disparity": min_disparity}
+    return Matcher(engine, None, description, confidence)
 
 
 def _compile(network: StereoNetwork, backend: str) -> None:

@@ -35,7 +35,8 @@ def result_picture(
     size = max(1, round(width * zoom)), max(1, round(height * zoom))
     shown = np.asarray(Image.fromarray(disparity).resize(size, Image.Resampling.BOX))
     depth = None if calibration is None else calibration.depth
-    panel = colors.disparity_picture(shown, colors.disparity_limit(disparity), depth=depth)
+    low, limit = colors.disparity_scale(disparity)
+    panel = colors.disparity_picture(shown, limit, low=low, depth=depth)
     if image is not None:
         view = Image.fromarray(image).resize(size, Image.Resampling.BOX)
         panel = colors.side_by_side(np.asarray(view), panel)

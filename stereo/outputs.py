@@ -63,7 +63,7 @@ class PairOutput:
         valid: (H, W) bool, true where there is ground truth, or None.
         space: for depths and points, or None.
         confidence: (H, W) float32, 0..1, or None.
-        limit: end of the colour scale, pixels; None for the ground truth's or the map's own.
+        scale: both ends of the colour scale, pixels; None for the ground truth's or the map's own.
     """
 
     disparity: np.ndarray
@@ -71,7 +71,7 @@ class PairOutput:
     valid: np.ndarray | None = None
     space: Space | None = None
     confidence: np.ndarray | None = None
-    limit: float | None = None
+    scale: tuple[float, float] | None = None
 
 
 def _write_color(path: Path, output: PairOutput) -> None:
@@ -79,8 +79,8 @@ def _write_color(path: Path, output: PairOutput) -> None:
     shown = output.disparity
     if output.truth is not None and output.valid is not None and output.valid.any():
         shown = np.where(output.valid, output.truth, np.nan)
-    limit = output.limit or colors.disparity_limit(shown)
-    _write_picture(path, colors.disparity_picture(output.disparity, limit))
+    low, limit = output.scale or colors.disparity_scale(shown)
+    _write_picture(path, colors.disparity_picture(output.disparity, limit, low=low))
 
 
 def _write_error(path: Path, output: PairOutput) -> None:

@@ -109,6 +109,10 @@ def submit(
         InputError: the data set is not whole, or an archive that does not hold what it should.
         OutputError: the archive cannot be written.
     """
+    if matcher.min_disparity < 0:
+        raise UsageError(
+            f"--min-disparity {matcher.min_disparity}: the servers take no negative disparities"
+        )
     path = Path(output)
     if path.is_dir():
         raise UsageError(f"--output {path}: is a folder; name the .zip file to write")

@@ -85,11 +85,16 @@ def check_calibration(path: Path, role: str) -> None:
     _check_bytes(path, role, MOST_TEXT_BYTES)
 
 
-def check_range(max_disparity: int) -> None:
-    """Raise an error unless the page searches that many disparities."""
+def check_range(max_disparity: int, min_disparity: int = 0) -> None:
+    """Raise an error unless the page searches that many disparities from there on."""
     check_max_disparity(max_disparity)
     if max_disparity > MOST_DISPARITY:
         raise InputError(f"max disparity {max_disparity}: this page searches {MOST_DISPARITY} px")
+    if abs(min_disparity) > MOST_DISPARITY:
+        raise InputError(
+            f"min disparity {min_disparity}: this page starts at {-MOST_DISPARITY} to "
+            f"{MOST_DISPARITY} px"
+        )
 
 
 def check_memory(model: str, size: tuple[int, int], max_disparity: int) -> None:

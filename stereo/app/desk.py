@@ -46,6 +46,7 @@ class Desk:
         truth: File,
         truth_scale: float | None,
         view: str,
+        min_disparity: int,
         visitor: gr.Request,
         progress: gr.Progress = PROGRESS,
     ) -> tuple[str, str]:
@@ -64,6 +65,7 @@ class Desk:
                 _number(min_confidence, "least confidence") or 0.0,
                 self._given(truth, "ground truth"),
                 _number(truth_scale, "ground truth scale") or None,
+                _whole(min_disparity or 0, "min disparity"),
             )
             token, folder = self._store.new(visitor.session_hash or "")
             outcome = perform(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from stereo.app.work import CLOUD, MAPS, Cloud, Outcome
+from stereo.protocols import get_protocol
 
 # What each ending of a file is; the rest of its name is the pair's.
 _KINDS = {
@@ -25,6 +26,7 @@ _KINDS = {
 # What the command line calls an option has a label of its own on the page.
 _LABELS = {
     "--max-disparity": "Max disparity",
+    "--min-disparity": "Min disparity",
     "--max-depth": "Max depth",
     "--min-confidence": "Least confidence",
     "--ground-truth-scale": "Ground truth scale",
@@ -118,9 +120,11 @@ def _figures(outcome: Outcome) -> str:
                 for key, (name, digits, unit) in units.items()
             )
             lists.append(f"<p>{title}</p><dl>{cells}</dl>")
+    rules = get_protocol("pooled").with_range(outcome.model.get("min_disparity", 0))
     return (
         f'<section class="st-figures"><h3>Against the ground truth</h3>{"".join(lists)}'
-        "<p>Pixels with a true disparity above 0 and below 192 (protocol pooled).</p></section>"
+        f"<p>Pixels with a true disparity d of {_safe(rules.mask)} px (protocol pooled).</p>"
+        "</section>"
     )
 
 

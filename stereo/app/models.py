@@ -24,7 +24,7 @@ class Models:
     def __init__(self, device: str = "auto", own: str | None = None) -> None:
         self._device = device
         self._files = {} if own is None else {_label(own): own}
-        self._loaded: OrderedDict[tuple[str, int], Matcher] = OrderedDict()
+        self._loaded: OrderedDict[tuple[str, int, int], Matcher] = OrderedDict()
         self._ranges: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -45,7 +45,7 @@ class Models:
             self._ranges[name] = own_max_disparity(self._files.get(name, name))
         return min(self._ranges[name], MOST_DISPARITY)
 
-    def get(self, name: str, max_disparity: int) -> Matcher:
+    def get(self, name: str, max_disparity: int, min_disparity: int = 0) -> Matcher:
         """Return a model, loaded at most once while it is in use.
 
         Raises:
@@ -54,11 +54,16 @@ class Models:
         """
         if name not in self.names:
             raise unknown_name("model", name, self.names)
-        key = (name, max_disparity)
+        key = (name, max_disparity, min_disparity)
         with self._lock:
             if key not in self._loaded:
                 source = self._files.get(name, name)
-                self._loaded[key] = load(source, device=self._device, max_disparity=max_disparity)
+                self._loaded[key] = load(
+                    source,
+                    device=self._device,
+                    max_disparity=max_disparity,
+                    min_disparity=min_disparity,
+                )
             self._loaded.move_to_end(key)
             while len(self._loaded) > KEPT:
                 self._loaded.popitem(last=False)

@@ -89,7 +89,7 @@ def build(models: Models, store: Store, uploads: Path) -> gr.Blocks:
                     label="Confidence",
                     info="Matches the other view too, for twice the time.",
                 )
-                with gr.Accordion("Calibration, points, ground truth, view", open=False):
+                with gr.Accordion("Calibration, points, ground truth, view, range", open=False):
                     calibration = _file("Calibration of the pair")
                     max_depth = gr.Number(
                         0, label="Max depth of points, metres", info="0: 100 baselines."
@@ -112,6 +112,12 @@ def build(models: Models, store: Store, uploads: Path) -> gr.Blocks:
                         [("Left", "left"), ("Right", "right")],
                         value="left",
                         label="Map of the view",
+                    )
+                    min_disparity = gr.Number(
+                        0,
+                        precision=0,
+                        label="Min disparity, pixels",
+                        info="Where the search starts; negative for points behind infinity.",
                     )
                 notice = _text("", "notice")
                 button = gr.Button("Match", variant="primary", size="lg", elem_id="st-match")
@@ -141,6 +147,7 @@ def build(models: Models, store: Store, uploads: Path) -> gr.Blocks:
             [
                 *(left, right, model, max_disparity, confidence),
                 *(calibration, max_depth, min_confidence, truth, truth_scale, view),
+                min_disparity,
             ],
             [shown, notice],
             concurrency_limit=1,

@@ -44,7 +44,7 @@ class Request:
         left: left view, a file that is not to be trusted.
         right: right view.
         model: a name that the page offers.
-        max_disparity: pixels.
+        max_disparity: how many disparities are searched, pixels.
         view: whose map it is, ``left`` or ``right``.
         confidence: whether to compute it, for the time of a second match.
         calibration: of the rectified pair, or None.
@@ -52,6 +52,7 @@ class Request:
         min_confidence: 0..1, the least confidence of a point, where confidence is computed.
         truth: disparities of the left view, or None.
         truth_scale: stored value per pixel, for integer pictures.
+        min_disparity: where the search starts, pixels.
     """
 
     left: Path
@@ -65,6 +66,7 @@ class Request:
     min_confidence: float = 0.0
     truth: Path | None = None
     truth_scale: float | None = None
+    min_disparity: int = 0
 
     @property
     def roles(self) -> dict[Path, str]:
@@ -87,6 +89,7 @@ class Layer:
         label: what it shows.
         limit: value of the last colour; None for a photograph.
         unit: of the limit.
+        low: value of the first colour.
         ramp: its colours, ``turbo`` or ``grey``.
     """
 
@@ -95,6 +98,7 @@ class Layer:
     limit: float | None = None
     unit: str = ""
     ramp: str = "turbo"
+    low: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -223,9 +227,15 @@ def _perform(request: Request, models: Models, folder: Path, progress: Progress)
     sample, calibration = _read(request)
     height, width = sample.left.shape[:2]
     progress(0.1, "Checking the pair")
-    found = check_pair(request.left, request.right, request.max_disparity, quick=True)
+    found = check_pair(
+        request.left,
+        request.right,
+        request.max_disparity,
+        min_disparity=request.min_disparity,
+        quick=True,
+    )
     progress(0.2, f"Loading {request.model}")
-    matcher = models.get(request.model, request.max_disparity)
+    matcher = models.get(request.model, request.max_disparity, request.min_disparity)
     progress(0.3, f"Matching {width}x{height} pixels")
     result = matcher(sample.left, sample.right, view=request.view)
     confidence = None
@@ -267,14 +277,15 @@ def _perform(request: Request, models: Models, folder: Path, progress: Progress)
 
 def _read(request: Request) -> tuple[Sample, Calibration | None]:
     """Read the files, each after its bounds."""
-    bounds.check_range(request.max_disparity)
+    bounds.check_range(request.max_disparity, request.min_disparity)
     if request.max_depth is not None and not request.max_depth > 0:
         raise InputError(f"max depth {request.max_depth:g}: expected a positive number of metres")
     if not 0 <= request.min_confidence <= 1:
         raise InputError(f"least confidence {request.min_confidence:g}: expected 0 to 1")
     left = bounds.check_picture(request.left, "left picture")[:2]
     bounds.check_same_size(left, bounds.check_picture(request.right, "right picture")[:2])
-    bounds.check_memory(request.model, left, request.max_disparity)
+    columns = left[0] + abs(request.min_disparity)
+    bounds.check_memory(request.model, (columns, left[1]), request.max_disparity)
     if request.truth is not None:
         bounds.check_truth(request.truth, "ground truth")
     calibration = None
@@ -328,7 +339,7 @@ def _score(
 ) -> tuple[dict[str, dict[str, float]], str | None]:
     """Write ``metrics.json``; return the figures, and a hint at truth of another unit."""
     assert request.truth is not None
-    rules = get_protocol("pooled")
+    rules = get_protocol("pooled").with_range(matcher.min_disparity)
     score = score_result(sample, result, 0, rules)
     facts = rules.describe() | {"split": None, "pass": None}
     write_metrics(path, metrics_report(matcher, facts, rules, [score]))
@@ -351,10 +362,9 @@ def _write_maps(
     outcome.step = step = max(1, int(np.ceil(np.sqrt(width * height / SHOWN_PIXELS))))
     thin = (slice(None, None, step), slice(None, None, step))
     planes = {"disparity": output.disparity[thin]}
-    limit = colors.disparity_limit(output.disparity)
-    pictures = [
-        (Layer("disparity", "Disparity", limit, "px"), colors.colorize(planes["disparity"], limit))
-    ]
+    low, limit = colors.disparity_scale(output.disparity)
+    shown = colors.colorize(planes["disparity"], limit, low=low)
+    pictures = [(Layer("disparity", "Disparity", limit, "px", low=low), shown)]
     if output.space is not None:
         depth = output.space.calibration.depth(output.disparity)[thin]
         planes["depth"] = np.where(depth > 0, depth, np.nan)

@@ -16,6 +16,9 @@ def _check_pair_arguments(parser: ArgumentParser) -> None:
         default=DEFAULT_MAX_DISPARITY,
         help="the expected range is compared with it, pixels",
     )
+    parser.add_argument(
+        "--min-disparity", type=int, default=0, help="where the search starts, pixels"
+    )
 
 
 def _check_pair(config: Namespace) -> int:
@@ -24,7 +27,9 @@ def _check_pair(config: Namespace) -> int:
     from stereo.model.config import check_max_disparity
 
     check_max_disparity(config.max_disparity)
-    found = check_pair(config.left, config.right, config.max_disparity)
+    found = check_pair(
+        config.left, config.right, config.max_disparity, min_disparity=config.min_disparity
+    )
     for fault in found.faults:
         complain(f"stereo check-pair: fault: {fault}")
     for note in found.notes:

@@ -118,6 +118,13 @@ def model_arguments(parser: ArgumentParser) -> None:
         "sgbm and untrained networks 192)",
     )
     parser.add_argument(
+        "--min-disparity",
+        type=int,
+        default=0,
+        help="where the search starts, pixels, negative for points behind infinity: the range is N "
+        "to N + max-disparity",
+    )
+    parser.add_argument(
         "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to run"
     )
     parser.add_argument(
@@ -163,8 +170,8 @@ def model_arguments(parser: ArgumentParser) -> None:
 
 
 _MODEL_OPTIONS = (
-    *("device", "precision", "max_disparity", "scale", "tile", "coarse_to_fine", "kernels"),
-    *("compile", "allow_untrained"),
+    *("device", "precision", "max_disparity", "min_disparity", "scale", "tile"),
+    *("coarse_to_fine", "kernels", "compile", "allow_untrained"),
 )
 
 
@@ -252,7 +259,7 @@ def chosen_model(config: Namespace, further: str | None = None) -> Callable[[], 
 
     name = further or config.model
     # As a further model semi-global matching knows none of the networks' options.
-    known = ("max_disparity",) if further == SGBM else _MODEL_OPTIONS
+    known = ("max_disparity", "min_disparity") if further == SGBM else _MODEL_OPTIONS
     options = {option: config[option] for option in known}
     check_choice(name, **options)
     return lambda: _load_model(name, **options)
@@ -270,7 +277,8 @@ def _load_model(name: str, **options: Any) -> Any:
         complain(f"warning: '{facts['name']}' runs with random weights; its map means nothing")
     say(
         f"model {facts['name']}, max disparity {facts['max_disparity']} px, "
-        f"device {facts['device']}, precision {facts['precision']}"
+        + (f"min disparity {matcher.min_disparity} px, " if matcher.min_disparity else "")
+        + f"device {facts['device']}, precision {facts['precision']}"
         + (f", scale {facts['scale']}" if facts.get("scale", "1") != "1" else "")
         + (f", kernels {facts['kernels']}" if "kernels" in facts else "")
     )

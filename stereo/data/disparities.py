@@ -270,4 +270,6 @@ def _to_integers(values: np.ndarray, scale: float | None) -> tuple[np.ndarray, s
     clamped = None
     if outside:
         clamped = f"{outside} disparities outside 0..{largest / factor:.3f} px were clamped"
+        if below := int((stored < 0).sum()):
+            clamped += f": {below} negative ones to 0, which means none; pfm and npy keep them"
     return np.clip(stored, 0, largest).astype(dtype), clamped

@@ -17,7 +17,8 @@ ENOUGH_MATCHES = 20  # that agree; unrelated pictures have about ten
 VERTICAL_MEDIAN = 1.0  # pixels
 VERTICAL_SPREAD = 2.5  # pixels, of nine matches in ten
 SWAPPED_SHARE = 0.8
-BEHIND_SHARE = 0.05
+BELOW_SHARE = 0.05  # of the features below the range: worth a note
+BELOW_FAULT = 1 / 3  # a fault
 SAME = 0.5  # pixels that features of one picture, saved twice, lie apart
 SAME_SHARE = 0.8
 TURNED = 0.1  # of the height
@@ -31,6 +32,7 @@ EXPOSURE_RATIO = 1.25
 BLUR_RATIO = 4.0
 BLUR = 0.002  # variance of the Laplacian over that of the picture
 RANGE_STEP = 16
+RANGE_MARGIN = 0.1  # beyond the disparities of features
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ class Findings:
     Attributes:
         faults: what makes a map wrong, and what to do about it, one line each.
         notes: what is worth knowing.
-        range: smallest and largest disparity of matched features, pixels, never below 0; None if
-            unknown.
+        range: smallest and largest disparity of matched features, pixels, never below the smallest
+            searched or 0, whichever is less; None if unknown.
     """
 
     faults: list[str] = field(default_factory=list)
@@ -76,14 +78,21 @@ class Findings:
 
 
 def check_pair(
-    left: ImageLike, right: ImageLike, max_disparity: int, *, quick: bool = False
+    left: ImageLike,
+    right: ImageLike,
+    max_disparity: int,
+    *,
+    min_disparity: int = 0,
+    quick: bool = False,
 ) -> Findings:
     """Look for what is wrong with a pair by matching features between the views.
 
     Args:
         left: path, array or PIL image.
         right: the same.
-        max_disparity: pixels, which the expected range is compared with.
+        max_disparity: how many disparities are searched, which the expected range is compared
+            with, pixels.
+        min_disparity: where the search starts, pixels.
         quick: look at less, for a check beside other work.
 
     Raises:
@@ -129,7 +138,7 @@ def check_pair(
             "other; mirror one of them back"
         )
         return found
-    _judge(matches, found, max_disparity, height)
+    _judge(matches, found, max_disparity, height, min_disparity)
     return found
 
 
@@ -171,7 +180,9 @@ def _vertical_offset(matches: Matches) -> tuple[float, float]:
     return median, float(np.percentile(np.abs(matches.vertical - median), 90))
 
 
-def _judge(matches: Matches, found: Findings, max_disparity: int, height: int) -> None:
+def _judge(
+    matches: Matches, found: Findings, max_disparity: int, height: int, min_disparity: int = 0
+) -> None:
     """Read faults and the range from matched features."""
     if len(matches) < ENOUGH_MATCHES:
         found.faults.append(
@@ -195,33 +206,48 @@ def _judge(matches: Matches, found: Findings, max_disparity: int, height: int) -
             f"vertical: features lie {abs(median):.1f} px {'lower' if median > 0 else 'higher'} in "
             f"the right view, with a spread of {spread:.1f} px; rectify the pair (stereo rectify)"
         )
-    negative = float(np.mean(disparity < -1))
+    supported = _supported_disparities(matches)
+    low, high = (float(value) for value in np.percentile(supported, [1, 99]))
+    start = RANGE_STEP * math.floor((low - RANGE_MARGIN * abs(low)) / RANGE_STEP)
+    negative = float(np.mean(disparity < min(min_disparity, 0) - 1))
     if negative > SWAPPED_SHARE:
         found.faults.append(
             f"swapped: {100 * negative:.0f} % of the features lie further right in the right "
             "view; give the pictures in the other order, mirror both if they are mirrored (as "
-            "front cameras do), or undo a crop of one of them"
+            "front cameras do), undo a crop of one of them, or, if the cameras converge, use "
+            f"--min-disparity {start}"
         )
         return
-    supported = _supported_disparities(matches)
-    low, high = (max(0.0, float(value)) for value in np.percentile(supported, [1, 99]))
-    found.range = low, high
-    behind = float(np.mean(supported < -1))
-    if behind > BEHIND_SHARE:
-        found.notes.append(
-            f"negative: {100 * behind:.0f} % of the features lie further right in the right view, "
-            "where no disparity is looked for; undo a crop of one view, or rectify the pair anew"
+    below = float(np.mean(supported < min_disparity - 1))
+    if below > BELOW_SHARE:
+        line = (
+            f"range: {100 * below:.0f} % of the features have disparities below {min_disparity} "
+            f"px; use --min-disparity {start} rather than {min_disparity}"
         )
-    needed = RANGE_STEP * math.ceil(1.1 * max(high, 1) / RANGE_STEP)
+        if min_disparity == 0:
+            line = (
+                f"negative: {100 * below:.0f} % of the features lie further right in the right "
+                "view, where no disparity is looked for; use --min-disparity "
+                f"{start}, undo a crop of one view, or rectify the pair anew"
+            )
+        (found.faults if below > BELOW_FAULT else found.notes).append(line)
+    else:
+        start = min_disparity
+    least = float(min(min_disparity, 0))
+    found.range = max(least, low), max(least, high)
+    reach = max(high + RANGE_MARGIN * abs(high) - start, 1)
+    needed = RANGE_STEP * math.ceil(reach / RANGE_STEP)
+    low, high = found.range
     if needed > max_disparity:
         found.notes.append(
             f"range: features have disparities up to {high:.0f} px; "
             f"use --max-disparity {needed} rather than {max_disparity}"
         )
     else:
+        searched = f" from --min-disparity {min_disparity} on" if min_disparity else ""
         found.notes.append(
             f"range: features have disparities of {low:.0f} to {high:.0f} px, "
-            f"within --max-disparity {max_disparity}"
+            f"within --max-disparity {max_disparity}{searched}"
         )
 
 

@@ -396,7 +396,8 @@ def _panels(runs: Sequence[Run], key: Key) -> tuple[list[dict[str, Any]], int, d
     wanted = [("left", runs), ("truth", runs)]
     wanted += [(kind, [run]) for run in runs for kind in ("disparity", "error")]
     words = {"left": "Left view", "truth": "Ground truth", "disparity": "Disparity"}
-    panels, size, limits = [], 0, {"disparity_limit": NONE, "error_limit": NONE}
+    panels, size = [], 0
+    limits = {"disparity_low": "0", "disparity_limit": NONE, "error_limit": NONE}
     for kind, sources in wanted:
         for run in sources:
             facts = run.images[key].get("pictures")
@@ -414,7 +415,9 @@ def _panels(runs: Sequence[Run], key: Key) -> tuple[list[dict[str, Any]], int, d
                     "height": int(facts["height"]),
                 }
             )
+            low = facts.get("disparity_low_px")
             limits = {
+                "disparity_low": f"{float(low) if is_number(low) else 0:g}",
                 "disparity_limit": f"{float(facts['disparity_limit_px']):g}",
                 "error_limit": f"{float(facts['error_limit_px']):g}",
             }

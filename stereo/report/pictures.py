@@ -117,14 +117,14 @@ def write_pictures(
     shrink = max(1.0, max(height, width) / LONGEST_SIDE)
     size = max(1, round(width / shrink)), max(1, round(height / shrink))
     known = valid & np.isfinite(truth)
-    limit = colors.disparity_limit(truth[known] if known.any() else disparity)
+    scale = colors.disparity_scale(truth[known] if known.any() else disparity)
     everywhere = np.ones_like(known)
     error = np.abs(disparity - np.where(known, truth, 0))
     pictures = {
         "left": np.asarray(Image.fromarray(left).resize(size, Image.Resampling.BOX)),
-        "truth": _colored(truth, known, size, limit),
-        "disparity": _colored(disparity, everywhere, size, limit),
-        "error": _colored(error, known, size, colors.ERROR_LIMIT_PX),
+        "truth": _colored(truth, known, size, scale),
+        "disparity": _colored(disparity, everywhere, size, scale),
+        "error": _colored(error, known, size, (0.0, colors.ERROR_LIMIT_PX)),
     }
     files = {kind: _file(stem, kind) for kind in KINDS}
     with staged(*(folder / files[kind] for kind in KINDS)) as temporary:
@@ -134,13 +134,14 @@ def write_pictures(
         **files,
         "width": size[0],
         "height": size[1],
-        "disparity_limit_px": limit,
+        "disparity_low_px": scale[0],
+        "disparity_limit_px": scale[1],
         "error_limit_px": colors.ERROR_LIMIT_PX,
     }
 
 
 def _colored(
-    values: np.ndarray, known: np.ndarray, size: tuple[int, int], limit: float
+    values: np.ndarray, known: np.ndarray, size: tuple[int, int], scale: tuple[float, float]
 ) -> np.ndarray:
     """Average the known values over each pixel of a smaller picture, then colour them.
 
@@ -159,7 +160,8 @@ def _colored(
             np.where(shown, a, wide) for a, wide in zip((weight, total), around, strict=True)
         )
         shown = weight > 1e-3
-    return colors.colorize(total / np.where(shown, weight, 1), limit, shown)
+    low, limit = scale
+    return colors.colorize(total / np.where(shown, weight, 1), limit, shown, low=low)
 
 
 def _file(stem: str, kind: str) -> str:

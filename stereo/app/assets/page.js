@@ -15,7 +15,7 @@ const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
 const colorBar = (layer) => {
   const bar = make("div", { className: "st-bar" });
-  const ends = ["0", `${layer.limit / 2}`, `${layer.limit} ${layer.unit}`.trim()];
+  const ends = [`${layer.low}`, `${(layer.low + layer.limit) / 2}`, `${layer.limit} ${layer.unit}`.trim()];
   bar.append(make("div", { className: `st-ramp ${layer.ramp}` }));
   bar.append(make("div", { className: "st-ticks" }, ...ends.map((t) => make("span", { textContent: t }))));
   return bar;
