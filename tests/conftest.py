@@ -1,5 +1,9 @@
-"""Fixtures: the reference data, where they are at hand."""
+"""Fixtures: the reference data, where they are at hand; the command line; the page."""
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,3 +42,23 @@ def stereo(capfd):
         return SimpleNamespace(status=status, out=captured.out, errors=captured.err.splitlines())
 
     return call
+
+
+@pytest.fixture(scope="module")
+def page_server(tmp_path_factory):
+    """Start the page; give its process, its address and the folder of its temporary files."""
+    folder = tmp_path_factory.mktemp("app")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stereo", "app", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=(folder / "stderr").open("w"),
+        text=True,
+        env={**os.environ, "TMPDIR": str(folder)},
+    )
+    try:
+        found = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
+        assert found, (folder / "stderr").read_text()
+        yield process, found[0], folder
+    finally:
+        process.kill()
+        process.wait()

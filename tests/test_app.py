@@ -2,13 +2,11 @@
 
 import importlib.util
 import io
-import os
 import re
 import shutil
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import time
 import urllib.error
@@ -201,26 +199,6 @@ def test_without_gradio_one_line_names_the_extra(stereo, monkeypatch):
 
 
 # The page, served by a process of its own.
-
-
-@pytest.fixture(scope="module")
-def page_server(tmp_path_factory):
-    """Start the page; give its process, its address and the folder of its temporary files."""
-    folder = tmp_path_factory.mktemp("app")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stereo", "app", "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=(folder / "stderr").open("w"),
-        text=True,
-        env={**os.environ, "TMPDIR": str(folder)},
-    )
-    try:
-        found = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
-        assert found, (folder / "stderr").read_text()
-        yield process, found[0], folder
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,16 @@ from stereo.model.config import check_max_disparity
 from stereo.runtime import free_bytes
 
 MOST_BYTES = 128 * 2**20  # of an uploaded file
+FORM_BYTES = 2**16  # of what an upload wraps around its file
+VISITOR_UPLOADS = 4 * MOST_BYTES  # of one visitor together: a pair, a calibration, ground truth
+ALL_UPLOADS = 16 * MOST_BYTES  # of all visitors together
+LEAST_CHARGE = 2**20  # what a smaller file counts for
+UPLOAD_SECONDS = 900  # that one may take to arrive
+UPLOADS_KEPT = 3600  # seconds
+MOST_JSON_BYTES = 2**20  # of a request that is no upload
+DRAINED_BYTES = 2 * MOST_BYTES  # of a request that is refused, read so that its sender gets to know
+MOST_NUMBER = 1e9
+MOST_TOLD = 400  # letters of an error, which may quote a file
 MOST_PIXELS = 12_000_000  # of a picture: what telephones take
 MOST_TEXT_BYTES = 2**20  # of a calibration
 MOST_DISPARITY = 512  # pixels

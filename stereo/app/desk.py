@@ -153,8 +153,11 @@ def _number(value: Any, name: str) -> float | None:
 def _told(error: Exception) -> str:
     """Return the line for the visitor; what is not their doing goes to the owner's terminal."""
     if isinstance(error, StereoError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return "not enough memory; use smaller pictures or a smaller max disparity"
-    complain(f"stereo app: error: {type(error).__name__}: {' '.join(str(error).split())}")
-    return "the page failed at this; its terminal says why"
+        line = str(error)
+    elif isinstance(error, MemoryError):
+        line = "not enough memory; use smaller pictures or a smaller max disparity"
+    else:
+        line = f"stereo app: error: {type(error).__name__}: {' '.join(str(error).split())}"
+        complain(line[: bounds.MOST_TOLD])
+        line = "the page failed at this; its terminal says why"
+    return line if len(line) <= bounds.MOST_TOLD else f"{line[: bounds.MOST_TOLD]} ..."

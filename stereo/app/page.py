@@ -9,6 +9,7 @@ from PIL import Image
 
 from stereo.app import bounds, html
 from stereo.app.desk import Desk
+from stereo.app.guard import Field
 from stereo.app.models import Models
 from stereo.app.store import Store
 from stereo.bundled import DEFAULT_MODEL, samples_root
@@ -17,7 +18,6 @@ from stereo.data.sample import SampleFiles
 from stereo.geometry import Calibration
 
 WAITING = 16  # requests that may queue
-UPLOADS_KEPT = (600, 3600)  # seconds: how often uploads are looked through, and how old they get
 THUMBNAIL = 280  # pixels
 # The camera of scripts/render_samples.py, whose scenes are as large as one says: here the baseline
 # is 10 cm.
@@ -56,9 +56,7 @@ def build(models: Models, store: Store, uploads: Path) -> gr.Blocks:
     """
     desk = Desk(models, store, uploads)
     pairs = _copy_bundled_pairs(uploads / "bundled")
-    with gr.Blocks(
-        title="Stereo depth", analytics_enabled=False, delete_cache=UPLOADS_KEPT
-    ) as page:
+    with gr.Blocks(title="Stereo depth", analytics_enabled=False) as page:
         _text(html.HEADER)
         with gr.Row(elem_id="st-columns"):
             with gr.Column(scale=4, min_width=320, elem_id="st-inputs"):
@@ -157,6 +155,27 @@ def build(models: Models, store: Store, uploads: Path) -> gr.Blocks:
         page.unload(desk.leave)
     page.queue(max_size=WAITING)
     return page
+
+
+def accepted(page: gr.Blocks) -> dict[int, list[Field]]:
+    """Return what each function that visitors may call takes, by its number."""
+    return {
+        number: [_field(block) for block in function.inputs]
+        for number, function in page.fns.items()
+        if all(event != "unload" for _, event in function.targets)
+    }
+
+
+def _field(block: Any) -> Field:
+    if isinstance(block, gr.Image | gr.File):
+        return Field("file")
+    if isinstance(block, gr.Slider | gr.Number):
+        return Field("number")
+    if isinstance(block, gr.Checkbox):
+        return Field("choice", (False, True))
+    if isinstance(block, gr.Dataset):
+        return Field("choice", range(len(block.samples)))
+    return Field("choice", [value for _, value in block.choices])
 
 
 def _text(value: str, name: str | None = None) -> gr.HTML:

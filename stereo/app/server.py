@@ -1,14 +1,16 @@
 """Binding, serving and cleaning up."""
 
+import asyncio
 import contextlib
 import io
+import logging
 import os
-import re
 import socket
+import sys
 import tempfile
 import threading
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +19,28 @@ from PIL import Image
 
 from stereo import colors
 from stereo.app.bounds import MOST_BYTES
+from stereo.app.guard import PROGRESS, UPLOAD, VISITOR, Guard
 from stereo.app.models import Models
 from stereo.app.store import Store
+from stereo.app.uploads import Uploads
 from stereo.app.work import collect_warnings
 from stereo.console import say
 from stereo.errors import UsageError
 
 ASSETS = Path(__file__).parent / "assets"
-MOST_JSON_BYTES = 2**20  # of a request that is no upload
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".png": "image/png"}
-# Nothing is fetched from, or sent to, anywhere else, whatever a library of the page would like.
-POLICY = (
-    "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none'; "
-    "base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
-)
-
-SAFETY = [
-    (b"content-security-policy", POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-]
+MEDIA_TYPES = {
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".webp": "image/webp",
+    ".bmp": "image/bmp",
+    ".gif": "image/gif",
+    ".avif": "image/avif",
+}
+CLEANED = 60.0  # seconds between two looks for what is too old
 
 
 def serve(host: str, port: int, *, model: str | None = None, device: str = "auto") -> None:
@@ -55,6 +58,7 @@ def serve(host: str, port: int, *, model: str | None = None, device: str = "auto
     """
     models = Models(device, model)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_without_waiting())
         listener = stack.enter_context(contextlib.closing(_bind(host, port)))
         folder = stack.enter_context(_kept_together())
         try:
@@ -67,7 +71,9 @@ def serve(host: str, port: int, *, model: str | None = None, device: str = "auto
             ) from error
         models.get(models.names[0], models.max_disparity(models.names[0]))
         collect_warnings()
-        config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
+        # The guard says what goes wrong; what these would add, any client could fill a disk with.
+        logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+        config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)
         shown = f"[{host}]" if ":" in host else host
         say(f"stereo app: http://{shown}:{listener.getsockname()[1]} (Ctrl-C stops it)")
         with contextlib.suppress(KeyboardInterrupt):
@@ -84,13 +90,36 @@ def application(models: Models, folder: Path, host: str) -> Any:
             so that no other site's name can be made to point here.
     """
     import gradio as gr
-    from fastapi import FastAPI
-    from fastapi.responses import FileResponse, PlainTextResponse, Response
+    from fastapi import FastAPI, Request
+    from fastapi.responses import (
+        FileResponse,
+        JSONResponse,
+        PlainTextResponse,
+        Response,
+        StreamingResponse,
+    )
 
-    from stereo.app.page import build, theme
+    from stereo.app.arriving import Arriving
+    from stereo.app.page import accepted, build, theme
 
     store = Store(folder / "results")
-    app = FastAPI(openapi_url=None)
+    page = build(models, store, folder / "uploads")
+    uploads = Uploads(folder / "uploads")
+    arriving = Arriving(uploads)
+
+    @contextlib.asynccontextmanager
+    async def cleaned(_app: FastAPI) -> AsyncIterator[None]:
+        async def clean() -> None:
+            while True:
+                await asyncio.sleep(CLEANED)
+                await asyncio.to_thread(uploads.expire)
+                await asyncio.to_thread(store.expire)
+
+        task = asyncio.create_task(clean())
+        yield
+        task.cancel()
+
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=cleaned)
     archiving = threading.Lock()
     scale = _ramp()
 
@@ -115,9 +144,27 @@ def application(models: Models, folder: Path, host: str) -> Any:
         kind = MEDIA_TYPES.get(found.suffix, "application/octet-stream")
         return FileResponse(found, media_type=kind, headers=headers)
 
+    @app.post(UPLOAD)
+    async def upload(request: Request, upload_id: str = "") -> Response:
+        path = await arriving.file(request, upload_id)
+        return JSONResponse([str(path)])
+
+    @app.get(PROGRESS)
+    def progress(request: Request, upload_id: str = "") -> Response:
+        lines = arriving.progress(request.scope[VISITOR], upload_id)
+        return StreamingResponse(lines, media_type="text/event-stream")
+
+    @app.get("/gradio_api/file={path:path}")
+    def uploaded(request: Request, path: str) -> Response:
+        found = uploads.find(request.scope[VISITOR], path)
+        if found is None:
+            return PlainTextResponse("none of your uploads", 404)
+        kind = MEDIA_TYPES.get(found.suffix.lower(), "application/octet-stream")
+        return FileResponse(found, media_type=kind, filename=found.name)
+
     gr.mount_gradio_app(
         app,
-        build(models, store, folder / "uploads"),
+        page,
         path="/",
         server_name=host,
         footer_links=[],
@@ -133,50 +180,10 @@ def application(models: Models, folder: Path, host: str) -> Any:
         css_paths=[ASSETS / "page.css"],
         head='<script type="module" src="page/page.js"></script>',
     )
-    app.add_middleware(_Guard, hosts=LOOPBACK if host in LOOPBACK else None)
+    page.has_launched = True  # or gradio, mounted, skips its own check of paths
+    hosts = LOOPBACK if host in LOOPBACK else None
+    app.add_middleware(Guard, uploads=uploads, events=accepted(page), hosts=hosts)
     return app
-
-
-class _Guard:
-    """Bounds what requests carry, and tells the browser to stay on this server.
-
-    Args:
-        app: the application behind it.
-        hosts: names that a request may be addressed to; None for any.
-    """
-
-    def __init__(self, app: Any, hosts: Collection[str] | None) -> None:
-        self._app = app
-        self._hosts = hosts
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def guarded(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *SAFETY]
-            await send(message)
-
-        status = self._refusal(scope)
-        if status is None:
-            await self._app(scope, receive, guarded)
-            return
-        await guarded({"type": "http.response.start", "status": status, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
-
-    def _refusal(self, scope: Any) -> int | None:
-        headers = dict(scope["headers"])
-        name = headers.get(b"host", b"").decode("latin-1")
-        if self._hosts is not None and re.sub(r":\d*$", "", name).strip("[]") not in self._hosts:
-            return 421
-        if scope["method"] in ("GET", "HEAD", "OPTIONS") or scope["path"].endswith("/upload"):
-            return None  # gradio counts the bytes of uploads
-        length = headers.get(b"content-length", b"")
-        if not length.isdigit():
-            return 411
-        return 413 if int(length) > MOST_JSON_BYTES else None
 
 
 def _archive(store: Store, token: str, name: str) -> Path | None:
@@ -217,9 +224,31 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 @contextlib.contextmanager
+def _without_waiting() -> Iterator[None]:
+    """End the process at once if a match still runs: Python would wait for its thread."""
+    before, status = set(threading.enumerate()), 0
+    try:
+        yield
+    except SystemExit as stop:  # of SIGTERM
+        status = stop.code if isinstance(stop.code, int) else 1
+        raise
+    finally:
+        threads = [each for each in set(threading.enumerate()) - before if not each.daemon]
+        for thread in threads:
+            thread.join(1)  # those of the pool end by themselves
+        if any(thread.is_alive() for thread in threads):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+
+@contextlib.contextmanager
 def _kept_together() -> Iterator[Path]:
     """Give the folder of all temporary files of this process, and keep libraries from reporting."""
-    with tempfile.TemporaryDirectory(prefix="stereo-app-") as name:
+    with tempfile.TemporaryDirectory(
+        prefix="stereo-app-",
+        ignore_cleanup_errors=True,  # a match may still write
+    ) as name:
         folder = Path(name)
         for part in ("temporary", "uploads", "results"):
             (folder / part).mkdir()

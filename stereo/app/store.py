@@ -34,10 +34,8 @@ class Store:
     def new(self, visitor: str) -> tuple[str, Path]:
         """Remove the visitor's results, and return the token and the empty folder of a new one."""
         with self._lock:
-            for token, entry in list(self._entries.items()):
-                idle = time.monotonic() - entry.made > IDLE
-                if entry.visitor == visitor or idle:
-                    self._drop(token)
+            for token in [t for t, entry in self._entries.items() if entry.visitor == visitor]:
+                self._drop(token)
             while len(self._entries) >= KEPT:
                 self._drop(next(iter(self._entries)))
             token = secrets.token_urlsafe(24)
@@ -51,6 +49,13 @@ class Store:
         with self._lock:
             for token in [t for t, entry in self._entries.items() if entry.visitor == visitor]:
                 self._drop(token)
+
+    def expire(self) -> None:
+        """Remove the results that are too old."""
+        with self._lock:
+            for token, entry in list(self._entries.items()):
+                if time.monotonic() - entry.made > IDLE:
+                    self._drop(token)
 
     def discard(self, token: str) -> None:
         """Remove one result."""

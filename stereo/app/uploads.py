@@ -1,0 +1,115 @@
+"""Visitors' files: bounded, for the visitor alone who sent them, and gone after an hour."""
+
+import contextlib
+import re
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from stereo.app import bounds
+from stereo.errors import InputError
+
+
+class Uploads:
+    """The files that visitors may name: each visitor's own, and those that the page offers to all.
+
+    Args:
+        root: the folder; what lies there already is for all, each visitor gets a folder in it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._shared = _files(root)
+        self._lock = threading.Lock()
+        self._kept = 0
+        self._arriving = 0
+
+    def find(self, visitor: str, name: Any) -> Path | None:
+        """Return the file of that path if this visitor may name it.
+
+        The path is compared with those of the files that there are, and never opened.
+        """
+        own = _files(self._root / visitor) if visitor else []
+        return next((path for path in (*own, *self._shared) if str(path) == name), None)
+
+    @contextlib.contextmanager
+    def room(self) -> Iterator[Callable[[int], None]]:
+        """Give a function that takes room for bytes of one upload, as they arrive.
+
+        Raises:
+            InputError: by that function: the upload, or all files together, would be too large.
+        """
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            with self._lock:
+                taken += size
+                self._arriving += size
+                if taken > bounds.MOST_BYTES + bounds.FORM_BYTES:
+                    raise InputError(f"this page takes files of {bounds.MOST_BYTES >> 20} MiB")
+                if self._kept + self._arriving > bounds.ALL_UPLOADS:
+                    raise InputError("this page holds as many files as it may; come back later")
+
+        with self._lock:
+            self._kept = sum(map(_charge, _files(self._root)))
+        try:
+            yield take
+        finally:
+            with self._lock:
+                self._arriving -= taken
+
+    def keep(self, visitor: str, name: str, content: BinaryIO) -> Path:
+        """Keep a file, in the place of the visitor's oldest ones where they take too much room.
+
+        Args:
+            visitor: whose it is.
+            name: what the visitor calls it.
+            content: of it, from the present position on.
+        """
+        folder = self._root / visitor / secrets.token_hex(8)
+        folder.mkdir(parents=True)
+        path = folder / (re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[-100:].lstrip(".") or "file")
+        with path.open("xb") as file:
+            shutil.copyfileobj(content, file)
+        with self._lock:
+            own = sorted(_files(self._root / visitor), key=_age)
+            while sum(map(_charge, own)) > bounds.VISITOR_UPLOADS:
+                _remove(own.pop())
+            self._kept += _charge(path)
+        return path
+
+    def expire(self) -> None:
+        """Remove what visitors sent more than an hour ago."""
+        for path in set(_files(self._root)) - set(self._shared):
+            if _age(path) > bounds.UPLOADS_KEPT:
+                _remove(path)
+
+
+def _files(folder: Path) -> list[Path]:
+    with contextlib.suppress(OSError):
+        return [path for path in folder.rglob("*") if path.is_file()]
+    return []
+
+
+def _charge(path: Path) -> int:
+    """Return the bytes that a file is counted with: the smallest are bounded in number."""
+    with contextlib.suppress(OSError):
+        return max(path.stat().st_size, bounds.LEAST_CHARGE)
+    return 0
+
+
+def _age(path: Path) -> float:
+    with contextlib.suppress(OSError):
+        return time.time() - path.stat().st_mtime
+    return 0.0
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+        path.parent.rmdir()
