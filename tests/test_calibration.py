@@ -615,6 +615,8 @@ def test_calibrations_follow_pictures_that_were_resized():
         assert own.fitted(320, 200).fx == 400
     with pytest.raises(InputError, match="a crop or other cameras"):
         own.fitted(320, 240)
+    with pytest.warns(UserWarning, match="'fitted' gives the calibration"):
+        own.depth(np.ones((200, 320), np.float32))
 
 
 def test_motorcycle_is_two_metres_and_a_half_away():
@@ -1118,6 +1120,7 @@ FOREIGN = {
     "Open3D": '{"width": 640, "intrinsic_matrix": [500, 0, 0, 0, 500, 0, 320, 240, 1]}',
     "Basalt": '{"value0": {"intrinsics": []}}',
     "VINS-Fusion": '%YAML:1.0\ncam0_calib: "cam0.yaml"\n',
+    "cv2.omnidir": opencv_yaml(**OPENCV_PAIR, xi1=[[1.2]], xi2=[[1.3]]),
     "one camera": "%YAML:1.0\n---\ncamera_matrix: !!opencv-matrix\n   rows: 3\n",
 }
 

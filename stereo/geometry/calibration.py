@@ -30,6 +30,7 @@ OFF_CENTRE = (0.12, 0.2)  # of the pictures, of a principal point: to be warned 
 ORTHONORMAL = 0.01  # how far a rotation as printed may be from one
 FORMAT = "stereo calibration, pixels and metres"
 RECTIFIED_TOLERANCE = 1e-3
+SAME_SHAPE = 0.02  # of the ratio of width to height
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,13 @@ class Calibration:
             InputError: the calibration is not that of a rectified pair.
         """
         self.check_rectified()
+        height, width = disparity.shape[-2:] if disparity.ndim >= 2 else (0, 0)
+        if self.size is not None and self._is_resized(width, height):
+            warnings.warn(
+                f"the calibration is for {self.size[0]}x{self.size[1]} pixels, the disparity has "
+                f"{width}x{height}: 'fitted' gives the calibration that fits it",
+                stacklevel=2,
+            )
         with np.errstate(divide="ignore", invalid="ignore"):
             depth = self.fx * self.baseline / (disparity.astype(np.float64) + self.doffs)
         return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
@@ -290,8 +298,7 @@ class Calibration:
             return self
         if self.size == (width, height):
             return self
-        x, y = width / self.size[0], height / self.size[1]
-        if abs(x / y - 1) > 0.02:
+        if not self._is_resized(width, height):
             raise InputError(
                 f"the calibration is for {self.size[0]}x{self.size[1]} pixels, the pictures have "
                 f"{width}x{height}: a crop or other cameras; give the calibration that fits them"
@@ -301,7 +308,14 @@ class Calibration:
             f"pictures' {width}x{height}; if they were cropped, give the crop's own",
             stacklevel=2,
         )
-        return self.scaled(x, y)
+        return self.scaled(width / self.size[0], height / self.size[1])
+
+    def _is_resized(self, width: int, height: int) -> bool:
+        """Tell whether pictures have the shape of the calibration's, but not their size."""
+        if self.size in (None, (width, height)) or min(width, height) < 1:
+            return False
+        assert self.size is not None
+        return abs(width * self.size[1] / (height * self.size[0]) - 1) <= SAME_SHAPE
 
     def _check_centre(self, width: int, height: int) -> None:
         """Notice pictures of another size than the calibration's, which it does not know."""

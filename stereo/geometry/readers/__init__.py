@@ -99,7 +99,7 @@ _Reader = Callable[[Source], Calibration]
 # The first entry names the kind where its unit is not certain.
 _TEXTS: tuple[tuple[str, Callable[[str], bool], _Reader], ...] = (
     ("", _has(r"^[ \t]*cam0[ \t]*=[ \t]*\["), texts.read_middlebury),
-    ("", _has(r"^P(_rect_)?[0-9]{1,3}:[ \t]*[-+.0-9]"), texts.read_kitti),
+    ("KITTI's", _has(r"^P(_rect_)?[0-9]{1,3}:[ \t]*[-+.0-9]"), texts.read_kitti),
     ("", _has(r"^(Frame \d+|L [-\d.e]+ )"), texts.read_scene_flow),
     ("K.txt", texts.is_matrix_and_baseline, texts.read_matrix_and_baseline),
 )

@@ -1,5 +1,6 @@
 """Files of named entries: OpenCV, ORB-SLAM, ROS camera_info, Kalibr and OpenVINS, EuRoC, ours."""
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -102,6 +103,8 @@ def _opencv_lens(
     source: Source, fields: Mapping[str, Any], distortions: Sequence[Sequence[float]]
 ) -> str:
     """Return which of OpenCV's models the coefficients are of, with a warning if it is a guess."""
+    if any(re.fullmatch(r"xi([12]|_?(left|right))?", name, re.IGNORECASE) for name in fields):
+        raise InputError("its cameras are of cv2.omnidir, which is not supported")
     said = fields.get("distortion_model", fields.get("camera_model"))
     if "fisheye_model" in fields:  # of OpenCV's sample program
         said = "fisheye" if number(fields["fisheye_model"]) else "pinhole"
