@@ -84,8 +84,10 @@ def seen_by_right(truth: np.ndarray, known: np.ndarray) -> np.ndarray:
     inside = (match >= 0) & (match <= width - 1)
     rows, columns, disparity = rows[inside], columns[inside], disparity[inside]
     cells = rows * width + np.floor(match[inside] + 0.5).astype(np.intp)
-    nearest = np.full(truth.size, -np.inf)
-    np.maximum.at(nearest, cells, disparity)
+    # Of pixels that share a cell, less than 1 px apart there, the rightmost is nearest by x - d: it
+    # is assigned last, and stays.
+    nearest = np.empty(truth.size)
+    nearest[cells] = disparity
     seen = np.zeros(truth.shape, bool)
     seen[rows, columns] = disparity >= nearest[cells] - SAME_SURFACE
     return seen

@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import json
 import re
 import shutil
 import signal
@@ -176,6 +177,26 @@ def test_a_swapped_pair_is_matched_and_warned_of(tmp_path):
     outcome = perform(Request(RIGHT, LEFT, SGBM, 64), Models(), tmp_path, quiet)
     assert any(fault.startswith("swapped") for fault in outcome.faults)
     assert "swapped" in html.result(outcome, "results/x/")
+
+
+def test_the_page_tells_all_and_nonoccluded_pixels_and_hints_at_truth_of_another_unit(tmp_path):
+    left, right = tmp_path / "left.png", tmp_path / "right.png"
+    for small, whole in ((left, LEFT), (right, RIGHT)):
+        Image.open(whole).crop((60, 60, 220, 140)).save(small)
+    truth = read_disparity(TRUTH)[60:140, 60:220]
+    pages, figures = [], []
+    for scale in (1, 256):
+        folder = tmp_path / str(scale)
+        folder.mkdir()
+        stored = folder / "truth.npy"
+        np.save(stored, truth * np.float32(scale))
+        outcome = perform(Request(left, right, SGBM, 64, truth=stored), Models(), folder, quiet)
+        pages.append(html.result(outcome, "results/x/"))
+        figures.append(json.loads((folder / "metrics.json").read_text()))
+    for title, key in (("All pixels", "summary"), ("Non-occluded pixels", "noc")):
+        after = pages[0].split(f"<p>{title}</p>")[1]
+        assert f"<dt>EPE</dt><dd>{figures[0][key]['epe']:.3f} px</dd>" in after
+    assert ["stored with a scale" in page for page in pages] == [False, True]
 
 
 def test_what_comes_from_outside_is_escaped():

@@ -254,6 +254,22 @@ def test_ground_truth_of_another_unit_gets_one_hint(stereo, tmp_path, file, scal
     assert said in line
 
 
+def test_evaluate_hints_at_ground_truth_of_another_unit_once(stereo, tmp_path):
+    entries = []
+    for seed, name in enumerate(("one", "two")):
+        views(tmp_path, name, seed=seed)
+        write_disparity(tmp_path / f"{name}.pfm", np.full(SIZE, 256 * SHIFT, np.float32))
+        paths = {"left": f"L/{name}.png", "right": f"R/{name}.png", "gt": f"{name}.pfm"}
+        entries.append({"name": name, **paths})
+    (tmp_path / "manifest.json").write_text(json.dumps(entries))
+    options = ("--dataset", "manifest", "--root", tmp_path, "--output", tmp_path / "out", *SHORT)
+    result = stereo("evaluate", *options, "--model", "sgbm")
+    assert result.status == 0
+    (line,) = result.errors
+    assert "about 256 times the map everywhere" in line
+    assert "'gt_scale' in manifest.json" in line
+
+
 def test_an_eight_bit_ground_truth_takes_its_scale(stereo, tmp_path):
     pair = views(tmp_path)
     Image.new("L", SIZE[::-1], 4 * SHIFT).save(tmp_path / "gt.png")

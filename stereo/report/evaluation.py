@@ -447,9 +447,11 @@ def _row(runs: Sequence[Run], key: Key, anchor: str | None) -> dict[str, Any]:
     records = [run.images[key] for run in runs]
     nocs = [record.get(NOC, {}) for record in records]
     skipped = any(record.get("skipped") for record in records)
-    names = REGION_METRICS if len(runs) > 1 else ("epe", *RATES)
+    several = len(runs) > 1
+    shown = [(name, records) for name in (REGION_METRICS if several else ("epe", *RATES))]
+    shown += [(name, nocs) for name in (("epe",) if several else ("epe", "bad_2"))]
     cells = []
-    for name, sources in [*((name, records) for name in names), ("epe", nocs), ("bad_2", nocs)]:
+    for name, sources in shown:
         values = [source.get(name) for source in sources]
         texts = [number(value, 3 if name == "epe" else 2) for value in values]
         best = _best(texts, values)
