@@ -47,6 +47,7 @@ class Result:
         trust: what ``confidence`` and its cues come from.
         image: (H, W, 3) uint8 RGB, the view that the map is of; None for a result made by hand.
         again: seconds of the second match at twice the size; 0 where there was none.
+        path: of the left picture; None if it was no file.
     """
 
     disparity: np.ndarray
@@ -54,6 +55,7 @@ class Result:
     trust: Callable[[], Trust] | None = field(default=None, compare=False)
     image: np.ndarray | None = field(default=None, compare=False)
     again: float = field(default=0.0, compare=False)
+    path: Path | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         height, width = self.disparity.shape
@@ -111,7 +113,7 @@ class Result:
 
     def _fitted(self, calibration: Calibration | str | Path) -> Calibration:
         if not isinstance(calibration, Calibration):
-            calibration = Calibration.read(calibration)
+            calibration = Calibration.read(calibration, pictures=self.path)
         height, width = self.disparity.shape
         return calibration.fitted(width, height)
 
@@ -169,8 +171,9 @@ class Matcher:
         if view == "left":
             return self.batch([left], [right])[0]
         # In a mirror the right view is a left one.
-        left, right = as_images([left, right], ["the left image", "the right image"])
-        return _mirrored(self.batch([right[:, ::-1]], [left[:, ::-1]])[0], right)
+        views = as_images([left, right], ["the left image", "the right image"])
+        result = _mirrored(self.batch([views[1][:, ::-1]], [views[0][:, ::-1]])[0], views[1])
+        return dataclasses.replace(result, path=_path_of(left))
 
     def both(self, left: ImageLike, right: ImageLike) -> tuple[Result, Result]:
         """Match one pair for the maps of both views.
@@ -187,6 +190,7 @@ class Matcher:
         Raises:
             InputError: unreadable, or of different sizes.
         """
+        path = _path_of(left)
         left, right = as_images([left, right], ["the left image", "the right image"])
         views = left, right
         check_same_size(*views, "the left image", "the right image")
@@ -202,9 +206,12 @@ class Matcher:
         trust = functools.partial(self._judge, own, *views, mirror.disparity[:, ::-1])
         turned = functools.partial(self._judge, mirror, *mirrored, own.disparity[:, ::-1])
         return (
-            Result(own.disparity, times[1] - times[0], trust, views[0], own.again),
+            Result(own.disparity, times[1] - times[0], trust, views[0], own.again, path),
             _mirrored(
-                Result(mirror.disparity, times[2] - times[1], turned, again=mirror.again), views[1]
+                Result(
+                    mirror.disparity, times[2] - times[1], turned, again=mirror.again, path=path
+                ),
+                views[1],
             ),
         )
 
@@ -243,8 +250,11 @@ class Matcher:
                 functools.partial(self._judge, estimate, *views),
                 views[0],
                 estimate.again,
+                _path_of(picture),
             )
-            for estimate, *views in zip(estimates, left_images, right_images, strict=True)
+            for picture, estimate, *views in zip(
+                lefts, estimates, left_images, right_images, strict=True
+            )
         ]
 
     def second_match_note(self, result: Result) -> str | None:
@@ -559,7 +569,13 @@ def _range_text(low: int, count: int) -> str:
 def _mirrored(result: Result, right: np.ndarray) -> Result:
     """Turn the result of a mirrored pair into that of its right view, the image ``right``."""
     disparity = np.ascontiguousarray(result.disparity[:, ::-1])
-    return Result(disparity, result.seconds, lambda: result.trusted.mirrored(), right, result.again)
+    return dataclasses.replace(
+        result, disparity=disparity, trust=lambda: result.trusted.mirrored(), image=right
+    )
+
+
+def _path_of(picture: ImageLike) -> Path | None:
+    return Path(picture) if isinstance(picture, str | Path) else None
 
 
 def _stored_confidence(stored: dict[str, Any], path: Path) -> ConfidenceModel:

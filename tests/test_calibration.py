@@ -825,11 +825,12 @@ def test_the_principal_point_tells_of_pictures_of_another_size(tmp_path):
     own = Calibration.read(kept(tmp_path, KITTI))
     assert own.fitted(1242, 375) is own
     assert own.fitted(1216, 352) is own  # a crop of KITTI's that many networks take
-    for size in ((621, 187), (828, 250), (2484, 750), (1242, 187), (100, 100)):
+    for size in ((621, 187), (828, 250), (2484, 750), (100, 100)):
         with pytest.raises(InputError, match="were they resized or cropped"):
             own.fitted(*size)
-    with pytest.warns(UserWarning, match="Depths are wrong by the factor"):
-        own.fitted(960, 290)
+    for size in ((960, 290), (1242, 187)):
+        with pytest.warns(UserWarning, match="Depths are wrong by the factor"):
+            own.fitted(*size)
     with pytest.raises(InputError, match="were they resized"):
         stereo.Result(np.full((187, 621), 5, np.float32), 0.1).depth(own)
     known = dataclasses.replace(own, size=(621, 187))
@@ -1170,3 +1171,35 @@ def test_entries_that_stand_twice_are_refused(tmp_path):
     for text in (MIDDLEBURY + "baseline=19\n", KITTI + KITTI.splitlines()[3], KALIBR + "cam0: 1\n"):
         with pytest.raises(InputError, match="stands twice"):
             Calibration.read(kept(tmp_path, text))
+
+
+GREY = """P0: 300 0 223.5 0 0 300 127.5 0 0 0 1 0
+P1: 300 0 223.5 -60 0 300 127.5 0 0 0 1 0
+P2: 300 0 223.5 0 0 300 127.5 0 0 0 1 0
+P3: 300 0 223.5 -30 0 300 127.5 0 0 0 1 0
+"""
+
+
+def test_the_grey_pairs_depth_comes_of_its_own_cameras(tmp_path, stereo):
+    import stereo as package
+
+    sample = REPOSITORY / "datasets/samples/FlyingThings3D/frames_cleanpass/TEST/A/0000"
+    calibration = kept(tmp_path, GREY)
+    matcher = package.load("sgbm")
+    depths = {}
+    for left, right in (("image_0", "image_1"), ("image_2", "image_3")):
+        views = []
+        for folder, side in ((left, "left"), (right, "right")):
+            (tmp_path / folder).mkdir()
+            views.append(tmp_path / folder / "000000.png")
+            views[-1].write_bytes((sample / side / "0006.png").read_bytes())
+        called = stereo(
+            *("infer", tmp_path / left, tmp_path / right, "--model", "sgbm", "--formats", "depth"),
+            *("--calibration", calibration, "--output", tmp_path / f"{left}_maps"),
+        )
+        assert called.status == 0, called.errors
+        depth = np.load(next((tmp_path / f"{left}_maps").glob("*_depth.npy")))
+        assert np.allclose(matcher(*views).depth(calibration), depth)
+        right_map = matcher(*views, view="right")
+        depths[left] = float(np.median(depth)), float(np.median(right_map.depth(calibration)))
+    assert depths["image_0"] == pytest.approx([2 * each for each in depths["image_2"]])

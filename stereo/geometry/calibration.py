@@ -26,7 +26,7 @@ LONGEST_FOCAL_LENGTH = 50_000.0  # pixels, where the pictures' width is unknown
 LONGEST_FOCAL_WIDTHS = 20.0  # of the pictures, where it is known: a field of view of 3 degrees
 LENS_COUNTS = (0, 4, 5, 8, 12, 14)  # coefficients that OpenCV's pinhole model can have
 FISHEYE_COUNT = 4
-OFF_CENTRE = (0.12, 0.2)  # of the pictures, of a principal point: to be warned of, refused
+OFF_CENTRE = (0.12, 0.2, 0.25)  # of a principal point: in widths, warned of, refused; in heights
 ORTHONORMAL = 0.01  # how far a rotation as printed may be from one
 FORMAT = "stereo calibration, pixels and metres"
 RECTIFIED_TOLERANCE = 1e-3
@@ -319,15 +319,16 @@ class Calibration:
 
     def _check_centre(self, width: int, height: int) -> None:
         """Notice pictures of another size than the calibration's, which it does not know."""
-        off = max(abs((self.left.cx + 0.5) / width - 0.5), abs((self.left.cy + 0.5) / height - 0.5))
-        if off <= OFF_CENTRE[0]:
+        across = abs((self.left.cx + 0.5) / width - 0.5)
+        down = abs((self.left.cy + 0.5) / height - 0.5)
+        if across <= OFF_CENTRE[0] and down <= OFF_CENTRE[2]:
             return
         text = (
             f"the principal point ({self.left.cx:g}, {self.left.cy:g}) lies far from the middle of "
             f"pictures of {width}x{height}, and the calibration knows no size: were they resized "
             "or cropped? "
         )
-        if off > OFF_CENTRE[1]:
+        if across > OFF_CENTRE[1]:  # a crop of rows alone leaves depths right
             raise InputError(
                 f"{text}Give the calibration of these pictures; if it is, say their size in it "
                 '("size": [width, height] in this program\'s JSON)'
