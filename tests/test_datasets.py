@@ -9,6 +9,7 @@ from conftest import REPOSITORY, shared
 from PIL import Image
 
 from stereo.data.datasets import detect_dataset, open_dataset
+from stereo.data.disparities import write_disparity
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.errors import InputError, UsageError
 from stereo.synthesize import synthesize
@@ -197,3 +198,84 @@ def test_rendered_scenes_on_disk_are_the_same_data_set(tmp_path):
 def test_a_missing_root_is_named(name, options):
     with pytest.raises(UsageError, match="--root"):
         open_dataset(name, None, **options)
+
+
+def own_pairs(root, names=("b", "a"), truth=".pfm"):
+    for name in names:
+        for side in ("left", "right"):
+            picture(root / side / f"{name}.png", np.full((4, 6, 3), 90, np.uint8))
+        (root / "disp").mkdir(exist_ok=True)
+        write_disparity(root / f"disp/{name}{truth}", np.full((4, 6), 2.5, np.float32))
+    return root
+
+
+def picture(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+
+
+@pytest.mark.parametrize("truth", [".pfm", ".npy", ".npz", ".tiff", ".png"])
+def test_three_folders_are_a_data_set_matched_by_name(tmp_path, truth):
+    data = open_dataset("folders", own_pairs(tmp_path, truth=truth))
+    assert [sample.name for sample in data.samples] == ["a", "b"]
+    assert data.samples[0].read().disparity.tolist() == [[2.5] * 6] * 4
+    assert detect_dataset(tmp_path) == "folders"
+
+
+def test_a_float_map_of_three_folders_wins_over_a_picture_of_it(tmp_path):
+    own_pairs(tmp_path)
+    picture(tmp_path / "disp/a.png", np.zeros((4, 6, 3), np.uint8))
+    assert open_dataset("folders", tmp_path).samples[0].disparity.name == "a.pfm"
+
+
+@pytest.mark.parametrize("lost", ["left/a.png", "right/a.png", "disp/a.pfm"])
+def test_what_a_pair_of_three_folders_lacks_is_named(tmp_path, stereo, lost):
+    (own_pairs(tmp_path) / lost).unlink()
+    out = ("--output", tmp_path / "out")
+    for command in (
+        ("evaluate", "--dataset", "folders", "--root", tmp_path, *out),
+        ("train", "--config", "finetune", "--data.root", tmp_path, *out),
+    ):
+        result = stereo(*command)
+        assert (result.status, len(result.errors)) == (1, 1), result.errors
+        assert str(tmp_path / lost) in result.errors[0]
+    assert stereo("data", "check", "--root", tmp_path, "--workers", 1).status == 1
+
+
+def test_three_folders_serve_without_ground_truth_where_none_is_needed(tmp_path):
+    shutil.rmtree(own_pairs(tmp_path) / "disp")
+    assert not open_dataset("folders", tmp_path, truth=False).samples[0].has_truth
+    with pytest.raises(InputError, match=r"disp/a\.pfm: no such file and 1 more"):
+        open_dataset("folders", tmp_path)
+
+
+def test_whole_numbers_of_unknown_scale_point_to_a_manifest(tmp_path):
+    own_pairs(tmp_path, names=["a"])
+    (tmp_path / "disp/a.pfm").unlink()
+    picture(tmp_path / "disp/a.png", np.full((4, 6), 9, np.uint8))
+    with pytest.raises(InputError, match="'gt_scale' in a manifest"):
+        open_dataset("folders", tmp_path).samples[0].read()
+
+
+def test_three_folders_are_listed_checked_previewed_and_scored(tmp_path, stereo):
+    own_pairs(tmp_path / "own")
+    data = ("--dataset", "folders", "--root", tmp_path / "own")
+    assert "left/<frame>" in stereo("data", "list").out
+    checked = stereo("data", "check", "--root", tmp_path / "own", "--workers", 1)
+    assert (checked.status, checked.errors) == (0, [])
+    sheet = ("--output", tmp_path / "sheet.png")
+    assert stereo("data", "preview", *data, *sheet, "--count", 1).status == 0
+    scored = stereo("evaluate", *data, "--model", "sgbm", "--output", tmp_path / "out")
+    assert (scored.status, scored.errors) == (0, [])
+
+
+def test_flyingthings3d_alone_is_named_where_the_rest_of_scene_flow_lacks(sceneflow):
+    for part in ("Monkaa", "Driving"):
+        shutil.rmtree(sceneflow / part)
+    with pytest.raises(InputError, match="FlyingThings3D alone is 'flyingthings3d'"):
+        open_dataset("sceneflow", sceneflow, split="train")
+
+
+def test_a_root_of_another_data_set_is_recognised(tmp_path):
+    with pytest.raises(InputError, match="it looks like 'folders'"):
+        open_dataset("kitti2015", own_pairs(tmp_path))

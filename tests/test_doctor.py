@@ -231,3 +231,24 @@ def test_a_pair_without_any_readable_image_is_reported_not_raised(tmp_path):
     files = SampleFiles("a", tmp_path / "a.png", tmp_path / "no.png", tmp_path / "gt.pfm")
     finding = examine(Job(files, truth=True, max_disparity=192))
     assert [fault.kind for fault in finding.faults] == ["unreadable", "unreadable"]
+
+
+@pytest.mark.parametrize(
+    ("value", "kinds_found", "words"),
+    [
+        (-5, {"range", "sign"}, "100 % negative"),
+        (0, {"range"}, "100 % 0"),
+        (500, {"range"}, "100 % at 192 px or above"),
+    ],
+)
+def test_ground_truth_out_of_range_everywhere_is_a_fault(tmp_path, value, kinds_found, words):
+    write_tree(tmp_path, "things")
+    for frame in FRAMES:
+        disparity = np.full(SHAPE, value, np.float32)
+        Image.fromarray(disparity).save(tmp_path / DISPARITY / f"{frame}.pfm")
+    report = check(tmp_path, "flyingthings3d", partial=True)
+    assert (report["ok"], kinds(report)) == (False, kinds_found)
+    assert words in report["faults"][0]["detail"]
+    put(3)(tmp_path)  # one map with pixels to count
+    assert "range" not in kinds(check(tmp_path, "flyingthings3d", partial=True))
+    assert "range" in kinds(check(tmp_path, "flyingthings3d", partial=True, max_disparity=2))

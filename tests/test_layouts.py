@@ -42,6 +42,22 @@ def truth(path, height=SHAPE[0]):
 
 # name, options, left, right, disparity, optional files; "@" is what tells two pairs apart
 TREES = {
+    "folders": (
+        "folders",
+        {},
+        "left/@.jpg",
+        "right/@.png",
+        "disp/@.npy",
+        {},
+    ),
+    "folders-scenes": (
+        "folders",
+        {},
+        "left/street/@.PNG",
+        "right/street/@.PNG",
+        "disp/street/@.pfm",
+        {},
+    ),
     "things": (
         "flyingthings3d",
         {"split": "test"},

@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
+from test_datasets import write_frame
 
+from stereo.bundled import bundled_weights
 from stereo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stereo.data.augment_config import AugmentationConfig
 from stereo.errors import InputError, StereoError, UsageError
@@ -29,6 +31,7 @@ from stereo.model.stages import Stages
 from stereo.report.training import _read_curves
 from stereo.training import loop
 from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
+from stereo.training.held_out import hold_out
 from stereo.training.loop import _Average, _told_plainly, train
 from stereo.training.losses import (
     TruthCount,
@@ -39,7 +42,7 @@ from stereo.training.losses import (
 )
 from stereo.training.order import Share, StepSampler
 from stereo.training.prepare import prepare
-from stereo.training.recipe import RECIPES, DataConfig, Recipe, recipe_path
+from stereo.training.recipe import RECIPES, DataConfig, Recipe, ValidationConfig, recipe_path
 from stereo.training.schedule import learning_rate, parse_duration
 from stereo.training.state import (
     RunState,
@@ -765,7 +768,91 @@ def test_weights_of_other_conventions_are_warned_of(tmp_path, capsys):
     assert not capsys.readouterr().err
 
 
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5])
+def test_whole_scenes_are_held_out_by_their_names(share):
+    names = [
+        f"TRAIN/{letter}/{n:04d}/{f:04d}" for letter in "AB" for n in range(50) for f in (6, 7)
+    ]
+    held = hold_out(names, share)
+    assert len(held) == share * len(names)
+    assert held == hold_out(names[::-1], share)
+    scenes = {name.rpartition("/")[0] for name in held}
+    assert held == {name for name in names if name.rpartition("/")[0] in scenes}
+
+
+@pytest.mark.parametrize(("count", "held"), [(2, 1), (10, 1), (30, 3), (95, 10)])
+def test_the_last_frames_are_held_out_where_there_are_no_scenes(count, held):
+    names = [f"{n:04d}" for n in range(count)]
+    assert hold_out(names, 0.1) == set(names[-held:])
+    with pytest.raises(UsageError, match="of which none can be held out"):
+        hold_out(names[:1], 0.1)
+
+
+def test_unless_other_data_are_named_training_pairs_are_held_out(tiny, capsys):
+    root = str(tiny())
+    for validation, held in (
+        (ValidationConfig(), ["2"]),
+        (ValidationConfig(share=0.6), ["1", "2"]),
+    ):
+        run = prepare(Recipe(data=DataConfig("manifest", root, validation=validation)))
+        assert [pair.name for pair in run.validation_set] == held
+        assert len(run.training_set) == 3 - len(held)
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", ["psmnet_sceneflow", "ea_psmnet_sceneflow", "modern_sceneflow"])
+def test_recipes_of_scene_flow_leave_its_test_pairs_alone(recipe, stereo, tmp_path, monkeypatch):
+    for scene in range(60):
+        write_frame(tmp_path, "FlyingThings3D", f"TRAIN/A/{scene:04d}", "0006")
+    write_frame(tmp_path, "FlyingThings3D", "TEST/A/0000", "0006")
+    runs = []
+    monkeypatch.setattr(loop, "train", lambda run, *_, **__: runs.append(run))
+    data = ("--data.root", tmp_path, "--output", tmp_path / "out")
+    result = stereo("train", "--config", recipe, *data)
+    assert result.status == 1
+    assert "--data.name flyingthings3d" in result.errors[0]  # the one option that it takes
+    alone = stereo("train", "--config", recipe, *data, "--data.name", "flyingthings3d")
+    assert (alone.status, alone.errors) == (0, [])
+    write_frame(tmp_path, "Monkaa", "a_rain_of_stones_x2", "0000")
+    write_frame(tmp_path, "Driving", "15mm_focallength/scene_forwards/fast", "0001")
+    assert stereo("train", "--config", recipe, *data).status == 0
+    for run, count in zip(runs, (59, 61), strict=True):
+        (held,) = run.validation_set
+        names = [pair.name for pair in run.training_set.source.files]
+        assert len(names) == count
+        assert held.name not in names
+        assert "FlyingThings3D/TRAIN" in held.name
+        assert not any("TEST" in name for name in names)
+
+
+def test_weights_are_named_as_models_are(tmp_path):
+    network = NetworkConfig("ea_stereo_fast")
+    run = prepare(Recipe(network=network), weights="ea_stereo_fast")
+    shipped = load_checkpoint(bundled_weights("ea_stereo_fast")).weights
+    assert all(torch.equal(run.network.state_dict()[n], t) for n, t in shipped.items())
+    assert run.facts["weights"] == "ea_stereo_fast"
+    with pytest.raises(UsageError, match="without weights; known: ea_stereo_fast"):
+        prepare(Recipe(network=NetworkConfig("psmnet")), weights="psmnet")
+    with pytest.raises(InputError, match="nothing"):
+        prepare(Recipe(network=network), weights=str(tmp_path / "nothing.safetensors"))
+
+
+def test_fine_tuning_keeps_the_first_weights_until_others_are_better(
+    tiny, scripted, tmp_path, capsys
+):
+    run = dataclasses.replace(tiny_run(tiny(), validate_every=2), facts={"weights": "some"})
+    scripted(3.0, 4.0, 5.0)
+    train(run, tmp_path / "run")
+    assert best_of(tmp_path / "run") == (0, 3.0)
+    assert "best validation EPE 3.000 px" in capsys.readouterr().out
+
+
+def test_a_batch_too_small_for_batch_norm_is_one_line():
+    with pytest.raises(UsageError, match="freeze_batch_norm"), loop._told_plainly():
+        torch.nn.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1))
+
+
 def test_validation_on_the_training_pairs_is_warned_of(capsys):
-    data = DataConfig("sceneflow", str(SAMPLES), "test")
+    data = DataConfig("sceneflow", str(SAMPLES), "test", validation=ValidationConfig(split="test"))
     prepare(Recipe(network=NetworkConfig("psmnet_basic", 48), data=data))
     assert "3 of the 3 validation pairs are trained on too" in capsys.readouterr().err

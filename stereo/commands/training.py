@@ -47,7 +47,10 @@ def _train_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--resume", default="auto", help="auto: from the folder's last checkpoint; never; a path"
     )
-    parser.add_argument("--weights", help="start from these weights: .safetensors or PSMNet's .tar")
+    parser.add_argument(
+        "--weights",
+        help="start from these weights: a model's name, a .safetensors file or PSMNet's .tar",
+    )
     parser.add_argument("--max-time", help="save and stop before it has passed: 90s, 50m, 2.5h")
     parser.add_class_arguments(Recipe)
     names = ", ".join(sorted([*ATTENTIONS, NO_ATTENTION]))
@@ -146,7 +149,8 @@ COMMANDS = (
         "train a network by a recipe, with exact resume",
         "stereo train --config quickstart --output runs/first --max-time 10m\n"
         "  stereo train --config psmnet_sceneflow --data.root DIR --output runs/psmnet "
-        "--trainer.batch_size 8",
+        "--trainer.batch_size 8\n"
+        "  stereo train --config finetune --data.root ROOT --output runs/mine",
         distributed=True,
         reads_pictures=True,
     ),

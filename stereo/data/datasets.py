@@ -1,5 +1,6 @@
 """Data sets by name: each finds its pairs under a root folder and says how they are read."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -262,8 +263,23 @@ def _nothing_found(
     others = " or another known tree" if len(candidates) > 1 else ""
     return InputError(
         f"{root}: no pairs of {part.title} for '{name}' ({choice}); expected {expected}{others} "
-        f"(see datasets/README.md); found {_contents(root)}"
+        f"(see datasets/README.md); found {_contents(root)}{_other_name(name, root, found)}"
     )
+
+
+def _other_name(name: str, root: Path, found: Found) -> str:
+    """Say by which name the root can be used: that of the parts found, or that of all it holds."""
+    parts = tuple(listing.part for listing in found.listings)
+    same = [other for other, it in DATASETS.items() if parts and it.parts == parts]
+    titles = " and ".join(part.title for part in parts)
+    text = f"{titles} alone is"
+    if not same:
+        text = "it looks like"
+        with contextlib.suppress(InputError):
+            same = [other for other in [detect_dataset(root)] if other != name]
+    if not same:
+        return ""
+    return f"; {text} '{same[0]}' (--dataset {same[0]}; in training --data.name {same[0]})"
 
 
 def expected_files(
@@ -282,7 +298,7 @@ def expected_files(
     folder = f"{first}/" if first else ""
     has_truth = truth and (chosen is None or chosen.has_truth)
     texts = [layout.left, layout.disparity] if has_truth else [layout.left]
-    return " and ".join(folder + PathPattern(text).with_values(given).text for text in texts)
+    return " and ".join(folder + PathPattern(text).with_values(given).shown for text in texts)
 
 
 def _contents(folder: Path) -> str:

@@ -52,6 +52,8 @@ class Finding:
         pixels: pixels of the left disparity map; 0 if it was not read.
         valid: those with ground truth.
         beyond: those of ``valid`` at ``max_disparity`` or above.
+        negative: those of ``valid`` below 0.
+        zero: those of ``valid`` at 0.
         lowest: smallest valid disparity, pixels.
         highest: largest valid disparity, pixels.
         histogram: valid disparities of 0 and more between ``EDGES``, then those above the last.
@@ -62,6 +64,8 @@ class Finding:
     pixels: int = 0
     valid: int = 0
     beyond: int = 0
+    negative: int = 0
+    zero: int = 0
     lowest: float | None = None
     highest: float | None = None
     histogram: tuple[int, ...] = ()
@@ -101,6 +105,8 @@ def examine(job: Job) -> Finding:
         pixels=disparity.size,
         valid=known.size,
         beyond=int(np.count_nonzero(known >= job.max_disparity)),
+        negative=int(np.count_nonzero(known < 0)),
+        zero=int(np.count_nonzero(known == 0)),
         lowest=float(known.min()) if known.size else None,
         highest=float(known.max()) if known.size else None,
         histogram=tuple(int(count) for count in counts),

@@ -119,7 +119,10 @@ class _Role:
         return self._paths.get(tuple(fields[name] for name in self.fields))
 
     def expected(self, fields: Fields) -> Path:
-        return self._pattern.fill(self._base, fields)
+        """Return where a file should be, with the suffix that others of its role have."""
+        path = self._pattern.fill(self._base, fields)
+        suffix = next((other.suffix for other in self._paths.values()), path.suffix)
+        return path.with_suffix(suffix)
 
     def keys(self, order: tuple[str, ...]) -> set[tuple[str, ...]]:
         """Return the fields of every file in this order; nothing if the role has fewer."""

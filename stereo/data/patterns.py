@@ -34,6 +34,18 @@ class PathPattern:
         self.fields = tuple(_FIELD.findall(text))
         self._choices = _expand(text)
 
+    @property
+    def shown(self) -> str:
+        """The pattern for people: of many choices the first three."""
+        return _CHOICE.sub(
+            lambda match: (
+                f"{{{','.join(names[:3])},...}}"
+                if len(names := match[1].split(",")) > 4
+                else match[0]
+            ),
+            self.text,
+        )
+
     def find(self, root: Path) -> dict[Key, Path]:
         """Return the files below ``root`` of this form, by the values of their fields.
 

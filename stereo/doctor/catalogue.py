@@ -18,7 +18,7 @@ def list_datasets() -> None:
                 given = {"split": split.folder} if split.folder else {}
                 for text in (layout.left, layout.disparity):
                     pattern = PathPattern(text).with_values(given)
-                    say(f"  {layout.name}: {_folder(part, layout)}{pattern.text}")
+                    say(f"  {layout.name}: {_folder(part, layout)}{pattern.shown}")
         say("")
 
 

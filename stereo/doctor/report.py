@@ -116,6 +116,24 @@ class Section:
         if finding.pixels:
             self.findings.append(finding)
 
+    def range_faults(self, max_disparity: int) -> list[str]:
+        """Say so if not one pixel of the section could be trained on or scored."""
+        valid = sum(f.valid for f in self.findings)
+        groups = {
+            "negative": sum(f.negative for f in self.findings),
+            "0": sum(f.zero for f in self.findings),
+            f"at {max_disparity} px or above": sum(f.beyond for f in self.findings),
+        }
+        if not valid or sum(groups.values()) < valid:
+            return []
+        shares = ", ".join(
+            f"{100 * count / valid:.4g} % {kind}" for kind, count in groups.items() if count
+        )
+        return [
+            f"{self.label}: no disparity lies between 0 and {max_disparity} px: {shares}; mend the "
+            "sign or the scale of the ground truth, or name another --max-disparity"
+        ]
+
     def count_faults(self) -> list[str]:
         """Compare the number of pairs, unusable ones included, with the published one."""
         found = len(self.samples) + self.unused
@@ -199,6 +217,11 @@ class Report:
             for section in self.sections
             for kind, name, detail in section.faults
         ]
+        faults = [
+            {"kind": "range", "section": section.label, "name": "", "detail": text}
+            for section in self.sections
+            for text in section.range_faults(self.max_disparity)
+        ] + faults
         if not self.partial:
             faults = [
                 {"kind": "count", "section": "", "name": "", "detail": text} for text in counts

@@ -27,7 +27,7 @@ from stereo.checkpoint import Checkpoint, load_weights, save_checkpoint
 from stereo.data.sample import Readable
 from stereo.distributed import check_joined, is_main, process_count, share_the_cpu
 from stereo.engine import NetworkEngine
-from stereo.errors import InputError, OutputError, StereoError
+from stereo.errors import InputError, OutputError, StereoError, UsageError
 from stereo.files import output_folder, staged
 from stereo.kernels import pick_kernels, use_kernels
 from stereo.model import NetworkConfig, StereoNetwork
@@ -249,7 +249,9 @@ def _train(run: Run, folder: Path, log: RunLog, resume: str, max_seconds: float 
     # Fail in the first minute, not after the first epoch.
     if accelerator.is_main_process:
         _check_disk(folder, network, trainer.keep_last)
-    if step == 0:
+    if step == 0 and run.facts.get("weights") is not None:
+        validate()  # the weights it starts from are the best until others are better
+    elif step == 0:
         few = len(run.validation_set) <= FEW_VALIDATION_PAIRS
         first = run.validation_set[: None if few else FIRST_VALIDATION_PAIRS]
         summary, _ = _validate(average.network, run, first, accelerator, all_of_them=few)
@@ -366,7 +368,8 @@ def _train(run: Run, folder: Path, log: RunLog, resume: str, max_seconds: float 
     if accelerator.is_main_process:
         if skipped:
             console.say(f"damaged pairs skipped: {skipped}; 'stereo data check' names them")
-        console.say(f"stopped at step {step} of {trainer.max_steps}; saved in {folder}")
+        best = "" if best_epe is None else f"; best validation EPE {best_epe:.3f} px"
+        console.say(f"stopped at step {step} of {trainer.max_steps}{best}; saved in {folder}")
     if stop.signal is not None:
         raise KeyboardInterrupt
     return step
@@ -527,6 +530,13 @@ def _told_plainly() -> Iterator[None]:
         raise StereoError(
             "out of GPU memory; use a smaller --trainer.batch_size or --augmentation.crop, more "
             "--trainer.accumulation, or --trainer.precision bf16; the last checkpoint is whole"
+        ) from error
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UsageError(
+            "batch norm has one value per channel to average; use a larger --trainer.batch_size or "
+            "--augmentation.crop, or --trainer.freeze_batch_norm true"
         ) from error
     except RuntimeError as error:
         if "DataLoader worker" in str(error):

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from stereo.bundled import bundled_weights
 from stereo.checkpoint import load_checkpoint, load_weights
 from stereo.console import complain
 from stereo.convert import convert_psmnet
@@ -17,11 +18,14 @@ from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.data.synthetic.samples import held_out
 from stereo.data.training_pair import TrainingPair
 from stereo.errors import UsageError
-from stereo.model import NetworkConfig, build_network
+from stereo.model import NETWORK_NAMES, NetworkConfig, build_network
 from stereo.training.data import DiskPairs, PairSource, TrainingSet
+from stereo.training.held_out import hold_out
 from stereo.training.loop import Run
 from stereo.training.recipe import DataConfig, Recipe
 from stereo.version import __version__
+
+DEFAULT_SHARE = 0.1
 
 
 class RenderedPairs:
@@ -50,8 +54,9 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> Run:
 
     Args:
         recipe: the recipe.
-        weights: a checkpoint to start from, ours or a published PSMNet ``.tar``; a PSMNet's may
-            start an EA-PSMNet, whose attention then begins as the identity.
+        weights: what to start from: a network's name for the weights that ship, a checkpoint of
+            ours, or a published PSMNet ``.tar``. A PSMNet's may start an EA-PSMNet, whose attention
+            then begins as the identity.
 
     Raises:
         StereoError: data or weights that cannot be used.
@@ -64,7 +69,7 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> Run:
         if weights.endswith(".tar"):
             loaded = convert_psmnet(weights, align_corners=config.upsampling == "align_corners")
         else:
-            loaded = load_checkpoint(weights)
+            loaded = load_checkpoint(_weights_file(weights))
         load_weights(network, loaded.weights, weights, allow_new_attention=True)
         _compare_conventions(loaded.config, config, weights)
     facts: dict[str, Any] = {
@@ -72,7 +77,7 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> Run:
         "weights": None if weights is None else Path(weights).name,
         "version": __version__,
     }
-    training, validation = _source(recipe), _validation(recipe.data)
+    training, validation = _pairs(recipe)
     _warn_of_overlap(training, validation)
     return Run(
         network=network,
@@ -99,10 +104,10 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> Run:
 def _data_in_words(data: DataConfig, training: int, validation: int) -> str:
     name, where = data.validation.name or data.name, data.validation.root or data.root
     rendered = " rendered on the spot" if data.root is None else ""
-    held_out = " rendered on the spot" if where is None else ""
+    on_the_spot = " rendered on the spot" if where is None else ""
     return (
         f"trained on {training:,} pairs of {data.name}{rendered}; "
-        f"validated on {validation:,} of {name}{held_out}"
+        f"validated on {validation:,} of {name}{on_the_spot}"
     )
 
 
@@ -141,18 +146,39 @@ def _without_folders(facts: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _source(recipe: Recipe) -> PairSource:
+def _pairs(recipe: Recipe) -> tuple[PairSource, Sequence[Readable]]:
+    """Return what is trained on, and what is validated on."""
     data, right = recipe.data, recipe.augmentation.flip_probability > 0
-    if data.name == SYNTHETIC and data.root is None:
-        return RenderedPairs(data.synthetic, data.scenes)
     if data.root is None:
-        raise UsageError(f"--data.root is missing: it names the folder of '{data.name}'")
-    split = _split(data.name, data.split, "train")
+        if data.name != SYNTHETIC:
+            raise UsageError(f"--data.root is missing: it names the folder of '{data.name}'")
+        return RenderedPairs(data.synthetic, data.scenes), _validation(data)
+    split = data.split or _split_if_there(data.name, "train")
     found = open_dataset(data.name, data.root, split=split, render_pass=data.render_pass)
-    return DiskPairs(found.samples, right=right)
+    chosen = data.validation
+    elsewhere = chosen.root or chosen.split
+    others = chosen.name or _split_if_there(data.name, "val")
+    share = None if elsewhere else chosen.share or (None if others else DEFAULT_SHARE)
+    if share is None:
+        return DiskPairs(found.samples, right=right), _validation(data)
+    names = [pair.name for pair in found.samples]
+    if chosen.name is not None:
+        part = open_dataset(
+            chosen.name,
+            data.root,
+            split=data.split or _split_if_there(chosen.name, "train"),
+            render_pass=data.render_pass,
+        )
+        known = {pair.name for pair in part.samples}
+        names = [name for name in names if name in known]
+    held = hold_out(names, share)
+    rest = [pair for pair in found.samples if pair.name not in held]
+    validation = [pair for pair in found.samples if pair.name in held]
+    return DiskPairs(rest, right=right), _spread(validation, chosen.limit)
 
 
 def _validation(data: DataConfig) -> Sequence[Readable]:
+    """Return the pairs of a data set of their own."""
     chosen = data.validation
     name = chosen.name or data.name
     if name == SYNTHETIC and chosen.root is None:
@@ -161,11 +187,33 @@ def _validation(data: DataConfig) -> Sequence[Readable]:
     if root is None:
         raise UsageError(f"--data.validation.root is missing: it names the folder of '{name}'")
     render_pass = chosen.render_pass or (data.render_pass if name == data.name else None)
-    split = _split(name, chosen.split, "val")
-    found = open_dataset(name, root, split=split, render_pass=render_pass)
-    return found.samples[: chosen.limit]
+    split = chosen.split or _split_if_there(name, "val")
+    return _spread(
+        open_dataset(name, root, split=split, render_pass=render_pass).samples, chosen.limit
+    )
 
 
-def _split(name: str, split: str | None, wish: str) -> str | None:
-    """Return the split that was asked for, else ``wish`` where there is one, else None."""
-    return split or (wish if wish in describe(name).splits else None)
+def _spread(pairs: Sequence[Readable], limit: int) -> list[Readable]:
+    """Return so many pairs, spread evenly over the list."""
+    count = min(limit, len(pairs))
+    return [pairs[place * len(pairs) // count] for place in range(count)]
+
+
+def _split_if_there(name: str, split: str) -> str | None:
+    """Return the split if the data set has it, else None."""
+    return split if split in describe(name).splits else None
+
+
+def _weights_file(weights: str) -> Path:
+    """Return the file of weights that ship under a network's name, or the path given.
+
+    Raises:
+        UsageError: a network that ships without weights.
+    """
+    if weights not in NETWORK_NAMES:
+        return Path(weights)
+    path = bundled_weights(weights)
+    if path is None:
+        known = ", ".join(name for name in NETWORK_NAMES if bundled_weights(name) is not None)
+        raise UsageError(f"--weights {weights}: ships without weights; known: {known}, or a file")
+    return path

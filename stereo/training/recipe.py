@@ -16,22 +16,34 @@ RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """What the run is validated on."""
+    """What the run is validated on, which chooses ``best.safetensors``.
+
+    Unless other data are named it is a split ``val``, or else training pairs that are held out;
+    never a test split.
+    """
 
     name: str | None = None
     """A data set by name; None for the training data's own."""
     root: str | None = None
     """Its folder; None for the training data's."""
     split: str | None = None
-    """Its part; None for ``val`` where it has one, else its default."""
+    """Its part; None for ``val`` where it has one, else held-out training pairs; of another
+    ``root`` its default."""
+    share: float | None = None
+    """Share of the training pairs on disk that are held out, and not trained on: whole scenes
+    (folders), chosen by name. With ``name``, of those that this data set has too. None for 0.1,
+    where none of the fields above says otherwise and there is no split ``val``. Not used where
+    ``root`` or ``split`` names other pairs."""
     render_pass: str | None = None
     """``clean`` or ``final``; None for the training data's."""
     limit: int = 100
-    """Pairs used, the first of the list."""
+    """Pairs used, spread evenly over the list."""
 
     def __post_init__(self) -> None:
         if self.limit < 1:
             raise UsageError(f"data.validation.limit {self.limit}: expected at least 1")
+        if self.share is not None and not 0 < self.share < 1:
+            raise UsageError(f"data.validation.share {self.share}: expected between 0 and 1")
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from stereo.data.layouts.benchmarks import BENCHMARKS
 from stereo.data.layouts.description import Description, Layout, Part, Split
+from stereo.data.layouts.own import OWN
 from stereo.data.layouts.rendered import RENDERED
 from stereo.data.layouts.sceneflow import SCENEFLOW, SYNTHETIC, SYNTHETIC_NOTE
 
-DESCRIPTIONS: dict[str, Description] = {**SCENEFLOW, **BENCHMARKS, **RENDERED}
+DESCRIPTIONS: dict[str, Description] = {**OWN, **SCENEFLOW, **BENCHMARKS, **RENDERED}
 
 __all__ = [
     "DESCRIPTIONS",

@@ -1,0 +1,39 @@
+"""Which training pairs are held out for validation: the same ones in every run."""
+
+import hashlib
+from collections.abc import Sequence
+
+from stereo.errors import UsageError
+
+
+def hold_out(names: Sequence[str], share: float) -> set[str]:
+    """Choose a share of the pairs by their names alone.
+
+    Whole scenes (folders) are chosen, since neighbouring frames are nearly the same picture: those
+    whose names have the smallest hashes. Where there are too few scenes for the share to be one,
+    it is the last pairs in the order of their names.
+
+    Args:
+        names: of the pairs, with folders, such as ``TRAIN/A/0000/0006``.
+        share: above 0 and below 1.
+
+    Returns:
+        Names; at least one of them, and at least one is left.
+
+    Raises:
+        UsageError: fewer than two pairs.
+    """
+    if len(names) < 2:
+        raise UsageError(
+            f"training pairs: {len(names)}, of which none can be held out for validation; name "
+            "others with --data.validation.root"
+        )
+    scenes: dict[str, list[str]] = {}
+    for name in names:
+        scenes.setdefault(name.rpartition("/")[0], []).append(name)
+    count = round(share * len(scenes))
+    if share * len(scenes) >= 1 and count < len(scenes):
+        ordered = sorted(scenes, key=lambda scene: hashlib.sha256(scene.encode()).digest())
+        return {name for scene in ordered[:count] for name in scenes[scene]}
+    count = min(max(1, round(share * len(names))), len(names) - 1)
+    return set(sorted(names)[-count:])
