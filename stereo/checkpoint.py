@@ -32,7 +32,7 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 WHOLE_NUMBERS = ("I64", "I32")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
     """What a checkpoint file holds.
 

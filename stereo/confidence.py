@@ -36,7 +36,7 @@ CERTAINTY = {0: (), 1: ("matched",), 2: ("about_plane", "order")}
 WELCOME = ("texture", "matched", "about_plane", "order")  # the more of it, the surer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cues:
     """What is known of each pixel without the truth.
 
@@ -49,7 +49,7 @@ class Cues:
     disagreement: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trust:
     """How far a map can be trusted, by several measures; more is better in all of them.
 

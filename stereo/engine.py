@@ -21,6 +21,7 @@ from stereo.model.folding import fold_batch_norms
 from stereo.model.memory import bytes_needed, largest_core
 from stereo.model.windows import OVERLAP, SMALLEST_CORE, match_in_windows
 from stereo.runtime import (
+    exact_fp32,
     free_bytes,
     give_back_freed_memory,
     is_out_of_memory,
@@ -37,7 +38,7 @@ NOT_FINITE = (
 FREE_SHARE = 0.9  # of the free memory that a match may plan with
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Estimate:
     """What an engine gives for a pair.
 
@@ -223,11 +224,7 @@ class NetworkEngine:
 def computing_in(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     """Run a network in a precision: under autocast, and in fp32 without shortcuts."""
     fp32 = dtype is torch.float32
-    with (
-        torch.autocast(device.type, dtype, enabled=not fp32),
-        # On CUDA convolutions would else run in TF32, with ten bits of precision.
-        torch.backends.cudnn.flags(enabled=True, allow_tf32=not fp32),
-    ):
+    with torch.autocast(device.type, dtype, enabled=not fp32), exact_fp32(enabled=fp32):
         yield
 
 

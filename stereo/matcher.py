@@ -7,7 +7,7 @@ import numbers
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ VIEWS = ("left", "right")
 Engine = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[Estimate]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """What a match gives.
 
@@ -52,10 +52,10 @@ class Result:
 
     disparity: np.ndarray
     seconds: float
-    trust: Callable[[], Trust] | None = field(default=None, compare=False)
-    image: np.ndarray | None = field(default=None, compare=False)
-    again: float = field(default=0.0, compare=False)
-    path: Path | None = field(default=None, compare=False)
+    trust: Callable[[], Trust] | None = None
+    image: np.ndarray | None = None
+    again: float = 0.0
+    path: Path | None = None
 
     def __repr__(self) -> str:
         height, width = self.disparity.shape
@@ -360,7 +360,7 @@ def load(
         model: ``sgbm``, a network's name, the path of a ``.safetensors`` checkpoint, or that of an
             ``.onnx`` file of ``stereo export``, which fixes the options below: fp32 or what it was
             exported in, its own largest disparity, the CPU, ``scale`` 1 and no tiles.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        device: ``cpu``, ``cuda``, ``mps``, or ``auto``: CUDA where there is a GPU, else the CPU.
         precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``: bf16 for ``ea_stereo_fast`` where the
             hardware is fast at it, fp32 for the others.
         max_disparity: how many disparities are searched, pixels, a multiple of 16; None for the
@@ -376,8 +376,8 @@ def load(
             whole; ``off`` never does; a number always does, with cores of so many pixels. Features
             are those of the whole picture, and attention that streams sees all of it.
         coarse_to_fine: match at half the size first, and search only the range found there.
-        kernels: ``triton`` computes regression and attention in kernels of our own, on an NVIDIA
-            GPU, ``torch`` in PyTorch's operations; ``auto`` is the former where it can be.
+        kernels: ``torch``, which ``auto`` is, computes regression and attention in PyTorch's
+            operations; ``triton`` in kernels for NVIDIA GPUs, which were not yet run on one.
         compile: the name of a backend of ``torch.compile``, such as ``inductor``, which needs a C++
             compiler, or ``off``. It takes minutes for each new size of picture.
         allow_untrained: run a network by name even where no weights ship for it. They are then

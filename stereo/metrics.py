@@ -34,7 +34,7 @@ PARTS = (*REGIONS, OCCLUDED)
 REGION_METRICS = ("epe", "bad_3")  # of a region in one image; those of all images have every one
 
 
-@dataclass
+@dataclass(eq=False)
 class ImageScore:
     """The sums of one image.
 

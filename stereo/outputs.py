@@ -18,7 +18,7 @@ BASELINES_SEEN = 100  # how far points are kept: further away, a quarter pixel i
 MOST_MILLIMETRES = 65535
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Space:
     """What turns a pair's disparities into depths and points.
 
@@ -53,7 +53,7 @@ class Space:
         return points[kept], self.picture[kept]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PairOutput:
     """What a pair's files are made from.
 

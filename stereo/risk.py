@@ -22,7 +22,7 @@ ORACLE = "oracle"
 BINS = 10
 
 
-@dataclass
+@dataclass(eq=False)
 class TrustScore:
     """What an image's measures of confidence are worth.
 

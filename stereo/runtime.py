@@ -2,8 +2,11 @@
 
 import contextlib
 import ctypes
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,10 +20,29 @@ _DEFAULT_THRESHOLD, _DEFAULT_MMAP_MAX = (
 )  # of malloc.c, as its largest threshold is
 _LARGE = 32 * 2**20
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",  # PyTorch's CPU allocator
+    "DefaultCPUAllocator: not enough memory",  # the same on Windows
+    "std::bad_alloc",  # C++ behind PyTorch, which makes a RuntimeError of it
+    "Cannot allocate memory",  # ENOMEM in words: PyTorch's shared memory and mapped files
+    "CUDA error: out of memory",  # of the driver, not of PyTorch's allocator
+    "CUDA driver error: out of memory",
+    "HIP error: out of memory",
+    "_STATUS_ALLOC_FAILED",  # cuBLAS, cuDNN to 8, cuSOLVER, cuSPARSE
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",  # cuDNN from 9 on
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+    "MPS backend out of memory",
+    "Invalid buffer size",  # MPS: larger than any buffer may be
+    "(-4:Insufficient memory)",  # OpenCV's StsNoMem
+    "Failed to allocate memory for requested buffer",  # ONNX Runtime's arena
+)
+"""What errors say that memory could not be had; anything else with "memory" in it is a fault."""
 
 
 def pick_device(device: str) -> torch.device:
-    """Resolve ``auto`` to CUDA, else MPS, else the CPU.
+    """Resolve ``auto`` to CUDA, else the CPU. MPS, on which nothing was tested, goes by name only.
 
     Raises:
         UsageError: an unknown device, or one that this machine lacks.
@@ -31,7 +53,7 @@ def pick_device(device: str) -> torch.device:
         "cpu": True,
     }
     if device == "auto":
-        device = next(name for name, there in available.items() if there)
+        device = "cuda" if available["cuda"] else "cpu"
     kind = device.split(":")[0]
     if kind not in available:
         raise UsageError(f"unknown device '{device}'; known: auto, cpu, cuda, mps")
@@ -80,18 +102,86 @@ def free_bytes(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0] + unused
     import psutil  # comes with accelerate
 
-    free = psutil.virtual_memory().available
-    limit, used = (_first_number(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    if limit is not None and used is not None:  # of a container
-        free = min(free, limit - used)
-    return max(0, free)
+    return max(0, min([psutil.virtual_memory().available, *_free_in_containers()]))
+
+
+def _free_in_containers() -> Iterator[int]:
+    """Yield the free bytes of each control group that this process is in, where it has a limit.
+
+    Pages of files that the kernel drops when memory is wanted count as free.
+    """
+    try:
+        lines = _OWN_CGROUPS.read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2
+            root, limit, used, cached = _CGROUPS, "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            root, cached = _CGROUPS / "memory", "total_inactive_file"
+            limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        own = root / path.strip("/")
+        # A container without a cgroup namespace sees its own group at the root.
+        for group in dict.fromkeys([own, *own.parents]):
+            if group != root and root not in group.parents:
+                continue
+            most, now = _first_number(group / limit), _first_number(group / used)
+            if most is not None and now is not None:
+                yield most - now + _statistic(group / "memory.stat", cached)
+
+
+def _statistic(path: Path, key: str) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        for line in path.read_text(encoding="ascii").splitlines():
+            name, _, value = line.partition(" ")
+            if name == key:
+                return int(value)
+    return 0
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that memory could not be had, of the CPU or of a GPU."""
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "memory" in str(error)
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    library = type(error).__module__.partition(".")[0]  # neither has a base class to import
+    if not isinstance(error, RuntimeError) and library not in ("cv2", "onnxruntime"):
+        return False
+    return any(text in str(error) for text in _OUT_OF_MEMORY)
+
+
+@contextlib.contextmanager
+def exact_fp32(*, enabled: bool = True) -> Iterator[None]:
+    """Compute convolutions in fp32 as fp32, not in TF32 with its ten bits, which cuDNN does else.
+
+    Settings that the caller has made come back as they were, and no others are touched. PyTorch
+    refuses to read its older ``allow_tf32`` while this holds.
+
+    Args:
+        enabled: false for no effect.
+    """
+    backends: Any = torch.backends  # whose attributes mypy does not see
+    cudnn = backends.cudnn
+    if not enabled or cudnn.conv.fp32_precision != "tf32":
+        yield
+        return
+    # The default, and what is set for all of cuDNN or all of PyTorch, gives way to a setting for
+    # cuDNN; so that it can come back as a default, not as a setting, that is tried first.
+    above, everywhere = cudnn.fp32_precision, backends.fp32_precision
+    cudnn.fp32_precision = "ieee"
+    pinned = cudnn.conv.fp32_precision == "tf32"
+    if pinned:
+        cudnn.conv.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        if pinned:
+            cudnn.conv.fp32_precision = "tf32"
+        cudnn.fp32_precision = "none" if above == everywhere else above
 
 
 def keep_freed_memory(*, large: bool = True) -> None:
@@ -140,9 +230,9 @@ def keep_for_matching(device: str, dtype: str) -> None:
         keep_freed_memory(large=dtype == "bfloat16")
 
 
-def _first_number(path: str) -> int | None:
+def _first_number(path: Path) -> int | None:
     try:
-        return int(Path(path).read_text(encoding="ascii"))
+        return int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):  # "max": no limit
         return None
 

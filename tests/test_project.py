@@ -58,6 +58,24 @@ def test_data_folders_are_never_packages(folder):
     assert not list((REPOSITORY / folder).rglob("__init__.py"))
 
 
+def test_dataclasses_that_hold_arrays_compare_by_identity():
+    """Arrays have no one truth: compared field by field, two results would raise."""
+    words, compared = {}, set()
+    for path in (REPOSITORY / "stereo").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            decorators = [ast.unparse(d) for d in getattr(node, "decorator_list", [])]
+            if not isinstance(node, ast.ClassDef) or not decorators[:1]:
+                continue
+            if decorators[0].startswith("dataclass"):
+                types = [ast.unparse(n.annotation) for n in node.body if hasattr(n, "annotation")]
+                held = " ".join(text for text in types if "Callable" not in text)
+                words[node.name] = set(re.findall(r"\w+", held))
+                compared |= set() if "eq=False" in decorators[0] else {node.name}
+    arrays = {name for name, held in words.items() if held & {"ndarray", "Tensor"}}
+    assert {"Result", "Sample", "Estimate", "TrainingPair"} <= arrays
+    assert not arrays & compared
+
+
 def test_one_file_imports_opencv_and_one_torchvision():
     for path in (REPOSITORY / "stereo").rglob("*.py"):
         names = re.findall(r"^\s*(?:import|from) (cv2|torchvision)\b", path.read_text(), re.M)

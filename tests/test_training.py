@@ -27,6 +27,7 @@ from stereo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stereo.data.augment_config import AugmentationConfig
 from stereo.errors import InputError, StereoError, UsageError
 from stereo.model import NetworkConfig, build_network
+from stereo.model.fast import FastFeatures
 from stereo.model.stages import Stages
 from stereo.report.training import _read_curves
 from stereo.training import loop
@@ -738,6 +739,8 @@ def test_a_pair_damaged_for_one_process_is_named_once_and_the_run_saved(tmp_path
     [
         ("DataLoader worker (pid 7) is killed by signal: Killed. ", "--trainer.workers"),
         ("[gloo/transport/tcp/pair.cc:544] Connection closed by peer", "another process"),
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate", "batch_size"),
+        ("Invalid buffer size: 20.00 GiB", "batch_size"),
     ],
 )
 def test_what_ends_a_run_from_outside_is_one_line(message, said, monkeypatch):
@@ -856,3 +859,19 @@ def test_validation_on_the_training_pairs_is_warned_of(capsys):
     data = DataConfig("sceneflow", str(SAMPLES), "test", validation=ValidationConfig(split="test"))
     prepare(Recipe(network=NetworkConfig("psmnet_basic", 48), data=data))
     assert "3 of the 3 validation pairs are trained on too" in capsys.readouterr().err
+
+
+def test_training_and_validation_compute_in_the_same_precision(stereo, tmp_path, monkeypatch):
+    seen = {True: set(), False: set()}
+    forward = FastFeatures.forward
+
+    def watched(self, image):
+        seen[self.training].add(torch.backends.cudnn.conv.fp32_precision)
+        return forward(self, image)
+
+    monkeypatch.setattr(FastFeatures, "forward", watched)
+    before = torch.backends.cudnn.conv.fp32_precision
+    options = ("--trainer.max_steps", 1, "--trainer.workers", 0)
+    assert stereo("train", *SMALL, *options, "--output", tmp_path / "run").status == 0
+    assert seen == {True: {"ieee"}, False: {"ieee"}}
+    assert torch.backends.cudnn.conv.fp32_precision == before

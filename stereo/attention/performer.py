@@ -58,7 +58,7 @@ class PerformerAttention(VolumeAttention):
     def begin_step(self, step: int) -> None:
         """Redraw the features when ``redraw_every`` steps have passed."""
         if step % self.redraw_every == 0:
-            self.projection = self._draw(step // self.redraw_every).to(self.projection)
+            self.projection.copy_(self._draw(step // self.redraw_every))
 
     def attend(  # noqa: D102
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
@@ -90,7 +90,8 @@ class PerformerAttention(VolumeAttention):
         """
         tokens = tokens * self.key_width**-0.25
         half_square = tokens.square().sum(dim=3, keepdim=True) / 2
-        exponent = tokens @ self.projection.to(tokens.dtype).T - half_square
+        projection = self.projection.to(tokens.dtype, copy=True)  # a redraw must not change graphs
+        exponent = tokens @ projection.T - half_square
         if key_mask is not None:
             exponent = leave_out(exponent, key_mask)
         largest = exponent.amax(dim=(2, 3) if over_positions else 3, keepdim=True)

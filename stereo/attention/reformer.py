@@ -69,7 +69,7 @@ class ReformerAttention(VolumeAttention):
 
     def begin_step(self, step: int) -> None:
         """Hash with rotations of this step's own."""
-        self.steps = torch.tensor(step)
+        self.steps.fill_(step)
 
     def project(self, volume: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the queries, which are the keys too, and the values."""

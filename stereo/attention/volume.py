@@ -259,6 +259,8 @@ class VolumeAttention(nn.Module, ABC):
     def begin_step(self, step: int) -> None:
         """Hear from the training loop that a step begins; members that redraw at random do so.
 
+        Buffers are written in place: DistributedDataParallel and the like hold the tensors.
+
         It is the loop's call, not the forward pass's, so that a pass that is computed again in the
         backward pass sees what it saw before.
         """

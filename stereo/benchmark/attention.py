@@ -15,6 +15,7 @@ from stereo.attention import ATTENTIONS, VolumeAttention
 from stereo.attention.volume import Size, cells
 from stereo.benchmark import measure
 from stereo.benchmark.plot import growth_plot, require_matplotlib
+from stereo.engine import computing_in
 from stereo.errors import StereoError, UsageError, unknown_name
 from stereo.files import output_folder, staged
 from stereo.machine import machine
@@ -194,19 +195,16 @@ def _run(
     dtype = pick_dtype(case.precision, device)
     volume = torch.randn(1, CHANNELS, *size, device=device)
 
-    def autocast() -> torch.autocast:
-        return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
-
     def forward() -> None:
-        with torch.inference_mode(), autocast():
+        with torch.inference_mode(), computing_in(dtype, device):
             module(volume)
 
     def backward() -> None:
         module.zero_grad(set_to_none=True)
         leaf = volume.detach().requires_grad_()
-        with autocast():
+        with computing_in(dtype, device):
             result: Tensor = module(leaf)
-        result.backward(volume)
+            result.backward(volume)
 
     function = forward if case.direction == "forward" else backward
     peak = measure.peak_bytes(function, device)  # the first call: it warms up, too

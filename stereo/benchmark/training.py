@@ -25,7 +25,7 @@ from stereo.matcher import own_max_disparity
 from stereo.model import NETWORK_NAMES
 from stereo.model.config import check_max_disparity
 from stereo.model.recompute import set_recompute
-from stereo.runtime import pick_device, pick_dtype, to_channels_last
+from stereo.runtime import exact_fp32, pick_device, pick_dtype, to_channels_last
 
 MODELS = ("psmnet", "ea_psmnet", "ea_stereo_fast")
 FORMS = ("original", "plain", "ours", "recompute")
@@ -200,12 +200,13 @@ def _subject(name: str, form: str, precision: str, module: nn.Module) -> Subject
 
 def _step(subject: Subject, left: Tensor, right: Tensor, truth: Tensor) -> float:
     dtype = pick_dtype(subject.precision, left.device)
-    with torch.autocast(left.device.type, dtype, enabled=dtype is not torch.float32):
-        outputs = subject.network(left, right)
-    maps = getattr(outputs, "disparities", outputs)
-    losses = [F.smooth_l1_loss(each.float(), truth.expand_as(each)) for each in maps]
-    loss = torch.stack(losses).sum()
-    loss.backward()
+    with exact_fp32(enabled=dtype is torch.float32):
+        with torch.autocast(left.device.type, dtype, enabled=dtype is not torch.float32):
+            outputs = subject.network(left, right)
+        maps = getattr(outputs, "disparities", outputs)
+        losses = [F.smooth_l1_loss(each.float(), truth.expand_as(each)) for each in maps]
+        loss = torch.stack(losses).sum()
+        loss.backward()
     subject.optimizer.step()
     subject.optimizer.zero_grad(set_to_none=True)
     return float(loss.detach())

@@ -14,7 +14,10 @@ def _app_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--model", help="chosen at first: a name, or a .safetensors file of yours")
     parser.add_argument(
-        "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to run"
+        "--device",
+        default="auto",
+        choices=["auto", "cpu", "cuda", "mps"],
+        help="where to run; auto: cuda, else cpu",
     )
 
 

@@ -17,7 +17,10 @@ def _benchmark_attention_arguments(parser: ArgumentParser) -> None:
         "--directions", default="forward,backward", help="comma-separated; backward includes both"
     )
     parser.add_argument(
-        "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to run"
+        "--device",
+        default="auto",
+        choices=["auto", "cpu", "cuda", "mps"],
+        help="where to run; auto: cuda, else cpu",
     )
     parser.add_argument(
         "--time-limit", type=float, default=60.0, help="a call expected to take longer is not made"
@@ -49,7 +52,10 @@ def _network_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--precisions", default="fp32,bf16", help="comma-separated")
     parser.add_argument(
-        "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to run"
+        "--device",
+        default="auto",
+        choices=["auto", "cpu", "cuda", "mps"],
+        help="where to run; auto: cuda, else cpu",
     )
     parser.add_argument("--repeats", type=int, default=3, help="timed rounds")
     parser.add_argument(

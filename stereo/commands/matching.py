@@ -125,7 +125,10 @@ def model_arguments(parser: ArgumentParser) -> None:
         "to N + max-disparity",
     )
     parser.add_argument(
-        "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to run"
+        "--device",
+        default="auto",
+        choices=["auto", "cpu", "cuda", "mps"],
+        help="where to run; auto: cuda, else cpu",
     )
     parser.add_argument(
         "--precision",
@@ -155,7 +158,7 @@ def model_arguments(parser: ArgumentParser) -> None:
         "--kernels",
         default="auto",
         choices=["auto", "torch", "triton"],
-        help="of regression and attention; auto: triton on NVIDIA GPUs, else torch",
+        help="of regression and attention; auto: torch; triton: for NVIDIA GPUs, untested there",
     )
     parser.add_argument(
         "--compile",

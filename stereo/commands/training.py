@@ -79,7 +79,10 @@ def _fit_arguments(parser: ArgumentParser) -> None:
         "--output", required=True, help="the checkpoint with the fit, .safetensors; or .json"
     )
     parser.add_argument(
-        "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to match"
+        "--device",
+        default="auto",
+        choices=["auto", "cpu", "cuda", "mps"],
+        help="where to match; auto: cuda, else cpu",
     )
     parser.add_argument("--pairs", type=int, default=192, help="rendered pairs to fit to")
     parser.add_argument("--held-out", type=int, default=96, help="others, to check it with")

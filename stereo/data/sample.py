@@ -11,7 +11,7 @@ from stereo.data.images import as_images
 from stereo.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
     """A pair in memory.
 

@@ -15,7 +15,7 @@ from stereo.errors import InputError
 MATCH_TOLERANCE_PX = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainingPair:
     """A pair in memory whose left ground truth is known.
 

@@ -41,7 +41,7 @@ class Board:
     dictionary: str = "DICT_5X5_100"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
     """The corners of one pair that both pictures show.
 
@@ -58,7 +58,7 @@ class View:
     right: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """A calibration and how far to trust it.
 
@@ -197,7 +197,7 @@ def _solve_both(
     return calibration, found.rms, found.errors, away.tolist()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Solution:
     """What OpenCV finds.
 

@@ -35,7 +35,7 @@ RANGE_STEP = 16
 RANGE_MARGIN = 0.1  # beyond the disparities of features
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Matches:
     """Features that both views show and one epipolar geometry explains.
 

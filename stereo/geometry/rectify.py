@@ -13,7 +13,7 @@ LINE_EVERY = 32  # rows
 LINE_COLOR = (0, 255, 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rectification:
     """Maps from rectified to raw pixels, for pictures of one size, and what comes of them.
 

@@ -13,7 +13,7 @@ KERNELS = ("auto", "torch", "triton")
 
 
 def pick_kernels(name: str, device: torch.device) -> str:
-    """Resolve ``auto`` to ``triton`` on NVIDIA GPUs where Triton is installed, else to ``torch``.
+    """Resolve ``auto`` to ``torch``: the Triton kernels have never run on a GPU, so go by name.
 
     Raises:
         UsageError: an unknown name, or ``triton`` where it cannot run.
@@ -23,7 +23,7 @@ def pick_kernels(name: str, device: torch.device) -> str:
     installed = importlib.util.find_spec("triton") is not None
     there = device.type == "cuda" and torch.version.hip is None and installed
     if name == "auto":
-        return "triton" if there else "torch"
+        return "torch"
     if name == "triton" and not there:
         missing = "the package triton" if device.type == "cuda" else f"not '{device.type}'"
         raise UsageError(f"kernels 'triton' need an NVIDIA GPU, {missing}; use --kernels torch")

@@ -23,10 +23,16 @@ LOWEST = -3.0e38
 
 
 @triton.jit
+def _places(at, channel, cell_stride, channel_stride):
+    """Return where (CELLS, channels) values lie; a volume's offsets do not fit 32 bits."""
+    return at[:, None].to(tl.int64) * cell_stride + channel[None, :].to(tl.int64) * channel_stride
+
+
+@triton.jit
 def _block(volume, at, kept, channel, channels, cell_stride, channel_stride):
     """Load positions of a volume as float32 rows, (CELLS, channels); zero where not kept."""
     inside = kept[:, None] & (channel < channels)[None, :]
-    place = at[:, None].to(tl.int64) * cell_stride + channel[None, :].to(tl.int64) * channel_stride
+    place = _places(at, channel, cell_stride, channel_stride)
     return tl.load(volume + place, mask=inside, other=0.0).to(tl.float32)
 
 
@@ -67,7 +73,7 @@ def _gather(
     CHANNELS: tl.constexpr,
     CELLS: tl.constexpr,
 ):
-    program, programs = tl.program_id(0), tl.num_programs(0)
+    program, programs = tl.program_id(0).to(tl.int64), tl.num_programs(0)
     batch = tl.program_id(1).to(tl.int64)
     key, channel = tl.arange(0, KEYS), tl.arange(0, CHANNELS)
     matrix = _matrix(weight, 0, key, keys, channel, channels) * temperature
@@ -121,7 +127,7 @@ def _gather_backward(
     CHANNELS: tl.constexpr,
     CELLS: tl.constexpr,
 ):
-    program, programs = tl.program_id(0), tl.num_programs(0)
+    program, programs = tl.program_id(0).to(tl.int64), tl.num_programs(0)
     batch = tl.program_id(1).to(tl.int64)
     key, channel = tl.arange(0, KEYS), tl.arange(0, CHANNELS)
     matrix = _matrix(weight, 0, key, keys, channel, channels) * temperature
@@ -146,7 +152,7 @@ def _gather_backward(
         back = tl.dot(tl.trans(shares), outer, input_precision="ieee")
         back += tl.dot(tl.trans(of_logits), matrix, input_precision="ieee")
         inside = (at < cells)[:, None] & (channel < channels)[None, :]
-        place = at[:, None].to(tl.int64) * cell_stride + channel[None, :] * channel_stride
+        place = _places(at, channel, cell_stride, channel_stride)
         back = tl.where(kept[:, None], back, 0.0)
         tl.store(into + batch * batch_stride + place, back, mask=inside)
         of_weight += tl.dot(of_logits, rows, input_precision="ieee")
@@ -191,7 +197,7 @@ def _give(
 ):
     batch = tl.program_id(1).to(tl.int64)
     key, channel = tl.arange(0, KEYS), tl.arange(0, CHANNELS)
-    at = tl.program_id(0) * CELLS + tl.arange(0, CELLS)
+    at = tl.program_id(0).to(tl.int64) * CELLS + tl.arange(0, CELLS)
     inside = at < cells
     own = volume + batch * batch_stride
     rows = _block(own, at, inside, channel, channels, cell_stride, channel_stride)
@@ -203,7 +209,7 @@ def _give(
         )
         given = _matrix(entries, head * keys, key, keys, channel, channels)
         result += tl.dot(shares, given, input_precision="ieee")
-    place = at[:, None].to(tl.int64) * cell_stride + channel[None, :] * channel_stride
+    place = _places(at, channel, cell_stride, channel_stride)
     written = inside[:, None] & (channel < channels)[None, :]
     tl.store(out + batch * batch_stride + place, result, mask=written)
 
@@ -230,7 +236,7 @@ def _give_backward_volume(
 ):
     batch = tl.program_id(1).to(tl.int64)
     key, channel = tl.arange(0, KEYS), tl.arange(0, CHANNELS)
-    at = tl.program_id(0) * CELLS + tl.arange(0, CELLS)
+    at = tl.program_id(0).to(tl.int64) * CELLS + tl.arange(0, CELLS)
     inside = at < cells
     own, outer = volume + batch * batch_stride, slope + batch * batch_stride
     rows = _block(own, at, inside, channel, channels, cell_stride, channel_stride)
@@ -245,7 +251,7 @@ def _give_backward_volume(
         pull = tl.dot(above, tl.trans(given), input_precision="ieee")
         of_logits = shares * (pull - tl.sum(shares * pull, axis=1)[:, None])
         result += tl.dot(of_logits, matrix, input_precision="ieee")
-    place = at[:, None].to(tl.int64) * cell_stride + channel[None, :] * channel_stride
+    place = _places(at, channel, cell_stride, channel_stride)
     written = inside[:, None] & (channel < channels)[None, :]
     tl.store(into + batch * batch_stride + place, result, mask=written)
 
@@ -271,7 +277,7 @@ def _give_backward_weights(
     CHANNELS: tl.constexpr,
     CELLS: tl.constexpr,
 ):
-    program, programs = tl.program_id(0), tl.num_programs(0)
+    program, programs = tl.program_id(0).to(tl.int64), tl.num_programs(0)
     batch = tl.program_id(1).to(tl.int64)
     head, heads = tl.program_id(2), tl.num_programs(2)
     key, channel = tl.arange(0, KEYS), tl.arange(0, CHANNELS)

@@ -21,7 +21,7 @@ PIXELS = 64  # of a row, per program
 @triton.jit
 def _logit(volume, plane, row0, row1, row_part, col0, col1, col_part, inside, columns, cells):
     """Interpolate one plane of the volume (cells = rows * columns) at a row's pixels."""
-    base = volume + plane * cells
+    base = volume + tl.cast(plane, tl.int64) * cells
     a = tl.load(base + row0 * columns + col0, mask=inside, other=0.0).to(tl.float32)
     b = tl.load(base + row0 * columns + col1, mask=inside, other=0.0).to(tl.float32)
     c = tl.load(base + row1 * columns + col0, mask=inside, other=0.0).to(tl.float32)

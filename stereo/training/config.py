@@ -7,6 +7,7 @@ from typing import Literal
 from stereo.errors import UsageError
 
 Schedule = Literal["constant", "one_cycle", "steps"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
 Kernels = Literal["auto", "torch", "triton"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -59,9 +60,11 @@ class TrainerConfig:
     """Pairs per optimiser step over all processes and accumulations."""
     accumulation: int = 1
     """Backward passes per optimiser step."""
+    device: Device = "auto"
+    """Where to train. ``auto``: ``cuda`` where there is a GPU, else ``cpu``."""
     precision: Precision = "auto"
     """Of the forward pass under autocast. ``auto``: bf16 for ``ea_stereo_fast`` where the hardware
-    is fast at it, else fp32."""
+    is fast at it, else fp32, which is never TF32."""
     workers: int = 2
     """Loader processes per training process."""
     threads: int | None = None
@@ -74,8 +77,8 @@ class TrainerConfig:
     """Compute activations again in the backward pass, stage by stage, instead of keeping them: less
     memory for one more forward pass, and the same gradients."""
     kernels: Kernels = "auto"
-    """Of regression and attention: ``triton`` on an NVIDIA GPU, ``torch``, or ``auto``: the former
-    where it can be."""
+    """Of regression and attention: ``torch``, which ``auto`` is, or ``triton``, for NVIDIA GPUs and
+    not yet run on one."""
     ema_decay: float | None = None
     """Decay of the moving average of the weights, which is then validated and shipped. It starts
     lower, at (1 + step) / (10 + step), so that the first weights are soon forgotten."""

@@ -25,7 +25,7 @@ from stereo.attention import VolumeAttention
 from stereo.bundled import DEFAULT_MAX_DISPARITY
 from stereo.checkpoint import Checkpoint, load_weights, save_checkpoint
 from stereo.data.sample import Readable
-from stereo.distributed import check_joined, is_main, process_count, share_the_cpu
+from stereo.distributed import check_joined, is_main, process_count
 from stereo.engine import NetworkEngine
 from stereo.errors import InputError, OutputError, StereoError, UsageError
 from stereo.files import output_folder, staged
@@ -34,7 +34,13 @@ from stereo.model import NetworkConfig, StereoNetwork
 from stereo.model.config import BF16_NETWORKS
 from stereo.model.recompute import set_recompute
 from stereo.protocols import get_protocol
-from stereo.runtime import pick_device, pick_dtype, to_channels_last
+from stereo.runtime import (
+    exact_fp32,
+    is_out_of_memory,
+    pick_device,
+    pick_dtype,
+    to_channels_last,
+)
 from stereo.torch_metric import DisparityMetric
 from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
 from stereo.training.data import Item, collate
@@ -150,7 +156,8 @@ def _train(run: Run, folder: Path, log: RunLog, resume: str, max_seconds: float 
     began = time.monotonic()
     trainer = run.trainer
     AcceleratorState._reset_state()  # of a run before in this process, maybe in another precision
-    accelerator = Accelerator(mixed_precision=_mixed_precision(run), cpu=share_the_cpu())
+    on_cpu = pick_device(trainer.device).type == "cpu"
+    accelerator = Accelerator(mixed_precision=_mixed_precision(run), cpu=on_cpu)
     check_joined(accelerator.num_processes)
     device = accelerator.device
     if trainer.threads is not None:
@@ -265,7 +272,8 @@ def _train(run: Run, folder: Path, log: RunLog, resume: str, max_seconds: float 
     skipped = 0
     watch = Stopwatch()
     steps_in_watch, longest = 0, 0.0
-    with _StopRequest() as stop, _told_plainly(), _batches_of(loader) as batches:
+    exact = exact_fp32(enabled=precision == "fp32")
+    with exact, _StopRequest() as stop, _told_plainly(), _batches_of(loader) as batches:
         while step < trainer.max_steps:
             step_began = time.monotonic()
             rate = learning_rate(step, trainer.max_steps, run.optimizer)
@@ -487,7 +495,7 @@ def _validate(
 def _mixed_precision(run: Run) -> Literal["no", "bf16", "fp16"]:
     """Return what accelerate calls the precision of the run."""
     serves = run.network_config.name in BF16_NETWORKS
-    dtype = pick_dtype(run.trainer.precision, pick_device("auto"), bf16_serves=serves)
+    dtype = pick_dtype(run.trainer.precision, pick_device(run.trainer.device), bf16_serves=serves)
     if dtype is torch.float32:
         return "no"
     return "bf16" if dtype is torch.bfloat16 else "fp16"
@@ -526,11 +534,6 @@ def _told_plainly() -> Iterator[None]:
     """Turn what ends a run from outside into one line."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise StereoError(
-            "out of GPU memory; use a smaller --trainer.batch_size or --augmentation.crop, more "
-            "--trainer.accumulation, or --trainer.precision bf16; the last checkpoint is whole"
-        ) from error
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -538,7 +541,12 @@ def _told_plainly() -> Iterator[None]:
             "batch norm has one value per channel to average; use a larger --trainer.batch_size or "
             "--augmentation.crop, or --trainer.freeze_batch_norm true"
         ) from error
-    except RuntimeError as error:
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise StereoError(
+                "out of memory; use a smaller --trainer.batch_size or --augmentation.crop, more "
+                "--trainer.accumulation, or --trainer.precision bf16; the last checkpoint is whole"
+            ) from error
         if "DataLoader worker" in str(error):
             raise StereoError(
                 "a loader process died, perhaps for lack of memory; use fewer --trainer.workers; "

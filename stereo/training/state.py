@@ -25,7 +25,7 @@ from stereo.errors import InputError, StereoError, UsageError
 LAST, BEST = "last", "best"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunState:
     """What a run needs to go on.
 

@@ -4,6 +4,8 @@ Run by ``tests/test_kernels.py``, in a process of its own: the interpreter is ch
 first imported.
 """
 
+import mmap
+
 import pytest
 import torch
 
@@ -97,3 +99,62 @@ def test_attention_kernels_survive_logits_of_any_size_and_half_precision():
         assert out.isfinite().all()
         assert volume.grad.isfinite().all()
     assert module(torch.randn(1, 8, 2, 4, 5).bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.fixture
+def wide():
+    """Give half precision memory whose middle is 2**31 values away from both ends."""
+    try:
+        memory = mmap.mmap(-1, 2**33 + 2**20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:
+        pytest.skip("this system does not promise memory that is not used")
+    yield torch.frombuffer(memory, dtype=torch.float16)
+
+
+def test_attention_reaches_offsets_beyond_32_bits(wide):
+    cells, channels, stride = 3, 3, 2**30 + 8  # 2 * stride wraps to a place before the middle
+    volume = wide[2**31 :]
+    at = [[channel * stride + cell for cell in range(cells)] for channel in range(channels)]
+    volume[torch.tensor(at)] = torch.ones(channels, cells, dtype=torch.float16)
+    weight, none = torch.zeros(2, channels), torch.zeros(2)
+    table, last = torch.ones(1, 2, channels), torch.zeros(channels)
+    sizes = {"KEYS": 16, "CHANNELS": 16, "CELLS": 16}
+    attending._give[(1, 1)](
+        *(volume, weight, none, table, last, volume, cells, channels * stride, stride, 1),
+        *(1.0, 2, channels),
+        HEADS=1,
+        **sizes,
+    )
+    assert (volume[torch.tensor(at)] == 2).all()
+    attending._give_backward_volume[(1, 1)](
+        *(volume, volume, weight, none, 0 * table, volume, cells, channels * stride, stride, 1),
+        *(1.0, 2, channels),
+        HEADS=1,
+        **sizes,
+    )
+    assert (volume[torch.tensor(at)] == 2).all()
+    into = torch.empty(1, 1, 2, channels)
+    attending._gather_backward[(1, 1)](
+        *(volume, volume, weight, none, none, none + 1, 1 + 0 * table, none, volume, into),
+        *(torch.empty(1, 1, 2), cells, channels * stride, stride, 1, 1.0, 2, channels),
+        MASKED=False,
+        **sizes,
+    )
+    assert (volume[torch.tensor(at)] == 2).all()
+
+
+def test_regression_reaches_planes_beyond_32_bits(wide):
+    logits = wide[2**31 :]
+    rows, columns = 2**15, 2**15 + 1  # plane 2 begins beyond 2**31
+    for row in (0, 1):
+        logits[2 * rows * columns + row * columns :][:4] = 20
+    disparity, denominator = torch.empty(4), torch.empty(4)
+    zero = torch.zeros(1)
+    at_columns = torch.arange(4).int(), torch.zeros(4)
+    candidates = torch.arange(4).int(), torch.zeros(3)  # one at each of three planes
+    kernel._forward[(1, 1, 1)](
+        *(logits, disparity, denominator, zero.int(), zero, *at_columns, *candidates),
+        *(3, rows, columns, 1, 4),
+        PIXELS=16,
+    )
+    assert (disparity > 1.99).all()

@@ -10,7 +10,7 @@ from stereo.data.synthetic.dice import Dice
 from stereo.data.synthetic.noise import smooth_noise
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Atlas:
     """The textures of a scene.
 

@@ -24,7 +24,7 @@ from stereo.runtime import pick_device
 _SCENE, _PAINT, _CAMERA = range(3)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RenderedPair:
     """A rendered pair with all that is known about it.
 

@@ -21,7 +21,7 @@ class Footprint:
     """Least and largest, pixels."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Hits:
     """What a view shows, each (H, W).
 
