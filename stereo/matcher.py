@@ -22,7 +22,9 @@ from stereo.data.images import ImageLike, as_images
 from stereo.data.sample import check_same_size
 from stereo.engine import Estimate, Manner, NetworkEngine, prepare
 from stereo.errors import InputError, StereoError, UsageError, unknown_name
+from stereo.files import staged
 from stereo.geometry import Calibration
+from stereo.geometry.points import colored_points, write_glb, write_ply
 from stereo.model import NETWORK_NAMES, NetworkConfig, StereoNetwork, build_network
 from stereo.model.config import check_max_disparity
 from stereo.notebook import png, result_picture
@@ -48,6 +50,7 @@ class Result:
         image: (H, W, 3) uint8 RGB, the view that the map is of; None for a result made by hand.
         again: seconds of the second match at twice the size; 0 where there was none.
         path: of the left picture; None if it was no file.
+        is_right: whether the map is of the right view.
     """
 
     disparity: np.ndarray
@@ -56,6 +59,7 @@ class Result:
     image: np.ndarray | None = None
     again: float = 0.0
     path: Path | None = None
+    is_right: bool = False
 
     def __repr__(self) -> str:
         height, width = self.disparity.shape
@@ -98,6 +102,75 @@ class Result:
             InputError: a calibration that cannot be used.
         """
         return self._fitted(calibration).depth(self.disparity)
+
+    def points(
+        self,
+        calibration: Calibration | str | Path,
+        *,
+        max_depth: float | None = None,
+        keep_edges: bool = False,
+        min_confidence: float = 0.0,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the points in the left camera's frame, and their colours.
+
+        Args:
+            calibration: of the rectified pair, or its file.
+            max_depth: metres, the depth of the furthest point; None for 100 baselines.
+            keep_edges: whether to keep points at jumps of the depth, many of which lie between two
+                surfaces.
+            min_confidence: 0..1, the least ``confidence`` of a point; above 0 it is computed.
+
+        Returns:
+            (N, 3) float32, metres: x to the right, y down, z along the optical axis; and (N, 3)
+            uint8 RGB. Pixels without a depth have no point.
+
+        Raises:
+            InputError: a calibration that cannot be used.
+            UsageError: an option out of its range, or a result made by hand, without a view.
+        """
+        if self.image is None:
+            raise UsageError("a result made by hand has no view to take the points' colours from")
+        if max_depth is not None and not max_depth > 0:
+            raise UsageError(f"max_depth {max_depth:g}: expected a positive number of metres")
+        if not 0 <= min_confidence <= 1:
+            raise UsageError(f"min_confidence {min_confidence:g}: expected a number from 0 to 1")
+        return colored_points(
+            self.disparity,
+            self.image,
+            self._fitted(calibration),
+            is_right=self.is_right,
+            max_depth=max_depth,
+            keep_edges=keep_edges,
+            confidence=self.confidence if min_confidence > 0 else None,
+            min_confidence=min_confidence,
+        )
+
+    def write_points(
+        self, path: str | Path, calibration: Calibration | str | Path, **options: Any
+    ) -> int:
+        """Write the points to a ``.ply`` or ``.glb`` file, whole or not at all.
+
+        Args:
+            path: the file; its folder must be there.
+            calibration: as in ``points``.
+            options: those of ``points``.
+
+        Returns:
+            The number of points written.
+
+        Raises:
+            InputError: a calibration that cannot be used.
+            UsageError: another suffix, or as in ``points``.
+            OutputError: the file cannot be written.
+        """
+        path = Path(path)
+        writers = {".ply": write_ply, ".glb": write_glb}
+        if path.suffix.lower() not in writers:
+            raise UsageError(f"{path}: the name of a file of points ends in .ply or .glb")
+        points, tints = self.points(calibration, **options)
+        with staged(path) as (temporary,):
+            writers[path.suffix.lower()](temporary, points, tints)
+        return len(points)
 
     def picture(self, calibration: Calibration | str | Path | None = None) -> Image.Image:
         """Return the view beside its map in colours, at most 320 pixels high, with the scale.
@@ -570,7 +643,11 @@ def _mirrored(result: Result, right: np.ndarray) -> Result:
     """Turn the result of a mirrored pair into that of its right view, the image ``right``."""
     disparity = np.ascontiguousarray(result.disparity[:, ::-1])
     return dataclasses.replace(
-        result, disparity=disparity, trust=lambda: result.trusted.mirrored(), image=right
+        result,
+        disparity=disparity,
+        trust=lambda: result.trusted.mirrored(),
+        image=right,
+        is_right=True,
     )
 
 

@@ -12,9 +12,8 @@ from stereo.data.disparities import store_disparity
 from stereo.errors import UsageError, unknown_name
 from stereo.files import staged
 from stereo.geometry import Calibration
-from stereo.geometry.points import is_edge, points_in_space, write_glb, write_ply
+from stereo.geometry.points import colored_points, write_glb, write_ply
 
-BASELINES_SEEN = 100  # how far points are kept: further away, a quarter pixel is a tenth of it
 MOST_MILLIMETRES = 65535
 
 
@@ -42,15 +41,16 @@ class Space:
         self, disparity: np.ndarray, confidence: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the (N, 3) points in metres and their (N, 3) colours."""
-        depth = self.calibration.depth(disparity)
-        limit = BASELINES_SEEN * self.calibration.baseline
-        kept = (depth > 0) & (depth <= (limit if self.max_depth is None else self.max_depth))
-        if not self.keep_edges:
-            kept &= ~is_edge(depth)
-        if confidence is not None:
-            kept &= confidence >= self.min_confidence
-        points = points_in_space(depth, self.calibration, is_right=self.is_right)
-        return points[kept], self.picture[kept]
+        return colored_points(
+            disparity,
+            self.picture,
+            self.calibration,
+            is_right=self.is_right,
+            max_depth=self.max_depth,
+            keep_edges=self.keep_edges,
+            confidence=confidence,
+            min_confidence=self.min_confidence,
+        )
 
 
 @dataclass(frozen=True, eq=False)

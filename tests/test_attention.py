@@ -671,3 +671,12 @@ def test_one_line_in_the_dict_brings_a_new_member_all_these_tests(monkeypatch, w
         except AssertionError:
             failures += 1
     assert bool(failures) == wrong
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+@pytest.mark.parametrize("shape", [(8, 4, 6, 8), (1, 4, 4, 6, 8), (1, 8, 4, 6, 8, 1)], ids=str)
+def test_another_shape_is_one_line_that_names_the_volume(name, shape):
+    module = ATTENTIONS[name](8)
+    with pytest.raises(ValueError, match=r"\(B, C, D, H, W\) with C = 8, got shape") as caught:
+        module(torch.zeros(shape))
+    assert "\n" not in str(caught.value)

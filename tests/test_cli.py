@@ -157,6 +157,14 @@ def test_the_own_range_is_a_files_a_bundled_names_or_192(narrow):
     assert own_max_disparity("sgbm") == own_max_disparity("psmnet") == 192
 
 
+def test_the_second_match_of_small_pictures_is_said_once(stereo, tmp_path):
+    for name in ("a", "b"):
+        views(tmp_path, name)
+    call = ("infer", tmp_path / "L", tmp_path / "R", "--output", tmp_path / "out", *SHORT)
+    assert stereo(*call).out.count("matched a second time, at twice their size") == 1
+    assert "second time" not in stereo(*call, "--scale", "1").out
+
+
 def test_a_shifted_scene_gets_its_shift(stereo, tmp_path):
     stereo("infer", *views(tmp_path, size=(60, 90)), "--output", tmp_path / "out", *SHORT)
     median = np.median(read_disparity(tmp_path / "out" / "scene_disparity.pfm"))

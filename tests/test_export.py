@@ -250,6 +250,17 @@ def test_infer_takes_an_exported_network(path, tmp_path, capsys):
     assert report["summary"]["epe_pixel"] < 5
 
 
+def test_a_file_searches_from_any_disparity_on(path):
+    (pair,) = rendered(64, 128, RANGE, 1)
+    views = pair.left[:, 24:], pair.right[:, :-24]
+    reference = stereo.load(
+        "ea_stereo_fast", precision="fp32", scale="1", max_disparity=RANGE, min_disparity=-24
+    )
+    found = stereo.load(path, min_disparity=-24)(*views).disparity
+    assert np.abs(found - reference(*views).disparity).mean() < MOST_MEAN
+    assert found.min() >= -24
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [

@@ -1,5 +1,8 @@
 """The matcher: any size, padding and cropping, engines behind one interface."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -194,3 +197,24 @@ def test_an_unknown_scale_is_refused():
         stereo.load("sgbm", scale="2")
     with pytest.raises(UsageError, match="scale"):
         stereo.load("psmnet", allow_untrained=True, scale="3")
+
+
+def test_dir_shows_the_public_names_before_they_are_loaded():
+    code = "import stereo; print(*dir(stereo))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert {*stereo.__all__} <= {*shown.stdout.split()}
+
+
+def test_the_second_match_of_small_pictures_is_said_once_with_its_cost(rng):
+    views = rng.integers(0, 256, (2, 32, 48, 3), np.uint8)
+    matcher = stereo.load(max_disparity=16)
+    result = matcher(*views)
+    assert 0 < result.again < result.seconds
+    assert f"{result.again:.2f} of it at twice the size" in repr(result)
+    said = matcher.second_match_note(result)
+    assert f"{result.seconds / (result.seconds - result.again):.1f} times as long" in said
+    assert "--scale 1" in said
+    assert matcher.second_match_note(matcher(*views)) is None
+    for scale in ("1", "2"):
+        asked = stereo.load(max_disparity=16, scale=scale)
+        assert asked.second_match_note(asked(*views)) is None

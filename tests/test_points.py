@@ -5,7 +5,8 @@ import pytest
 from conftest import REPOSITORY, shared
 from PIL import Image
 
-from stereo.errors import UsageError
+import stereo as package
+from stereo.errors import InputError, OutputError, UsageError
 from stereo.geometry import Calibration
 from stereo.geometry.points import is_edge, points_in_space, write_glb, write_ply
 from stereo.outputs import PairOutput, Space, parse_formats, write_pair
@@ -191,3 +192,77 @@ def test_maps_that_would_have_one_name_are_refused(stereo, tmp_path):
     )
     assert called.status == 1
     assert "two maps would have this name" in called.errors[-1]
+
+
+@pytest.fixture(scope="module")
+def result():
+    return package.load("sgbm", max_disparity=96)(LEFT, RIGHT)
+
+
+@pytest.fixture
+def cameras():
+    return Calibration.rectified(fx=448, cx0=224, cy=128, baseline=0.1)
+
+
+def test_a_result_has_the_points_that_infer_writes(stereo, result, cameras, tmp_path):
+    cameras.write(tmp_path / "calib.json")
+    points, colors = result.points(tmp_path / "calib.json")
+    assert (points.dtype, colors.dtype) == (np.float32, np.uint8)
+    assert points.shape == colors.shape == (len(points), 3)
+    stereo(
+        *("infer", LEFT, RIGHT, "--output", tmp_path, "--model", "sgbm", "--max-disparity", "96"),
+        *("--calibration", tmp_path / "calib.json", "--formats", "ply,glb"),
+    )
+    for suffix in ("ply", "glb"):
+        written = result.write_points(tmp_path / f"mine.{suffix}", cameras)
+        assert written == len(points)
+        ours = (tmp_path / f"mine.{suffix}").read_bytes()
+        assert ours == (tmp_path / f"0006.{suffix}").read_bytes()
+
+
+def test_points_take_the_options_of_infer(result, cameras):
+    everything, _ = result.points(cameras, keep_edges=True, max_depth=1e9)
+    assert len(everything) == np.sum(result.disparity > 0)
+    near, _ = result.points(cameras, max_depth=2.0)
+    assert 0 < len(near) < len(everything)
+    assert near[:, 2].max() <= 2
+    sure, _ = result.points(cameras, keep_edges=True, max_depth=1e9, min_confidence=0.9)
+    assert len(sure) == np.sum((result.disparity > 0) & (result.confidence >= 0.9))
+
+
+def test_points_of_the_right_view_lie_in_the_left_cameras_frame(result, cameras):
+    right = package.load("sgbm", max_disparity=96)(LEFT, RIGHT, view="right")
+    clouds = [each.points(cameras, min_confidence=0.9)[0] for each in (result, right)]
+    medians = [np.median(cloud[cloud[:, 2] < 3], axis=0) for cloud in clouds]
+    assert np.abs(medians[0] - medians[1]).max() < 0.1
+    assert np.array_equal(
+        right.points(cameras, keep_edges=True, max_depth=1e9)[0],
+        (
+            points_in_space(cameras.depth(right.disparity), cameras, is_right=True)[
+                right.disparity > 0
+            ]
+        ),
+    )
+
+
+def test_points_behind_infinity_are_left_out():
+    cameras = Calibration.rectified(fx=448, cx0=2, cy=0, baseline=0.1)
+    ramp = np.linspace(-8, 8, 5, dtype=np.float32)[None]
+    made = package.Result(ramp, 0.1, image=np.zeros((1, 5, 3), np.uint8))
+    points, _ = made.points(cameras, keep_edges=True, max_depth=1e9)
+    assert points[:, 2].tolist() == pytest.approx([448 * 0.1 / 4, 448 * 0.1 / 8])
+
+
+def test_points_that_cannot_be_are_one_line_and_leave_no_file(result, cameras, tmp_path):
+    for options in ({"max_depth": 0}, {"min_confidence": 1.5}, {"min_confidence": float("nan")}):
+        with pytest.raises(UsageError, match="expected"):
+            result.points(cameras, **options)
+    with pytest.raises(UsageError, match="by hand"):
+        package.Result(np.ones((2, 2), np.float32), 0.1).points(cameras)
+    with pytest.raises(UsageError, match=r"\.ply or \.glb"):
+        result.write_points(tmp_path / "points.obj", cameras)
+    with pytest.raises(InputError):
+        result.write_points(tmp_path / "points.ply", tmp_path / "none.json")
+    with pytest.raises(OutputError):
+        result.write_points(tmp_path / "none" / "points.ply", cameras)
+    assert not list(tmp_path.iterdir())

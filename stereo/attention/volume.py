@@ -183,13 +183,19 @@ class VolumeAttention(nn.Module, ABC):
             key_channels = -(-max(channels // 2, 1) // max(heads, 1)) * heads
         if value_channels is None:
             value_channels = channels
-        check_counts(key_channels=key_channels, value_channels=value_channels, heads=heads)
+        check_counts(
+            channels=channels,
+            key_channels=key_channels,
+            value_channels=value_channels,
+            heads=heads,
+        )
         check_flags(zero_init=zero_init)
         if key_channels % heads or value_channels % heads:
             raise ValueError(
                 f"{heads} heads do not divide {key_channels} key "
                 f"and {value_channels} value channels"
             )
+        self.channels = channels
         self.heads = heads
         self.key_width = key_channels // heads
         self.value_width = value_channels // heads
@@ -214,8 +220,14 @@ class VolumeAttention(nn.Module, ABC):
                 attended value is zero.
 
         Raises:
-            ValueError: a mask of another shape or type, or one that this member cannot honour.
+            ValueError: a volume of another shape, a mask of another shape or type, or one that this
+                member cannot honour.
         """
+        if volume.ndim != 5 or volume.shape[1] != self.channels:
+            raise ValueError(
+                f"{type(self).__name__} takes a volume (B, C, D, H, W) with C = {self.channels}, "
+                f"got shape {tuple(volume.shape)}"
+            )
         size = (volume.shape[2], volume.shape[3], volume.shape[4])
         key_mask = self._check_mask(mask, volume)
         if self.fused is not None and self.elsewhere is None:

@@ -100,8 +100,10 @@ def export(
         ),
     }
     with staged(path) as (temporary,):
+        console.say(f"tracing {facts['name']}, {network.max_disparity} px: takes most of the time")
         proto = trace(network, config)
         _write(proto, facts | {"precision": "fp32"}, temporary)
+        console.say(f"checking it in ONNX Runtime against PyTorch, at {len(UNSEEN)} sizes")
         for (batch, height, width), found in zip(
             UNSEEN, compare(reference, config, OnnxEngine(temporary)), strict=True
         ):
@@ -115,6 +117,7 @@ def export(
                 )
             )
         if precision != "fp32":
+            console.say(f"converting it to {precision}, and scoring it on rendered pairs")
             _reduce(proto, facts | {"precision": precision}, temporary, reference)
         size = temporary.stat().st_size
     console.say(

@@ -9,6 +9,7 @@ import numpy as np
 
 from stereo.geometry.calibration import Calibration
 
+BASELINES_SEEN = 100  # how far points are kept: further away, a quarter pixel is a tenth of it
 EDGE = 0.05  # of the depth: a neighbour further away than this makes an edge
 ASSET = {"version": "2.0", "generator": "stereo"}
 GLB_HEADER, GLB_JSON, GLB_BINARY = 0x46546C67, 0x4E4F534A, 0x004E4942
@@ -56,6 +57,45 @@ def points_in_space(
         across += calibration.baseline
     down = (y - calibration.cy) / calibration.fy * depth
     return np.stack([across, down, depth], axis=-1).astype(np.float32)
+
+
+def colored_points(
+    disparity: np.ndarray,
+    picture: np.ndarray,
+    calibration: Calibration,
+    *,
+    is_right: bool = False,
+    max_depth: float | None = None,
+    keep_edges: bool = False,
+    confidence: np.ndarray | None = None,
+    min_confidence: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the points of a map that are near and sure enough, with their colours.
+
+    Args:
+        disparity: (H, W) float32, pixels.
+        picture: (H, W, 3) uint8 RGB, the view of the map.
+        calibration: of the rectified pair, for its size.
+        is_right: whether it is the right view. Points lie in the left camera's frame either way.
+        max_depth: metres, the depth of the furthest point; None for 100 baselines.
+        keep_edges: whether points at jumps of the depth stay.
+        confidence: (H, W) float32, 0..1; None keeps points whatever it is.
+        min_confidence: the least confidence of a point.
+
+    Returns:
+        (N, 3) float32, metres: x to the right, y down, z along the optical axis. (N, 3) uint8 RGB.
+
+    Raises:
+        InputError: the calibration is not that of a rectified pair.
+    """
+    depth = calibration.depth(disparity)
+    limit = BASELINES_SEEN * calibration.baseline if max_depth is None else max_depth
+    kept = (depth > 0) & (depth <= limit)
+    if not keep_edges:
+        kept &= ~is_edge(depth)
+    if confidence is not None:
+        kept &= confidence >= min_confidence
+    return points_in_space(depth, calibration, is_right=is_right)[kept], picture[kept]
 
 
 def write_ply(path: Path, points: np.ndarray, colors: np.ndarray) -> None:
