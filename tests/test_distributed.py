@@ -76,7 +76,7 @@ def test_evaluate_gives_the_figures_of_one_process(tmp_path):
         output = tmp_path / str(processes)
         result = call("evaluate.py", *data, "--output", output, *MODEL, processes=processes)
         assert result.returncode == 0, result.stderr
-        assert result.stdout.count("| all ") == 1
+        assert result.stdout.count("| all images ") == 2  # all pixels, non-occluded ones
     assert figures(tmp_path / "1") == figures(tmp_path / "2")
     assert len(figures(tmp_path / "2")["images"]) == 3
 
