@@ -114,13 +114,13 @@ def parse_json(text: str | bytes, name: str) -> Any:
         name: what to call it in an error.
 
     Raises:
-        InputError: not JSON, larger than ``MAX_JSON_BYTES`` or nested deeper than
-            ``MAX_JSON_DEPTH``.
+        InputError: not JSON, larger than ``MAX_JSON_BYTES``, nested deeper than
+            ``MAX_JSON_DEPTH``, or with a key that stands twice in an object.
     """
     if len(text) > MAX_JSON_BYTES:
         raise InputError(f"{name}: more than {MAX_JSON_BYTES // 2**20} MiB of JSON")
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_each_once)
     except RecursionError:
         raise InputError(f"{name}: JSON nested too deeply") from None
     except ValueError as error:  # of JSON, of UTF-8, or a whole number of thousands of digits
@@ -136,6 +136,15 @@ def parse_json(text: str | bytes, name: str) -> Any:
         if not level:
             return value
     raise InputError(f"{name}: JSON nested deeper than {MAX_JSON_DEPTH} levels")
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"'{key[:40]}' stands twice")
+        found[key] = value
+    return found
 
 
 def parse_yaml(text: str, name: str) -> Any:

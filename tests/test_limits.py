@@ -30,7 +30,7 @@ def test_a_limit_that_is_no_number_is_a_wrong_call(monkeypatch, text):
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 100_000, '{"a":' * 70 + "1" + "}" * 70, b"\xff", "1" * 9999]
+    "text", ["[" * 100_000, '{"a":' * 70 + "1" + "}" * 70, b"\xff", "1" * 9999, '{"a": 1, "a": 2}']
 )
 def test_json_that_is_too_deep_or_none_is_an_input_error(text):
     with pytest.raises(InputError, match="JSON"):

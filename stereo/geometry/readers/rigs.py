@@ -219,6 +219,12 @@ def _camera_info(entries: Mapping[str, Any], source: Source) -> dict[str, Any]:
     left, top = (number(roi.get(f"{axis}_offset") or 0) for axis in "xy")
     if min(across, down) < 1 or not min(left, top) >= 0:
         raise ValueError("its roi or binning is negative")
+    if roi.get("do_rectify") and (left or top) and not source.raw:
+        warnings.warn(
+            f"{source.path}: its roi is that of raw pictures (do_rectify), and is taken for the "
+            "rectified ones, too",
+            stacklevel=2,
+        )
     size = None
     if {"width", "image_width"} & info.keys():
         sensor = picture_size(
