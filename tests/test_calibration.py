@@ -1075,6 +1075,22 @@ def test_orb_slam(tmp_path):
     assert raw.right.distortion == (-0.28, 0.07, 0, 0, 0)
     fish = Calibration.read(kept(tmp_path, ORB_3.format(kind="KannalaBrandt8") + ORB_3_RAW))
     assert (fish.right.lens, fish.right.distortion) == ("fisheye", (-0.28, 0.07, 0, 0))
+    raw = opencv_yaml(
+        **{f"{s}.K": MATRIX for s in ("LEFT", "RIGHT")},
+        **{f"{s}.D": [LENS] for s in ("LEFT", "RIGHT")},
+        **{f"{s}.R": np.eye(3) for s in ("LEFT", "RIGHT")},
+        **{
+            f"{s}.P": [[435.2, 0, 367.4, x], [0, 435.2, 252.2, 0], [0, 0, 1, 0]]
+            for s, x in (("LEFT", 0), ("RIGHT", -43.52))
+        },
+    ).replace("%YAML:1.0\n---\n", "")
+    path = kept(tmp_path, ORB_2 + raw, "stereo.yaml")
+    assert Calibration.read(path).is_rectified
+    found = Calibration.read(path, raw=True)
+    assert (found.left, found.translation) == (
+        Camera(500, 510, 320, 240, tuple(LENS)),
+        (-0.1, 0, 0),
+    )
     with pytest.raises(InputError, match="depth sensor"):
         Calibration.read(kept(tmp_path, ORB_2 + "DepthMapFactor: 5000\n"))
 

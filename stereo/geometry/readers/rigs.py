@@ -157,13 +157,12 @@ def _orb_slam_2(source: Source, size: tuple[int, int] | None) -> Calibration:
             "write it with Camera1 and Camera2"
         )
     if source.raw and "LEFT.K" in fields:
-        lens = settle_lens(None, source)
         sides = ("LEFT", "RIGHT")
+        distortions = [matrix(fields[f"{s}.D"]).tolist() for s in sides]
+        lens = _opencv_lens(source, fields, distortions)
         cameras = [
-            pinhole(
-                matrix(fields[f"{s}.K"], 3, 3), numbers(matrix(fields[f"{s}.D"]).tolist()), lens
-            )
-            for s in sides
+            pinhole(matrix(fields[f"{s}.K"], 3, 3), distortion, lens)
+            for s, distortion in zip(sides, distortions, strict=True)
         ]
         rectified = projected_pair([matrix(fields[f"{s}.P"], 3, 4) for s in sides], size)
         turns = [matrix(fields[f"{s}.R"], 3, 3) for s in sides]
