@@ -26,6 +26,10 @@ MAX_YAML_NODES = 20_000
 MAX_YAML_SCALAR = 1_000  # characters of one without quotes: a number of base 60 takes its square
 
 
+class TooLargeError(InputError):
+    """More pixels than a picture or a map may have."""
+
+
 def max_pixels() -> int:
     """Return how many pixels a picture or a map may have.
 
@@ -77,10 +81,12 @@ def check_pixels(width: int, height: int, name: str) -> None:
     if width < 1 or height < 1:
         raise InputError(f"{name}: its header says {width}x{height} pixels; damaged, get it anew")
     if max(width, height) > MAX_SIDE:
-        raise InputError(f"{name}: {width}x{height} pixels; no side may have more than {MAX_SIDE}")
+        raise TooLargeError(
+            f"{name}: {width}x{height} pixels; no side may have more than {MAX_SIDE}"
+        )
     most = max_pixels()
     if width * height > most:
-        raise InputError(
+        raise TooLargeError(
             f"{name}: {width}x{height} pixels are more than the limit of {most / 1e6:g} megapixels"
             "; if the file is to be trusted, raise it with --max-megapixels (or "
             f"{MAX_MEGAPIXELS_VARIABLE})"

@@ -141,6 +141,4 @@ def test_examining_a_pair_names_its_bombs(tmp_path):
     paths[1].write_bytes(hostile.webp())
     paths[2].write_bytes(hostile.DISPARITIES["told.npz"])
     found = examine(Job(SampleFiles("a", *paths), truth=True, max_disparity=192))
-    assert [fault.kind for fault in found.faults] == [
-        "unreadable"
-    ] * 2  # without a size no map is looked at
+    assert [fault.kind for fault in found.faults] == ["unreadable"] * 2

@@ -4,11 +4,12 @@ import zipfile
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from stereo.bundled import SGBM
 from stereo.data.disparities import DISPARITY_SUFFIXES
+from stereo.data.picture_file import NotAPictureError, check_one_frame, open_picture
 from stereo.errors import InputError
+from stereo.limits import TooLargeError
 from stereo.model.config import check_max_disparity
 from stereo.runtime import free_bytes
 
@@ -27,7 +28,6 @@ MOST_PIXELS = 12_000_000  # of a picture: what telephones take
 MOST_TEXT_BYTES = 2**20  # of a calibration
 MOST_DISPARITY = 512  # pixels
 MEMORY_SHARE = 0.8  # of what is free, that a match may plan with
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF", "JPEG2000", "AVIF")
 SHOWN_BY_BROWSERS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "AVIF", "MPO")
 SGBM_BYTES = 4  # per pixel and disparity: two volumes of 16 bits
 
@@ -44,11 +44,12 @@ def check_picture(path: Path, role: str) -> tuple[int, int, str]:
     """
     _check_bytes(path, role, MOST_BYTES)
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open_picture(path, role) as image:
+            check_one_frame(image, role)
             (width, height), kind = image.size, image.format or ""
-    except Image.DecompressionBombError:
+    except TooLargeError:
         raise InputError(f"{role}: more pixels than this page takes; make it smaller") from None
-    except Exception:  # a damaged header can raise nearly anything
+    except NotAPictureError:
         raise InputError(
             f"{role}: not a picture, or a damaged one; give PNG, JPEG, WebP, TIFF or the like"
         ) from None

@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from stereo.errors import InputError, StereoError
-from stereo.limits import check_bytes, check_pixels, max_pixels
+from stereo.limits import TooLargeError, check_bytes, check_pixels, max_pixels
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF", "JPEG2000", "AVIF")
 """Pillow's names. It knows others, of which one starts Ghostscript."""
@@ -58,7 +58,7 @@ def open_picture(
     except (StereoError, MemoryError):
         raise
     except Image.DecompressionBombError:
-        raise InputError(
+        raise TooLargeError(
             f"{name}: more pixels than the limit of {max_pixels() / 1e6:g} megapixels; if the file "
             "is to be trusted, raise it with --max-megapixels"
         ) from None
