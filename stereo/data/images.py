@@ -4,6 +4,7 @@ Cameras store 10, 12 or 14 bits in samples of 16. How many they are is found fro
 of both views together, so that one shift brings both to 8 bits.
 """
 
+import logging
 import multiprocessing
 import re
 import struct
@@ -31,6 +32,7 @@ ImageLike: TypeAlias = "np.ndarray | Image.Image | str | Path"
 
 # What matters in a damaged file becomes an error. Set once: the filters belong to all threads.
 warnings.filterwarnings("ignore", module=r"PIL\..*")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints what it logs
 
 IMAGE_SUFFIXES = frozenset(
     f".{name}"
