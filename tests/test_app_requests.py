@@ -1,5 +1,6 @@
 """What the page's server does with requests that no page of its own would send."""
 
+import asyncio
 import http.client
 import http.cookiejar
 import importlib.util
@@ -18,7 +19,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 from PIL import Image
 
-from stereo.app import bounds
+from stereo.app import bounds, server, store
 from stereo.app.uploads import Uploads
 from stereo.bundled import SGBM, samples_root
 from stereo.errors import InputError
@@ -42,9 +43,13 @@ class Visitor:
         self.opener = urllib.request.build_opener(cookies)
         html = self.ask("/")[1].decode()
         config = json.loads(re.search(r"gradio_config = (\{.*?\});</script>", html, re.S)[1])
-        named = {(len(each["inputs"]), each["targets"][0][1]): each["id"] for each in config[DEPS]}
-        self.match_number, self.check_number = named[11, "click"], named[2, "clear"]
-        self.choose_number, self.leave_number = named[1, "click"], named[0, "unload"]
+        self.parts = {each["id"]: each["props"] for each in config["components"]}
+        called = {(len(each["inputs"]), each["targets"][0][1]): each for each in config[DEPS]}
+        matched = called[max(called)]
+        self.match_number, self.match_inputs = matched["id"], matched["inputs"]
+        self.check_number = called[2, "clear"]["id"]
+        self.choose_number = called[1, "click"]["id"]
+        self.leave_number = called[0, "unload"]["id"]
 
     def ask(self, path, data=None, **headers):
         """Return status and body; a server that does not answer raises within seconds."""
@@ -69,6 +74,17 @@ class Visitor:
     def join(self, number, data, **more):
         return self.ask(JOIN, {"fn_index": number, "session_hash": SESSION, "data": data, **more})
 
+    def match(self, left, right, **changed):
+        """Return what a match sends; what the page starts with, but for changed labels."""
+        wanted = {"Left picture": left, "Right picture": right, "Model": SGBM, "Max disparity": 64}
+        wanted |= {"Confidence": False} | {
+            name.replace("_", " "): value for name, value in changed.items()
+        }
+        labels = [self.parts[part]["label"].partition(",")[0] for part in self.match_inputs]
+        assert set(wanted) <= set(labels)
+        values = (self.parts[part].get("value") for part in self.match_inputs)
+        return [wanted.get(label, value) for label, value in zip(labels, values, strict=True)]
+
     def result(self, number, data):
         """Return what a function of the page gives."""
         assert self.join(number, data)[0] == 200
@@ -91,10 +107,6 @@ def form(name, content, key="files"):
 
 def file(path, **more):
     return {"path": path, "meta": {"_type": "gradio.FileData"}, **more}
-
-
-def match_of(left, right, calibration=None):
-    return [left, right, SGBM, 64, False, calibration, 0, 0, None, 0, "left"]
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +142,9 @@ def files_in(folder):
 def hostile(visitor, address, folder, own):
     """Return paths by what is wrong with them."""
     fifo, link = folder / "uploads" / "fifo", folder / "uploads" / "link.png"
-    os.mkfifo(fifo)
-    link.symlink_to(LEFT)
+    if os.name == "posix":
+        os.mkfifo(fifo)
+        link.symlink_to(LEFT)
     other = Visitor(address)
     theirs = other.uploaded("other.png", RIGHT.read_bytes())
     parts = Path(own)
@@ -178,6 +191,7 @@ HOSTILE = [
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_path_that_is_no_upload_of_the_visitor_is_refused(visitor, hostile, folder, own, kind):
     path, good = hostile[kind], file(own)
+    calibration = {"Calibration_of_the_pair": file(path)}
     before = files_in(folder)
     found = [
         visitor.join(visitor.check_number, [file(path), None])[0],
@@ -185,10 +199,11 @@ def test_a_path_that_is_no_upload_of_the_visitor_is_refused(visitor, hostile, fo
         visitor.join(visitor.check_number, [None, {"path": path}])[0],
         visitor.join(visitor.check_number, [[file(path)], None])[0],
         visitor.join(visitor.check_number, [{"left": {"deep": [file(path)]}}, None])[0],
-        visitor.join(visitor.match_number, match_of(file(path), good))[0],
-        visitor.join(visitor.match_number, match_of(good, good, file(path)))[0],
-        visitor.join(visitor.match_number, [*match_of(good, good)[:8], file(path), 0, "left"])[0],
-        visitor.join(visitor.match_number, match_of(good, good)[:3] + [file(path)] * 8)[0],
+        visitor.join(visitor.match_number, visitor.match(file(path), good))[0],
+        visitor.join(visitor.match_number, visitor.match(good, file(path)))[0],
+        visitor.join(visitor.match_number, visitor.match(good, good, Ground_truth=file(path)))[0],
+        visitor.join(visitor.match_number, visitor.match(good, good, **calibration))[0],
+        visitor.join(visitor.match_number, [file(path)] * len(visitor.match_inputs))[0],
         visitor.join(visitor.choose_number, [file(path)])[0],
     ]
     if isinstance(path, str) and len(path) < 1000 and path.isprintable():
@@ -291,18 +306,17 @@ def test_a_body_that_no_page_sends_is_refused_in_one_line(visitor, kind):
 
 
 @pytest.mark.parametrize(
-    ("place", "value"),
+    ("label", "value"),
     [
-        *((2, value) for value in ("/etc/passwd", "nothing", None, 3, ["sgbm"], {"a": 1})),
-        *((3, value) for value in ("64", [64], {}, True, 1e400, float("nan"), 10**400, -1e300)),
-        *((4, value) for value in ("yes", 1, None, [True])),
-        *((6, value) for value in ("1", [], {}, False, float("inf"))),
-        *((10, value) for value in ("up", 0, None, ["left"])),
+        *(("Model", value) for value in ("/etc/passwd", "nothing", None, 3, ["sgbm"], {"a": 1})),
+        *(("Max_disparity", value) for value in ("64", [64], {}, True, 1e400, 10**400, -1e300)),
+        *(("Max_depth_of_points", value) for value in ("1", [], False, float("nan"))),
+        *(("Confidence", value) for value in ("yes", 1, None, [True])),
+        *(("Map_of_the_view", value) for value in ("up", 0, None, ["left"])),
     ],
 )
-def test_a_value_of_another_type_is_refused(visitor, own, place, value):
-    data = match_of(file(own), file(own))
-    data[place] = value
+def test_a_value_of_another_type_is_refused(visitor, own, label, value):
+    data = visitor.match(file(own), file(own), **{label: value})
     assert visitor.join(visitor.match_number, data)[0] == 400
 
 
@@ -322,7 +336,7 @@ def test_a_pair_is_uploaded_seen_matched_and_downloaded(visitor, own):
     right = visitor.uploaded("../../right view?.png", RIGHT.read_bytes())
     assert Path(right).name == "right_view_.png" or Path(right).name.endswith("right_view_.png")
     assert visitor.ask(f"/gradio_api/file={quote(own)}") == (200, LEFT.read_bytes())
-    shown, wrong = visitor.result(visitor.match_number, match_of(file(own), file(right)))
+    shown, wrong = visitor.result(visitor.match_number, visitor.match(file(own), file(right)))
     assert wrong == ""
     address = re.search(r'href="(results/[^"]+disparity\.pfm)"', shown)[1]
     assert visitor.ask(f"/{address}")[1].startswith(b"Pf")
@@ -334,7 +348,8 @@ def test_a_pair_is_uploaded_seen_matched_and_downloaded(visitor, own):
 def test_a_text_given_as_calibration_is_not_quoted_at_length(visitor, own):
     right = file(visitor.uploaded("right.png", RIGHT.read_bytes()))
     text = file(visitor.uploaded("calib.txt", b"secret " * 2000 + b": 1 2 3\n"))
-    _, wrong = visitor.result(visitor.match_number, match_of(file(own), right, text))
+    data = visitor.match(file(own), right, Calibration_of_the_pair=text)
+    _, wrong = visitor.result(visitor.match_number, data)
     assert "calibration" in wrong and wrong.count("secret") < 40
     assert "/uploads/" not in wrong
 
@@ -503,6 +518,24 @@ def test_uploads_go_after_an_hour_and_bundled_files_stay(tmp_path):
     assert uploads.find("", str(tmp_path / "bundled.png")) is not None
 
 
+def test_old_files_and_results_are_looked_for_while_the_page_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "CLEANED", 0.01)
+    monkeypatch.setattr(store, "IDLE", 0.0)
+    uploads, results = Uploads(tmp_path / "uploads"), store.Store(tmp_path / "results")
+    old = uploads.keep("a", "left.png", io.BytesIO(b"x"))
+    os.utime(old, (time.time() - 4000,) * 2)
+    _, result = results.new("a")
+
+    async def run():
+        async with server.cleaned(uploads, results):
+            deadline = time.monotonic() + 20
+            while (old.exists() or result.exists()) and time.monotonic() < deadline:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+    assert not old.exists() and not result.exists()
+
+
 # Connections.
 
 
@@ -533,7 +566,7 @@ def test_at_last_a_server_with_a_match_in_flight_stops_within_seconds(page_serve
     picture = io.BytesIO()
     Image.new("RGB", (2000, 1500)).save(picture, "PNG", compress_level=1)
     sides = [file(visitor.uploaded(name, picture.getvalue())) for name in ("l.png", "r.png")]
-    slow = [*sides, "ea_stereo_fast", 512, True, None, 0, 0, None, 0, "left"]
+    slow = visitor.match(*sides, Model="ea_stereo_fast", Max_disparity=512, Confidence=True)
     assert visitor.join(visitor.match_number, slow)[0] == 200
     with visitor.opener.open(
         f"{visitor.address}/gradio_api/queue/data?session_hash={SESSION}"

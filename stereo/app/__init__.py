@@ -1,5 +1,6 @@
 """The web page: what a visitor may send, what a request does, and the pages that show it.
 
-``bounds``, ``models``, ``work``, ``store`` and ``html`` know nothing of gradio; ``desk`` answers
-what the components send, ``page`` lays them out, ``server`` binds, serves and cleans up.
+``guard`` passes on what the page itself sends and nothing else; ``arriving`` and ``uploads`` take
+and keep visitors' files. ``desk`` answers what the components send, ``page`` lays them out,
+``server`` binds, serves and cleans up; the others know nothing of gradio.
 """

@@ -18,6 +18,7 @@ from stereo.data.sample import SampleFiles
 from stereo.geometry import Calibration
 
 WAITING = 16  # requests that may queue
+SESSIONS = 256  # that gradio remembers the components of, 100 kB each
 THUMBNAIL = 280  # pixels
 # The camera of scripts/render_samples.py, whose scenes are as large as one says: here the baseline
 # is 10 cm.
@@ -154,6 +155,7 @@ def build(models: Models, store: Store, uploads: Path) -> gr.Blocks:
         )
         page.unload(desk.leave)
     page.queue(max_size=WAITING)
+    page.state_session_capacity = SESSIONS
     return page
 
 

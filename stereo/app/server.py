@@ -106,20 +106,9 @@ def application(models: Models, folder: Path, host: str) -> Any:
     page = build(models, store, folder / "uploads")
     uploads = Uploads(folder / "uploads")
     arriving = Arriving(uploads)
-
-    @contextlib.asynccontextmanager
-    async def cleaned(_app: FastAPI) -> AsyncIterator[None]:
-        async def clean() -> None:
-            while True:
-                await asyncio.sleep(CLEANED)
-                await asyncio.to_thread(uploads.expire)
-                await asyncio.to_thread(store.expire)
-
-        task = asyncio.create_task(clean())
-        yield
-        task.cancel()
-
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=cleaned)
+    app = FastAPI(
+        openapi_url=None, docs_url=None, redoc_url=None, lifespan=lambda _: cleaned(uploads, store)
+    )
     archiving = threading.Lock()
     scale = _ramp()
 
@@ -186,6 +175,23 @@ def application(models: Models, folder: Path, host: str) -> Any:
     return app
 
 
+@contextlib.asynccontextmanager
+async def cleaned(*kept: Uploads | Store) -> AsyncIterator[None]:
+    """Have files removed that are too old, now and then."""
+
+    async def clean() -> None:
+        while True:
+            await asyncio.sleep(CLEANED)
+            for each in kept:
+                await asyncio.to_thread(each.expire)
+
+    task = asyncio.create_task(clean())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
 def _archive(store: Store, token: str, name: str) -> Path | None:
     """Write all files to be downloaded of a result into one, if that is what is asked for."""
     base = name.removesuffix(".zip")
@@ -249,7 +255,7 @@ def _kept_together() -> Iterator[Path]:
         prefix="stereo-app-",
         ignore_cleanup_errors=True,  # a match may still write
     ) as name:
-        folder = Path(name)
+        folder = Path(name).resolve()  # paths are compared as they are written
         for part in ("temporary", "uploads", "results"):
             (folder / part).mkdir()
         before = tempfile.tempdir, dict(os.environ)
