@@ -9,7 +9,7 @@ from stereo import console
 from stereo.data.pairs import find_pairs
 from stereo.data.sample import read_pair
 from stereo.errors import StereoError, UsageError
-from stereo.files import output_folder, staged
+from stereo.files import output_folder, staged, writes_alone
 from stereo.geometry.calibrate import Board, calibrate, charuco_board, coverage_picture
 from stereo.geometry.calibration import LIKELY_METRES, Calibration
 from stereo.geometry.rectify import Rectification, plan_rectification, with_lines
@@ -68,6 +68,7 @@ def calibrate_folder(
     return own
 
 
+@writes_alone
 def rectify_pairs(
     left: str,
     right: str,
@@ -97,7 +98,7 @@ def rectify_pairs(
     """
     raw = Calibration.read(calibration, raw=True, lens=lens, pictures=left)
     pairs = find_pairs(left, right)
-    folder = output_folder(Path(output))
+    folder = output_folder(Path(output), alone=True)
     plans: dict[tuple[int, ...], Rectification] = {}
     failed = 0
     for pair in console.progress(pairs, "rectify", len(pairs)):

@@ -2,11 +2,9 @@
 
 import os
 import re
-import signal
 import sys
 from argparse import SUPPRESS
 from collections.abc import Sequence
-from types import FrameType
 from typing import Any, NoReturn, get_args
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
@@ -14,14 +12,13 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from stereo.commands import COMMANDS, GROUPS, Command
 from stereo.commands.command import add_picture_limit
 from stereo.distributed import is_main, leave, process_count
-from stereo.errors import InputError, StereoError, UsageError
+from stereo.errors import FolderInUseError, InputError, StereoError, UsageError
 from stereo.files import remove_empty_folders
 from stereo.limits import picture_limit
+from stereo.stop import INTERRUPTED, TERMINATED, check_stop, heed_signals, leave_to_system
 from stereo.version import __version__
 
 DESCRIPTION = "Stereo depth: disparity maps from rectified pairs, and figures others can trust."
-INTERRUPTED = 130
-TERMINATED = 143
 _NAMES = "|".join(sorted({word for command in COMMANDS for word in command.name.split()}))
 
 
@@ -130,8 +127,17 @@ class _Parser(ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit: 0 on success, 1 on a failure of the work, 2 on a wrong call."""
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(run(arguments))
+    heed_signals()
+    try:
+        status = run(arguments)
+    except KeyboardInterrupt:  # while the arguments were read
+        status = _fail("", "interrupted", INTERRUPTED)
+    except SystemExit as leaving:
+        if leaving.code == TERMINATED:
+            sys.stderr.write("stereo: terminated; each file written so far is whole\n")
+        raise
+    leave_to_system()
+    sys.exit(status)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -155,22 +161,28 @@ def run(arguments: Sequence[str] | None = None) -> int:
     show_warnings_as_lines()
     try:
         with picture_limit(config.get("max_megapixels")):
+            check_stop()
             status = commands[name].function(config)
         leave()
+        check_stop()
         return status
-    except (UsageError, InputError) as error:  # which all processes meet alike
+    except (UsageError, InputError, FolderInUseError) as error:  # which all processes meet alike
         return _fail(name, str(error), error.exit_status) if is_main() else error.exit_status
     except StereoError as error:
         return _fail(name, str(error), error.exit_status)
     except KeyboardInterrupt:
         if not is_main():
             return INTERRUPTED
-        return _fail(name, "interrupted; files written so far are whole", INTERRUPTED)
+        return _fail(name, "interrupted; each file written so far is whole", INTERRUPTED)
     except BrokenPipeError:
         # The reader of a pipe has left (`| head`): no message, and no second error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        from stereo.runtime import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
         return _fail(name, "out of memory; use smaller images or a smaller --max-disparity", 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -180,13 +192,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(command: str, message: str, status: int) -> int:
-    sys.stderr.write(f"stereo {command}: error: {message}\n")
+    sys.stderr.write(f"{f'stereo {command}'.strip()}: error: {message}\n")
     return status
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    sys.stderr.write("stereo: terminated; files written so far are whole\n")
-    sys.exit(TERMINATED)
 
 
 def _build_parser(arguments: Sequence[str]) -> tuple[ArgumentParser, dict[str, Command]]:

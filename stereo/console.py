@@ -11,6 +11,7 @@ from stereo.distributed import is_main
 from stereo.metrics import ALL, NOC, ImageScore, figures
 from stereo.protocols import Protocol
 from stereo.risk import WITHIN
+from stereo.stop import check_stop
 
 T = TypeVar("T")
 
@@ -18,7 +19,9 @@ T = TypeVar("T")
 def progress(items: Iterable[T], label: str, count: int | None = None) -> Iterator[T]:
     """Yield the items under a progress bar on a terminal; elsewhere callers' lines serve."""
     hidden = not (sys.stderr.isatty() and is_main())
-    yield from tqdm(items, desc=label, unit="pair", total=count, disable=hidden)
+    for item in tqdm(items, desc=label, unit="pair", total=count, disable=hidden):
+        check_stop()
+        yield item
 
 
 def say(line: str, *, everyone: bool = False) -> None:

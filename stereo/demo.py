@@ -10,12 +10,13 @@ from stereo import colors, console
 from stereo.bundled import DEFAULT_MODEL, SGBM, samples_root
 from stereo.data.datasets import open_dataset
 from stereo.evaluate import metrics_report, score_result, write_metrics
-from stereo.files import output_folder, staged
+from stereo.files import output_folder, staged, writes_alone
 from stereo.matcher import load
 from stereo.metrics import NOC, ImageScore, summaries
 from stereo.protocols import get_protocol
 
 
+@writes_alone
 def demo(output: str | Path) -> None:
     """Map the bundled pairs, write pictures and ``metrics.json``, print a table.
 
@@ -28,7 +29,7 @@ def demo(output: str | Path) -> None:
     Raises:
         OutputError: the output cannot be written.
     """
-    folder = output_folder(Path(output))
+    folder = output_folder(Path(output), alone=True)
     rules = get_protocol("pooled")
     data = open_dataset("sceneflow", samples_root(), split="test", render_pass="final")
     matchers = {name: load(name) for name in dict.fromkeys([DEFAULT_MODEL, SGBM])}

@@ -17,6 +17,10 @@ class OutputError(StereoError):
     """A result that cannot be written."""
 
 
+class FolderInUseError(OutputError):
+    """An output folder that another run is writing to."""
+
+
 class UsageError(StereoError):
     """A wrong call: an unknown name or an impossible combination of options."""
 

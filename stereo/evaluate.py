@@ -15,7 +15,7 @@ from stereo.data.datasets import describe, open_dataset
 from stereo.data.sample import Readable, Sample
 from stereo.distributed import gather, is_main, own_share, wait_for_all
 from stereo.errors import OutputError, StereoError, UsageError
-from stereo.files import output_folder, staged
+from stereo.files import output_folder, staged, writes_alone
 from stereo.machine import PeakMemory, machine
 from stereo.matcher import Matcher, Result, loaded
 from stereo.metrics import ImageScore, figures, image_record, score_image, summaries
@@ -26,6 +26,7 @@ from stereo.truth_scale import scale_hint
 AGAINST = "against"
 
 
+@writes_alone
 def evaluate(
     matcher: Matcher | Callable[[], Matcher],
     dataset: str,
@@ -78,7 +79,7 @@ def evaluate(
     )
     if not any(item.has_truth for item in data.samples):
         raise UsageError(f"split '{data.split}' of '{dataset}' has no ground truth to score with")
-    folder = output_folder(Path(output))
+    folder = output_folder(Path(output), alone=True)
     model, others = loaded(matcher), [loaded(other) for other in against]
     rules = rules.with_range(model.min_disparity)
     files = [data.samples[i] for i in rules.choose_images(len(data.samples))][:limit]

@@ -27,7 +27,7 @@ from stereo.evaluate import (
     score_result,
     write_metrics,
 )
-from stereo.files import output_folder, staged
+from stereo.files import output_folder, staged, writes_alone
 from stereo.geometry import Calibration
 from stereo.geometry.check import check_pair
 from stereo.machine import PeakMemory
@@ -74,6 +74,7 @@ class _Pair:
     maps: tuple[_Map, ...]
 
 
+@writes_alone
 def infer(
     matcher: Matcher | Callable[[], Matcher],
     left: str,
@@ -165,7 +166,7 @@ def infer(
         for index, source in enumerate(sources)
     ]
     maps = [each for pair in pairs for each in pair.maps]
-    folder = output_folder(Path(output))
+    folder = output_folder(Path(output), alone=True)
     targets = [path for each in maps for path in each.targets(folder, names)]
     films: dict[str, Path] = {}
     if "video" in names and film is not None:

@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
 from stereo.errors import StereoError
+from stereo.stop import check_stop
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")
@@ -58,6 +59,7 @@ def overlap(
         source = iter(items)
         try:
             while True:
+                check_stop()
                 while len(coming) <= AHEAD and (item := next(source, _END)) is not _END:
                     coming.append((item, reader.submit(read, item)))
                 if not coming:

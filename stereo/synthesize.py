@@ -22,7 +22,7 @@ from stereo.data.layouts import SYNTHETIC_NOTE
 from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
 from stereo.data.synthetic.photographs import find_photographs
 from stereo.errors import InputError, OutputError, UsageError
-from stereo.files import output_folder, staged
+from stereo.files import output_folder, remove_leftovers, staged, writes_alone
 
 PART = "FlyingThings3D"
 VERSION = 1  # of the renderer: raise it when a pair's bytes change
@@ -32,6 +32,7 @@ LARGEST_COUNT = 3 * SCENES * FRAMES
 _SIDES = ("left", "right")
 
 
+@writes_alone
 def synthesize(
     root: str | Path,
     config: SyntheticConfig,
@@ -71,14 +72,16 @@ def synthesize(
     root = Path(root)
     scenes = SyntheticScenes(config)  # reads the textures' folder before anything is written
     try:
-        output_folder(root)
+        output_folder(root, alone=True)
     except OutputError as error:
-        raise OutputError(str(error).replace("--output", "--root")) from error
+        raise type(error)(str(error).replace("--output", "--root")) from error
     _note(root, _facts(config), split)
     missing = [i for i in range(count) if not all(p.is_file() for p in pair_files(root, split, i))]
     kept = count - len(missing)
     if kept:
         say(f"{root}: {kept} of {count} pairs are there already")
+    for leaf in {path.parent for index in missing for path in pair_files(root, split, index)}:
+        remove_leftovers(leaf)
     written = 0
     for index in progress(missing, "render") if workers == 1 else ():
         _write(root, split, scenes.render(index), index)

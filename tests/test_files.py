@@ -1,12 +1,16 @@
 import os
 import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stereo.errors import OutputError
-from stereo.files import output_folder, staged
+from stereo import files, locks
+from stereo.errors import FolderInUseError, OutputError
+from stereo.files import output_folder, staged, writes_alone
 from stereo.outputs import PairOutput, write_pair
 
 
@@ -187,3 +191,165 @@ def test_a_clamping_warning_names_the_pair_and_no_temporary_file(tmp_path):
     (note,) = write_pair(tmp_path, "x", ["png16"], PairOutput(disparity))
     assert note.startswith("x: 24 disparities")
     assert "partial" not in note
+
+
+def test_new_files_have_the_mode_that_the_umask_leaves_and_no_thread_changes_it(tmp_path):
+    before = os.umask(0o027)
+    try:
+        wrong = []
+        done = threading.Event()
+
+        def watch():
+            while not done.is_set():
+                text = Path("/proc/self/status").read_text()
+                wrong.extend(line for line in text.splitlines() if line == "Umask:\t0000")
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        for number in range(50):
+            with staged(tmp_path / str(number)) as (temporary,):
+                temporary.write_text("new")
+        done.set()
+        thread.join()
+        assert not wrong
+        assert (tmp_path / "0").stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(before)
+
+
+def test_the_umask_is_never_set_to_be_read(tmp_path, monkeypatch):
+    def fail(mask):
+        raise AssertionError("every thread has this mask now")
+
+    monkeypatch.setattr(os, "umask", fail)
+    monkeypatch.setattr(files, "_STATUS", tmp_path / "not there")  # as on other systems
+    with staged(tmp_path / "a.txt") as (temporary,):
+        temporary.write_text("new")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from stereo.files import staged
+with staged(*map(Path, sys.argv[1:])) as temporary:
+    for path in temporary:
+        path.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_temporary_files_of_killed_processes_go_and_all_others_stay(tmp_path):
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "a.png", tmp_path / "b"])
+    assert killed.returncode == -signal.SIGKILL
+    left = names(tmp_path)
+    assert len(left) == 2
+    others = [".hidden.png", ".stereo-notes", left[0].replace(left[0][8:16], "0" * 8)]
+    for name in others:
+        (tmp_path / name).write_text("kept")
+    with staged(tmp_path / "mine.txt") as (temporary,):
+        temporary.write_text("new")
+        output_folder(tmp_path)
+        assert set(names(tmp_path)) == {*others, temporary.name}
+    assert set(names(tmp_path)) == {*others, "mine.txt"}
+
+
+def test_a_process_that_has_taken_a_dead_ones_number_is_another(tmp_path):
+    name = f".stereo-{files._machine()}-{os.getpid()}-1-0123abcd.png"
+    (tmp_path / name).write_text("half")
+    output_folder(tmp_path)
+    assert names(tmp_path) == []
+
+
+@writes_alone
+def run_in(folder, during=lambda: None):
+    output_folder(folder, alone=True)
+    during()
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from stereo.files import output_folder, writes_alone
+@writes_alone
+def run():
+    output_folder(Path(sys.argv[1]), alone=True)
+    print("locked", flush=True)
+    time.sleep(600)
+run()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that writes to ``tmp_path``."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "locked\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_run_is_refused_in_one_line_until_the_first_is_killed(tmp_path, holder, stereo):
+    with pytest.raises(FolderInUseError) as caught:
+        run_in(tmp_path)
+    assert str(caught.value) == (
+        f"another run (process {holder.pid}) is writing to {tmp_path}; wait for it, or choose "
+        "another --output"
+    )
+    pair = Path(__file__).parents[1] / "datasets" / "samples" / "FlyingThings3D"
+    left, right = (sorted(pair.glob(f"frames_finalpass/TEST/A/*/{s}/*.png"))[0] for s in LR)
+    result = stereo("infer", left, right, "--model", "sgbm", "--output", tmp_path)
+    assert (result.status, result.errors) == (1, [f"stereo infer: error: {caught.value}"])
+    assert names(tmp_path) == [locks.LOCK]
+    holder.kill()
+    holder.wait()
+    run_in(tmp_path)
+    assert names(tmp_path) == []
+
+
+LR = ("left", "right")
+
+
+def test_runs_of_one_process_exclude_each_other_too_and_free_the_folder(tmp_path):
+    def second():
+        with pytest.raises(FolderInUseError, match=rf"process {os.getpid()}\)"):
+            run_in(tmp_path)
+
+    run_in(tmp_path, second)
+    with pytest.raises(ZeroDivisionError):
+        run_in(tmp_path, lambda: 1 / 0)
+    run_in(tmp_path)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_process_does_not_keep_the_lock(tmp_path):
+    children = []
+
+    def fork():
+        child = os.fork()
+        if not child:
+            signal.pause()
+        children.append(child)
+
+    run_in(tmp_path, fork)
+    try:
+        code = "from test_files import *; run_in(Path(sys.argv[1]))"
+        subprocess.run(
+            [sys.executable, "-c", code, tmp_path], check=True, cwd=Path(__file__).parent
+        )
+    finally:
+        os.kill(children[0], signal.SIGKILL)
+        os.waitpid(children[0], 0)
+
+
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch):
+    def refuse(file):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(locks, "_lock", refuse)
+    with pytest.warns(UserWarning, match="has no locks"):
+        run_in(tmp_path)
+    assert names(tmp_path) == []

@@ -12,7 +12,8 @@ from conftest import REPOSITORY
 LAYERS = [
     ["version", "errors"],
     ["limits"],
-    ["opencv", "files", "bundled", "runtime", "distributed", "streams"],
+    ["opencv", "bundled", "runtime", "distributed", "stop", "locks"],
+    ["files", "streams"],
     ["data", "record", "machine"],
     ["attention", "geometry"],
     ["model"],
@@ -74,6 +75,12 @@ def test_dataclasses_that_hold_arrays_compare_by_identity():
     arrays = {name for name, held in words.items() if held & {"ndarray", "Tensor"}}
     assert {"Result", "Sample", "Estimate", "TrainingPair"} <= arrays
     assert not arrays & compared
+
+
+def test_commands_that_write_many_files_lock_their_folder():
+    for name in ("infer", "evaluate", "demo", "synthesize", "cameras", "training/loop"):
+        text = (REPOSITORY / "stereo" / f"{name}.py").read_text()
+        assert "@writes_alone" in text and "alone=True" in text, name
 
 
 def test_one_file_imports_opencv_and_one_torchvision():

@@ -28,7 +28,7 @@ from stereo.data.sample import Readable
 from stereo.distributed import check_joined, is_main, process_count
 from stereo.engine import NetworkEngine
 from stereo.errors import InputError, OutputError, StereoError, UsageError
-from stereo.files import output_folder, staged
+from stereo.files import output_folder, staged, writes_alone
 from stereo.kernels import pick_kernels, use_kernels
 from stereo.model import NetworkConfig, StereoNetwork
 from stereo.model.config import BF16_NETWORKS
@@ -41,6 +41,7 @@ from stereo.runtime import (
     pick_dtype,
     to_channels_last,
 )
+from stereo.stop import check_stop
 from stereo.torch_metric import DisparityMetric
 from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
 from stereo.training.data import Item, collate
@@ -56,7 +57,6 @@ from stereo.training.state import (
     random_state,
     read_best_epe,
     remove_old,
-    remove_unfinished,
     restore_random_state,
     save_run,
     set_aside_later,
@@ -109,6 +109,7 @@ class _StopRequest:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "_StopRequest":
+        check_stop()
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._note)
         return self
@@ -123,6 +124,7 @@ class _StopRequest:
         self.signal = number
 
 
+@writes_alone
 def train(
     run: Run, folder: str | Path, *, resume: str = "auto", max_seconds: float | None = None
 ) -> int:
@@ -184,10 +186,7 @@ def _train(run: Run, folder: Path, log: RunLog, resume: str, max_seconds: float 
     average = _Average(network, trainer.ema_decay)
 
     step, validated = 0, True
-    if accelerator.is_main_process:
-        output_folder(folder)
-        remove_unfinished(folder)
-    accelerator.wait_for_everyone()
+    output_folder(folder, alone=True)
     found = find_resume(folder, resume)
     if found is not None:
         path, checkpoint, state = found

@@ -202,9 +202,3 @@ def set_aside_later(folder: Path, step: int) -> None:
         if path > last_path(folder, step):
             path.replace(path.with_name(f"aside-{path.name}"))
             complain(f"warning: {path} is beyond step {step}; renamed to aside-{path.name}")
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Remove what a killed run left half-written beside its checkpoints."""
-    for path in folder.glob(".*.safetensors"):
-        path.unlink(missing_ok=True)

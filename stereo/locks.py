@@ -1,0 +1,117 @@
+"""One run per output folder, by a lock that the system releases when its process ends."""
+
+import contextlib
+import errno
+import os
+import platform
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from stereo.errors import FolderInUseError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+    import msvcrt
+
+LOCK = ".stereo.lock"
+_BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+_held: set[Path] = set()
+_changing = threading.Lock()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder, those of this process included.
+
+    Where the file system knows no locks, that is a warning.
+
+    Raises:
+        FolderInUseError: another run is writing there.
+        OSError: the lock file cannot be written.
+    """
+    key = folder.resolve()
+    with _changing:
+        if key in _held:
+            raise _in_use(folder, str(os.getpid()))
+        _held.add(key)
+    try:
+        file = _acquire(folder)
+        try:
+            yield
+        finally:
+            if file is not None:
+                _release(folder / LOCK, file)
+    finally:
+        _held.discard(key)
+
+
+def _acquire(folder: Path) -> BinaryIO | None:
+    path = folder / LOCK
+    while True:
+        file = path.open("a+b")
+        try:
+            _lock(file)
+            current = os.path.samestat(os.fstat(file.fileno()), path.stat())
+        except FileNotFoundError:
+            current = False
+        except OSError as error:
+            holder = _holder(file)
+            file.close()
+            if error.errno in _BUSY:
+                raise _in_use(folder, holder) from None
+            with contextlib.suppress(OSError):
+                path.unlink()
+            warnings.warn(
+                f"{folder}: its file system has no locks ({error.strerror}); see to it that no "
+                "other run writes there",
+                stacklevel=2,
+            )
+            return None
+        if current:
+            break
+        file.close()  # the run before has removed it meanwhile
+    file.truncate(0)
+    file.write(f"{os.getpid()} {platform.node()}".encode())
+    file.flush()
+    return file
+
+
+def _lock(file: BinaryIO) -> None:
+    """Lock a byte far behind what is written, which Windows would not let others read."""
+    if fcntl is not None:
+        # Not flock: forked processes, such as a loader's, would share it and keep it alive.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 2**20)
+    else:
+        file.seek(2**20)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+
+
+def _release(path: Path, file: BinaryIO) -> None:
+    with contextlib.suppress(OSError):
+        if fcntl is not None:
+            path.unlink()  # before it is free: afterwards it may be another's
+    file.close()
+    with contextlib.suppress(OSError):
+        if fcntl is None:
+            path.unlink()  # which fails if another has it open
+
+
+def _holder(file: BinaryIO) -> str:
+    with contextlib.suppress(OSError):
+        file.seek(0)
+        number, _, host = file.read(300).decode(errors="replace").partition(" ")
+        if number.isdecimal():
+            return number if host == platform.node() else f"{number} on {host}"
+    return "unknown"
+
+
+def _in_use(folder: Path, holder: str) -> FolderInUseError:
+    return FolderInUseError(
+        f"another run (process {holder}) is writing to {folder}; wait for it, or choose another "
+        "--output"
+    )

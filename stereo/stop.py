@@ -1,0 +1,38 @@
+"""Ctrl-C and SIGTERM, which end a command wherever they find it.
+
+Python drops what a signal's handler raises inside a ``__del__``, a callback of a weak reference
+(every import makes one) or code that catches all exceptions, and the command would go on. So the
+signal is noted as well, and long work asks for it at every step.
+"""
+
+import signal
+from types import FrameType
+
+INTERRUPTED, TERMINATED = 130, 143
+_received: int | None = None
+
+
+def heed_signals() -> None:
+    """Let Ctrl-C raise ``KeyboardInterrupt`` and SIGTERM ``SystemExit``, sooner or later."""
+    signal.signal(signal.SIGTERM, _note)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the shell ignores it
+        signal.signal(signal.SIGINT, _note)
+
+
+def leave_to_system() -> None:
+    """Let SIGTERM end the process at once: nothing of worth is left to do."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def check_stop() -> None:
+    """Raise what a signal's handler has raised, in case that was lost."""
+    if _received == signal.SIGTERM:
+        raise SystemExit(TERMINATED)
+    if _received == signal.SIGINT:
+        raise KeyboardInterrupt
+
+
+def _note(number: int, _frame: FrameType | None) -> None:
+    global _received
+    _received = number
+    check_stop()
