@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import platform
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -12,11 +13,10 @@ from typing import BinaryIO
 
 from stereo.errors import FolderInUseError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+if sys.platform == "win32":
     import msvcrt
+else:
+    import fcntl
 
 LOCK = ".stereo.lock"
 _BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
@@ -83,22 +83,20 @@ def _acquire(folder: Path) -> BinaryIO | None:
 
 def _lock(file: BinaryIO) -> None:
     """Lock a byte far behind what is written, which Windows would not let others read."""
-    if fcntl is not None:
+    if sys.platform == "win32":
+        file.seek(2**20)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
         # Not flock: forked processes, such as a loader's, would share it and keep it alive.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 2**20)
-    else:
-        file.seek(2**20)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
 
 
 def _release(path: Path, file: BinaryIO) -> None:
+    if sys.platform == "win32":
+        file.close()  # what is open cannot be removed, not even here
     with contextlib.suppress(OSError):
-        if fcntl is not None:
-            path.unlink()  # before it is free: afterwards it may be another's
-    file.close()
-    with contextlib.suppress(OSError):
-        if fcntl is None:
-            path.unlink()  # which fails if another has it open
+        path.unlink()
+    file.close()  # last: once it is free, the file may be another's
 
 
 def _holder(file: BinaryIO) -> str:
