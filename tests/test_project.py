@@ -2,8 +2,10 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
@@ -75,6 +77,52 @@ def test_dataclasses_that_hold_arrays_compare_by_identity():
     arrays = {name for name, held in words.items() if held & {"ndarray", "Tensor"}}
     assert {"Result", "Sample", "Estimate", "TrainingPair"} <= arrays
     assert not arrays & compared
+
+
+def test_a_clone_named_stereo_does_not_hide_the_package(tmp_path):
+    clone = tmp_path / "stereo"
+    for name in ("stereo", "editable"):
+        shutil.copytree(REPOSITORY / name, clone / name, ignore=shutil.ignore_patterns("app"))
+    (clone / "datasets").mkdir()
+    dirs = re.search(
+        r"^dev-mode-dirs = (\[.*\])$", (REPOSITORY / "pyproject.toml").read_text(), re.M
+    )
+    on_path = [str(clone / name) for name in ast.literal_eval(dirs[1])]  # by a .pth file
+    code = (
+        f"import sys; sys.path += {on_path}\n"
+        "import importlib.util, stereo, stereo.errors\n"
+        f"assert stereo.errors.__file__ == {str(clone / 'stereo' / 'errors.py')!r}\n"
+        f"assert stereo.__file__ == {str(clone / 'stereo' / '__init__.py')!r}\n"
+        "assert stereo.__spec__.origin == stereo.__file__\n"
+        "assert 'load' in stereo.__all__\n"
+        "assert importlib.util.find_spec('datasets') is None\n"
+    )
+    subprocess.run([sys.executable, "-S", "-c", code], check=True, cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_a_clone_named_stereo_can_be_installed_and_used_from_its_parent(tmp_path):
+    pytest.importorskip("hatchling")
+    clone, venv = tmp_path / "stereo", tmp_path / "venv"
+    subprocess.run(["git", "clone", "-q", "--depth", "1", REPOSITORY.as_uri(), clone], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    python = venv / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    find = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    theirs = Path(subprocess.check_output(find, text=True).strip())
+    shared = [path for path in sys.path if path.endswith("site-packages")]
+    (theirs / "0_shared.pth").write_text("\n".join(shared))
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps"]
+    subprocess.run([*pip, "--no-build-isolation", "--no-index", "-e", clone], check=True)
+    code = "import stereo; print(stereo.__file__, stereo.load)"
+    said = subprocess.check_output([python, "-c", code], cwd=tmp_path, text=True)
+    assert said.startswith(str(clone / "stereo" / "__init__.py"))
+    help_text = subprocess.check_output([python, "-m", "stereo", "--help"], cwd=tmp_path, text=True)
+    assert help_text.startswith("usage: stereo")
+    missing = "import importlib.util as u; print(u.find_spec('checkpoints'), u.find_spec('docs'))"
+    assert (
+        subprocess.check_output([python, "-c", missing], cwd=clone.parent, text=True)
+        == "None None\n"
+    )
 
 
 def test_commands_that_write_many_files_lock_their_folder():
