@@ -506,6 +506,17 @@ def test_uploads_have_room_for_so_much_and_no_more(tmp_path, monkeypatch):
         take(2**20)
 
 
+def test_an_upload_that_the_disk_has_no_room_for_leaves_nothing(tmp_path, monkeypatch):
+    def full(source, target):
+        target.write(source.read(3))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("stereo.app.uploads.shutil.copyfileobj", full)
+    with pytest.raises(OSError, match="No space"):
+        Uploads(tmp_path).keep("a", "left.png", io.BytesIO(b"xxxxx"))
+    assert files_in(tmp_path) == []
+
+
 def test_uploads_go_after_an_hour_and_bundled_files_stay(tmp_path):
     (tmp_path / "bundled.png").write_bytes(b"x")
     uploads = Uploads(tmp_path)

@@ -79,6 +79,8 @@ class Arriving:
             raise Refused(400, "an upload is a form with one file") from None
         except asyncio.TimeoutError:
             raise Refused(408, "the upload took too long") from None
+        except OSError as error:
+            raise Refused(507, f"the upload cannot be kept: {error.strerror}") from None
         finally:
             self._coming.pop((visitor, upload_id), None)
 

@@ -74,8 +74,12 @@ class Uploads:
         folder = self._root / visitor / secrets.token_hex(8)
         folder.mkdir(parents=True)
         path = folder / (re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[-100:].lstrip(".") or "file")
-        with path.open("xb") as file:
-            shutil.copyfileobj(content, file)
+        try:
+            with path.open("xb") as file:
+                shutil.copyfileobj(content, file)
+        except OSError:
+            _remove(path)
+            raise
         with self._lock:
             own = sorted(_files(self._root / visitor), key=_age)
             while sum(map(_charge, own)) > bounds.VISITOR_UPLOADS:
