@@ -119,6 +119,8 @@ class ConfidenceModel(nn.Module):
         unknown = set(self.cues).difference(COMMON, *CERTAINTY.values())
         if unknown:
             raise ValueError(f"unknown cue '{min(unknown)}'")
+        if not self.cues:
+            raise ValueError("no cues")
         self.facts = dict(facts or {})
         self.hidden = nn.Linear(len(self.cues), HIDDEN)
         self.out = nn.Linear(HIDDEN, 1)
@@ -132,7 +134,17 @@ class ConfidenceModel(nn.Module):
 
     @torch.inference_mode()
     def trust(self, cues: Cues) -> Trust:
-        """Judge every pixel."""
+        """Judge every pixel.
+
+        Raises:
+            InputError: the model reads a cue that there is none of.
+        """
+        missing = [name for name in self.cues if name not in cues.values]
+        if missing:
+            raise InputError(
+                f"the confidence model reads '{missing[0]}', which this matcher does not tell; fit "
+                "one with stereo fit-confidence"
+            )
         size = cues.disagreement.shape
         rows = torch.stack([cues.values[name].flatten() for name in self.cues], dim=1)
         logits = torch.cat([self(part) for part in rows.split(2**18)])
@@ -157,8 +169,11 @@ class ConfidenceModel(nn.Module):
             model = cls(stored["cues"], stored["facts"])
             weights = {name: torch.tensor(each) for name, each in stored["weights"].items()}
             model.load_state_dict(weights)
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise InputError(f"its confidence model cannot be used ({error})") from error
+            if not all(each.isfinite().all() for each in model.parameters()):
+                raise ValueError("weights that are not finite")
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            told = str(error).partition("\n")[0]
+            raise InputError(f"its confidence model cannot be used ({told})") from error
         return model.eval()
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import numbers
 import time
 import warnings
@@ -697,7 +696,7 @@ def _load_onnx(
             f"{path}: was exported for disparities below {engine.max_disparity} px, not "
             f"{max_disparity}; use --max-disparity {engine.max_disparity}, or export it again"
         )
-    stored = json.loads(engine.facts["confidence"])
+    stored = engine.confidence
     confidence = None if stored is None else _stored_confidence(stored, path)
     description = describe(engine) | {"min_disparity": min_disparity}
     return Matcher(engine, None, description, confidence)

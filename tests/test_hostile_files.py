@@ -6,12 +6,14 @@ import pickle
 import zipfile
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import stereo.checkpoint
 from stereo.checkpoint import FORMAT, load_checkpoint, restore_network
+from stereo.confidence import ConfidenceModel
 from stereo.convert import convert_psmnet
 from stereo.errors import InputError, StereoError
 from stereo.matcher import load
@@ -205,3 +207,226 @@ def test_old_files_of_torch_claim_no_more_than_they_hold(tmp_path):
     refuse_tar(tmp_path / "it.tar")
     (tmp_path / "it.tar").write_bytes(pickle.dumps({"state_dict": 1}))
     refuse_tar(tmp_path / "it.tar")
+
+
+def graph(*nodes, weights=(), outputs=(("disparity", 3), ("certainty", 4)), **facts):
+    """Return an ONNX file that says it is ours; its map is the red channel unless nodes say more.
+
+    ``means`` and ``certain`` are there for nodes to read: (B, H, W) and (B, 2, H, W).
+    """
+    tensor = onnx.helper.make_tensor_value_info
+    views = [tensor(name, onnx.TensorProto.FLOAT, ["b", 3, "h", "w"]) for name in ("left", "right")]
+    found = [tensor(name, onnx.TensorProto.FLOAT, [None] * rank) for name, rank in outputs]
+    axis = onnx.numpy_helper.from_array(np.array([1]), "axis")
+    two = onnx.numpy_helper.from_array(np.array([0, 1]), "two")
+    zero = onnx.numpy_helper.from_array(np.float32(0), "zero")
+    given = [
+        node("ReduceMean", ["left", "axis"], ["means"], keepdims=0),
+        node("Gather", ["left", "two"], ["both"], axis=1),
+        node("Mul", ["both", "zero"], ["certain"]),
+        *nodes,
+    ]
+    made = {name for each in nodes for name in each.output}
+    if "disparity" not in made:
+        given.append(node("Mul", ["means", "zero"], ["disparity"]))
+    if "certainty" not in made:
+        given.append(node("Identity", ["certain"], ["certainty"]))
+    proto = onnx.helper.make_model(
+        onnx.helper.make_graph(given, "g", views, found, [axis, two, zero, *weights]),
+        opset_imports=[onnx.helper.make_opsetid("", 18)],
+        ir_version=8,
+    )
+    default = {
+        "format": "stereo-efficient-attention/onnx-1",
+        "version": "1",
+        "name": "it",
+        "network": json.dumps(FAST.to_dict()),
+        "weights": "untrained",
+        "max_disparity": "16",
+        "stride": "16",
+        "precision": "fp32",
+        "confidence": "null",
+    }
+    onnx.helper.set_model_props(proto, default | facts)
+    return proto
+
+
+def node(kind, inputs, outputs, **attributes):
+    return onnx.helper.make_node(kind, inputs, outputs, **attributes)
+
+
+def numbers(name, *values):
+    return onnx.numpy_helper.from_array(np.array(values, np.int64), name)
+
+
+def match_with(proto, tmp_path):
+    (tmp_path / "it.onnx").write_bytes(proto.SerializeToString())
+    return load(tmp_path / "it.onnx")(*np.full((2, 24, 40, 3), 200, np.uint8))
+
+
+def test_a_graph_of_another_network_is_matched_with(tmp_path):
+    assert match_with(graph(), tmp_path).disparity.shape == (24, 40)
+
+
+def subgraph(name, *nodes, inputs=(), outputs=()):
+    tensor = onnx.helper.make_tensor_value_info
+    kinds = {"i": (onnx.TensorProto.INT64, []), "c": (onnx.TensorProto.BOOL, [])}
+    return onnx.helper.make_graph(
+        nodes,
+        name,
+        [tensor(each, *kinds[each[0]]) for each in inputs],
+        [tensor(each, *kinds[each[0]]) for each in outputs],
+    )
+
+
+def endless_loop():
+    body = subgraph("body", node("Identity", ["c"], ["c1"]), inputs=("i", "c"), outputs=("c1",))
+    true = onnx.helper.make_tensor("true", onnx.TensorProto.BOOL, [], [True])
+    return graph(
+        node("Loop", ["trips", "true"], [], body=body), weights=[numbers("trips", 2**62), true]
+    )
+
+
+def constant(*chain, shape):
+    last = chain[-1].output[0]
+    return graph(
+        *chain,
+        node("ReduceMax", [last], ["most"], keepdims=0),
+        node("Add", ["means", "most"], ["disparity"]),
+        weights=[numbers("shape", *shape)],
+    )
+
+
+def larger_than_stored():
+    proto = graph(node("ReduceMax", ["huge"], ["most"], keepdims=0))
+    huge = proto.graph.initializer.add(name="huge", data_type=1, raw_data=b"1234")
+    huge.dims.extend([10**6, 10**6])
+    return proto
+
+
+def with_functions():
+    proto = graph()
+    proto.functions.add(name="f", domain="own")
+    return proto
+
+
+def elsewhere():
+    proto = graph()
+    tensor = proto.graph.initializer.add(name="x", data_type=1, data_location=1)
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    return proto
+
+
+def sparse():
+    proto = graph()
+    tensor = proto.graph.sparse_initializer.add()
+    tensor.dims.extend([2**40])
+    return proto
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        endless_loop,
+        larger_than_stored,
+        with_functions,
+        elsewhere,
+        sparse,
+        lambda: constant(node("ConstantOfShape", ["shape"], ["x"]), shape=[800_000_000]),
+        lambda: constant(node("ConstantOfShape", ["shape"], ["x"]), shape=[2**40, 2**40]),
+        lambda: constant(node("Expand", ["zero", "shape"], ["x"]), shape=[20_000, 40_000]),
+        lambda: constant(
+            node("Unsqueeze", ["zero", "axis0"], ["row"]),
+            node("Tile", ["row", "shape"], ["x"]),
+            shape=[800_000_000],
+        ),
+        lambda: graph(node("Gelu", ["means"], ["disparity"]), outputs=(("disparity", 3),)),
+        lambda: graph(outputs=(("disparity", 3),)),
+        lambda: graph(node("Nothing", ["means"], ["disparity"])),
+        *(
+            lambda facts=facts: graph(**facts)
+            for facts in (
+                {"stride": "20000"},
+                {"stride": "0"},
+                {"stride": "-16"},
+                {"stride": "1" * 5000},
+                {"stride": "nan"},
+                {"max_disparity": "0"},
+                {"max_disparity": str(16 * 10**9)},
+                {"precision": "fp64"},
+                {"name": "x" * 5000},
+                {"network": DEEP},
+                {"network": "[]"},
+                {"confidence": DEEP},
+                {"confidence": '{"cues": ["disparity"], "weights": {}, "facts": {}}'},
+                {"confidence": '{"cues": [], "weights": {}, "facts": {}}'},
+                {"confidence": "[1e400]"},
+                {"confidence": "3"},
+            )
+        ),
+    ],
+)
+def test_onnx_files_that_may_not_be_run_are_one_line(tmp_path, make):
+    proto = make()
+    if "axis0" in str(proto):
+        proto.graph.initializer.append(numbers("axis0", 0))
+    with pytest.raises(InputError, match=r"it\.onnx: [^\n]+$"):
+        match_with(proto, tmp_path)
+
+
+def scaled(factor, **more):
+    return graph(
+        node("Mul", ["means", "factor"], ["disparity"]),
+        weights=[onnx.numpy_helper.from_array(np.float32(factor), "factor")],
+        **more,
+    )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: scaled(-50),
+        lambda: scaled(50),
+        lambda: scaled(np.nan),
+        lambda: scaled(np.inf),
+        lambda: graph(node("Identity", ["left"], ["disparity"])),
+        lambda: graph(
+            node("Slice", ["means", "from", "to", "axis"], ["disparity"]),
+            weights=[numbers("from", 0), numbers("to", 8)],
+        ),
+        lambda: graph(node("Add", ["both", "both"], ["certainty"])),
+        lambda: graph(
+            node("Shape", ["means"], ["size"]),
+            node("Mul", ["size", "many"], ["more"]),
+            node("Expand", ["zero", "more"], ["huge"]),
+            node("ReduceMax", ["huge"], ["most"], keepdims=0),
+            node("Add", ["means", "most"], ["disparity"]),
+            weights=[numbers("many", 10**4, 10**4, 10**4)],
+        ),
+    ],
+    ids=["below", "beyond", "nan", "inf", "rank", "size", "certainty", "memory"],
+)
+def test_what_a_graph_gives_is_checked(tmp_path, make):
+    with pytest.raises(StereoError, match=r"it\.onnx[^\n]+$"):
+        match_with(make(), tmp_path)
+
+
+def test_a_graph_may_fall_below_zero_by_what_rounding_does(tmp_path):
+    assert not match_with(scaled(-1e-5), tmp_path).disparity.any()
+
+
+def test_a_graph_that_takes_too_long_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr("stereo.onnx_engine._SECONDS", 0.001)
+    monkeypatch.setattr("stereo.onnx_engine._SECONDS_PER_CELL", 0)
+    chain = [node("Softmax", ["left"], ["x0"])]
+    chain += [node("Softmax", [f"x{i}"], [f"x{i + 1}"]) for i in range(2000)]
+    proto = graph(*chain, node("ReduceMean", ["x2000", "axis"], ["disparity"], keepdims=0))
+    with pytest.raises(StereoError, match="more than 0 s"):
+        match_with(proto, tmp_path)
+
+
+def test_a_confidence_model_of_another_matcher_is_our_error(tmp_path):
+    model = ConfidenceModel(["matched"]).to_dict()
+    matched = match_with(graph(confidence=json.dumps(model)), tmp_path)
+    with pytest.raises(InputError, match="'matched'"):
+        _ = matched.confidence

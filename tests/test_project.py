@@ -21,7 +21,7 @@ LAYERS = [
     ["model"],
     ["kernels"],
     ["protocols", "regions", "colors", "risk", "truth_scale"],
-    ["metrics", "checkpoint", "sgbm", "outputs", "notebook", "engine"],
+    ["metrics", "checkpoint", "sgbm", "outputs", "notebook", "engine", "onnx_file"],
     ["torch_metric", "convert", "confidence", "console", "onnx_engine"],
     ["report", "matcher"],
     [

@@ -8,13 +8,13 @@ zero outside. O(N V) and O(N k^3 V) time.
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from stereo.attention.exact import MAP_ELEMENTS, in_slices
 from stereo.attention.linearized import leave_out
 from stereo.attention.reference import convolution_map, neighbour_taps
-from stereo.attention.volume import Size, VolumeAttention, check_counts, check_odd
+from stereo.attention.volume import Size, VolumeAttention, check_counts, check_odd, drawn
 
 
 class AFTSimpleAttention(VolumeAttention):
@@ -116,7 +116,7 @@ class AFTConvAttention(AFTSimpleAttention):
         check_odd(kernel=kernel)
         check_counts(map_elements=map_elements)
         self.map_elements = map_elements
-        self.bias = nn.Parameter(0.02 * torch.randn(self.heads, kernel, kernel, kernel))
+        self.bias = drawn(self.heads, kernel, kernel, kernel, scale=0.02)
 
     def attend(  # noqa: D102
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size

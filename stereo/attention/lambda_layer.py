@@ -16,7 +16,14 @@ from torch.nn import functional as F
 from stereo.attention.exact import MAP_ELEMENTS, in_slices
 from stereo.attention.linearized import leave_out
 from stereo.attention.reference import convolution_map, neighbour_taps, softmax_map
-from stereo.attention.volume import Size, VolumeAttention, check_counts, check_odd, to_tokens
+from stereo.attention.volume import (
+    Size,
+    VolumeAttention,
+    check_counts,
+    check_odd,
+    drawn,
+    to_tokens,
+)
 
 
 class LambdaAttention(VolumeAttention):
@@ -47,7 +54,7 @@ class LambdaAttention(VolumeAttention):
         self.queries = nn.Sequential(self.queries, nn.BatchNorm3d(self.heads * self.key_width))
         self.values = nn.Sequential(self.values, nn.BatchNorm3d(self.heads * self.value_width))
         spread = 1 / math.sqrt(kernel**3)
-        self.positions = nn.Parameter(spread * torch.randn(self.key_width, 1, *[kernel] * 3))
+        self.positions = drawn(self.key_width, 1, *[kernel] * 3, scale=spread)
         self.map_elements = map_elements
 
     def attend(  # noqa: D102

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from stereo.attention.exact import MAP_ELEMENTS, in_slices, softmax_attention
@@ -20,6 +20,7 @@ from stereo.attention.volume import (
     VolumeAttention,
     check_counts,
     check_size,
+    drawn,
     to_tokens,
     to_volume,
 )
@@ -51,8 +52,9 @@ class LinformerAttention(VolumeAttention):
         count = math.prod(self.grid)
         projected = count if projected is None else projected
         check_counts(projected=projected, map_elements=map_elements)
-        self.key_projection = nn.Parameter(torch.randn(projected, count) / math.sqrt(count))
-        self.value_projection = nn.Parameter(torch.randn(projected, count) / math.sqrt(count))
+        spread = 1 / math.sqrt(count)
+        self.key_projection = drawn(projected, count, scale=spread)
+        self.value_projection = drawn(projected, count, scale=spread)
 
     def attend(  # noqa: D102
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size

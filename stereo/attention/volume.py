@@ -320,6 +320,13 @@ class VolumeAttention(nn.Module, ABC):
         return to_tokens(mask, 1)
 
 
+def drawn(*shape: int, scale: float) -> nn.Parameter:
+    """Return a parameter of normal numbers with this standard deviation."""
+    values = torch.randn(*shape)
+    # On the meta device arithmetic imports PyTorch's compiler, which takes seconds.
+    return nn.Parameter(values if values.is_meta else scale * values)
+
+
 def check_counts(**values: object) -> None:
     """Raise ``ValueError`` unless each is a whole number of at least 1."""
     for name, value in values.items():

@@ -15,10 +15,9 @@ from stereo.export.precision import halve, quantize
 from stereo.files import output_folder, staged
 from stereo.matcher import Matcher, load
 from stereo.model import NETWORK_NAMES, NetworkConfig
-from stereo.onnx_engine import EXTRA, FORMAT, OnnxEngine
+from stereo.onnx_engine import EXTRA, FORMAT, PRECISIONS, OnnxEngine
 from stereo.version import __version__
 
-PRECISIONS = ("fp32", "fp16", "int8")
 CALIBRATION_PAIRS = 8
 SCORED_PAIRS = 4
 _SIZE = (256, 448)  # height and width of calibration and scored pairs
