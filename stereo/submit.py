@@ -41,6 +41,7 @@ from stereo.errors import InputError, UsageError, unknown_name
 from stereo.files import output_folder, staged
 from stereo.matcher import Matcher
 
+SLACK = 2**16  # bytes of a file beyond its numbers: headers, and rows that do not compress
 METHOD = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
@@ -213,12 +214,8 @@ def _validate(
             raise InputError(f"does not hold what it should: {_difference(names, [*maps, *times])}")
         for inside, (height, width) in zip(maps, sizes, strict=True):
             with _blamed_on(inside):
-                disparity = _decode(inside, zipped.read(inside))
-                if disparity.shape != (height, width):
-                    raise InputError(
-                        f"is {disparity.shape[1]}x{disparity.shape[0]}, its left view is "
-                        f"{width}x{height}"
-                    )
+                data = _read_member(zipped, inside, 4 * height * width)
+                disparity = _decode(inside, data, (height, width))
                 least, most = float(disparity.min()), float(disparity.max())
                 if not (np.isfinite(disparity).all() and least >= 0 and most <= width):
                     raise InputError(
@@ -227,7 +224,22 @@ def _validate(
                     )
         for inside in times:
             with _blamed_on(inside):
-                _check_time(zipped.read(inside), rules.time_word)
+                _check_time(_read_member(zipped, inside, 0), rules.time_word)
+
+
+def _read_member(zipped: zipfile.ZipFile, inside: str, most: int) -> bytes:
+    """Read a file of an archive that may have ``most`` bytes and ``SLACK``."""
+    member = zipped.getinfo(inside)
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError("packed as servers do not unpack it; zip it by deflating")
+    if member.file_size > most + SLACK:
+        raise InputError(f"unpacks to {member.file_size} bytes, more than such a file can have")
+    return zipped.read(member)
+
+
+def _check_size(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    if size != expected:
+        raise InputError(f"is {size[1]}x{size[0]}, its left view is {expected[1]}x{expected[0]}")
 
 
 @contextlib.contextmanager
@@ -235,8 +247,6 @@ def _blamed_on(name: str) -> Iterator[None]:
     """Make an ``InputError`` that begins with a name of whatever goes wrong inside."""
     try:
         yield
-    except MemoryError:
-        raise
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     except FileNotFoundError as error:
@@ -283,11 +293,12 @@ def _encode(inside: str, disparity: np.ndarray) -> bytes:
         return path.read_bytes()
 
 
-def _decode(inside: str, data: bytes) -> np.ndarray:
+def _decode(inside: str, data: bytes, size: tuple[int, int]) -> np.ndarray:
     if inside.endswith(".png"):
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             if not image.mode.startswith("I"):
                 raise InputError("not a 16-bit picture")
+            _check_size((image.height, image.width), size)
             values = np.asarray(image).astype(np.float32)
         if (values == 0).any():
             raise InputError("has pixels without an estimate")
@@ -296,6 +307,8 @@ def _decode(inside: str, data: bytes) -> np.ndarray:
         path = Path(folder) / "map.pfm"
         path.write_bytes(data)
         try:
-            return read_disparity(path)
+            disparity = read_disparity(path)
         except InputError as error:
             raise InputError(str(error).removeprefix(f"{path}: ")) from error
+        _check_size(disparity.shape, size)
+        return disparity

@@ -161,6 +161,11 @@ GOOD_PNG = png(np.ones(SIZES["a"], np.uint16))
         ({FIRST: GOOD_PNG[: len(GOOD_PNG) // 2]}, f"{FIRST}: damaged"),
         ({FIRST: b"junk"}, f"{FIRST}: damaged"),
         ({FIRST: b""}, f"{FIRST}: damaged"),
+        ({FIRST: bytes(10**6)}, f"{FIRST}: unpacks to 1000000 bytes"),
+        (
+            {FIRST: png(np.zeros((500, 10_000), np.uint16))},
+            f"{FIRST}: is 10000x500, its left view is 60x40",
+        ),
     ],
 )
 def test_a_wrong_archive_does_not_pass(tmp_path, archives, change, message):
@@ -170,6 +175,15 @@ def test_a_wrong_archive_does_not_pass(tmp_path, archives, change, message):
         validate(path, "kitti2015", items, "stereo")
     assert str(caught.value).startswith(f"{path}: {message}")
     assert "\n" not in str(caught.value)
+
+
+def test_an_archive_packed_as_servers_do_not_unpack_it_does_not_pass(tmp_path, archives):
+    whole, items = archives["kitti2015"]
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(tmp_path / "x.zip", "w") as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name), zipfile.ZIP_LZMA)
+    with pytest.raises(InputError, match="zip it by deflating"):
+        validate(tmp_path / "x.zip", "kitti2015", items, "stereo")
 
 
 @pytest.mark.parametrize(
