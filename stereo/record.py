@@ -13,9 +13,10 @@ from typing import Any
 
 from stereo.errors import InputError, OutputError
 from stereo.files import staged
+from stereo.limits import check_bytes, parse_json
 
 RECORD = "infer.jsonl"
-_LINES = ({"settings"}, {"name", "inputs", "files"})
+_MOST_BYTES = 2**30  # what some millions of maps need
 _REMEDY = "choose another --output, or leave --resume out to make all anew"
 
 
@@ -119,12 +120,16 @@ class Record:
 
     def _read(self) -> list[dict[str, Any]]:
         """Return the settings and the finished maps, without lines that were cut off."""
+        if self.path.is_file():
+            check_bytes(self.path, _MOST_BYTES, "the record of a run")
         try:
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             return []
         first, *further = map(_parsed, lines or [""])
-        return [first["settings"], *filter(None, further)] if "settings" in first else []
+        if "settings" not in first:
+            return []
+        return [first["settings"], *(each for each in further if "name" in each)]
 
 
 def _stamp(path: Path) -> list[int]:
@@ -135,10 +140,20 @@ def _stamp(path: Path) -> list[int]:
 def _parsed(line: str) -> dict[str, Any]:
     """Return what a line holds; nothing if it is none of ours, or not whole."""
     try:
-        found = json.loads(line)
-    except ValueError:
+        found = parse_json(line, RECORD)
+    except InputError:
         return {}
-    return found if isinstance(found, dict) and found.keys() in _LINES else {}
+    match found:
+        case {"settings": dict(), **rest} if not rest:
+            return dict(found)
+        case {"name": str(), "inputs": dict(), "files": list(files), **rest} if not rest:
+            if all(isinstance(file, str) and _is_name(file) for file in files):
+                return dict(found)
+    return {}
+
+
+def _is_name(file: str) -> bool:
+    return len(file) < 256 and file == Path(file).name and file.isprintable()
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
@@ -147,7 +162,7 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None
         old, new = before.get(key), now.get(key)
         if old == new:
             continue
-        name = key.replace("_", " ")
+        name = _word(key.replace("_", " "))
         if any(isinstance(value, dict | list) for value in (old, new)):
             return f"{'no' if old is None else 'another'} {name}"
         return f"{name} {_word(old)}, not {_word(new)}"
@@ -157,4 +172,5 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None
 def _word(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return "none" if value is None else str(value)
+    word = "none" if value is None else str(value)[:80]
+    return word if word.isprintable() else ascii(word)
