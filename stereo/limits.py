@@ -20,6 +20,7 @@ DEFAULT_MAX_MEGAPIXELS = 128.0
 MAX_SIDE = 65_535  # pixels; what PNG, WebP and JPEG of cameras stay far below
 MAX_JSON_BYTES = 2**26
 MAX_JSON_DEPTH = 64
+MAX_DIGITS = 300  # of a whole number: more than a floating-point number can have
 MAX_YAML_BYTES = 2**18  # so that PyYAML without its C library takes seconds, not half a minute
 MAX_YAML_DEPTH = 32
 MAX_YAML_NODES = 20_000
@@ -121,15 +122,18 @@ def parse_json(text: str | bytes, name: str) -> Any:
 
     Raises:
         InputError: not JSON, larger than ``MAX_JSON_BYTES``, nested deeper than
-            ``MAX_JSON_DEPTH``, or with a key that stands twice in an object.
+            ``MAX_JSON_DEPTH``, with a key that stands twice in an object, or with text or whole
+            numbers that nothing else can hold.
     """
     if len(text) > MAX_JSON_BYTES:
         raise InputError(f"{name}: more than {MAX_JSON_BYTES // 2**20} MiB of JSON")
     try:
-        value = json.loads(text, object_pairs_hook=_each_once)
+        value = json.loads(text, object_pairs_hook=_each_once, parse_int=_whole_number)
+        if "\\ud" in (text.lower() if isinstance(text, str) else text.decode().lower()):
+            json.dumps(value, ensure_ascii=False).encode()  # halves of pairs are no text
     except RecursionError:
         raise InputError(f"{name}: JSON nested too deeply") from None
-    except ValueError as error:  # of JSON, of UTF-8, or a whole number of thousands of digits
+    except ValueError as error:  # of JSON or of UTF-8
         raise InputError(f"{name}: not valid JSON ({error})") from error
     level = [value]
     for _ in range(MAX_JSON_DEPTH):
@@ -151,6 +155,22 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"'{key[:40]}' stands twice")
         found[key] = value
     return found
+def read_json(path: Path) -> Any:
+    """Parse a JSON file from outside; ``InputError`` where it is missing or as in ``parse_json``."""
+    check_bytes(path, MAX_JSON_BYTES, "a JSON file")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from error
+    return parse_json(text, str(path))
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a whole number of {len(text)} digits")
+    return int(text)
 
 
 def parse_yaml(text: str, name: str) -> Any:

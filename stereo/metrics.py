@@ -29,6 +29,7 @@ THRESHOLDS_PX = (0.5, 1.0, 2.0, 3.0, 4.0, 5.0)
 METRICS = ("epe", "bad_0.5", "bad_1", "bad_2", "bad_3", "bad_4", "bad_5", "d1")
 COLUMNS = ("pixels", *METRICS)
 GROUP = 8
+MOST_PIXELS = 2**53  # that a file may count, so that sums stay whole numbers
 ALL, NOC, OCCLUDED = "all", "noc", "occluded"
 PARTS = (*REGIONS, OCCLUDED)
 REGION_METRICS = ("epe", "bad_3")  # of a region in one image; those of all images have every one
@@ -193,10 +194,12 @@ def _entry(sums: np.ndarray) -> dict[str, object]:
 
 
 def _sums_of(entry: Mapping[str, Any]) -> np.ndarray:
-    pixels = int(entry["valid_pixels"])
+    pixels = entry["valid_pixels"]
+    if type(pixels) is not int or not 0 <= pixels < MOST_PIXELS:
+        raise ValueError(f"valid_pixels {pixels}")
     if not pixels:
         return np.zeros(len(COLUMNS))
-    shares = [entry.get(name, np.nan) / (1 if name == "epe" else 100) for name in METRICS]
+    shares = [float(entry.get(name, np.nan)) / (1 if name == "epe" else 100) for name in METRICS]
     return np.array([1.0, *shares]) * pixels
 
 

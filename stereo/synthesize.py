@@ -23,6 +23,7 @@ from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
 from stereo.data.synthetic.photographs import find_photographs
 from stereo.errors import InputError, OutputError, UsageError
 from stereo.files import output_folder, remove_leftovers, staged, writes_alone
+from stereo.limits import read_json
 
 PART = "FlyingThings3D"
 VERSION = 1  # of the renderer: raise it when a pair's bytes change
@@ -199,11 +200,10 @@ def _note(root: Path, facts: dict[str, Any], split: str) -> None:
     path = root / SYNTHETIC_NOTE
     noted: dict[str, Any] = {}
     if path.exists():
-        try:
-            noted = json.loads(path.read_text(encoding="utf-8"))
-            before = noted.get(split, facts)
-        except (OSError, ValueError, AttributeError) as error:
-            raise InputError(f"{path}: not readable ({error}); choose another --root") from error
+        noted = read_json(path)
+        if not (isinstance(noted, dict) and isinstance(noted.get(split, facts), dict)):
+            raise InputError(f"{path}: not the note of a rendered set; choose another --root")
+        before = noted.get(split, facts)
         if before != facts:
             other = sorted(k for k in facts if before.get(k) != facts[k])
             raise InputError(

@@ -11,6 +11,9 @@ from stereo.data.layouts import Layout, Part, Split
 from stereo.data.patterns import Fields, PathPattern
 from stereo.data.sample import SampleFiles
 from stereo.errors import InputError, UsageError
+from stereo.limits import check_bytes
+
+MOST_LIST_BYTES = 2**24
 
 _UNUSED_LINE = re.compile(r"(?:TRAIN|TEST)/[A-Z]/\w+/(?:left|right)/\w+(?:\.\w+)?")
 
@@ -224,6 +227,7 @@ def read_unused(path: Path) -> frozenset[str]:
         InputError: not readable, or a line of another form.
     """
     check_readable(path)
+    check_bytes(path, MOST_LIST_BYTES, "a list of frames")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:

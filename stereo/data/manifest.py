@@ -1,6 +1,5 @@
 """The user's own pairs: ``ROOT/manifest.json``."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,9 @@ from typing import Any
 from stereo.data.decoders import mask_is_255, stored
 from stereo.data.sample import SampleFiles
 from stereo.errors import InputError
+from stereo.limits import read_json
+
+MOST_SCALE = 2.0**32
 
 
 def read_manifest(root: Path) -> list[SampleFiles]:
@@ -22,12 +24,9 @@ def read_manifest(root: Path) -> list[SampleFiles]:
         InputError: missing, not JSON or of another form, or two entries with one name.
     """
     path = root / "manifest.json"
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; 'manifest' reads its list of pairs") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from error
+    if not path.exists():
+        raise InputError(f"{path}: no such file; 'manifest' reads its list of pairs")
+    entries = read_json(path)
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path}: expected a list of pairs, and at least one")
     samples = [_entry(path, root, index, entry) for index, entry in enumerate(entries)]
@@ -47,9 +46,11 @@ def _entry(path: Path, root: Path, index: int, entry: Any) -> SampleFiles:
             raise InputError(f"{path}: entry {index} lacks the text '{key}'")
     scale = entry.get("gt_scale")
     if scale is not None and (
-        isinstance(scale, bool) or not isinstance(scale, int | float) or not scale > 0
+        isinstance(scale, bool)
+        or not isinstance(scale, int | float)
+        or not 1 / MOST_SCALE <= scale <= MOST_SCALE
     ):
-        raise InputError(f"{path}: entry {index}: 'gt_scale' must be a positive number")
+        raise InputError(f"{path}: entry {index}: 'gt_scale' must be a positive number such as 256")
     optional = partial(_optional_path, root, entry)
     mask = optional("nonoccluded")
     return SampleFiles(

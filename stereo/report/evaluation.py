@@ -21,7 +21,7 @@ from stereo.report.page import (
     seconds,
     write_page,
 )
-from stereo.report.pictures import KINDS, SAMPLED, WORST
+from stereo.report.pictures import KINDS, SAMPLED, WORST, read_picture
 from stereo.report.runs import (
     Comparison,
     Key,
@@ -433,12 +433,9 @@ def _read_picture(folder: Path, facts: Any, kind: str) -> bytes | None:
         return None
     if not all(is_number(facts.get(k)) for k in ("width", "height", "disparity_limit_px")):
         return None
-    path = (folder / facts[kind]).resolve()
-    if path.suffix != ".webp" or not path.is_relative_to(folder.resolve()):
-        return None
     try:
-        return path.read_bytes()
-    except OSError:  # the pictures may have been left behind: the figures still make a report
+        return read_picture(folder, facts[kind])
+    except (OSError, ValueError):  # they may have been left behind: figures still make a report
         return None
 
 

@@ -164,5 +164,18 @@ def _colored(
     return colors.colorize(total / np.where(shown, weight, 1), limit, shown, low=low)
 
 
+def read_picture(folder: Path, name: str) -> bytes:
+    """Read a picture that a run's records name.
+
+    Raises:
+        ValueError: it lies elsewhere than below the run's folder, or is none of ours.
+        OSError: it cannot be read.
+    """
+    path = (folder / name).resolve()
+    if path.suffix != ".webp" or not path.is_relative_to(folder.resolve()):
+        raise ValueError(f"'{name}' is no picture of {folder}")
+    return path.read_bytes()
+
+
 def _file(stem: str, kind: str) -> str:
     return f"{FOLDER}/{stem}_{kind}.webp"

@@ -1,6 +1,5 @@
 """Runs as their ``metrics.json`` has them, and which of them can be compared."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from stereo.errors import InputError
+from stereo.limits import read_json
 from stereo.metrics import ALL, NOC, ImageScore, score_of_record, summaries
 from stereo.protocols import AVERAGING_TEXT, Averaging
 
@@ -74,19 +74,14 @@ def read_run(path: Path) -> Run:
         InputError: there is none, or it is not what ``evaluate`` and ``infer`` write.
     """
     file = path / METRICS_FILE if path.is_dir() else path
-    try:
-        metrics = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not file.exists():
         raise InputError(
             f"{file}: no such file; name the folder that 'stereo evaluate --output' wrote"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{file}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not JSON, so not the figures of a run") from error
+        )
+    metrics = read_json(file)
     try:
         _check(metrics)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{file}: not the figures of a run; name what 'stereo evaluate' or 'stereo infer "
             "--ground-truth' wrote"
@@ -177,7 +172,8 @@ def protocol_line(protocol: dict[str, Any]) -> str:
 
 def is_number(value: object) -> TypeGuard[int | float]:
     """Tell whether a value read from JSON is a number that can be shown."""
-    return isinstance(value, int | float) and math.isfinite(value) and not isinstance(value, bool)
+    is_one = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_one and math.isfinite(value)
 
 
 def _check(metrics: dict[str, Any]) -> None:

@@ -10,10 +10,11 @@ import torch
 
 from stereo.errors import InputError
 from stereo.files import output_folder, staged
+from stereo.limits import read_json
 from stereo.machine import machine
 from stereo.report.charts import Line, line_chart
 from stereo.report.page import data_uri, flattened, number, write_page
-from stereo.report.pictures import FOLDER, KINDS, write_pictures
+from stereo.report.pictures import FOLDER, KINDS, read_picture, write_pictures
 from stereo.report.runs import is_number
 
 REPORT_FILE = "report.html"
@@ -170,9 +171,8 @@ def _cards(folder: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     try:
-        records = json.loads(file.read_text(encoding="utf-8"))
-        return [_card(folder, record) for record in records]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [_card(folder, record) for record in read_json(file)]
+    except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
         raise InputError(f"{file}: not what a run writes; remove it") from error
 
 
@@ -182,7 +182,7 @@ def _card(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
             "label": _WORDS.get(kind, "Error"),
             "owner": "",
             "kind": kind,
-            "src": data_uri((folder / record[kind]).read_bytes()),
+            "src": data_uri(read_picture(folder, record[kind])),
             "width": int(record["width"]),
             "height": int(record["height"]),
         }
