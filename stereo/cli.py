@@ -19,6 +19,8 @@ from stereo.stop import INTERRUPTED, TERMINATED, check_stop, heed_signals, leave
 from stereo.version import __version__
 
 DESCRIPTION = "Stereo depth: disparity maps from rectified pairs, and figures others can trust."
+TRACEBACK = "STEREO_TRACEBACK"
+"""Environment variable: with it an error of the program itself ends in Python's traceback."""
 _NAMES = "|".join(sorted({word for command in COMMANDS for word in command.name.split()}))
 
 
@@ -136,6 +138,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if leaving.code == TERMINATED:
             sys.stderr.write("stereo: terminated; each file written so far is whole\n")
         raise
+    except Exception as error:  # what bad input raises is a StereoError; this is ours to mend
+        if os.environ.get(TRACEBACK):
+            raise
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        message = f"a bug of this program, please report it ({told}); {TRACEBACK}=1 says where"
+        status = _fail("", message, 1)
     leave_to_system()
     sys.exit(status)
 

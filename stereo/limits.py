@@ -155,8 +155,10 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"'{key[:40]}' stands twice")
         found[key] = value
     return found
+
+
 def read_json(path: Path) -> Any:
-    """Parse a JSON file from outside; ``InputError`` where it is missing or as in ``parse_json``."""
+    """Parse a JSON file from outside; ``InputError`` if it is missing or as in ``parse_json``."""
     check_bytes(path, MAX_JSON_BYTES, "a JSON file")
     try:
         text = path.read_text(encoding="utf-8-sig")

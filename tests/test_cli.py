@@ -15,6 +15,7 @@ from PIL import Image
 
 import stereo as package
 from stereo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from stereo.cli import main
 from stereo.data.disparities import read_disparity, write_disparity
 from stereo.matcher import own_max_disparity
 from stereo.model import NetworkConfig, build_network
@@ -523,3 +524,20 @@ def test_importing_the_package_and_inferring_leave_torchvision_alone(tmp_path):
     done = subprocess.run(call, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+def test_an_error_of_the_program_itself_is_one_line_that_says_how_to_see_more(monkeypatch, capsys):
+    def fail(_):
+        raise ZeroDivisionError("by\nzero")
+
+    monkeypatch.setattr("stereo.cli.run", fail)
+    monkeypatch.setattr("stereo.cli.heed_signals", lambda: None)
+    monkeypatch.setattr("stereo.cli.leave_to_system", lambda: None)
+    with pytest.raises(SystemExit) as caught:
+        main([])
+    assert caught.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a bug of this program" in line and "STEREO_TRACEBACK=1" in line
+    monkeypatch.setenv("STEREO_TRACEBACK", "1")
+    with pytest.raises(ZeroDivisionError):
+        main([])

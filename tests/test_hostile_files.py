@@ -18,6 +18,7 @@ from stereo.convert import convert_psmnet
 from stereo.errors import InputError, StereoError
 from stereo.matcher import load
 from stereo.model import AttentionConfig, NetworkConfig, build_network
+from stereo.training.state import load_run
 
 FAST = NetworkConfig("ea_stereo_fast", 16, attention=AttentionConfig("none"))
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -430,3 +431,31 @@ def test_a_confidence_model_of_another_matcher_is_our_error(tmp_path):
     matched = match_with(graph(confidence=json.dumps(model)), tmp_path)
     with pytest.raises(InputError, match="'matched'"):
         _ = matched.confidence
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        DEEP,
+        "3",
+        '{"step": -1, "param_groups": [], "scaler": {}, "random": []}',
+        '{"step": 1e400, "param_groups": [], "scaler": {}, "random": []}',
+        '{"step": 1, "param_groups": [3], "scaler": {}, "random": []}',
+        '{"step": 1, "param_groups": [], "scaler": null, "random": []}',
+        '{"step": 1, "param_groups": [], "scaler": {}, "random": {}}',
+    ],
+    ids=range(7),
+)
+def test_the_state_of_a_run_is_of_its_kind(tmp_path, state):
+    path = write_checkpoint(tmp_path / "it.safetensors", state=state)
+    with pytest.raises(InputError, match=r"it\.safetensors: [^\n]+state[^\n]+$"):
+        load_run(path)
+
+
+@pytest.mark.parametrize("name", ["state.optimizer.x.y", "state.optimizer.-1.y", "state.z"])
+def test_tensors_of_a_runs_state_have_known_names(tmp_path, name):
+    weights = build_network(FAST).state_dict() | {name: torch.ones(1)}
+    state = '{"step": 1, "param_groups": [], "scaler": {}, "random": []}'
+    path = write_checkpoint(tmp_path / "it.safetensors", weights=weights, state=state)
+    with pytest.raises(InputError, match="is no part of a run's state"):
+        load_run(path)

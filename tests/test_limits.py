@@ -6,6 +6,7 @@ import pytest
 
 from stereo import limits
 from stereo.errors import InputError, UsageError
+from stereo.limits import parse_json
 
 
 def test_pictures_of_a_hundred_megapixels_pass_and_larger_ones_name_the_option(monkeypatch):
@@ -79,3 +80,15 @@ def test_yaml_is_read_with_aliases_and_matrices_and_its_first_document_alone():
     expected = {"m": {"rows": 1}, "list": [1, 2], "again": [1, 2]}
     assert limits.parse_yaml(text, "file") == expected
     assert limits.parse_yaml("", "file") is None
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 1' + "0" * 400 + "}", '"\\ud800"', b'"\\uDfff"', b'"\xff"', "[" * 1000]
+)
+def test_json_that_nothing_else_can_hold_is_refused(text):
+    with pytest.raises(InputError, match=r"^it: [^\n]+$"):
+        parse_json(text, "it")
+
+
+def test_json_keeps_pairs_of_surrogates_and_large_numbers():
+    assert parse_json('["\\ud83d\\ude00", 18446744073709551615]', "it") == ["\U0001f600", 2**64 - 1]

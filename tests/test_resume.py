@@ -213,3 +213,33 @@ def test_resumed_maps_are_those_of_one_go(infer, interrupt, monkeypatch, out):
     infer(16, "--resume")
     disparity = read_disparity(out / "000003_disparity.pfm")
     assert abs(np.median(disparity) - 5) < 0.5
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"settings": 3}',
+        '{"settings": null}',
+        '{"name": [], "inputs": {}, "files": []}',
+        '{"name": "000000", "inputs": [], "files": []}',
+        '{"name": "000000", "inputs": {}, "files": 7}',
+        '{"name": "000000", "inputs": {}, "files": [{}]}',
+        '{"name": "000000", "inputs": {}, "files": ["../../etc/passwd", "' + "x" * 5000 + '"]}',
+        '{"name": "\\ud800", "inputs": {}, "files": []}',
+        '{"name": 1' + "0" * 5000 + ', "inputs": {}, "files": []}',
+        "[" * 100_000,
+        "[" * 1000 + "]" * 1000,
+        "7",
+    ],
+    ids=range(12),
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_odd_lines_of_a_record_are_passed_over(tmp_path, line, first):
+    settings = {"max_disparity": 16}
+    lines = [line] if first else ['{"settings": {"max_disparity": 16}}', line, line]
+    (tmp_path / RECORD).write_text("\n".join(lines) + "\n")
+    record = Record(tmp_path, settings, [])
+    record.take_up([])
+    record.start()
+    assert not record.has("000000", [], [])
+    assert (tmp_path / RECORD).read_text() == json.dumps({"settings": settings}) + "\n"

@@ -172,8 +172,7 @@ def protocol_line(protocol: dict[str, Any]) -> str:
 
 def is_number(value: object) -> TypeGuard[int | float]:
     """Tell whether a value read from JSON is a number that can be shown."""
-    is_one = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_one and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check(metrics: dict[str, Any]) -> None:

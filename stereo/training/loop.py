@@ -52,6 +52,8 @@ from stereo.training.schedule import learning_rate
 from stereo.training.state import (
     RunState,
     best_path,
+    blamed_on,
+    check_moments,
     find_resume,
     last_path,
     random_state,
@@ -193,11 +195,13 @@ def _train(run: Run, folder: Path, log: RunLog, resume: str, max_seconds: float 
         _compare_with(path, checkpoint, run)
         load_weights(network, state.network, str(path))
         average.load(checkpoint.weights, state.step)
-        optimizer.load_state_dict(state.optimizer)
-        if accelerator.scaler is not None and state.scaler:
-            accelerator.scaler.load_state_dict(state.scaler)
-        if accelerator.process_index < len(state.random):
-            restore_random_state(state.random[accelerator.process_index], device)
+        with blamed_on(path):
+            optimizer.load_state_dict(state.optimizer)
+            check_moments(optimizer)
+            if accelerator.scaler is not None and state.scaler:
+                accelerator.scaler.load_state_dict(state.scaler)
+            if accelerator.process_index < len(state.random):
+                restore_random_state(state.random[accelerator.process_index], device)
         step = state.step
         log.epe = checkpoint.training.get("validation_epe_px")
         log.epe_step = checkpoint.training.get("validation_step")

@@ -5,10 +5,10 @@ their plain names) with the state of training beside them under names that start
 One file is renamed into place, so a kill at any moment leaves the previous one whole.
 """
 
-import json
+import contextlib
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor
 from stereo.checkpoint import STATE_PREFIX, Checkpoint, load_checkpoint, save_checkpoint
 from stereo.console import complain
 from stereo.errors import InputError, StereoError, UsageError
+from stereo.limits import parse_json
 
 LAST, BEST = "last", "best"
 
@@ -99,9 +100,10 @@ def load_run(path: Path) -> tuple[Checkpoint, RunState]:
     """
     checkpoint = load_checkpoint(path)
     with safe_open(path, framework="pt") as file:
-        facts = json.loads((file.metadata() or {}).get("state", "null"))
+        facts = parse_json((file.metadata() or {}).get("state", "null"), f"{path}: its state")
         if facts is None:
             raise InputError(f"{path}: holds weights only; start from them with --weights")
+        _check_facts(facts, path)
         tensors = {
             name.removeprefix(STATE_PREFIX): file.get_tensor(name)
             for name in file.keys()  # noqa: SIM118
@@ -115,10 +117,45 @@ def load_run(path: Path) -> tuple[Checkpoint, RunState]:
             network[rest] = tensor
         else:
             index, _, key = rest.partition(".")
+            if not (index.isdecimal() and len(index) < 10):
+                raise InputError(f"{path}: '{name}' is no part of a run's state")
             moments.setdefault(int(index), {})[key] = tensor
     optimizer = {"state": moments, "param_groups": facts["param_groups"]}
     state = RunState(facts["step"], network, optimizer, facts["scaler"], facts["random"])
     return checkpoint, state
+
+
+def _check_facts(facts: Any, path: Path) -> None:
+    kinds = {"step": int, "param_groups": list, "scaler": dict, "random": list}
+    for key, kind in kinds.items():
+        value: Any = facts.get(key) if isinstance(facts, dict) else None
+        if not isinstance(value, kind) or (kind is int and not 0 <= value < 2**53):
+            raise InputError(f"{path}: the '{key}' of its state of training cannot be used")
+    for entry in (*facts["param_groups"], *facts["random"]):
+        if not isinstance(entry, dict):
+            raise InputError(f"{path}: its state of training cannot be used")
+
+
+@contextlib.contextmanager
+def blamed_on(path: Path) -> Iterator[None]:
+    """Make an ``InputError`` of what restoring a run's state raises: its parts may be of any kind.
+
+    Args:
+        path: the checkpoint that it is from.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as e:
+        told = str(e).partition("\n")[0]
+        raise InputError(f"{path}: its state of training cannot be used ({told})") from e
+
+
+def check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ``ValueError`` unless the moments of each weight have its shape."""
+    for weight, moments in optimizer.state.items():
+        for name, tensor in moments.items():
+            if name != "step" and tensor.shape != weight.shape:
+                raise ValueError(f"'{name}' of {tuple(tensor.shape)}, not {tuple(weight.shape)}")
 
 
 def best_path(folder: Path) -> Path:
