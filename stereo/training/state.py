@@ -128,8 +128,8 @@ def load_run(path: Path) -> tuple[Checkpoint, RunState]:
 def _check_facts(facts: Any, path: Path) -> None:
     kinds = {"step": int, "param_groups": list, "scaler": dict, "random": list}
     for key, kind in kinds.items():
-        value: Any = facts.get(key) if isinstance(facts, dict) else None
-        if not isinstance(value, kind) or (kind is int and not 0 <= value < 2**53):
+        value = facts.get(key) if isinstance(facts, dict) else None
+        if not isinstance(value, kind) or (isinstance(value, int) and not 0 <= value < 2**53):
             raise InputError(f"{path}: the '{key}' of its state of training cannot be used")
     for entry in (*facts["param_groups"], *facts["random"]):
         if not isinstance(entry, dict):
