@@ -1,8 +1,6 @@
 """Files that ask for far more than they hold: small on disk, huge to whoever trusts them."""
 
-import io
 import struct
-import zipfile
 import zlib
 
 SIDE = 13_300  # squared, 177 megapixels
@@ -32,14 +30,15 @@ def whole_png(side: int = SIDE) -> bytes:
 
 def png_without_width() -> bytes:
     """A PNG of no column and 4278190101 rows."""
-    return png(0, 4_278_190_101, 8, 2)
+    return png(0, 4_278_190_101, 8, 2, bytes(500))
 
 
 def webp(side: int = SIDE) -> bytes:
-    """A lossless WebP that ends behind its header."""
+    """A whole WebP of one colour, 34 bytes whatever its side."""
     bits = (side - 1) | (side - 1) << 14
-    data = b"VP8L" + struct.pack("<I", 6) + b"\x2f" + struct.pack("<I", bits) + b"\0"
-    return b"RIFF" + struct.pack("<I", 4 + len(data)) + b"WEBP" + data
+    data = b"\x2f" + struct.pack("<I", bits) + bytes.fromhex("07 10 11 fd 0f 44 44 ff 03")
+    chunk = b"VP8L" + struct.pack("<I", len(data)) + data
+    return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
 
 
 def webp_canvas(side: int = SIDE) -> bytes:
@@ -119,14 +118,20 @@ def npy(shape: object, descr: str = "<f4", data: bytes = b"", header: str | None
     return b"\x93NUMPY\x02\0" + struct.pack("<I", len(body)) + body + data
 
 
-def npz(array: bytes, told: int | None = None, method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """An archive of one array; ``told`` is the size in bytes that its directory gives."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        archive.writestr("disparity.npy", array)
-        if told is not None:
-            archive.infolist()[0].file_size = told
-    return buffer.getvalue()
+def npz(array: bytes, zeros: int = 0, told: int | None = None, method: int = 8) -> bytes:
+    """An archive of one array: ``array``, and behind it ``zeros`` times 1 MiB of zeros.
+
+    ``told`` is the size in bytes that its directory gives, ``method`` how it says to be packed.
+    """
+    name, packer = b"disparity.npy", zlib.compressobj(9, zlib.DEFLATED, -15)
+    start = packer.compress(array) + packer.flush(zlib.Z_FULL_FLUSH)
+    block = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    data = start + zeros * block + packer.flush()
+    size = len(array) + zeros * 2**20 if told is None else told
+    facts = struct.pack("<HHHHIIIHH", 0, method, 0, 0, zlib.crc32(array), len(data), size, 13, 0)
+    local = b"PK\3\4" + struct.pack("<H", 20) + facts + name + data
+    entry = b"PK\1\2" + struct.pack("<HH", 20, 20) + facts + bytes(14) + name
+    return local + entry + b"PK\5\6" + struct.pack("<4HIIH", 0, 0, 1, 1, len(entry), len(local), 0)
 
 
 def avi(frame: bytes, side: int = SIDE, count: int = 3) -> bytes:
@@ -147,7 +152,7 @@ def avi(frame: bytes, side: int = SIDE, count: int = 3) -> bytes:
 
 PICTURES = {
     "without width.png": png_without_width(),
-    "one bit.png": png(SIDE, SIDE),
+    "one bit.png": whole_png(),
     "deep.png": png(SIDE, SIDE, 16, 2),
     "lossless.webp": webp(),
     "canvas.webp": webp_canvas(),
@@ -187,11 +192,11 @@ DISPARITIES = {
         (4, 4), header="{'descr': [('a', '<f4')], 'fortran_order': 0, 'shape': (4,)}"
     ),
     "header.npy": b"\x93NUMPY\x02\0\xff\xff\xff\xff{",
-    "shape.npz": npz(npy((SIDE, SIDE), data=bytes(10**6))),
+    "shape.npz": npz(npy((SIDE, SIDE)), zeros=675),
     "told.npz": npz(npy((10_000, 10_000)), told=2**32 - 1),
     "less told.npz": npz(npy((100, 100), data=bytes(40_000)), told=64),
-    "header.npz": npz(b"\x93NUMPY\x02\0\xff\xff\xff\xff{" + bytes(10**6)),
-    "lzma.npz": npz(npy((4, 4), data=bytes(64)), method=zipfile.ZIP_LZMA),
+    "header.npz": npz(b"\x93NUMPY\x02\0\xff\xff\xff\x7f{", zeros=500),
+    "lzma.npz": npz(npy((4, 4), data=bytes(64)), method=14),
 }
 """Disparity maps that are refused, most of them by their headers."""
 

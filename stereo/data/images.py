@@ -58,7 +58,7 @@ def read_image(path: str | Path) -> np.ndarray:
     together.
 
     Args:
-        path: any file Pillow or OpenCV reads.
+        path: of one of ``picture_file.FORMATS``, or a PAM.
 
     Returns:
         (H, W, 3) uint8, RGB.

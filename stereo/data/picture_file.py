@@ -54,7 +54,8 @@ def open_picture(
             _check(image, source, name)
             yield image
     except UnidentifiedImageError as error:
-        raise NotAPictureError(f"{name}: not a picture of a known format, or damaged") from error
+        known = ", ".join(formats)
+        raise NotAPictureError(f"{name}: damaged, or no picture of these: {known}") from error
     except (StereoError, MemoryError):
         raise
     except Image.DecompressionBombError:
