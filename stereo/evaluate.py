@@ -24,6 +24,7 @@ from stereo.report import PictureKeeper, write_report
 from stereo.truth_scale import scale_hint
 
 AGAINST = "against"
+OUT_OF_REACH = 0.01  # of the ground truth: worth a note
 
 
 @writes_alone
@@ -143,6 +144,7 @@ def _score(
     failed: list[tuple[int, str]] = []
     shown = Shown(folder, len(files))
     peak = PeakMemory(torch.device(model.description["device"]))
+    reach = np.zeros(3, np.int64)
     for index, item in console.progress(own_share(files), "evaluate"):
         try:
             sample = item.read(nonoccluded=True)
@@ -153,15 +155,47 @@ def _score(
             failed.append((index, item.name))
             continue
         scores.append(score_result(sample, result, index, rules, measures))
+        reach += _reach(sample, model, rules)
         console.say(console.score_line(scores[-1]), everyone=True)
         if note := model.second_match_note(result):
             console.say(f"note: {note}")
         shown.keep(sample, result, scores[-1])
     scores, names = gather_scores(scores, failed)
+    _say_out_of_reach(np.sum(gather([reach]), axis=0), model)
     run = run_facts(model, peak)
     report = metrics_report(model, facts, rules, scores, names, shown.records(), run)
     write_metrics(folder / "metrics.json", report)
     return Scored(name, scores, names, report)
+
+
+def _reach(sample: Sample, model: Matcher, rules: Protocol) -> np.ndarray:
+    """Count a sample's true disparities: all, those below the range searched, those beyond it.
+
+    Beyond the range only those count that the protocol counts: it may have an upper bound.
+    """
+    assert sample.disparity is not None and sample.valid is not None
+    known = sample.valid & np.isfinite(sample.disparity)
+    low, count = model.min_disparity, model.description["max_disparity"]
+    counted = rules.valid_pixels(sample.disparity, sample.valid)
+    below = known & (sample.disparity < low)
+    beyond = counted & (sample.disparity >= low + count)
+    return np.array([known.sum(), below.sum(), beyond.sum()])
+
+
+def _say_out_of_reach(reach: np.ndarray, model: Matcher) -> None:
+    """Say how much of the ground truth the model could not have found."""
+    low, count = model.min_disparity, model.description["max_disparity"]
+    ends = (
+        (f"below {low} px", "--min-disparity"),
+        (f"from {low + count} px on", "--max-disparity"),
+    )
+    for out, (where, option) in zip(reach[1:], ends, strict=True):
+        share = out / max(reach[0], 1)
+        if share > OUT_OF_REACH:
+            console.say(
+                f"note: {100 * share:.1f} % of the ground truth lies {where}, where "
+                f"{model.description['name']} was not asked to search; see {option}"
+            )
 
 
 def against_folders(folder: Path, matcher: Matcher, against: Sequence[Matcher]) -> list[Path]:

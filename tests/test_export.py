@@ -202,9 +202,15 @@ def test_smaller_precisions_print_their_epe_and_keep_it(
 ):
     smaller = tmp_path / f"{precision}.onnx"
     export("ea_stereo_fast", smaller, max_disparity=RANGE, precision=precision)
+    out = capsys.readouterr().out
+    stages = [
+        "tracing ea_stereo_fast",
+        "checking it in ONNX Runtime",
+        f"converting it to {precision}",
+    ]
+    assert sorted(stages, key=out.index) == stages
     line = re.search(
-        rf"{precision}: EPE ([\d.]+) -> ([\d.]+) px on 4 rendered pairs of 448x256",
-        capsys.readouterr().out,
+        rf"{precision}: EPE ([\d.]+) -> ([\d.]+) px on 4 rendered pairs of 448x256", out
     )
     before, after = float(line[1]), float(line[2])
     assert abs(after - before) < (0.02 if precision == "fp16" else 0.2)

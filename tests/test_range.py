@@ -266,6 +266,18 @@ def test_evaluate_counts_negative_disparities_where_they_are_searched(stereo, fo
     assert "Disparity -16" in (tmp_path / "low" / "report.html").read_text()
 
 
+def test_evaluate_says_how_much_of_the_truth_is_out_of_the_range(stereo, folder, tmp_path):
+    call = ("evaluate", "--dataset", "manifest", "--root", folder, "--output", tmp_path)
+    call += ("--model", "sgbm", "--max-disparity")
+    truth = read_disparity(folder / "truth.pfm")
+    known = truth[truth != 0]
+    out = stereo(*call, "16").out
+    below, beyond = 100 * np.mean(known < 0), 100 * np.mean(known >= 16)
+    assert f"note: {below:.1f} % of the ground truth lies below 0 px" in out
+    assert f"note: {beyond:.1f} % of the ground truth lies from 16 px on" in out
+    assert "of the ground truth lies" not in stereo(*call, "96", "--min-disparity", "-32").out
+
+
 def test_a_server_takes_no_negative_disparities(stereo, tmp_path):
     call = ("submit", "kitti2015", "--root", tmp_path, "--output", tmp_path / "a.zip")
     called = stereo(*call, "--model", "sgbm", "--min-disparity", "-16")

@@ -148,7 +148,8 @@ def match_runs(runs: Sequence[Run]) -> Comparison:
     if len(set(masks.values())) > 1:
         each = ", ".join(f"{label} by {mask}" for label, mask in masks.items())
         notes.append(f"Non-occluded pixels were told by different means: {each}.")
-    for fact, words in (("scale", "scales"), ("max_disparity", "largest disparities")):
+    ranges = (("max_disparity", "largest disparities"), ("min_disparity", "smallest disparities"))
+    for fact, words in (("scale", "scales"), *ranges):
         said = [str(run.metrics["model"].get(fact, "")) for run in runs]
         if len(set(said) - {""}) > 1:
             each = ", ".join(f"{run.label} {value}" for run, value in zip(runs, said, strict=True))
