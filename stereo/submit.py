@@ -110,15 +110,15 @@ def submit(
         InputError: the data set is not whole, or an archive that does not hold what it should.
         OutputError: the archive cannot be written.
     """
-    if matcher.min_disparity < 0:
-        raise UsageError(
-            f"--min-disparity {matcher.min_disparity}: the servers take no negative disparities"
-        )
     path = Path(output)
     if path.is_dir():
         raise UsageError(f"--output {path}: is a folder; name the .zip file to write")
     items = _find_pairs(benchmark, root, method, layout, partial)
     output_folder(path.parent)
+    if matcher.min_disparity < 0:
+        raise UsageError(
+            f"--min-disparity {matcher.min_disparity}: the servers take no negative disparities"
+        )
     rules = BENCHMARKS[benchmark]
     with staged(path) as (temporary,):
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as zipped:
