@@ -5,13 +5,17 @@
     result = matcher("left.png", "right.png")
     result.disparity  # (H, W) float32, pixels
 
-Names are loaded on first use, so that ``import stereo`` costs nothing.
+Names are loaded on first use, so that ``import stereo`` costs nothing. Import it before PyTorch:
+it then has OpenMP's threads sleep while they wait (``stereo.threads``).
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from stereo.threads import wait_passively
 from stereo.version import __version__
+
+wait_passively()
 
 if TYPE_CHECKING:
     from stereo import attention, geometry

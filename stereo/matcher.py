@@ -31,6 +31,7 @@ from stereo.onnx_engine import OnnxEngine, describe
 from stereo.opencv import import_cv2
 from stereo.runtime import is_out_of_memory, pick_device, pick_dtype
 from stereo.sgbm import SGBM_LIMIT, semi_global_matching
+from stereo.threads import warn_if_threads_spin
 from stereo.version import __version__
 
 VIEWS = ("left", "right")
@@ -460,6 +461,7 @@ def load(
             backend, or no weights.
         InputError: a checkpoint that cannot be used.
     """
+    warn_if_threads_spin()
     check_choice(
         model,
         device=device,

@@ -62,6 +62,7 @@ class OnnxEngine:
         options.add_session_config_entry("session.use_env_allocators", "1")  # what is bounded
         options.log_severity_level = 4  # what it raises says enough
         options.intra_op_num_threads = torch.get_num_threads()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # see threads.py
         try:
             self._session = runtime.InferenceSession(
                 data,

@@ -12,7 +12,7 @@ from conftest import REPOSITORY
 
 # A module imports only from rows above its own.
 LAYERS = [
-    ["version", "errors"],
+    ["version", "errors", "threads"],
     ["limits"],
     ["opencv", "bundled", "runtime", "distributed", "stop", "locks"],
     ["files", "streams"],

@@ -1,0 +1,36 @@
+"""Threads that sleep while they wait, so that a match beside other work is not many times slower.
+
+By default OpenMP's threads spin between two parallel regions. Where another process needs the
+core, the thread that has the work to do waits for one that only spins. The policy is read once,
+when PyTorch loads OpenMP, so ``import stereo`` sets it, unless PyTorch came first.
+"""
+
+import os
+import sys
+import warnings
+
+WAIT_POLICY = "OMP_WAIT_POLICY"
+_SETTINGS = (WAIT_POLICY, "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+_state = {"too_late": False}
+
+
+def wait_passively() -> None:
+    """Let OpenMP's threads sleep while they wait; a setting of the user's own wins."""
+    if any(name in os.environ for name in _SETTINGS):
+        return
+    if "torch" in sys.modules:
+        _state["too_late"] = True
+    else:
+        os.environ[WAIT_POLICY] = "PASSIVE"
+
+
+def warn_if_threads_spin() -> None:
+    """Warn once where PyTorch was imported before ``stereo``."""
+    if _state["too_late"]:
+        _state["too_late"] = False
+        warnings.warn(
+            "PyTorch was imported before stereo, so its threads spin while they wait: beside other "
+            f"work matching can take many times as long. Import stereo first, or set {WAIT_POLICY}"
+            "=PASSIVE (ACTIVE keeps the spinning and silences this)",
+            stacklevel=3,
+        )
