@@ -1,4 +1,4 @@
-"""Fixtures: the reference data, where they are at hand; the command line; the page."""
+"""Fixtures: the reference data, the command line, the page; and threads, one for each worker."""
 
 import os
 import re
@@ -6,6 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+
+# Before PyTorch is loaded: workers of pytest-xdist share the cores, and so do their children.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest
@@ -22,6 +27,11 @@ def shared(path: str) -> Path:
     if not found.exists():
         pytest.skip(f"reference data {path} not at hand")
     return found
+
+
+def slow_but(*fast: str, of):
+    """Return names to parametrise by, each marked slow but those that stand for all."""
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in of]
 
 
 @pytest.fixture

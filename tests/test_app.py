@@ -40,6 +40,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MISSING = [name for name in ("gradio", "playwright") if importlib.util.find_spec(name) is None]
 WITHOUT_GPU = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
+pytestmark = pytest.mark.xdist_group("page")  # of one server and one browser
+
 needs_gradio = pytest.mark.skipif("gradio" in MISSING, reason="gradio is not installed")
 needs_browser = pytest.mark.skipif(
     bool(MISSING) or CHROMIUM is None,

@@ -24,9 +24,12 @@ from stereo.app.uploads import Uploads
 from stereo.bundled import SGBM, samples_root
 from stereo.errors import InputError
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("gradio") is None, reason="gradio is not installed"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        importlib.util.find_spec("gradio") is None, reason="gradio is not installed"
+    ),
+    pytest.mark.xdist_group("requests"),  # of one server
+]
 
 SAMPLES = samples_root() / "FlyingThings3D/frames_finalpass/TEST/A/0000"
 LEFT, RIGHT = SAMPLES / "left/0006.png", SAMPLES / "right/0006.png"

@@ -177,6 +177,7 @@ def test_what_ships_kept_its_word_on_held_out_pairs(name):
     assert abs(sure["within_3_px"] - sure["confidence"]) < 0.03
 
 
+@pytest.mark.slow
 def test_ninety_percent_sure_is_right_nine_times_in_ten():
     matcher = package.load()
     most = matcher.description["max_disparity"]
@@ -191,6 +192,7 @@ def test_ninety_percent_sure_is_right_nine_times_in_ten():
     assert abs(right / said - 1) < 0.06
 
 
+@pytest.mark.slow
 def test_it_ranks_real_pixels_better_than_its_baselines(tmp_path):
     root = shared("real")
     call = ["evaluate", "--dataset", "manifest", "--root", str(root), "--output", str(tmp_path)]
@@ -244,6 +246,7 @@ def test_a_limit_that_is_no_probability_is_refused(files, tmp_path, capsys, wron
     assert capsys.readouterr().err.count("\n") == 2
 
 
+@pytest.mark.slow
 def test_a_fit_goes_into_a_copy_of_the_checkpoint(tmp_path, capsys):
     path = tmp_path / "fitted.safetensors"
     call = ["fit-confidence", "ea_stereo_fast", "--output", str(path)]

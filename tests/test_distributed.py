@@ -9,6 +9,8 @@ import sys
 import pytest
 from conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow  # two processes each load PyTorch
+
 FRAMES = REPOSITORY / "datasets/samples/FlyingThings3D/frames_finalpass/TEST/A"
 TRUTH = REPOSITORY / "datasets/samples/FlyingThings3D/disparity/TEST/A"
 MODEL = ("--model", "ea_stereo_fast", "--allow-untrained", "--max-disparity", "32")

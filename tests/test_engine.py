@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from conftest import slow_but
 
 import stereo
 from stereo.engine import Manner, NetworkEngine
@@ -189,9 +190,13 @@ print(min(peak_bytes(lambda: engine([pair], [pair]), cpu) or 0 for _ in range(3)
 
 @pytest.mark.skipif(not CLEAR_REFS.exists(), reason="measured on Linux only")
 @pytest.mark.parametrize(
-    ("name", "size"), [("ea_stereo_fast", (256, 640)), ("psmnet_basic", (128, 320))]
+    ("name", "size"),
+    [
+        ("ea_stereo_fast", (256, 640)),
+        pytest.param("psmnet_basic", (128, 320), marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", slow_but("fp32", of=["fp32", "bf16"]))
 def test_the_estimate_of_memory_is_above_what_it_takes_and_not_far(name, size, precision):
     # In a process of its own: in this one other tests have left memory for reuse.
     script = MEASURE.format(name=name, precision=precision, height=size[0], width=size[1])

@@ -26,6 +26,8 @@ from stereo.model import AttentionConfig, NetworkConfig, build_network
 from stereo.model.cost_volume import valid_cells
 from stereo.onnx_engine import FACTS, OnnxEngine
 
+pytestmark = pytest.mark.xdist_group("export")  # one network is traced once for all
+
 RANGE = 64
 SAMPLES = REPOSITORY / "datasets" / "samples" / "FlyingThings3D"
 # Two that were not traced and that are no multiples of 16, and one smaller than any window.
