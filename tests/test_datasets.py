@@ -265,8 +265,13 @@ def test_three_folders_are_listed_checked_previewed_and_scored(tmp_path, stereo)
     assert (checked.status, checked.errors) == (0, [])
     sheet = ("--output", tmp_path / "sheet.png")
     assert stereo("data", "preview", *data, *sheet, "--count", 1).status == 0
-    scored = stereo("evaluate", *data, "--model", "sgbm", "--output", tmp_path / "out")
-    assert (scored.status, scored.errors) == (0, [])
+    for named in (data, data[2:]):  # or found by looking, as the check does
+        scored = stereo("evaluate", *named, "--model", "sgbm", "--output", tmp_path / "out")
+        assert (scored.status, scored.errors) == (0, [])
+        assert "data set folders: 2 of 2 pairs" in scored.out
+    neither = stereo("evaluate", "--model", "sgbm", "--output", tmp_path / "out")
+    assert (neither.status, len(neither.errors)) == (2, 1)
+    assert "--dataset" in neither.errors[0]
 
 
 def test_flyingthings3d_alone_is_named_where_the_rest_of_scene_flow_lacks(sceneflow):

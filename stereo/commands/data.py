@@ -30,7 +30,7 @@ def _data_check_arguments(parser: ArgumentParser) -> None:
 
 
 def _data_preview_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--dataset", required=True, help="its name; see 'stereo data list'")
+    parser.add_argument("--dataset", help="its name (default: found by looking at the folder)")
     parser.add_argument("--root", help="the data set's folder; 'synthetic' does without")
     parser.add_argument("--output", required=True, help="the .png file to write")
     parser.add_argument("--count", type=int, default=2, help="pairs shown, spread over the set")
@@ -88,10 +88,11 @@ def _data_check(config: Namespace) -> int:
 
 
 def _data_preview(config: Namespace) -> int:
+    from stereo.data.datasets import chosen_dataset
     from stereo.preview import preview
 
     preview(
-        config.dataset,
+        chosen_dataset(config.dataset, config.root),
         config.root,
         config.output,
         count=config.count,

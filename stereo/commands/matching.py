@@ -80,7 +80,7 @@ def _infer_arguments(parser: ArgumentParser) -> None:
 
 
 def _evaluate_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--dataset", required=True, help="its name; see 'stereo data list'")
+    parser.add_argument("--dataset", help="its name (default: found by looking at the folder)")
     parser.add_argument("--root", help="the data set's folder; 'synthetic' does without")
     parser.add_argument("--output", required=True, help="folder for metrics.json and report.html")
     model_arguments(parser)
@@ -208,11 +208,12 @@ def _infer(config: Namespace) -> int:
 
 
 def _evaluate(config: Namespace) -> int:
+    from stereo.data.datasets import chosen_dataset
     from stereo.evaluate import evaluate
 
     _, failed = evaluate(
         chosen_model(config),
-        config.dataset,
+        chosen_dataset(config.dataset, config.root),
         config.root,
         config.output,
         protocol=config.protocol,

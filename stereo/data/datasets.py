@@ -214,6 +214,20 @@ def detect_dataset(root: Path) -> str:
     raise InputError(f"{root}: could be {', '.join(found)}; name one with --dataset")
 
 
+def chosen_dataset(name: str | None, root: str | Path | None) -> str:
+    """Return the data set that was named, or else that which the folder holds.
+
+    Raises:
+        UsageError: neither a name nor a folder.
+        InputError: no data set is found in the folder, or several.
+    """
+    if name is not None:
+        return name
+    if root is None:
+        raise UsageError("name a data set with --dataset, or its folder with --root")
+    return detect_dataset(Path(root))
+
+
 def _holds(name: str, root: Path) -> bool:
     description = DESCRIPTIONS[name]
     return any(
