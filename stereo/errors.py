@@ -4,9 +4,17 @@ from collections.abc import Iterable
 
 
 class StereoError(Exception):
-    """Base of this package's errors; the command line prints it as one line, exit status 1."""
+    """Base of this package's errors; the command line prints it as one line, exit status 1.
+
+    Args:
+        message: what is wrong and how to mend it. What a file's content or name brings in that
+            cannot be printed, line breaks and a terminal's commands among it, is escaped.
+    """
 
     exit_status = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
 
 
 class InputError(StereoError):

@@ -75,7 +75,10 @@ class OnnxEngine:
             raise InputError(
                 f"{self.path}: not a complete ONNX file ({_first_line(error)})"
             ) from error
-        facts = self._session.get_modelmeta().custom_metadata_map
+        try:
+            facts = self._session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.path}: metadata that are no text ({error})") from error
         if facts.get("format") != FORMAT:
             raise InputError(
                 f"{self.path}: an ONNX file of another program (format "
