@@ -37,7 +37,7 @@ FACTS = (
 checkpoint, ``max_disparity`` in pixels, ``precision`` fp32, fp16 or int8, ``confidence`` a
 ``ConfidenceModel`` as JSON, or null."""
 PRECISIONS = ("fp32", "fp16", "int8")
-_TOLERANCE = 0.5  # pixels by which a map may lie outside the range searched
+_TOLERANCE = 0.5  # pixels by which a map may fall below 0
 _MOST_FACT = 1000  # characters of a fact that is no JSON
 _SECONDS, _SECONDS_PER_CELL = 60, 5e-6  # a match may take; a cell is a pixel and disparity
 
@@ -152,8 +152,9 @@ class OnnxEngine:
             if not np.isfinite(each).all():
                 raise StereoError(f"{self.path}: {NOT_FINITE}")
         disparity, certainty = found
+        reach = max(2 * self.max_disparity, size[1])  # refinement may leave the range searched
         bounds = (
-            ("disparities", disparity, -_TOLERANCE, self.max_disparity + _TOLERANCE, "px"),
+            ("disparities", disparity, -_TOLERANCE, reach, "px"),
             ("certainties", certainty, -0.01, 1.01, ""),
         )
         for name, each, least, most, unit in bounds:

@@ -141,22 +141,22 @@ def refuse_tar(path, match="it.tar"):
 
 
 @pytest.mark.parametrize(
-    "tensor",
+    "make",
     [
-        torch.ones(1).expand(2_000_000_000),
-        torch.ones(1).expand(40_000, 1, 50_000),
-        torch.quantize_per_tensor(torch.ones(4), 1.0, 0, torch.quint8),
-        torch.ones(4).to_sparse(),
-        torch.empty(10**12, device="meta"),
-        torch.ones(4, dtype=torch.complex64),
-        torch.ones(4, dtype=torch.float8_e4m3fn),
-        torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+        lambda: torch.ones(1).expand(2_000_000_000),
+        lambda: torch.ones(1).expand(40_000, 1, 50_000),
+        lambda: torch.quantize_per_tensor(torch.ones(4), 1.0, 0, torch.quint8),
+        lambda: torch.ones(4).to_sparse(),
+        lambda: torch.empty(10**12, device="meta"),
+        lambda: torch.ones(4, dtype=torch.complex64),
+        lambda: torch.ones(4, dtype=torch.float8_e4m3fn),
+        lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
     ],
     ids=["stride 0", "strides 0", "quantised", "sparse", "meta", "complex", "float8", "nested"],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_tensors_of_a_tar_are_plain_and_of_the_networks_shapes(tmp_path, tensor):
-    refuse_tar(published(tmp_path, bomb=tensor))
+def test_tensors_of_a_tar_are_plain_and_of_the_networks_shapes(tmp_path, make):
+    refuse_tar(published(tmp_path, bomb=make()))
 
 
 def test_a_tar_whose_members_are_compressed_or_overlap_is_refused(tmp_path):
