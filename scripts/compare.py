@@ -138,7 +138,8 @@ def cost(recipe: Path, variant: Variant) -> dict[str, float]:
     if "network.attention" in variant:
         network_fields["attention"] = variant["network.attention"]
     torch.manual_seed(0)
-    network = build_network(NetworkConfig.from_dict(network_fields)).train()
+    whole = NetworkConfig(network_fields["name"]).to_dict() | network_fields
+    network = build_network(NetworkConfig.from_dict(whole)).train()
     batch, (height, width) = fields["trainer"]["batch_size"], fields["augmentation"]["crop"]
     left, right = torch.randn(2, batch, 3, height, width)
 

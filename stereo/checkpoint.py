@@ -129,11 +129,13 @@ def _read_metadata(
     try:
         config = NetworkConfig.from_dict(parse_json(metadata["network"], "network"))
         training = parse_json(metadata["training"], "training")
-        confidence = parse_json(metadata.get("confidence", "null"), "confidence")
+        confidence = None
+        if "confidence" in metadata:
+            confidence = parse_json(metadata["confidence"], "confidence model")
+            if not isinstance(confidence, dict):
+                raise InputError("confidence model: not an object")
         if not isinstance(training, dict):
             raise InputError("training: not an object")
-        if not isinstance(confidence, dict | None):
-            raise InputError("confidence: not an object")
     except (KeyError, TypeError, ValueError, OverflowError, StereoError) as error:
         raise InputError(f"{path}: its metadata cannot be used ({error})") from error
     return config, training, confidence

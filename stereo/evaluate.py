@@ -155,20 +155,20 @@ def _score(
             failed.append((index, item.name))
             continue
         scores.append(score_result(sample, result, index, rules, measures))
-        reach += _reach(sample, model, rules)
+        reach += count_reach(sample, model, rules)
         console.say(console.score_line(scores[-1]), everyone=True)
         if note := model.second_match_note(result):
             console.say(f"note: {note}")
         shown.keep(sample, result, scores[-1])
     scores, names = gather_scores(scores, failed)
-    _say_out_of_reach(np.sum(gather([reach]), axis=0), model)
+    say_out_of_reach(reach, model)
     run = run_facts(model, peak)
     report = metrics_report(model, facts, rules, scores, names, shown.records(), run)
     write_metrics(folder / "metrics.json", report)
     return Scored(name, scores, names, report)
 
 
-def _reach(sample: Sample, model: Matcher, rules: Protocol) -> np.ndarray:
+def count_reach(sample: Sample, model: Matcher, rules: Protocol) -> np.ndarray:
     """Count a sample's true disparities: all, those below the range searched, those beyond it.
 
     Beyond the range only those count that the protocol counts: it may have an upper bound.
@@ -182,8 +182,20 @@ def _reach(sample: Sample, model: Matcher, rules: Protocol) -> np.ndarray:
     return np.array([known.sum(), below.sum(), beyond.sum()])
 
 
-def _say_out_of_reach(reach: np.ndarray, model: Matcher) -> None:
-    """Say how much of the ground truth the model could not have found."""
+def say_out_of_reach(reach: np.ndarray, model: Matcher) -> None:
+    """Say how much of the ground truth the model could not have found.
+
+    Args:
+        reach: this process's sum of ``count_reach``.
+        model: the model.
+    """
+    for note in out_of_reach_notes(np.sum(gather([reach]), axis=0), model):
+        console.say(f"note: {note}")
+
+
+def out_of_reach_notes(reach: np.ndarray, model: Matcher) -> list[str]:
+    """Return what ``say_out_of_reach`` says of counts of all processes."""
+    notes = []
     low, count = model.min_disparity, model.description["max_disparity"]
     ends = (
         (f"below {low} px", "--min-disparity"),
@@ -192,10 +204,11 @@ def _say_out_of_reach(reach: np.ndarray, model: Matcher) -> None:
     for out, (where, option) in zip(reach[1:], ends, strict=True):
         share = out / max(reach[0], 1)
         if share > OUT_OF_REACH:
-            console.say(
-                f"note: {100 * share:.1f} % of the ground truth lies {where}, where "
+            notes.append(
+                f"{100 * share:.1f} % of the ground truth lies {where}, where "
                 f"{model.description['name']} was not asked to search; see {option}"
             )
+    return notes
 
 
 def against_folders(folder: Path, matcher: Matcher, against: Sequence[Matcher]) -> list[Path]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from stereo import console
@@ -18,12 +19,14 @@ from stereo.errors import InputError, StereoError, UsageError, unknown_name
 from stereo.evaluate import (
     Scored,
     Shown,
+    count_reach,
     gather_scores,
     make_report,
     metrics_report,
     print_summary,
     run_facts,
     say_hint,
+    say_out_of_reach,
     score_result,
     write_metrics,
 )
@@ -125,8 +128,9 @@ def infer(
 
     Raises:
         UsageError: an unknown format, or arguments that exclude each other.
-        InputError: files without partners, an output that would replace an input, a calibration
-            that cannot be used, or a folder of other settings to be resumed.
+        InputError: files without partners, a range that the only pair cannot have, an output that
+            would replace an input, a calibration that cannot be used, or a folder of other settings
+            to be resumed.
         OutputError: the output folder cannot be written.
     """
     names = parse_formats(
@@ -176,6 +180,8 @@ def infer(
     _refuse_to_overwrite_inputs(sources, [*targets, *shown_targets, *films.values()])
     _refuse_to_write_twice(targets)
     model = loaded(matcher)
+    if model.min_disparity and (film is not None or len(sources) == 1):
+        _check_reach(model, sources[0])
     record = None
     if resume or film is not None:
         settings = {
@@ -193,6 +199,7 @@ def infer(
     judged = "confidence" in names or bool(min_confidence)
     rules = get_protocol("pooled").with_range(model.min_disparity)
     scores: list[ImageScore] = []
+    reach = np.zeros(3, np.int64)
     failed: list[tuple[int, str]] = []
     written: set[str] = set()
     left_over = [
@@ -207,6 +214,7 @@ def infer(
     def match(pair: _Pair, sample: Sample) -> dict[_Map, Result]:
         if cameras is not None:
             _fitted(cameras, sample)
+        model.check_reach(sample.left.shape[1])
         if pair.index == 0 or (film is None and _is_checked(pair.index)):
             _report_check(sample, model, notes=pair.index == 0)
         if len(pair.maps) == 2:
@@ -254,9 +262,12 @@ def infer(
                     console.say(f"note: {note}")
                 if sample.disparity is not None and not each.is_right:
                     scores.append(score_result(sample, result, pair.index, rules))
+                    reach += count_reach(sample, model, rules)
                     console.say(console.score_line(scores[-1]), everyone=True)
                     shown.keep(sample, result, scores[-1])
         scores, names_failed = gather_scores(scores, failed)
+        if ground_truth is not None:
+            say_out_of_reach(reach, model)
     finally:
         if record is not None and is_main():
             record.close(targets)
@@ -298,6 +309,15 @@ def _check_calibration(cameras: Calibration, source: Source) -> None:
     except StereoError:
         return  # it is named when its turn comes
     _fitted(cameras, sample)
+
+
+def _check_reach(model: Matcher, source: Source) -> None:
+    """Raise ``InputError`` if the pictures are too narrow for any disparity searched."""
+    try:
+        sample = source.read()
+    except StereoError:
+        return  # it is named when its turn comes
+    model.check_reach(sample.left.shape[1])
 
 
 def _fitted(cameras: Calibration, sample: Sample) -> Calibration:

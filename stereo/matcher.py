@@ -379,8 +379,7 @@ class Matcher:
 
     def _estimate(self, lefts: list[np.ndarray], rights: list[np.ndarray]) -> list[Estimate]:
         low = self.min_disparity
-        if low:
-            self._check_reach(lefts[0].shape[1])
+        self.check_reach(lefts[0].shape[1])
         try:
             if low:
                 estimates = _matched_from(low, self._engine, lefts, rights)
@@ -403,8 +402,12 @@ class Matcher:
                 )
         return estimates
 
-    def _check_reach(self, width: int) -> None:
-        """Raise ``InputError`` where no pixel could have a match in the range searched."""
+    def check_reach(self, width: int) -> None:
+        """Raise ``InputError`` where no pixel could have a match in the range searched.
+
+        Args:
+            width: of the pictures, pixels.
+        """
         low, count = self.min_disparity, self.description["max_disparity"]
         if low >= width or low + count <= -width:
             raise InputError(

@@ -15,6 +15,7 @@ from stereo.geometry import Calibration
 from stereo.geometry.points import colored_points, write_glb, write_ply
 
 MOST_MILLIMETRES = 65535
+WORTH_A_NOTE = 0.01  # of a map
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +137,19 @@ def _write_points(
     return "no point is near and sure enough to be kept; see --max-depth and --min-confidence"
 
 
+def _behind_infinity(output: PairOutput) -> str | None:
+    """Say how much of a map has no depth, for its disparities are at or below infinity's."""
+    assert output.space is not None
+    at_infinity = 0.0 - output.space.calibration.doffs
+    share = float(np.mean(output.disparity <= at_infinity))
+    if share <= WORTH_A_NOTE:
+        return None
+    return (
+        f"{100 * share:.1f} % of the map lies at or behind infinity (disparity of at most "
+        f"{at_infinity:g} px) and has neither depth nor points"
+    )
+
+
 # Format -> end of a file's name -> the writer, which returns what is worth a warning.
 FORMATS: dict[str, dict[str, Callable[[Path, PairOutput], str | None]]] = {
     "color": {"_color.png": _write_color},
@@ -202,4 +216,6 @@ def write_pair(folder: Path, name: str, formats: Sequence[str], output: PairOutp
     with staged(*pair_targets(folder, name, formats)) as temporary:
         writers = [writer for f in formats for writer in FORMATS[f].values()]
         notes = [writer(path, output) for writer, path in zip(writers, temporary, strict=True)]
+    if set(formats) & set(IN_METRES):
+        notes.append(_behind_infinity(output))
     return [f"{name}: {note}" for note in dict.fromkeys(notes) if note]

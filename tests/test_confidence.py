@@ -275,7 +275,7 @@ def test_fits_that_cannot_be_are_refused(tmp_path, monkeypatch, capsys, wrong):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("stored", [{}, [], {"cues": ["magic"], "facts": {}, "weights": {}}])
+@pytest.mark.parametrize("stored", [{}, [], "", {"cues": ["magic"], "facts": {}, "weights": {}}])
 def test_a_damaged_fit_is_one_line(tmp_path, stored):
     checkpoint = load_checkpoint("checkpoints/ea_stereo_fast.safetensors")
     path = tmp_path / "damaged.safetensors"

@@ -441,11 +441,13 @@ def test_published_disparities_decode_to_the_reference(entry):
     assert np.array_equal(decoded[valid], truth[valid])
 
 
-@pytest.mark.parametrize("scale", [0, -1, float("nan")])
+@pytest.mark.parametrize("scale", [0, -1, float("nan"), float("inf"), 1e-300, 1e300])
 def test_scales_that_are_not_positive_are_wrong_calls(scale, tmp_path):
     write_disparity(tmp_path / "map.png", np.ones((2, 2), np.float32))
     with pytest.raises(UsageError, match="positive"):
         read_disparity(tmp_path / "map.png", scale)
+    with pytest.raises(UsageError, match="positive"):
+        write_disparity(tmp_path / "map.png", np.ones((2, 2), np.float32), scale=scale)
 
 
 @pytest.mark.parametrize("suffix", [".pfm", ".npy", ".npz", ".tiff"])
@@ -499,6 +501,29 @@ def test_a_pfm_s_values_begin_behind_whatever_white_space_ends_its_header(header
 def test_a_pfm_with_another_header_or_bytes_to_spare_is_refused(header, tmp_path):
     (tmp_path / "map.pfm").write_bytes(header + np.ones(6, "<f4").tobytes())
     assert_refused(tmp_path / "map.pfm")
+
+
+@pytest.mark.parametrize(
+    ("gap", "told"),
+    [
+        (b"  ", "2 bytes of blanks"),
+        (b"\n\n", "2 bytes of blanks"),
+        (b"\r\n\r\n", "4 bytes of blanks"),
+        (b" # by hand\n", "comment between the scale and the values"),
+        (b"\n# one\r\n# two\n", "comment between the scale and the values"),
+        (b"#" * 50_000 + b"\n\0", "text-mode"),
+        (b"#" * 200_000 + b"\n", "text-mode"),
+        (b"", "truncated"),
+    ],
+)
+def test_what_stands_before_a_pfm_s_values_is_named(gap, told, tmp_path):
+    values = np.ones(6, "<f4").tobytes()
+    (tmp_path / "map.pfm").write_bytes(b"Pf\n3 2\n-1" + gap + values)
+    assert told in assert_refused(tmp_path / "map.pfm")
+    (tmp_path / "map.pfm").write_bytes(b"Pf\n3 2\n-1\n" + values[:-1])
+    message = assert_refused(tmp_path / "map.pfm")
+    assert "truncated" in message
+    assert "text-mode" not in message
 
 
 def test_a_pfm_changed_by_a_text_mode_copy_is_refused(tmp_path):

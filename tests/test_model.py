@@ -214,6 +214,14 @@ def test_attention_can_be_left_out_for_comparisons(name):
         assert torch.equal(with_it(*views), without(*views))
 
 
+@pytest.mark.parametrize("field", [each.name for each in dataclasses.fields(NetworkConfig)])
+def test_a_description_that_lacks_a_field_is_refused(field):
+    stored = NetworkConfig("ea_psmnet", 64).to_dict()
+    del stored[field]
+    with pytest.raises(UsageError, match=f"lacks '{field}'"):
+        NetworkConfig.from_dict(stored)
+
+
 def test_configuration_survives_plain_data():
     config = NetworkConfig("ea_psmnet", 64, attention=AttentionConfig(sites=("eighth",)))
     assert NetworkConfig.from_dict(config.to_dict()) == config

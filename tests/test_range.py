@@ -240,6 +240,8 @@ def test_what_lies_behind_infinity_has_no_depth_and_is_0_in_a_png(stereo, folder
     assert f"{below} negative ones to 0, which means none" in warning
     with Image.open(tmp_path / "left_disparity.png") as picture:
         assert (np.asarray(picture)[behind] == 0).all()
+    (warning,) = [line for line in called.errors if "behind infinity (disp" in line]
+    assert f"{100 * behind.mean():.1f} % of the map" in warning
     depth = np.load(tmp_path / "left_depth.npy")
     assert np.array_equal(depth > 0, ~behind)
     assert b"element vertex" in (tmp_path / "left.ply").read_bytes()
@@ -278,6 +280,46 @@ def test_evaluate_says_how_much_of_the_truth_is_out_of_the_range(stereo, folder,
     assert "of the ground truth lies" not in stereo(*call, "96", "--min-disparity", "-32").out
 
 
+def test_infer_says_so_as_well(stereo, folder, tmp_path):
+    call = ("infer", folder / "left.png", folder / "right.png", "--output", tmp_path, *SGBM)
+    call += ("--ground-truth", folder / "truth.pfm")
+    truth = read_disparity(folder / "truth.pfm")
+    below = 100 * np.mean(truth[truth != 0] < 0)
+    assert f"note: {below:.1f} % of the ground truth lies below 0 px" in stereo(*call).out
+    assert "of the ground truth lies" not in stereo(*call, "--min-disparity", "-32").out
+
+
+@pytest.mark.parametrize(
+    ("low", "status"), [("-99999999999999999999", 2), ("8193", 2), ("1000", 1)]
+)
+def test_a_start_that_the_pair_cannot_have_is_refused_first(stereo, folder, tmp_path, low, status):
+    out = tmp_path / "out"
+    call = ("infer", folder / "left.png", folder / "right.png", "--output", out, *SGBM)
+    called = stereo(*call, "--ground-truth", folder / "truth.pfm", f"--min-disparity={low}")
+    assert called.status == status
+    assert len(called.errors) == 1
+    assert not out.exists() or not list(out.iterdir())
+
+
+def test_of_several_pairs_too_one_says_no_more_than_that(stereo, folder, tmp_path):
+    for side in ("left", "right"):
+        (tmp_path / side).mkdir()
+        for name in ("a", "b"):
+            (tmp_path / side / f"{name}.png").write_bytes((folder / f"{side}.png").read_bytes())
+    call = ("infer", tmp_path / "left", tmp_path / "right", "--output", tmp_path / "out", *SGBM)
+    called = stereo(*call, "--min-disparity=1000")
+    assert called.status == 1
+    assert len(called.errors) == 2
+    assert all("cannot be in pictures" in line for line in called.errors)
+
+
+def test_the_page_says_how_much_of_the_truth_is_out_of_the_range(folder, tmp_path):
+    files = folder / "left.png", folder / "right.png"
+    request = Request(*files, "sgbm", 96, truth=folder / "truth.pfm")
+    outcome = perform(request, Models(), tmp_path, lambda *_: None)
+    assert any("of the ground truth lies below 0 px" in note for note in outcome.notes)
+
+
 def test_a_server_takes_no_negative_disparities(stereo, tmp_path, monkeypatch):
     monkeypatch.setattr("stereo.submit._find_pairs", lambda *_: [])
     call = ("submit", "kitti2015", "--root", tmp_path, "--output", tmp_path / "a.zip")
@@ -291,6 +333,12 @@ def test_check_pair_takes_the_start(stereo, folder):
     assert stereo(*pair).status == 1
     called = stereo(*pair, "--min-disparity", "-32")
     assert (called.status, called.errors) == (0, [])
+
+
+def test_check_pair_refuses_a_start_that_no_pair_has(stereo, folder):
+    pair = ("check-pair", folder / "left.png", folder / "right.png")
+    called = stereo(*pair, f"--min-disparity=-{10**20}")
+    assert (called.status, len(called.errors)) == (2, 1)
 
 
 def test_the_page_searches_from_there(folder, tmp_path):

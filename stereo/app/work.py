@@ -19,7 +19,13 @@ from stereo.data.decoders import stored
 from stereo.data.disparities import stored_scale
 from stereo.data.sample import Sample, SampleFiles
 from stereo.errors import InputError, StereoError
-from stereo.evaluate import metrics_report, score_result, write_metrics
+from stereo.evaluate import (
+    count_reach,
+    metrics_report,
+    out_of_reach_notes,
+    score_result,
+    write_metrics,
+)
 from stereo.files import staged
 from stereo.geometry import Calibration
 from stereo.geometry.check import check_pair
@@ -266,8 +272,8 @@ def _perform(request: Request, models: Models, folder: Path, progress: Progress)
     outcome.files, notes = _write_files(folder, sample.name, output)
     outcome.notes += notes
     if truth is not None:
-        outcome.scores, hint = _score(sample, result, matcher, request, folder / "metrics.json")
-        outcome.notes += [hint] if hint else []
+        outcome.scores, notes = _score(sample, result, matcher, request, folder / "metrics.json")
+        outcome.notes += notes
         outcome.files.append(folder / "metrics.json")
     progress(0.9, "Preparing the page")
     _write_maps(folder, outcome, own, output)
@@ -336,8 +342,8 @@ def _write_files(folder: Path, name: str, output: PairOutput) -> tuple[list[Path
 
 def _score(
     sample: Sample, result: Result, matcher: Matcher, request: Request, path: Path
-) -> tuple[dict[str, dict[str, float]], str | None]:
-    """Write ``metrics.json``; return the figures, and a hint at truth of another unit."""
+) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """Write ``metrics.json``; return the figures, and what is worth a note about the truth."""
     assert request.truth is not None
     rules = get_protocol("pooled").with_range(matcher.min_disparity)
     score = score_result(sample, result, 0, rules)
@@ -346,9 +352,11 @@ def _score(
     stored = stored_scale(request.truth, request.truth_scale)
     ratios = [] if score.ratio is None else [score.ratio]
     hint = scale_hint(ratios, "--ground-truth-scale", stored)
+    notes = out_of_reach_notes(count_reach(sample, matcher, rules), matcher)
+    notes += [hint] if hint else []
     if score.skipped:
-        return {}, hint
-    return {each: figures(score.sums[each]) for each in (ALL, NOC) if score.has(each)}, hint
+        return {}, notes
+    return {each: figures(score.sums[each]) for each in (ALL, NOC) if score.has(each)}, notes
 
 
 def _write_maps(

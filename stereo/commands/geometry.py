@@ -24,9 +24,10 @@ def _check_pair_arguments(parser: ArgumentParser) -> None:
 def _check_pair(config: Namespace) -> int:
     from stereo.console import complain, say
     from stereo.geometry.check import check_pair
-    from stereo.model.config import check_max_disparity
+    from stereo.model.config import check_max_disparity, check_min_disparity
 
     check_max_disparity(config.max_disparity)
+    check_min_disparity(config.min_disparity)
     found = check_pair(
         config.left, config.right, config.max_disparity, min_disparity=config.min_disparity
     )

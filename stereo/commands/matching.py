@@ -260,7 +260,9 @@ def chosen_model(config: Namespace, further: str | None = None) -> Callable[[], 
         further: another model, to be loaded in the same manner.
     """
     from stereo.matcher import check_choice
+    from stereo.model.config import check_min_disparity
 
+    check_min_disparity(config.min_disparity)
     name = further or config.model
     # As a further model semi-global matching knows none of the networks' options.
     known = ("max_disparity", "min_disparity") if further == SGBM else _MODEL_OPTIONS

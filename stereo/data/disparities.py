@@ -22,6 +22,7 @@ from stereo.limits import check_pixels
 
 DISPARITY_SUFFIXES = frozenset([".pfm", ".png", ".npy", ".npz", ".tif", ".tiff", ".pgm"])
 PNG16_SCALE = 256.0
+MOST_SCALE = 2.0**32  # stored value per pixel, and one over it the least
 _PICTURE_FORMATS = ("PNG", "TIFF", "PPM")
 _NUMPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -40,6 +41,7 @@ _PFM = re.compile(
     + rb"(?P<scale>[-+.\w]{1,40})"
 )
 _PFM_LAST_GAP = re.compile(rb"[ \t]*\r?\n|\s")
+_PFM_LONG_GAP = re.compile(rb"(?:\s|#[ -~\t]*[\r\n])+")
 
 
 def read_disparity(path: str | Path, scale: float | None = None) -> np.ndarray:
@@ -58,11 +60,10 @@ def read_disparity(path: str | Path, scale: float | None = None) -> np.ndarray:
     Raises:
         InputError: missing, empty, damaged, larger than ``stereo.limits`` allows, of another kind,
             or with a scale missing or misplaced.
-        UsageError: ``scale`` is not positive.
+        UsageError: as in ``check_scale``.
     """
     path = Path(path)
-    if scale is not None and not scale > 0:
-        raise UsageError(f"disparity scale {scale:g}: expected a positive number")
+    check_scale(scale)
     check_readable(path)
     suffix = path.suffix.lower()
     if suffix not in DISPARITY_SUFFIXES:
@@ -80,6 +81,15 @@ def read_disparity(path: str | Path, scale: float | None = None) -> np.ndarray:
         with np.errstate(over="ignore"):
             return values.astype(np.float32)
     return _from_integers(values, scale, path)
+
+
+def check_scale(scale: float | None) -> None:
+    """Raise ``UsageError`` unless a scale can be one: with others all disparities are 0 or none."""
+    if scale is not None and not 1 / MOST_SCALE <= scale <= MOST_SCALE:
+        raise UsageError(
+            f"disparity scale {scale:g}: expected a positive number such as 256, the stored value "
+            "per pixel"
+        )
 
 
 def stored_scale(path: Path, scale: float | None = None) -> float | None:
@@ -101,7 +111,7 @@ def write_disparity(path: str | Path, disparity: np.ndarray, *, scale: float | N
         scale: 8-bit PNG only: stored value per pixel of disparity.
 
     Raises:
-        UsageError: unknown suffix, not (H, W), or not floating point.
+        UsageError: unknown suffix, not (H, W), not floating point, or as in ``check_scale``.
     """
     clamped = store_disparity(path, disparity, scale=scale)
     if clamped is not None:
@@ -119,6 +129,7 @@ def store_disparity(
     suffix = path.suffix.lower()
     if disparity.ndim != 2:
         raise UsageError(f"{path}: a disparity map is (H, W), got shape {disparity.shape}")
+    check_scale(scale)
     if disparity.dtype.kind != "f":
         raise UsageError(f"{path}: a disparity map is floating point, got {disparity.dtype}")
     values = np.ascontiguousarray(disparity, dtype=np.float32)
@@ -173,11 +184,22 @@ def _read_pfm(path: Path) -> np.ndarray:
                 "whose sign is the byte order"
             )
         start = size - 4 * width * height  # only the size tells white space from values
-        if start < 0 or not _PFM_LAST_GAP.fullmatch(head[found.end() : start]):
+        between = head[found.end() : max(start, found.end())]
+        if start > len(head) or not _PFM_LAST_GAP.fullmatch(between):
             expected = found.end() + 1 + 4 * width * height
+            if size >= expected and _PFM_LONG_GAP.fullmatch(between):
+                raise InputError(
+                    f"{path}: {len(between)} bytes of blanks or a comment between the scale and "
+                    "the values, where a PFM has one line end; write it anew without them"
+                )
+            why = (
+                "truncated"
+                if size < expected
+                else "changed by a text-mode copy, or with bytes to spare"
+            )
             raise InputError(
                 f"{path}: a PFM of {width}x{height} with its header takes {expected} bytes, this "
-                f"file has {size}; truncated, or changed by a text-mode copy"
+                f"file has {size}; {why}"
             )
         file.seek(start)
         values = np.fromfile(file, "<f4" if scale < 0 else ">f4", width * height)

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from stereo.data.decoders import mask_is_255, stored
+from stereo.data.disparities import MOST_SCALE
 from stereo.data.sample import SampleFiles
 from stereo.errors import InputError
 from stereo.limits import read_json
-
-MOST_SCALE = 2.0**32
 
 
 def read_manifest(root: Path) -> list[SampleFiles]:
@@ -46,9 +45,7 @@ def _entry(path: Path, root: Path, index: int, entry: Any) -> SampleFiles:
             raise InputError(f"{path}: entry {index} lacks the text '{key}'")
     scale = entry.get("gt_scale")
     if scale is not None and (
-        isinstance(scale, bool)
-        or not isinstance(scale, int | float)
-        or not 1 / MOST_SCALE <= scale <= MOST_SCALE
+        type(scale) not in (int, float) or not 1 / MOST_SCALE <= scale <= MOST_SCALE
     ):
         raise InputError(f"{path}: entry {index}: 'gt_scale' must be a positive number such as 256")
     optional = partial(_optional_path, root, entry)

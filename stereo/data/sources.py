@@ -188,9 +188,12 @@ def find_sources(
         truth_scale: stored value per pixel, for integer pictures.
 
     Raises:
-        UsageError: a packing with a right view, or neither; ground truth of a video.
+        UsageError: a packing with a right view, or neither; ground truth of a video, or a
+            scale without ground truth.
         InputError: nothing found, a file without a partner, or videos of other lengths or sizes.
     """
+    if truth_scale is not None and truth is None:
+        raise UsageError("--ground-truth-scale is of ground truth: give --ground-truth with it")
     if packing is not None and packing not in PACKINGS:
         raise unknown_name("packing", packing, PACKINGS)
     if right is None and packing is None and not _hold_both_views(left):

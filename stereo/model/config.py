@@ -48,6 +48,8 @@ class AttentionConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.mask_invalid, bool):
             raise UsageError(f"mask_invalid {self.mask_invalid!r}: expected true or false")
+        if not isinstance(self.options, dict):
+            raise UsageError(f"attention options {self.options!r}: expected names and values")
         if self.name not in (*ATTENTIONS, NO_ATTENTION):
             raise unknown_name("attention", self.name, [*ATTENTIONS, NO_ATTENTION])
         if self.name == NO_ATTENTION:
@@ -101,7 +103,7 @@ class NetworkConfig:
         self._settle_attention()
         for key in ("mean", "std"):
             values = tuple(getattr(self, key))
-            if len(values) != 3 or not all(isinstance(v, int | float) for v in values):
+            if len(values) != 3 or not all(type(v) in (int, float) for v in values):
                 raise UsageError(f"{key} {values}: expected three numbers")
             if not all(-256 <= value <= 256 for value in values):
                 raise UsageError(f"{key} {values}: expected numbers of about 0..1, as RGB has")
@@ -131,11 +133,30 @@ class NetworkConfig:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "NetworkConfig":
-        """Undo ``to_dict``."""
+        """Undo ``to_dict``.
+
+        Raises:
+            UsageError: a field is missing, since a default could be another than the weights need,
+                or has a value that it cannot have.
+            TypeError: a field is unknown.
+        """
         data = dict(data)
-        if data.get("attention") is not None:
-            data["attention"] = AttentionConfig(**data["attention"])
+        if missing := [each.name for each in dataclasses.fields(cls) if each.name not in data]:
+            raise UsageError(f"the network's description lacks '{missing[0]}'")
+        if SITES_OF.get(data["name"]) or data["attention"] is not None:
+            attention = data["attention"]
+            if not isinstance(attention, dict) or "name" not in attention:
+                raise UsageError(f"attention {attention!r}: expected an object with a 'name'")
+            data["attention"] = AttentionConfig(**attention)
         return cls(**data)
+
+
+def check_min_disparity(min_disparity: int) -> None:
+    """Raise ``UsageError`` unless it lies within ``MOST_DISPARITY`` of 0."""
+    if abs(min_disparity) > MOST_DISPARITY:
+        raise UsageError(
+            f"min disparity {min_disparity}: expected {-MOST_DISPARITY} to {MOST_DISPARITY} px"
+        )
 
 
 def check_max_disparity(max_disparity: int) -> None:
