@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from stereo.app import bounds, server, store
+from stereo.app.guard import VISITOR, Guard, Refused
 from stereo.app.uploads import Uploads
 from stereo.bundled import SGBM, samples_root
 from stereo.errors import InputError
@@ -391,6 +392,22 @@ def test_a_visitor_is_known_by_a_signed_cookie_of_this_process(visitor, own, add
             urllib.request.urlopen(request, timeout=60)
 
 
+def test_a_client_without_a_cookie_can_neither_upload_nor_call(address, folder):
+    before = files_in(folder)
+    session = f"session_hash={SESSION}"
+    for path, data, kind in (
+        (UPLOAD, form("a", b"x"), FORM),
+        (JOIN, json.dumps(event()).encode(), "application/json"),
+        (f"/gradio_api/queue/data?{session}", None, ""),
+        (f"/gradio_api/heartbeat/{SESSION}", None, ""),
+    ):
+        request = urllib.request.Request(address + path, data, {"Content-Type": kind})
+        with pytest.raises(urllib.error.HTTPError, match="403") as refused:
+            urllib.request.urlopen(request, timeout=5)
+        assert b"reload" in refused.value.read() and "Set-Cookie" not in refused.value.headers
+    assert files_in(folder) == before
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -509,6 +526,27 @@ def test_uploads_have_room_for_so_much_and_no_more(tmp_path, monkeypatch):
         take(2**20)
 
 
+def test_room_is_counted_and_not_looked_for_on_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(bounds, "ALL_UPLOADS", 3 * 2**20)
+    (tmp_path / "bundled.png").write_bytes(b"x")
+    uploads = Uploads(tmp_path)
+    old = [uploads.keep(visitor, "left.png", io.BytesIO(b"x")) for visitor in "ab"]
+    with monkeypatch.context() as patched:
+        patched.setattr("stereo.app.uploads._files", None)
+        with uploads._tidying, uploads.room() as take, pytest.raises(InputError, match="later"):
+            take(1)
+    (old[1].parent / "copy.png").write_bytes(b"x" * 2**20)  # made of it for the browser
+    os.utime(old[0], (time.time() - 4000,) * 2)
+    uploads.expire()
+    assert not (tmp_path / "a").exists()
+    with uploads.room() as take, pytest.raises(InputError, match="later"):
+        take(1)
+    old[1].unlink()
+    uploads.expire()
+    with uploads.room() as take:
+        take(2**20)
+
+
 def test_an_upload_that_the_disk_has_no_room_for_leaves_nothing(tmp_path, monkeypatch):
     def full(source, target):
         target.write(source.read(3))
@@ -573,6 +611,59 @@ def test_a_client_that_asks_before_it_sends_is_answered_at_once(address):
         head = f"POST /nothing HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Length: 9999999\r\n"
         connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
         assert connection.recv(12) == b"HTTP/1.1 404"
+
+
+def test_a_refusal_does_not_wait_for_a_body_that_never_comes(address):
+    place, connections = urlsplit(address), []
+    for path, kind, length in (
+        (UPLOAD, FORM, 99_999_999_999),
+        (UPLOAD, "application/json", 10),
+        (JOIN, "application/json", 2**20 + 1),
+        ("/nothing", FORM, 10**12),
+    ):
+        connection = socket.create_connection((place.hostname, place.port), timeout=8)
+        head = f"POST {path} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: {kind}\r\n"
+        sent = b" " * (length if path == JOIN else 0)
+        connection.sendall(f"{head}Content-Length: {length + 1}\r\n\r\n".encode() + sent)
+        connections.append(connection)
+    began = time.monotonic()
+    for connection, status in zip(connections, (413, 415, 413, 404), strict=True):
+        with connection:
+            answer = b"".join(iter(lambda here=connection: here.recv(4096), b""))
+        assert answer.startswith(b"HTTP/1.1 %d" % status)
+    assert time.monotonic() - began < 6
+
+
+def test_a_body_that_stops_on_its_way_is_given_up(tmp_path, monkeypatch):
+    for name in ("STALLED_SECONDS", "JSON_SECONDS", "DRAINED_SECONDS"):
+        monkeypatch.setattr(bounds, name, 0.05)
+    sent = []
+
+    async def receive():
+        if not sent:
+            await asyncio.sleep(60)
+        await asyncio.sleep(0.01)  # a byte now and then
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def send(message):
+        sent.append(message)
+
+    from starlette.requests import Request
+
+    from stereo.app.arriving import Arriving
+
+    scope = {"type": "http", "method": "POST", "path": UPLOAD, VISITOR: "a"}
+    scope["headers"] = [(b"content-type", FORM.encode()), (b"host", b"localhost")]
+    scope |= {"query_string": b"", "scheme": "http"}
+    with pytest.raises(Refused, match="too long") as refused:
+        asyncio.run(Arriving(Uploads(tmp_path)).file(Request(scope, receive), "x"))
+    assert refused.value.status == 408
+    guard = Guard(None, Uploads(tmp_path), {}, None)
+    for start in ([], [None]):
+        sent[:] = start
+        monkeypatch.setattr(bounds, "UPLOAD_SECONDS", 0.05)
+        asyncio.run(asyncio.wait_for(guard(scope | {"path": JOIN}, receive, send), 5))
+        assert sent[len(start)]["status"] == 408
 
 
 def test_at_last_a_server_with_a_match_in_flight_stops_within_seconds(page_server, visitor):

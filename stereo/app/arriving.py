@@ -12,8 +12,9 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from stereo.app.bounds import FORM_BYTES, MOST_BYTES, UPLOAD_SECONDS
-from stereo.app.guard import VISITOR, Refused
+from stereo.app import bounds
+from stereo.app.bounds import FORM_BYTES, MOST_BYTES
+from stereo.app.guard import UNKNOWN, VISITOR, Refused
 from stereo.app.uploads import Uploads
 from stereo.errors import InputError
 
@@ -41,19 +42,21 @@ class Arriving:
         """Return the file of a form, kept for the visitor who sends it.
 
         Raises:
-            Refused: not a form with one file, too large, or it does not arrive.
+            Refused: not a form with one file, too large, of nobody known, or it does not arrive.
         """
         visitor = request.scope[VISITOR]
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
             raise Refused(415, "an upload is a form with one file")
         if int(request.headers.get("content-length", 0)) > MOST_BYTES + FORM_BYTES:
             raise Refused(413, f"this page takes files of {MOST_BYTES >> 20} MiB")
+        if not visitor:
+            raise Refused(403, UNKNOWN)
         upload = self._coming[visitor, upload_id] = _Upload()
         try:
             with self._uploads.room() as take:
 
                 async def receive() -> Any:
-                    message = await request.receive()
+                    message = await asyncio.wait_for(request.receive(), bounds.STALLED_SECONDS)
                     part = message.get("body", b"")
                     take(len(part))
                     if not upload.size and (found := re.search(rb'filename="([^"]*)"', part)):
@@ -63,7 +66,7 @@ class Arriving:
 
                 form = await asyncio.wait_for(
                     Request(request.scope, receive).form(max_files=1, max_fields=1),
-                    UPLOAD_SECONDS,
+                    bounds.UPLOAD_SECONDS,
                 )
                 try:
                     file = form.get("files")

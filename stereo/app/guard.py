@@ -12,18 +12,21 @@ import hmac
 import json
 import re
 import secrets
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from stereo.app.bounds import DRAINED_BYTES, MOST_JSON_BYTES, MOST_NUMBER, MOST_TOLD
+from stereo.app import bounds
+from stereo.app.bounds import MOST_JSON_BYTES, MOST_NUMBER, MOST_TOLD
 from stereo.app.uploads import Uploads
 from stereo.console import complain
 from stereo.errors import InputError
 from stereo.limits import parse_json
 
 VISITOR = "stereo.visitor"  # where a request's scope names its visitor; "" for one without a cookie
+UNKNOWN = "the page has been restarted or cookies are off: reload it, with cookies allowed"
 UPLOAD, JOIN, DATA = "/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/queue/data"
 HEARTBEAT, PROGRESS = "/gradio_api/heartbeat/", "/gradio_api/upload_progress"
 _FILE = r"[\w-]+(?:[./][\w-]+)*"
@@ -88,26 +91,32 @@ class _Exchange:
     def header(self, name: bytes) -> str:
         return self.headers.get(name, b"").decode("latin-1")
 
-    async def next(self) -> Any:
-        message = await self.receive()
+    async def next(self, seconds: float | None = None) -> Any:
+        message = await asyncio.wait_for(self.receive(), seconds)
         self.whole = self.whole or not message.get("more_body", False)
         return message
 
     async def body(self) -> bytes:
         read = bytearray()
+        deadline = time.monotonic() + bounds.JSON_SECONDS
         while not self.whole:
-            read += (await self.next()).get("body", b"")
+            try:
+                message = await self.next(deadline - time.monotonic())
+            except asyncio.TimeoutError:
+                raise Refused(408, "the request took too long") from None
+            read += message.get("body", b"")
             if len(read) > MOST_JSON_BYTES:
                 raise Refused(413, f"more than {MOST_JSON_BYTES >> 20} MiB in a request")
         return bytes(read)
 
     async def drain(self) -> None:
         """Read on: a client that still sends would meet a closed connection, not the answer."""
-        left = DRAINED_BYTES
+        left, deadline = bounds.DRAINED_BYTES, time.monotonic() + bounds.UPLOAD_SECONDS
         if self.headers.get(b"expect"):
             return  # it asks first, and has sent nothing
-        while not self.whole and left > 0:
-            left -= len((await self.next()).get("body", b""))
+        with contextlib.suppress(asyncio.TimeoutError):
+            while not self.whole and left > 0 and time.monotonic() < deadline:
+                left -= len((await self.next(bounds.DRAINED_SECONDS)).get("body", b""))
 
 
 class Guard:
@@ -215,7 +224,7 @@ class Guard:
             ):
                 exchange.visitor = visitor
                 return
-        if scope["path"] in ("/", UPLOAD):
+        if scope["path"] == "/":
             exchange.visitor = visitor = secrets.token_hex(16)
             # Lax: with Strict, a link to the page from elsewhere would make a new visitor of an
             # old one. What other sites send is refused by its origin.
@@ -239,7 +248,8 @@ class Guard:
         elif path.startswith(HEARTBEAT):
             path = HEARTBEAT + self._session(exchange, path[len(HEARTBEAT) :]).decode()
         elif path == JOIN:
-            body = self._event(exchange, await exchange.body())
+            # In a thread: it reads up to 1 MiB of JSON and looks through the visitor's files.
+            body = await asyncio.to_thread(self._event, exchange, await exchange.body())
             given_by_us = (b"content-length", b"content-type", b"transfer-encoding")
             headers = [pair for pair in headers if pair[0] not in given_by_us]
             headers.append((b"content-type", b"application/json"))
@@ -256,6 +266,8 @@ class Guard:
 
     def _session(self, exchange: _Exchange, name: Any) -> bytes:
         """Return what a session is called behind: nobody reaches another visitor's by its name."""
+        if not exchange.visitor:
+            raise Refused(403, UNKNOWN)
         return self._sign(f"{exchange.visitor}/{_named(name)}").encode()
 
     def _event(self, exchange: _Exchange, body: bytes) -> bytes:

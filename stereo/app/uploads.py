@@ -6,6 +6,7 @@ import secrets
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,10 +24,12 @@ class Uploads:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._shared = _files(root)
-        self._lock = threading.Lock()
-        self._kept = 0
+        self._shared = set(_files(root))
+        self._tidying = threading.Lock()  # of the files, for long: never taken by the event loop
+        self._lock = threading.Lock()  # of the two counts
+        self._kept: Counter[str] = Counter()  # bytes, by visitor
         self._arriving = 0
+        self.expire()
 
     def find(self, visitor: str, name: Any) -> Path | None:
         """Return the file of that path if this visitor may name it.
@@ -52,11 +55,9 @@ class Uploads:
                 self._arriving += size
                 if taken > bounds.MOST_BYTES + bounds.FORM_BYTES:
                     raise InputError(f"this page takes files of {bounds.MOST_BYTES >> 20} MiB")
-                if self._kept + self._arriving > bounds.ALL_UPLOADS:
+                if self._kept.total() + self._arriving > bounds.ALL_UPLOADS:
                     raise InputError("this page holds as many files as it may; come back later")
 
-        with self._lock:
-            self._kept = sum(map(_charge, _files(self._root)))
         try:
             yield take
         finally:
@@ -72,7 +73,8 @@ class Uploads:
             content: of it, from the present position on.
         """
         folder = self._root / visitor / secrets.token_hex(8)
-        folder.mkdir(parents=True)
+        with self._tidying:
+            folder.mkdir(parents=True)
         path = folder / (re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[-100:].lstrip(".") or "file")
         try:
             with path.open("xb") as file:
@@ -80,18 +82,31 @@ class Uploads:
         except OSError:
             _remove(path)
             raise
-        with self._lock:
+        with self._tidying:
             own = sorted(_files(self._root / visitor), key=_age)
-            while sum(map(_charge, own)) > bounds.VISITOR_UPLOADS:
-                _remove(own.pop())
-            self._kept += _charge(path)
+            kept = sum(map(_charge, own))
+            while kept > bounds.VISITOR_UPLOADS:
+                oldest = own.pop()
+                kept -= _charge(oldest)
+                _remove(oldest)
+            with self._lock:
+                self._kept[visitor] = kept
         return path
 
     def expire(self) -> None:
         """Remove what visitors sent more than an hour ago."""
-        for path in set(_files(self._root)) - set(self._shared):
-            if _age(path) > bounds.UPLOADS_KEPT:
-                _remove(path)
+        kept: Counter[str] = Counter()
+        with self._tidying:
+            for path in _files(self._root):
+                if path not in self._shared and _age(path) > bounds.UPLOADS_KEPT:
+                    _remove(path)
+                else:
+                    kept[path.relative_to(self._root).parts[0]] += _charge(path)
+            for visitor in self._kept.keys() - kept.keys():
+                with contextlib.suppress(OSError):
+                    (self._root / visitor).rmdir()
+            with self._lock:
+                self._kept = kept
 
 
 def _files(folder: Path) -> list[Path]:
