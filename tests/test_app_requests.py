@@ -13,6 +13,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -586,6 +587,22 @@ def test_old_files_and_results_are_looked_for_while_the_page_runs(tmp_path, monk
 
     asyncio.run(run())
     assert not old.exists() and not result.exists()
+
+
+def test_an_archive_is_found_when_it_is_whole(tmp_path, monkeypatch):
+    results = store.Store(tmp_path)
+    token, folder = results.new("a")
+    (folder / "x_color.png").write_bytes(b"x")
+    write = zipfile.ZipFile.write
+
+    def written(archive, *given):
+        assert results.find(token, "x.zip") is None  # others look while it is written
+        write(archive, *given)
+
+    monkeypatch.setattr(zipfile.ZipFile, "write", written)
+    assert server._archive(results, token, "x.zip") == results.find(token, "x.zip")
+    with zipfile.ZipFile(folder / "x.zip") as archive:
+        assert archive.namelist() == ["x_color.png"]
 
 
 # Connections.

@@ -26,6 +26,7 @@ from stereo.app.uploads import Uploads
 from stereo.app.work import collect_warnings
 from stereo.console import say
 from stereo.errors import UsageError
+from stereo.files import staged
 
 ASSETS = Path(__file__).parent / "assets"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -125,8 +126,10 @@ def application(models: Models, folder: Path, host: str) -> Any:
 
     @app.get("/results/{token}/{name}")
     def result(token: str, name: str) -> Response:
-        with archiving:
-            found = store.find(token, name) or _archive(store, token, name)
+        found = store.find(token, name)
+        if found is None and name.endswith(".zip"):
+            with archiving:  # which nothing else waits for
+                found = store.find(token, name) or _archive(store, token, name)
         if found is None:
             return PlainTextResponse("this result is no longer kept; match the pair again", 404)
         headers = {"Cache-Control": "no-store"}
@@ -205,7 +208,7 @@ def _archive(store: Store, token: str, name: str) -> Path | None:
         if (path := store.find(token, end)) is not None
     ]
     target = picture.parent / name
-    with zipfile.ZipFile(target, "w") as archive:
+    with staged(target) as (temporary,), zipfile.ZipFile(temporary, "w") as archive:
         for path in sorted(files):
             archive.write(path, path.name)
     return target
