@@ -8,6 +8,8 @@ import contextlib
 import functools
 import json
 import os
+import re
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,14 @@ MAX_YAML_BYTES = 2**18  # so that PyYAML without its C library takes seconds, no
 MAX_YAML_DEPTH = 32
 MAX_YAML_NODES = 20_000
 MAX_YAML_SCALAR = 1_000  # characters of one without quotes: a number of base 60 takes its square
+
+_YAML_NUMBERS = {
+    "int": re.compile(r"[-+]?(0|[1-9][0-9]*)\Z"),
+    "float": re.compile(
+        r"([-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))\Z"
+    ),
+}
 
 
 class TooLargeError(InputError):
@@ -95,7 +105,9 @@ def check_pixels(width: int, height: int, name: str) -> None:
 
 
 def check_bytes(path: Path, most: int, what: str) -> None:
-    """Raise ``InputError`` if a file is larger than files of its kind are.
+    """Raise ``InputError`` if a path is no regular file, or larger than files of its kind are.
+
+    Opening a pipe may take forever, and reading a device does.
 
     Args:
         path: the file.
@@ -103,9 +115,14 @@ def check_bytes(path: Path, most: int, what: str) -> None:
         what: the kind, such as "a calibration file".
     """
     try:
-        size = path.stat().st_size
+        found = path.stat()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise InputError(f"{path}: cannot be read: is a folder, expected a file")
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(f"{path}: is a pipe or a device, expected a file")
+    size = found.st_size
     if size > most:
         raise InputError(
             f"{path}: {size / 2**20:.1f} MiB, more than the {most / 2**20:g} MiB that {what} "
@@ -178,7 +195,8 @@ def _whole_number(text: str) -> int:
 def parse_yaml(text: str, name: str) -> Any:
     """Parse the first document of YAML from outside that is not empty.
 
-    Matrices of OpenCV (``!!opencv-matrix``) come back as the mappings that they are.
+    Matrices of OpenCV (``!!opencv-matrix``) come back as the mappings that they are. Numbers are
+    decimal: what YAML 1.1 reads in base 2, 8, 16 or 60 (``0700``, ``11:40``) comes back as text.
 
     Args:
         text: the document.
@@ -265,6 +283,13 @@ def _yaml_loader() -> Any:
     class Loader(base):  # type: ignore[misc, valid-type]
         pass
 
+    tags = {f"tag:yaml.org,2002:{kind}": pattern for kind, pattern in _YAML_NUMBERS.items()}
+    Loader.yaml_implicit_resolvers = {
+        start: [(tag, pattern) for tag, pattern in known if tag not in tags]
+        for start, known in base.yaml_implicit_resolvers.items()
+    }
+    for tag, pattern in tags.items():
+        Loader.add_implicit_resolver(tag, pattern, list("+-.0123456789"))
     Loader.add_constructor("tag:yaml.org,2002:map", mapping)
     Loader.add_multi_constructor(
         "tag:yaml.org,2002:opencv-", lambda loader, _, node: mapping(loader, node)

@@ -120,7 +120,7 @@ class Record:
 
     def _read(self) -> list[dict[str, Any]]:
         """Return the settings and the finished maps, without lines that were cut off."""
-        if self.path.is_file():
+        if self.path.exists():
             check_bytes(self.path, _MOST_BYTES, "the record of a run")
         try:
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()

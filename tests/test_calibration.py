@@ -461,7 +461,7 @@ def test_numbers_that_cannot_be_are_refused(tmp_path, change, message):
     [
         (MIDDLEBURY, ("baseline=193.001", "baseline=0.193001"), "metres read as millimetres"),
         (K_TXT, ("0.063", "63"), "millimetres as metres"),
-        (K_TXT, ("754.66 0.0 489", "4.2 0.0 489"), "focal length is 4.2 px"),
+        (K_TXT, ("754.66", "4.2"), "focal length is 4.2 px"),
         (K_TXT, ("754.66", "754660"), "focal length is 754660 px, which is very long: it must"),
         (
             KITTI,
@@ -469,7 +469,11 @@ def test_numbers_that_cannot_be_are_refused(tmp_path, change, message):
             "focal length is 721537.7 px, which is very long",
         ),
         (MIDDLEBURY, ("3997.684", "3997684"), "which is very long for pictures 2964 px wide"),
-        (KALIBR, ("457.", "457000."), "right focal length is 457000.6 px, which is very long"),
+        (
+            KALIBR,
+            ("457.58, 456.13", "457580, 456130"),
+            "right focal length is 457580 px, which is very long",
+        ),
     ],
 )
 def test_units_that_are_off_by_a_thousand_are_pointed_out(tmp_path, text, change, message):
@@ -1219,3 +1223,126 @@ def test_the_grey_pairs_depth_comes_of_its_own_cameras(tmp_path, stereo):
         right_map = matcher(*views, view="right")
         depths[left] = float(np.median(depth)), float(np.median(right_map.depth(calibration)))
     assert depths["image_0"] == pytest.approx([2 * each for each in depths["image_2"]])
+
+
+def test_pictures_of_the_whole_sensor_are_not_cut_by_a_roi(tmp_path):
+    path = ros_crop(tmp_path, ROI.format(left=64, top=48, height=384, width=512))
+    for raw in (False, True):
+        read = Calibration.read(path, raw=raw)
+        assert read.fitted(512, 384) is read
+        with pytest.warns(UserWarning, match="taken as not cut"):
+            whole = read.fitted(640, 480)
+        assert whole.left.fx == read.left.fx
+        assert whole.left.cx == pytest.approx(read.left.cx + 64)
+        with pytest.raises(InputError, match="may be either, resized"):
+            read.fitted(1280, 960)  # a roi of the sensor's shape
+    assert "uncut" not in read.to_dict()
+    assert read.scaled(2, 2).uncut is read.cropped(0, 0, 9, 9).uncut is None
+
+
+def test_binning_is_a_whole_number(tmp_path):
+    with pytest.raises(InputError, match=r"binning is 1\.5x1"):
+        Calibration.read(ros_crop(tmp_path, "", "binning_x: 1.5\n"))
+
+
+@pytest.mark.parametrize("factor", [0.75, 0.8, 1.25, 1.3])
+def test_resized_pictures_are_noticed_both_ways(tmp_path, factor):
+    for text, size in ((KITTI, (1242, 375)), (K_TXT, (960, 540))):
+        own = Calibration.read(kept(tmp_path, text))
+        with pytest.warns(UserWarning, match="were they resized"):
+            own.fitted(*(round(factor * side) for side in size))
+        for refused in (0.5, 0.6, 1.6, 2):
+            with pytest.raises(InputError, match="were they resized"):
+                own.fitted(*(round(refused * side) for side in size))
+
+
+def test_pixels_are_square(tmp_path):
+    oblong = "700 0 320 0 {fy} 240 0 0 1\n0.1\n"
+    with pytest.warns(UserWarning, match="but pixels are square"):
+        Calibration.read(kept(tmp_path, oblong.format(fy=800)))
+    for fy in (350, 1400):
+        with pytest.raises(InputError, match=r"calib\.txt: .*if the pictures were squeezed"):
+            Calibration.read(kept(tmp_path, oblong.format(fy=fy)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ([("1176.728", "11767.28"), ("1307.839", "11898.391")], "lies outside pictures of 2964"),
+        ([("1011.728", "-10")], "lies outside pictures"),
+        ([("3997.684", "39976.84")], "very long for pictures 2964"),
+        ([("3997.684", "399.7684")], "very short for pictures 2964"),
+        ([("1176", "x"), ("1307", "1176"), ("x", "1307"), ("=131", "=-131")], "swapped"),
+    ],
+)
+def test_odd_numbers_are_pointed_out_where_the_size_is_known(tmp_path, changes, message):
+    text = MIDDLEBURY
+    for change in changes:
+        text = text.replace(*change)
+    with pytest.warns(UserWarning, match=message):
+        Calibration.read(kept(tmp_path, text))
+
+
+def test_a_focal_length_is_compared_with_pictures_where_the_file_has_no_size(tmp_path):
+    own = Calibration.read(kept(tmp_path, "10000 0 320 0 10000 240 0 0 1\n0.1\n"))
+    with pytest.warns(UserWarning, match="very long for pictures 640"):
+        own.fitted(640, 480)
+
+
+def test_disparities_behind_infinity_are_pointed_out():
+    own = Calibration.rectified(fx=3000, cx0=330, cx1=300, cy=240, baseline=0.1)
+    with pytest.warns(UserWarning, match="75 % of the disparities lie behind infinity"):
+        own.depth(np.array([[1, 2, 29, 40, np.inf]], np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        own.depth(np.array([[1, 32, 40, np.nan, np.inf]], np.float32))
+
+
+def test_opencv_files_with_two_names_for_the_same_are_refused(tmp_path):
+    k, d = OPENCV_PAIR["M1"], OPENCV_PAIR["D1"]
+    rest = {name: OPENCV_PAIR[name] for name in ("R", "T")}
+    pair = {"K1": k, "K2": k, "D1": d, "D2": d}
+    for odd in ({"M1": 2 * np.asarray(k)}, {"cameraMatrix2": k}, {"dist1": 2 * np.asarray(d)}):
+        path = kept(tmp_path, opencv_yaml(**pair, **odd, **rest), "stereo.yml")
+        with pytest.raises(InputError, match="several names for the same thing"):
+            Calibration.read(path)
+    mixed = {"M1": k, "K2": k, "D1": d, "D2": d}
+    with pytest.raises(InputError, match="holds M1, K2: several names"):
+        Calibration.read(kept(tmp_path, opencv_yaml(**mixed, **rest), "stereo.yml"))
+    sizes = "image_size: [640, 480]\nimageSize: [320, 240]\n"
+    text = opencv_yaml(**pair, **rest) + sizes
+    with pytest.raises(InputError, match="'image_size' and 'imageSize'"):
+        Calibration.read(kept(tmp_path, text, "stereo.yml"))
+    same = opencv_yaml(**pair, M1=k, M2=k, **rest)
+    assert Calibration.read(kept(tmp_path, same, "stereo.yml")).left.distortion == tuple(d)
+
+
+@pytest.mark.parametrize("number", ["0700", "11:40", "0x2bc", "\uff1700"])
+def test_numbers_of_doubtful_form_are_refused(tmp_path, number):
+    text = f"%YAML:1.0\nP1: [{number}, 0, 320, 0, 0, 700, 240, 0, 0, 0, 1, 0]\nP2: [1]\n"
+    k_txt = f"{number} 0 320 0 700 240 0 0 1\n0.1\n"
+    for path in (tmp_path / "stereo.yml", tmp_path / "K.txt"):
+        path.write_text(text if path.suffix == ".yml" else k_txt, encoding="utf-8")
+        with pytest.raises(InputError, match=r"could not convert|no calibration"):
+            Calibration.read(path)
+
+
+@pytest.mark.parametrize("start", ["%YAML:1.0\n---\n", "---\n", ""])
+def test_yaml_is_not_taken_for_kittis(tmp_path, start):
+    with pytest.raises(InputError, match=r"an OpenCV calibration .*'P2'"):
+        Calibration.read(kept(tmp_path, f"{start}P1: 1\n", "stereo.yml"))
+
+
+@pytest.mark.parametrize("count", [8, 12, 14])
+def test_a_fisheyes_list_may_be_filled_up_with_zeros(tmp_path, count):
+    given = [0.02, -0.01, 0.004, -0.001]
+    path = kept(
+        tmp_path,
+        opencv_yaml(**OPENCV_PAIR | dict.fromkeys(("D1", "D2"), given + [0] * (count - 4))),
+    )
+    assert Calibration.read(path, lens="fisheye").right.distortion == tuple(given)
+    with pytest.warns(UserWarning, match="say --lens fisheye"):
+        assert Calibration.read(path).left.lens == "pinhole"
+    odd = opencv_yaml(**OPENCV_PAIR | dict.fromkeys(("D1", "D2"), given + [0.1] * (count - 4)))
+    with pytest.raises(InputError, match=f"fisheye lens has {count} coefficients"):
+        Calibration.read(kept(tmp_path, odd), lens="fisheye")

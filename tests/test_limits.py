@@ -1,12 +1,15 @@
 """What is refused before it is decoded."""
 
+import os
 import time
 
 import pytest
 
 from stereo import limits
 from stereo.errors import InputError, UsageError
+from stereo.geometry import Calibration
 from stereo.limits import parse_json
+from stereo.record import RECORD, Record
 
 
 def test_pictures_of_a_hundred_megapixels_pass_and_larger_ones_name_the_option(monkeypatch):
@@ -92,3 +95,27 @@ def test_json_that_nothing_else_can_hold_is_refused(text):
 
 def test_json_keeps_pairs_of_surrogates_and_large_numbers():
     assert parse_json('["\\ud83d\\ude00", 18446744073709551615]', "it") == ["\U0001f600", 2**64 - 1]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_pipes_and_devices_are_refused_before_they_are_opened(tmp_path):
+    pipe = tmp_path / RECORD
+    os.mkfifo(pipe)
+    for path in (pipe, tmp_path.parent / os.devnull):
+        for read in (limits.read_json, Calibration.read):
+            with pytest.raises(InputError, match="is a pipe or a device, expected a file"):
+                read(path)
+    with pytest.raises(InputError, match="is a pipe or a device"):
+        Record(tmp_path, {}, []).take_up([])
+
+
+@pytest.mark.parametrize("text", ["0700", "11:40", "1:2.5", "0x2bc", "0b11", "1_000", "0o17"])
+def test_yaml_numbers_are_decimal(text):
+    assert limits.parse_yaml(f"a: {text}", "file") == {"a": text}
+
+
+def test_yaml_numbers_of_usual_form_are_numbers():
+    text = "[0, -7, +7, 1.5, 700., .5, -1e3, 7.0e+02, 1.E-3, .inf, 00.5]"
+    read = limits.parse_yaml(text, "file")
+    assert read == [0, -7, 7, 1.5, 700, 0.5, -1000, 700, 0.001, float("inf"), 0.5]
+    assert [type(each) for each in read[:4]] == [int, int, int, float]

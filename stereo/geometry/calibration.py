@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,17 @@ BASELINES = (0.002, 20.0)  # metres, of pairs that people have; beyond them a un
 LIKELY_METRES = 1.0  # of a baseline whose unit is not certain; more are likely centimetres
 SHORTEST_FOCAL_LENGTH = 40.0  # pixels; less is likely a focal length in millimetres
 LONGEST_FOCAL_LENGTH = 50_000.0  # pixels, where the pictures' width is unknown
-LONGEST_FOCAL_WIDTHS = 20.0  # of the pictures, where it is known: a field of view of 3 degrees
+FOCAL_WIDTHS = (
+    0.2,
+    10.0,
+)  # of the pictures, where it is known: fields of view of 136 and 6 degrees
 LENS_COUNTS = (0, 4, 5, 8, 12, 14)  # coefficients that OpenCV's pinhole model can have
 FISHEYE_COUNT = 4
-OFF_CENTRE = (0.12, 0.2, 0.25)  # of a principal point: in widths, warned of, refused; in heights
+OFF_CENTRE = (1.1, 1.4, 1.5)
+"""How often a principal point may be as far from the edge as the middle is, or the other way round:
+along x warned of, refused; along y warned of. KITTI's differ by 1.02, its crops' by 1.2 along y."""
+SQUARE_PIXELS = (1.1, 1.5)  # ratio of fx and fy, or fy and fx: warned of, refused
+BEHIND_INFINITY = 0.02  # of the focal length: how negative doffs may be, a degree between the axes
 ORTHONORMAL = 0.01  # how far a rotation as printed may be from one
 FORMAT = "stereo calibration, pixels and metres"
 RECTIFIED_TOLERANCE = 1e-3
@@ -71,6 +79,7 @@ class Calibration:
             in the right one's, so that a rectified pair has (-baseline, 0, 0).
         rotation: rows of a 3x3 matrix.
         size: width and height of the pictures in pixels; None if unknown.
+        uncut: of pictures that the file says are cut out, the calibration of the whole ones.
 
     Raises:
         InputError: numbers that cannot be: focal lengths, lenses, pose, size.
@@ -81,12 +90,13 @@ class Calibration:
     translation: tuple[float, float, float]
     rotation: tuple[tuple[float, ...], ...] = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
     size: tuple[int, int] | None = None
+    uncut: "Calibration | None" = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_size(self.size)
         for name, camera in (("left", self.left), ("right", self.right)):
             check_camera(name, camera)
-            self._warn_of_focal_length(name, camera.fx)
+            _warn_of_focal_length(name, camera.fx, None if self.size is None else self.size[0])
         _check_pose(self.rotation, self.translation)
         if self.baseline == 0:
             raise InputError("the baseline is 0: the cameras stand at the same place")
@@ -105,23 +115,40 @@ class Calibration:
                 stacklevel=3,
             )
 
-    def _warn_of_focal_length(self, name: str, focal: float) -> None:
-        """Point out a focal length that is likely in another unit."""
-        if focal < SHORTEST_FOCAL_LENGTH:
-            warnings.warn(
-                f"the {name} focal length is {focal:g} px, which is very short: "
-                "it must be in pixels, not millimetres",
-                stacklevel=4,
+    def check_plausible(self) -> None:
+        """Warn of what cameras as a file has them hardly are: oblong pixels, odd axes.
+
+        Raises:
+            InputError: fx and fy differ by more than those of any usual camera.
+        """
+        for name, camera in (("left", self.left), ("right", self.right)):
+            ratio = max(camera.fx, camera.fy) / min(camera.fx, camera.fy)
+            text = (
+                f"the {name} focal lengths are {camera.fx:g} px along x and {camera.fy:g} along y, "
+                "but pixels are square in nearly all pictures: "
             )
-        most = LONGEST_FOCAL_LENGTH
-        if self.size is not None:
-            most = LONGEST_FOCAL_WIDTHS * self.size[0]
-        if focal > most:
-            wide = "" if self.size is None else f" for pictures {self.size[0]} px wide"
+            if ratio > SQUARE_PIXELS[1]:
+                raise InputError(
+                    f"{text}correct the wrong one; if the pictures were squeezed, resize them and "
+                    "the calibration so that fx and fy agree"
+                )
+            if ratio > SQUARE_PIXELS[0]:
+                warnings.warn(f"{text}is one wrong? Depth is proportional to fx", stacklevel=3)
+            if self.size is not None and not (
+                -1 <= camera.cx <= self.size[0] and -1 <= camera.cy <= self.size[1]
+            ):
+                warnings.warn(
+                    f"the {name} principal point ({camera.cx:g}, {camera.cy:g}) lies outside "
+                    f"pictures of {self.size[0]}x{self.size[1]}, as only crops have it: if these "
+                    "are none, it is wrong, and so are points in space",
+                    stacklevel=3,
+                )
+        if self.is_rectified and self.doffs < -BEHIND_INFINITY * self.fx:
             warnings.warn(
-                f"the {name} focal length is {focal:.7g} px, which is very long{wide}: it must be "
-                "in pixels; is its decimal point lost? Depth is proportional to it",
-                stacklevel=4,
+                f"doffs (cx1 - cx0) is {self.doffs:g} px, so disparities below {-self.doffs:g} px "
+                "lie behind infinity and have no depth, though cameras hardly look away from each "
+                "other: are cx0 and cx1, or the cameras, swapped?",
+                stacklevel=3,
             )
 
     @classmethod
@@ -221,7 +248,17 @@ class Calibration:
                 stacklevel=2,
             )
         with np.errstate(divide="ignore", invalid="ignore"):
-            depth = self.fx * self.baseline / (disparity.astype(np.float64) + self.doffs)
+            beyond = disparity.astype(np.float64) + self.doffs
+            depth = self.fx * self.baseline / beyond
+        known = np.isfinite(beyond)
+        behind = np.count_nonzero(known & (beyond < 0))
+        if 2 * behind > np.count_nonzero(known):
+            warnings.warn(
+                f"{100 * behind / np.count_nonzero(known):.0f} % of the disparities lie behind "
+                f"infinity by the calibration (doffs {self.doffs:g} px) and have no depth: is the "
+                "sign of doffs wrong, or is it of other pictures?",
+                stacklevel=2,
+            )
         return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
 
     def check_side_by_side(self) -> None:
@@ -263,7 +300,9 @@ class Calibration:
             )
 
         size = None if self.size is None else (round(self.size[0] * x), round(self.size[1] * y))
-        return dataclasses.replace(self, left=scale(self.left), right=scale(self.right), size=size)
+        return dataclasses.replace(
+            self, left=scale(self.left), right=scale(self.right), size=size, uncut=None
+        )
 
     def cropped(self, left: int, top: int, width: int, height: int) -> "Calibration":
         """Return the calibration of pictures cut to a box of pixels, the same one in both.
@@ -283,21 +322,42 @@ class Calibration:
             return dataclasses.replace(camera, cx=camera.cx - left, cy=camera.cy - top)
 
         return dataclasses.replace(
-            self, left=move(self.left), right=move(self.right), size=(width, height)
+            self, left=move(self.left), right=move(self.right), size=(width, height), uncut=None
         )
 
     def fitted(self, width: int, height: int) -> "Calibration":
         """Return the calibration of pictures of a size: scaled if they were resized as a whole.
 
+        Where the file says that its pictures are cut out of larger ones, those can be meant, too.
+
         Raises:
             InputError: the pictures have another shape than the calibration's, or, where it knows
-                no size, a principal point far from their middle.
+                no size, a principal point far from their middle; or whether they are cut out
+                cannot be told.
         """
         if self.size is None:
             self._check_centre(width, height)
+            for name, camera in (("left", self.left), ("right", self.right)):
+                _warn_of_focal_length(name, camera.fx, width)
             return self
         if self.size == (width, height):
             return self
+        if self.uncut is not None and self.uncut.size == (width, height):
+            warnings.warn(
+                f"the calibration is for {self.size[0]}x{self.size[1]} pixels cut out of "
+                f"{width}x{height} (its roi); the pictures have {width}x{height}, so that they are "
+                "taken as not cut",
+                stacklevel=2,
+            )
+            return self.uncut
+        if self.uncut is not None and self.uncut._is_resized(width, height):
+            assert self.uncut.size is not None
+            raise InputError(
+                f"the calibration is for {self.size[0]}x{self.size[1]} pixels cut out of "
+                f"{self.uncut.size[0]}x{self.uncut.size[1]} (its roi), the pictures have "
+                f"{width}x{height}, which may be either, resized: give the calibration that fits "
+                "them"
+            )
         if not self._is_resized(width, height):
             raise InputError(
                 f"the calibration is for {self.size[0]}x{self.size[1]} pixels, the pictures have "
@@ -319,8 +379,8 @@ class Calibration:
 
     def _check_centre(self, width: int, height: int) -> None:
         """Notice pictures of another size than the calibration's, which it does not know."""
-        across = abs((self.left.cx + 0.5) / width - 0.5)
-        down = abs((self.left.cy + 0.5) / height - 0.5)
+        across = _off_centre(self.left.cx, width)
+        down = _off_centre(self.left.cy, height)
         if across <= OFF_CENTRE[0] and down <= OFF_CENTRE[2]:
             return
         text = (
@@ -373,15 +433,17 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return {"format": FORMAT, **dataclasses.asdict(self)}
+        fields = dataclasses.asdict(self)
+        del fields["uncut"]
+        return {"format": FORMAT, **fields}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Calibration":
         """Undo ``to_dict``."""
         left, right = (_camera_from_dict(data[side]) for side in ("left", "right"))
-        x, y, z = (float(number) for number in data["translation"])
+        x, y, z = (number(each) for each in data["translation"])
         rotation = tuple(
-            tuple(float(number) for number in np.atleast_1d(row)) for row in data["rotation"]
+            tuple(number(each) for each in np.atleast_1d(row)) for row in data["rotation"]
         )
         size = data.get("size")
         if size is not None:
@@ -407,7 +469,7 @@ def check_camera(name: str, camera: Camera) -> None:
         raise InputError(
             f"the {name} principal point ({camera.cx:g}, {camera.cy:g}) is none of a picture"
         )
-    if any(abs(number) > POSSIBLE_COEFFICIENT for number in camera.distortion):
+    if any(abs(each) > POSSIBLE_COEFFICIENT for each in camera.distortion):
         raise InputError(f"the {name} lens has coefficients that no lens has")
     if camera.lens not in LENSES:
         raise InputError(f"the {name} lens is '{camera.lens}'; known: {', '.join(LENSES)}")
@@ -431,10 +493,56 @@ def picture_size(width: Any, height: Any) -> tuple[int, int]:
     Raises:
         InputError: they are none.
     """
-    numbers = float(width), float(height)
-    if not all(number.is_integer() for number in numbers):
+    sides = number(width), number(height)
+    if not all(side.is_integer() for side in sides):
         raise InputError(f"the size is {width} x {height}: expected whole numbers of pixels")
-    return int(numbers[0]), int(numbers[1])
+    return int(sides[0]), int(sides[1])
+
+
+def number(value: Any) -> float:
+    """Return a number of a file, in decimal ASCII digits.
+
+    Raises:
+        ValueError: it is none, or one such as 0700, which some programs read as octal.
+    """
+    try:
+        text = str(value)
+        if isinstance(value, bool) or "_" in text or not text.isascii():
+            raise ValueError
+        if re.fullmatch(r"[-+]?0[0-9]+", text):
+            raise ValueError
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(
+            f"could not convert '{str(value)[:40]}' to a number: write it in plain decimal digits"
+        ) from None
+
+
+def _off_centre(point: float, side: int) -> float:
+    """Return the ratio of a principal point's place and the middle of a side, at least 1."""
+    ratio = (point + 0.5) / (side / 2)
+    return max(ratio, 1 / ratio) if ratio > 0 else math.inf
+
+
+def _warn_of_focal_length(name: str, focal: float, width: int | None) -> None:
+    """Point out a focal length that is likely in another unit, or has a digit more or less."""
+    least, most = SHORTEST_FOCAL_LENGTH, LONGEST_FOCAL_LENGTH
+    wide = ""
+    if width is not None:
+        least, most = (widths * width for widths in FOCAL_WIDTHS)
+        wide = f" for pictures {width} px wide"
+    if focal < max(least, SHORTEST_FOCAL_LENGTH):
+        warnings.warn(
+            f"the {name} focal length is {focal:g} px, which is very short{wide}: "
+            "it must be in pixels, not millimetres; depth is proportional to it",
+            stacklevel=4,
+        )
+    if focal > most:
+        warnings.warn(
+            f"the {name} focal length is {focal:.7g} px, which is very long{wide}: it must be "
+            "in pixels; is its decimal point lost? Depth is proportional to it",
+            stacklevel=4,
+        )
 
 
 def _check_size(size: tuple[int, int] | None) -> None:
@@ -458,6 +566,6 @@ def _check_pose(rotation: tuple[tuple[float, ...], ...], translation: tuple[floa
 
 
 def _camera_from_dict(data: dict[str, Any]) -> Camera:
-    fx, fy, cx, cy = (float(data[key]) for key in ("fx", "fy", "cx", "cy"))
-    distortion = tuple(float(number) for number in data["distortion"])
+    fx, fy, cx, cy = (number(data[key]) for key in ("fx", "fy", "cx", "cy"))
+    distortion = tuple(number(each) for each in data["distortion"])
     return Camera(fx, fy, cx, cy, distortion, str(data.get("lens", "pinhole")))

@@ -50,7 +50,8 @@ def read_calibration(
     if lens is not None and lens not in LENSES:
         raise unknown_name("lens", lens, LENSES)
     text = read_text(path)
-    for kind, told_by, read in _TEXTS:
+    has_names = re.match(r"\s*(%YAML|---|[<{])", text) is not None  # told apart by these
+    for kind, told_by, read in () if has_names else _TEXTS:
         if told_by(text):
             return _read(kind, read, Source(path, text, {}, raw, lens, pictures))
     for what, pattern in _FOREIGN:
@@ -84,6 +85,10 @@ def _read(kind: str, read: "_Reader", source: Source) -> Calibration:
         ) from error
     if kind:
         note_unit(found, path, kind)
+    try:
+        found.check_plausible()
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return found
 
 
@@ -99,7 +104,7 @@ _Reader = Callable[[Source], Calibration]
 # The first entry names the kind where its unit is not certain.
 _TEXTS: tuple[tuple[str, Callable[[str], bool], _Reader], ...] = (
     ("", _has(r"^[ \t]*cam0[ \t]*=[ \t]*\["), texts.read_middlebury),
-    ("KITTI's", _has(r"^P(_rect_)?[0-9]{1,3}:[ \t]*[-+.0-9]"), texts.read_kitti),
+    ("KITTI's", _has(r"^P(_rect_)?[0-9]{1,3}:[ \t]*[-+.0-9]\S*[ \t]+[-+.0-9]"), texts.read_kitti),
     ("", _has(r"^(Frame \d+|L [-\d.e]+ )"), texts.read_scene_flow),
     ("K.txt", texts.is_matrix_and_baseline, texts.read_matrix_and_baseline),
 )

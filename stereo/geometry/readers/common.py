@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 
 from stereo.errors import InputError
-from stereo.geometry.calibration import LIKELY_METRES, Calibration, Camera, check_camera
+from stereo.geometry.calibration import (
+    FISHEYE_COUNT,
+    LIKELY_METRES,
+    Calibration,
+    Camera,
+    check_camera,
+    number,
+)
+from stereo.limits import check_bytes
 
 MAX_BYTES = 2**20  # of a calibration file
 MAX_NUMBERS = 20_000  # of one matrix
@@ -21,6 +29,7 @@ SAME_ROW = 1.0  # pixels
 BESIDE = 0.05  # of the baseline: how far rectified cameras may stand above or before each other
 NO_SKEW = 0.01  # pixels
 EXACT = 1e-6  # of entries that are 0 or 1 in a pinhole camera's matrix
+FILLED_COUNT = 8  # coefficients of the shortest list that may hold a fisheye's and zeros
 SIDES = (("left", "right"), ("cam0", "cam1"), ("camera0", "camera1"), ("infra1", "infra2"))
 HALVES = (("intrinsics", "extrinsics"), ("intrinsic", "extrinsic"))
 MODELS = {
@@ -64,32 +73,15 @@ def read_text(path: Path) -> str:
     """Return the text of a calibration file.
 
     Raises:
-        InputError: it cannot be read, is too large, or is no text.
+        InputError: it cannot be read, is no regular file or too large, or is no text.
     """
+    check_bytes(path, MAX_BYTES, "a calibration file")
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise InputError(f"{path}: more than 1 MiB, too large for a calibration file")
-        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a text file, so no calibration") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def number(value: Any) -> float:
-    """Return a number of a file.
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        if isinstance(value, bool) or "_" in str(value):
-            raise ValueError
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"could not convert '{str(value)[:40]}' to a number") from None
 
 
 def words(text: str) -> list[str]:
@@ -161,6 +153,37 @@ def first(found: Iterable[str], *names: str) -> str:
     raise KeyError(" or ".join(names))
 
 
+def only(found: Mapping[str, Any], *names: str) -> str:
+    """Return the one of the names that is found; of several with the same value, the first.
+
+    Raises:
+        KeyError: none is.
+        InputError: several are, with different values.
+    """
+    name = first(found, *names)
+    others = [other for other in names if other in found and found[other] != found[name]]
+    if others:
+        raise InputError(
+            f"holds '{name}' and '{others[0]}', two names for the same thing, with different "
+            "values: remove the one that is out of date"
+        )
+    return name
+
+
+def coefficients(given: Iterable[float], lens: str) -> tuple[float, ...]:
+    """Return a lens's coefficients, a fisheye's without the zeros that fill up a longer list.
+
+    Five are always a pinhole's, for whom k3 = 0 is usual.
+    """
+    found = tuple(float(each) for each in given)
+    return found[:FISHEYE_COUNT] if lens == "fisheye" and is_filled_up(found) else found
+
+
+def is_filled_up(given: Sequence[float]) -> bool:
+    """Tell whether a list of 8 or more coefficients has no more than the first four."""
+    return len(given) >= FILLED_COUNT and not any(given[FISHEYE_COUNT:])
+
+
 def pinhole(
     entries: np.ndarray | Sequence[float],
     distortion: Sequence[float] = (),
@@ -186,7 +209,7 @@ def pinhole(
     if not abs(k[0, 1]) <= NO_SKEW:
         raise InputError(f"the camera matrix has a skew of {k[0, 1]:g} px, which is not supported")
     fx, fy, cx, cy = (float(k[at]) for at in ((0, 0), (1, 1), (0, 2), (1, 2)))
-    return Camera(fx, fy, cx, cy, tuple(distortion), lens)
+    return Camera(fx, fy, cx, cy, coefficients(distortion, lens), lens)
 
 
 def settle_lens(said: str | None, source: Source) -> str:

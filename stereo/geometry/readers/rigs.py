@@ -1,5 +1,6 @@
 """Files of named entries: OpenCV, ORB-SLAM, ROS camera_info, Kalibr and OpenVINS, EuRoC, ours."""
 
+import dataclasses
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -8,16 +9,18 @@ from typing import Any
 import numpy as np
 
 from stereo.errors import InputError
-from stereo.geometry.calibration import FORMAT, Calibration, Camera, picture_size
+from stereo.geometry.calibration import FORMAT, Calibration, Camera, number, picture_size
 from stereo.geometry.readers.common import (
     HALVES,
     SIDES,
     Source,
+    coefficients,
     find_partner,
     first,
+    is_filled_up,
     matrix,
-    number,
     numbers,
+    only,
     pinhole,
     posed_pair,
     projected_pair,
@@ -35,6 +38,7 @@ GUESSED_COUNT = 4  # coefficients that both of OpenCV's models can have
 _NUMBERS = (("1", "2"), ("_1", "_2"), ("_left", "_right"), ("Left", "Right"), ("L", "R"))
 _MATRICES = ("M", "K", "cameraMatrix", "camera_matrix")
 _LENSES = ("D", "distCoeffs", "distCoeff", "dist_coeffs", "dist")
+_ROI = ("x_offset", "y_offset", "width", "height")
 _SIZES = ("image_size", "imageSize", "size", "img_size")
 
 
@@ -57,10 +61,25 @@ def _names(bases: Sequence[str], side: int) -> set[str]:
     return {base + pair[side] for base in bases for pair in _NUMBERS}
 
 
-def _find(fields: Mapping[str, Any], bases: Sequence[str], side: int) -> Any:
-    """Return the entry of one camera, under the first of its usual names; None if there is none."""
-    names = (base + pair[side] for pair in _NUMBERS for base in bases)
-    return next((fields[name] for name in names if name in fields), None)
+def _find(fields: Mapping[str, Any], bases: Sequence[str]) -> tuple[Any, Any]:
+    """Return the entries of both cameras under one of their usual pairs of names; None for none.
+
+    Raises:
+        InputError: entries under several pairs of names, which do not agree.
+    """
+    pairs = [(base + left, base + right) for left, right in _NUMBERS for base in bases]
+    found = [
+        (fields.get(left), fields.get(right))
+        for left, right in pairs
+        if left in fields or right in fields
+    ]
+    if any(other != found[0] for other in found):
+        named = [name for pair in pairs for name in pair if name in fields]
+        raise InputError(
+            f"holds {', '.join(named[:6])}: several names for the same thing, so which are meant "
+            "is unclear; keep one pair of names"
+        )
+    return found[0] if found else (None, None)
 
 
 def read_opencv(source: Source) -> Calibration:
@@ -72,17 +91,19 @@ def read_opencv(source: Source) -> Calibration:
     size = None
     named = [name for name in _SIZES if name in fields]
     if named:
-        size = picture_size(*numbers(fields[named[0]])[:2])
+        size = picture_size(*numbers(fields[only(fields, *named)])[:2])
     elif "image_width" in fields:
         size = picture_size(fields["image_width"], fields["image_height"])
-    projections = [_find(fields, "P", side) for side in (0, 1)]
+    projections = _find(fields, "P")
     if not source.raw and None not in projections:
         return projected_pair([matrix(each, 3, 4) for each in projections], size)
-    matrices = [_find(fields, _MATRICES, side) for side in (0, 1)]
+    matrices = _find(fields, _MATRICES)
+    if not source.raw and matrices == (None, None) and projections != (None, None):
+        raise KeyError("P1" if projections[0] is None else "P2")
     for side, found in (("1", matrices[0]), ("2", matrices[1])):
         if found is None:
             first((), *(f"{base}{side}" for base in _MATRICES[:3]))
-    lenses = [_find(fields, _LENSES, side) for side in (0, 1)]
+    lenses = _find(fields, _LENSES)
     for side, found in (("left", lenses[0]), ("right", lenses[1])):
         if found is None:
             warnings.warn(
@@ -93,8 +114,7 @@ def read_opencv(source: Source) -> Calibration:
     distortions = [() if found is None else tuple(matrix(found)) for found in lenses]
     lens = _opencv_lens(source, fields, distortions)
     cameras = [
-        pinhole(matrix(k, 3, 3), [float(each) for each in d], lens)
-        for k, d in zip(matrices, distortions, strict=True)
+        pinhole(matrix(k, 3, 3), d, lens) for k, d in zip(matrices, distortions, strict=True)
     ]
     return raw_pair(cameras, matrix(fields["R"], 3, 3), matrix(fields["T"], 3, 1), size)
 
@@ -110,7 +130,9 @@ def _opencv_lens(
         said = "fisheye" if number(fields["fisheye_model"]) else "pinhole"
     lens = settle_lens(None if said is None else str(said), source)
     guessed = said is None and source.lens is None
-    if guessed and any(len(each) == GUESSED_COUNT and any(each) for each in distortions):
+    if guessed and any(
+        any(each) and (len(each) == GUESSED_COUNT or is_filled_up(each)) for each in distortions
+    ):
         warnings.warn(
             f"{source.path}: 4 lens coefficients can be of OpenCV's pinhole model or of "
             "cv2.fisheye, and the file does not say which: they are taken as k1, k2, p1, p2 of "
@@ -191,14 +213,31 @@ def read_ros(source: Source) -> Calibration:
             "holds one camera; the other one's file must lie beside it, named 'right' for 'left' "
             "(or cam1 for cam0, infra2 for infra1)"
         )
-    infos = [_camera_info(source.fields, source)]
-    try:
-        infos.append(_camera_info(load_entries(read_text(partner), str(partner)) or {}, source))
-    except (KeyError, ValueError, TypeError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise InputError(f"its partner {partner}: {what}") from error
-    if is_right:
-        infos.reverse()
+    other = load_entries(read_text(partner), str(partner)) or {}
+
+    def read(is_cut: bool) -> Calibration:
+        infos = [_camera_info(source.fields, source, is_cut)]
+        try:
+            infos.append(_camera_info(other, source, is_cut))
+        except (KeyError, ValueError, TypeError) as error:
+            what = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise InputError(f"its partner {partner}: {what}") from error
+        return _ros_pair(infos[::-1] if is_right else infos, source)
+
+    part = read(True)
+    if not any(_roi(entries) for entries in (source.fields, other)):
+        return part
+    whole = read(False)
+    return part if part == whole else dataclasses.replace(part, uncut=whole)
+
+
+def _roi(entries: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the roi of a camera_info, {} for none."""
+    roi = entries.get("roi") or {}
+    return roi if any(roi.get(name) for name in _ROI) else {}
+
+
+def _ros_pair(infos: Sequence[Mapping[str, Any]], source: Source) -> Calibration:
     size = same_size(*(info["size"] for info in infos))
     rectified = projected_pair([info["projection"] for info in infos], size)
     if not source.raw:
@@ -207,17 +246,21 @@ def read_ros(source: Source) -> Calibration:
     return unrectified_pair([info["camera"] for info in infos], turns, rectified.baseline, size)
 
 
-def _camera_info(entries: Mapping[str, Any], source: Source) -> dict[str, Any]:
+def _camera_info(entries: Mapping[str, Any], source: Source, is_cut: bool) -> dict[str, Any]:
     """Return a camera_info, of a file or of a message: P, and for raw pictures K, D and R.
 
-    K and P are of the whole sensor; the pictures are its ``roi``, binned.
+    K and P are of the whole sensor; the pictures are its ``roi`` if they are cut, binned.
     """
+    for key in entries:
+        only(entries, *(name for name in (key, key.lower(), key.upper()) if name in entries))
     info = {key.lower(): value for key, value in entries.items()}
-    roi = info.get("roi") or {}
-    across, down = (int(number(info.get(f"binning_{axis}") or 1)) for axis in "xy")
+    roi = _roi(entries) if is_cut else {}
+    across, down = (number(info.get(f"binning_{axis}") or 1) for axis in "xy")
     left, top = (number(roi.get(f"{axis}_offset") or 0) for axis in "xy")
-    if min(across, down) < 1 or not min(left, top) >= 0:
-        raise ValueError("its roi or binning is negative")
+    if not all(each >= 1 and each.is_integer() for each in (across, down)):
+        raise ValueError(f"its binning is {across:g}x{down:g}: expected whole numbers from 1")
+    if not min(left, top) >= 0:
+        raise ValueError("its roi is negative")
     if roi.get("do_rectify") and (left or top) and not source.raw:
         warnings.warn(
             f"{source.path}: its roi is that of raw pictures (do_rectify), and is taken for the "
@@ -227,13 +270,13 @@ def _camera_info(entries: Mapping[str, Any], source: Source) -> dict[str, Any]:
     size = None
     if {"width", "image_width"} & info.keys():
         sensor = picture_size(
-            info[first(info, "image_width", "width")], info[first(info, "image_height", "height")]
+            info[only(info, "image_width", "width")], info[only(info, "image_height", "height")]
         )
         rest = sensor[0] - left, sensor[1] - top
         part = picture_size(roi.get("width") or rest[0], roi.get("height") or rest[1])
         if part[0] > rest[0] or part[1] > rest[1]:
             raise ValueError(f"its roi goes beyond the sensor's {sensor[0]}x{sensor[1]} pixels")
-        size = part[0] // across, part[1] // down
+        size = int(part[0] // across), int(part[1] // down)
 
     def crop(entries: np.ndarray) -> np.ndarray:
         entries = entries.copy()
@@ -245,15 +288,15 @@ def _camera_info(entries: Mapping[str, Any], source: Source) -> dict[str, Any]:
 
     found: dict[str, Any] = {
         "size": size,
-        "projection": crop(matrix(info[first(info, "projection_matrix", "p")], 3, 4)),
+        "projection": crop(matrix(info[only(info, "projection_matrix", "p")], 3, 4)),
     }
     if source.raw:
-        distortion = matrix(info[first(info, "distortion_coefficients", "d")]).tolist()
+        distortion = matrix(info[only(info, "distortion_coefficients", "d")]).tolist()
         said = str(info.get("distortion_model") or "")
         lens = settle_lens(said if said or any(distortion) else "none", source)
-        camera = matrix(info[first(info, "camera_matrix", "k")], 3, 3)
+        camera = matrix(info[only(info, "camera_matrix", "k")], 3, 3)
         found["camera"] = pinhole(crop(camera), distortion, lens)
-        found["turn"] = matrix(info[first(info, "rectification_matrix", "r")], 3, 3)
+        found["turn"] = matrix(info[only(info, "rectification_matrix", "r")], 3, 3)
     return found
 
 
@@ -303,7 +346,7 @@ def _modelled(entries: Mapping[str, Any], given: Any, name: str, source: Source)
     distortion = matrix(given).tolist()
     lens = settle_lens(str(entries.get("distortion_model", "none")), source)
     fx, fy, cx, cy = numbers(entries["intrinsics"], 4)
-    return Camera(fx, fy, cx, cy, tuple(distortion), lens)
+    return Camera(fx, fy, cx, cy, coefficients(distortion, lens), lens)
 
 
 def _resolution(entries: Mapping[str, Any]) -> tuple[int, int]:

@@ -7,11 +7,10 @@ import warnings
 import numpy as np
 
 from stereo.errors import InputError
-from stereo.geometry.calibration import Calibration, picture_size
+from stereo.geometry.calibration import Calibration, number, picture_size
 from stereo.geometry.readers.common import (
     Source,
     matrix,
-    number,
     numbers,
     pinhole,
     projected_pair,
