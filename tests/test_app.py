@@ -304,6 +304,7 @@ def picture_of(locator):
 
 
 @needs_browser
+@pytest.mark.slow
 def test_an_uploaded_pair_gives_a_map_values_under_the_cursor_and_points_that_turn(visit, tmp_path):
     page = visit()
     give(page, left=LEFT, right=RIGHT)
@@ -362,6 +363,7 @@ def test_a_bundled_pair_has_depth_error_figures_and_every_download(visit):
 
 
 @needs_browser
+@pytest.mark.slow
 def test_wrong_files_and_sizes_are_one_message_each(visit):
     page = visit()
     problem = page.locator(".st-problem")
@@ -391,6 +393,7 @@ def test_wrong_files_and_sizes_are_one_message_each(visit):
 
 
 @needs_browser
+@pytest.mark.slow
 def test_two_visitors_at_once_have_their_own_results_which_go_when_they_leave(visit):
     pages = [visit(), visit()]
     for index, page in enumerate(pages):

@@ -102,7 +102,7 @@ def test_nothing_is_timed_on_a_red_gate(tmp_path, monkeypatch):
 
 def test_the_command_writes_json_table_and_plot(tmp_path, capsys):
     path = tmp_path / "deep" / "attention.json"
-    sizes = "2x4x4,4x6x8,6x8x10,48x68x120"
+    sizes = "2x4x4,4x6x8,8x10x12,48x68x120"
     call = ["benchmark", "attention", "--output", str(path), "--sizes", sizes]
     call += ["--members", "efficient,dot_product", "--repeats", "1", "--time-limit", "3"]
     assert run(call) == 0
@@ -253,6 +253,7 @@ def training_call(path, *more):
     return [*call, "--max-disparity", "32", "--repeats", "1", *more]
 
 
+@pytest.mark.slow
 def test_a_step_of_training_is_timed_and_the_batch_that_fits_computed(tmp_path):
     path = tmp_path / "training.json"
     assert run(training_call(path, "--models", "psmnet", "--precisions", "fp32")) == 0

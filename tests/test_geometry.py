@@ -204,6 +204,7 @@ def test_rectified_rows_correspond(photographs, tmp_path, stereo, rig):
     assert (output / "left00_lines.png").is_file()
 
 
+@pytest.mark.slow
 def test_real_chessboards_calibrate_and_rectify():
     folder = shared("calibration/opencv_chessboard")
     pairs = find_pairs(str(folder / "left*.jpg"), str(folder / "right*.jpg"))
@@ -334,6 +335,7 @@ def test_infer_warns_of_a_pair_that_is_wrong(stereo, tmp_path):
     assert "use --max-disparity" in called.errors[0]
 
 
+@pytest.mark.slow
 def test_every_real_pair_is_fit_and_made_wrong_is_not():
     root = shared("real")
     pairs = {
