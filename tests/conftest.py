@@ -29,9 +29,19 @@ def shared(path: str) -> Path:
     return found
 
 
-def slow_but(*fast: str, of):
-    """Return names to parametrise by, each marked slow but those that stand for all."""
-    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in of]
+SLOW_FIXTURES = {"traced"}  # a minute to make, and so is each test that asks for one
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
+def slow_but(*fast, of):
+    """Return values to parametrise by, each marked slow but those that stand for all."""
+    return [each if each in fast else pytest.param(each, marks=pytest.mark.slow) for each in of]
 
 
 @pytest.fixture

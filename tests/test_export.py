@@ -113,6 +113,7 @@ class _Family(nn.Module):
         return torch.stack([each(volume, mask) for each in self.members])
 
 
+@pytest.mark.slow
 def test_every_attention_is_a_graph_or_refused_with_its_reason(tmp_path):
     refused = [name for name in ATTENTIONS if ATTENTIONS[name].unexportable]
     assert refused == ["reformer"]
@@ -143,6 +144,7 @@ def test_every_attention_is_a_graph_or_refused_with_its_reason(tmp_path):
             assert (theirs - volume).abs().max() > 0.01  # it does something
 
 
+@pytest.mark.slow
 def test_ea_psmnet_with_a_random_reprojection_is_pytorchs_at_sizes_not_traced(tmp_path):
     torch.manual_seed(0)
     attention = AttentionConfig(options={"zero_init": False}, mask_invalid=True)

@@ -83,6 +83,7 @@ def test_activations_computed_again_give_the_same_gradients_and_statistics(name)
         assert torch.allclose(value, seen[1][key], rtol=1e-9, atol=1e-12), key
 
 
+@pytest.mark.slow
 @needs_linux
 def test_activations_computed_again_take_less_memory():
     network = build_network(NetworkConfig("psmnet", 64)).train()

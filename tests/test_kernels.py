@@ -13,6 +13,7 @@ from stereo.kernels import pick_kernels, use_kernels
 from stereo.model import AttentionConfig, NetworkConfig, build_network
 
 
+@pytest.mark.slow
 def test_kernels_equal_their_plain_forms_in_the_interpreter():
     pytest.importorskip("triton")
     path = REPOSITORY / "tests" / "interpreted" / "check_kernels.py"

@@ -373,6 +373,7 @@ def gather(rank, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_metric_gathers_over_processes_even_from_one_without_images(tmp_path):
     torch.multiprocessing.spawn(gather, (tmp_path,), nprocs=2)
 

@@ -207,6 +207,7 @@ def brute_force_view(layers, limits, x_view, y, noise, *, right):
     return best
 
 
+@pytest.mark.slow
 def test_occlusion_masks_equal_a_search_point_by_point():
     config = SyntheticConfig(height=32, width=64, max_disparity=32, objects=(6, 10))
     scenes = SyntheticScenes(config)
@@ -399,6 +400,7 @@ def test_synthesize_continues_after_an_interruption(tmp_path, monkeypatch):
     assert all((whole / f).read_bytes() == (broken / f).read_bytes() for f in files)
 
 
+@pytest.mark.slow
 def test_processes_write_the_same_bytes_from_the_command_line(tmp_path, stereo, photographs):
     common = ["--count", 3, "--seed", 5, "--height", 64, "--width", 96, "--max-disparity", 32]
     common += ["--textures", photographs]

@@ -82,6 +82,7 @@ def test_every_step_of_the_practitioners_tutorial_does_what_it_says(folder, capf
     assert (folder / "look.png").is_file()
 
 
+@pytest.mark.slow
 def test_every_step_of_the_researchers_tutorial_does_what_it_says(folder, capfd):
     walk("tutorial-researcher.md", folder, capfd)
     for name in ("efficient", "disparity", "none", "softplus"):
