@@ -383,11 +383,10 @@ def test_two_processes_equal_one_with_batch_norm_frozen(tmp_path):
     assert_close_but_for_rounding(one, two)
 
 
-def test_accumulation_equals_one_large_batch_with_batch_norm_frozen(tmp_path):
+def test_accumulation_equals_one_large_batch_with_batch_norm_frozen(here, tmp_path):
     for turns in (1, 2):
         options = ("--trainer.max_steps", 2, "--trainer.accumulation", turns)
-        frozen = ("--trainer.freeze_batch_norm", "true")
-        finish(command(tmp_path / str(turns), *options, *frozen))
+        here(tmp_path / str(turns), *options, "--trainer.freeze_batch_norm", "true")
     one, two = (load_file(tmp_path / n / "last-00000002.safetensors") for n in ("1", "2"))
     assert_close_but_for_rounding(one, two)
 
@@ -403,8 +402,8 @@ def test_a_signal_saves_and_stops(tmp_path, number):
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
-def test_the_time_limit_saves_and_stops_with_success(tmp_path):
-    output = finish(command(tmp_path, "--trainer.max_steps", 100_000, "--max-time", "8s"))
+def test_the_time_limit_saves_and_stops_with_success(here, tmp_path):
+    output = here(tmp_path, "--trainer.max_steps", 100_000, "--max-time", "2s")
     last = max(tmp_path.glob("last-*.safetensors"))
     assert f"stopped at step {int(last.stem.split('-')[1])} of 100000" in output
 
