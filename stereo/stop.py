@@ -32,6 +32,12 @@ def check_stop() -> None:
         raise KeyboardInterrupt
 
 
+def clear_stop() -> None:
+    """Forget a signal that ended a command as it should: Ctrl-C is how a server is stopped."""
+    global _received
+    _received = None
+
+
 def _note(number: int, _frame: FrameType | None) -> None:
     global _received
     _received = number

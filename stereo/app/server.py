@@ -27,6 +27,7 @@ from stereo.app.work import collect_warnings
 from stereo.console import say
 from stereo.errors import UsageError
 from stereo.files import staged
+from stereo.stop import clear_stop
 
 ASSETS = Path(__file__).parent / "assets"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -77,8 +78,10 @@ def serve(host: str, port: int, *, model: str | None = None, device: str = "auto
         config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)
         shown = f"[{host}]" if ":" in host else host
         say(f"stereo app: http://{shown}:{listener.getsockname()[1]} (Ctrl-C stops it)")
-        with contextlib.suppress(KeyboardInterrupt):
+        try:
             uvicorn.Server(config).run(sockets=[listener])
+        except KeyboardInterrupt:
+            clear_stop()
 
 
 def application(models: Models, folder: Path, host: str) -> Any:
