@@ -65,13 +65,14 @@ def test_another_program_reads_the_points(tmp_path, rng, write, name, count):
 def test_depth_is_written_in_metres_and_in_millimetres(tmp_path, calibration):
     disparity = np.array([[5, 0, 0.1]], np.float32)
     space = Space(calibration, np.zeros((1, 3, 3), np.uint8))
-    (note,) = write_pair(tmp_path, "x", ["depth"], PairOutput(disparity, space=space))
+    note, behind = write_pair(tmp_path, "x", ["depth"], PairOutput(disparity, space=space))
     metres = np.load(tmp_path / "x_depth.npy")
     assert metres.dtype == np.float32
     assert metres[0].tolist() == [2, 0, 100]
     with Image.open(tmp_path / "x_depth.png") as picture:
         assert np.asarray(picture)[0].tolist() == [2000, 0, 0]
     assert note == "x: 1 depths beyond 65.535 m are 0 in the PNG"
+    assert behind.startswith("x: 33.3 % of the map lies at or behind infinity")
 
 
 def test_points_end_at_the_depth_limit_and_at_edges(calibration):
