@@ -21,7 +21,17 @@ from stereo.version import __version__
 DESCRIPTION = "Stereo depth: disparity maps from rectified pairs, and figures others can trust."
 TRACEBACK = "STEREO_TRACEBACK"
 """Environment variable: with it an error of the program itself ends in Python's traceback."""
-_NAMES = "|".join(sorted({word for command in COMMANDS for word in command.name.split()}))
+_NAMES = "|".join(
+    name.replace(" ", r"\.")
+    for name in sorted({*GROUPS, *(command.name for command in COMMANDS)}, key=len, reverse=True)
+)
+_TYPES = {
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "dict": "a mapping",
+}
 
 
 class _Help(DefaultHelpFormatter):
@@ -47,6 +57,30 @@ def _as_usage_error(error: Exception) -> StereoError:
 
 def _in_yaml(value: object) -> str:
     return "null" if value is None else f"'{value}'"
+
+
+def _in_words(line: str) -> str:
+    """Return what jsonargparse says of a value without the names of Python's types."""
+    line = re.sub(  # the first type of a union is the one that is meant
+        r"Does not validate against any of the Union subtypes Subtypes: .*? Errors: - (.*?)"
+        r"(?: - Expected (?:a )?<class 'NoneType'>.*?)? Given value type: .*? Given value: (.*)",
+        lambda m: (
+            m[1] if "Got value: " in m[1] or "<class" not in m[1] else f"{m[1]}. Got value: {m[2]}"
+        ),
+        line,
+    )
+    line = re.sub(
+        r"Parser key \"([\w.]+)\": Unable to load config '(.*?)' - .*",
+        r"'\1' is \2; it has fields, as in --\1.FIELD VALUE",
+        line,
+    )
+    line = re.sub(
+        r"Parser key \"([\w.]+)\": Expected (.*?)\. Got value: (.*)",
+        r"'\1' is \3; expected \2",
+        line,
+    )
+    line = re.sub(r"a typing\.Literal\[(.*?)\]", lambda m: f"one of {m[1]}".replace("'", ""), line)
+    return re.sub(r"(?:a )?<class '(\w+)'>", lambda m: _TYPES.get(m[1], m[1]), line)
 
 
 class _Parser(ArgumentParser):
@@ -98,21 +132,13 @@ class _Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         own = _own_error(ex)
         line = " ".join(str(own or message).split())
-        line = re.sub(  # the first type of a union is the one that is meant
-            r"Does not validate against any of the Union subtypes Subtypes: .*? Errors: - (.*?)"
-            r"(?: - Expected a <class 'NoneType'>.*| Given value type: .*)",
-            r"\1",
-            line,
-        )
-        # jsonargparse names arguments "infer.left"; and the program by its parent's parser.
-        command = re.search(rf"\b((?:(?:{_NAMES})\.)+)(?=\w)", line)
-        program = f"stereo {command[1].replace('.', ' ').strip()}" if command else self.prog
-        line = re.sub(rf"\b(?:(?:{_NAMES})\.)+(?=\w)", "", line)
-        line = re.sub(
-            r"Parser key \"([\w.]+)\": Expected a <class '(\w+)'>(?:\. Got value)?",
-            r"'\1' is not of type \2",
-            line,
-        )
+        program = self.prog
+        if program == "stereo":  # it names a command's arguments "infer.left"
+            prefix = rf"(?<![\w.])({_NAMES})\.(?=\w)"
+            command = re.search(prefix, line)
+            program += f" {command[1].replace('.', ' ')}" if command else ""
+            line = re.sub(prefix, "", line)
+        line = _in_words(line)
         line = re.sub(
             r"Parser key \"([\w.]+)\": (?:Not a valid subclass|Expected a dot import path).*",
             r"'\1' takes its fields by name, as in --\1.name NAME or '{name: NAME}'",
@@ -135,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:  # while the arguments were read
         status = _fail("", "interrupted", INTERRUPTED)
     except SystemExit as leaving:
-        if leaving.code == TERMINATED:
+        if leaving.code == TERMINATED and is_main():
             sys.stderr.write("stereo: terminated; each file written so far is whole\n")
         raise
     except Exception as error:  # what bad input raises is a StereoError; this is ours to mend

@@ -7,6 +7,7 @@ signal is noted as well, and long work asks for it at every step.
 
 import signal
 from types import FrameType
+from typing import NoReturn
 
 INTERRUPTED, TERMINATED = 130, 143
 _received: int | None = None
@@ -26,10 +27,20 @@ def leave_to_system() -> None:
 
 def check_stop() -> None:
     """Raise what a signal's handler has raised, in case that was lost."""
-    if _received == signal.SIGTERM:
+    if _received is not None:
+        end_by(_received)
+
+
+def end_by(number: int) -> NoReturn:
+    """Raise what a signal ends a command with.
+
+    Raises:
+        SystemExit: SIGTERM, with status 143.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    if number == signal.SIGTERM:
         raise SystemExit(TERMINATED)
-    if _received == signal.SIGINT:
-        raise KeyboardInterrupt
+    raise KeyboardInterrupt
 
 
 def clear_stop() -> None:

@@ -26,6 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from test_datasets import write_frame
 
+from stereo import cli
 from stereo.bundled import bundled_weights
 from stereo.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stereo.data.augment_config import AugmentationConfig
@@ -316,6 +317,87 @@ def test_training_on_nothing_stops_says_why_and_leaves_nothing(
     assert list(out.iterdir()) == []
 
 
+@pytest.mark.parametrize("weights", [None, "some"])
+def test_training_on_nothing_leaves_nothing_however_often_it_saves(
+    tiny, scripted, tmp_path, weights
+):
+    run = tiny_run(tiny(32.0), max_steps=12, validate_every=1, checkpoint_every=1)
+    run, out = dataclasses.replace(run, facts={"weights": weights}), tmp_path / "run"
+    for _ in range(2):  # again it does no better
+        scripted(*[9.0] * 20)
+        with pytest.raises(InputError, match=r"100 % at 32 px or beyond; .*max_disparity 32"):
+            train(run, out)
+        assert list(out.iterdir()) == []
+
+
+def test_a_run_does_not_go_on_with_nothing(tiny, scripted, tmp_path):
+    scripted(9.0, 8.0)
+    train(tiny_run(tiny(), max_steps=2), tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")}
+    scripted(*[9.0] * 20)
+    with pytest.raises(InputError, match="no pixel of the next 3 steps counts"):
+        train(tiny_run(tiny(40.0, "beyond"), max_steps=5, checkpoint_every=1), tmp_path / "run")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")} == before
+
+
+def test_one_pair_among_many_is_enough(tiny, scripted, tmp_path):
+    root = tiny(500.0)
+    run = tiny_run(root, max_steps=2)
+    last = run.training_set.source.files[1].name
+    np.save(root / f"{last}.npy", np.full((32, 64), 5, np.float32))
+    scripted(9.0, 8.0)
+    assert train(run, tmp_path / "run") == 2
+
+
+@pytest.mark.parametrize("reach, counts", [(32, False), (256, True)])
+def test_validation_counts_the_pixels_that_training_does(tiny, tmp_path, reach, counts):
+    other = tiny_run(tiny(40.0 if reach == 32 else 200.0, "other")).validation_set
+    run = tiny_run(tiny(), max_steps=1)
+    network = dataclasses.replace(run.network_config, max_disparity=reach)
+    run = dataclasses.replace(run, network_config=network, validation_set=other)
+    run.network.max_disparity = reach
+    if counts:
+        assert train(run, tmp_path / "run") == 1
+        return
+    with pytest.raises(InputError, match=r"validation pairs counts: .* 100 % at 32 px or beyond"):
+        train(run, tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_fewer_steps_than_are_done_are_refused(tiny, scripted, tmp_path):
+    root = tiny()
+    scripted(9.0, 8.0)
+    train(tiny_run(root, max_steps=3), tmp_path / "run")
+    with pytest.raises(UsageError, match=r"step 3, beyond --trainer\.max_steps 2; raise"):
+        train(tiny_run(root, max_steps=2), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "words"),
+    [(signal.SIGTERM, 143, "stereo: terminated"), (signal.SIGINT, 130, "interrupted")],
+)
+def test_a_signal_ends_training_as_it_ends_other_commands(
+    tiny, tmp_path, monkeypatch, capsys, number, status, words
+):
+    run, out = tiny_run(tiny(), max_steps=9, validate_every=1), tmp_path / "run"
+
+    def validate(*_, **__):
+        if last_path(out, 1).exists():  # in the loop
+            os.kill(os.getpid(), number)
+        return {"epe_image": 9.0, "images": 1, "skipped": 0}, []
+
+    monkeypatch.setattr(loop, "_validate", validate)
+    monkeypatch.setattr(cli, "run", lambda _: train(run, out))
+    monkeypatch.setattr(cli, "heed_signals", lambda: None)
+    monkeypatch.setattr(cli, "leave_to_system", lambda: None)
+    with pytest.raises(SystemExit) as leaving:
+        cli.main([])
+    assert leaving.value.code == status
+    captured = capsys.readouterr()
+    assert "stopped at step 1 of 9" in captured.out
+    assert words in captured.err
+
+
 @pytest.mark.parametrize("truth", [0.0, -5.0, 500.0])
 def test_validation_on_nothing_stops_before_the_first_step(tiny, tmp_path, truth):
     run = dataclasses.replace(
@@ -391,12 +473,13 @@ def test_accumulation_equals_one_large_batch_with_batch_norm_frozen(here, tmp_pa
     assert_close_but_for_rounding(one, two)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_stops(tmp_path, number):
+# 143 and 130 as of every other command: a cluster tells its own SIGTERM from a failure by them.
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_stops(tmp_path, number, status):
     run = command(tmp_path, "--trainer.max_steps", 5000, "--trainer.checkpoint_every", 2)
     wait_for(tmp_path / "last-00000002.safetensors", run)
     os.killpg(run.pid, number)  # as a terminal and a cluster do: the loader's processes too
-    output = finish(run, status=130)
+    output = finish(run, status)
     assert "Traceback" not in output
     assert "saved in" in output
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
@@ -574,7 +657,16 @@ FAST = "network: {name: ea_stereo_fast, "
         (FAST + "attention: {sites: 3}}", "sites"),
         (FAST + "attention: {nme: efficient}}", "fields: name, sites, options"),
         (FAST + "attention: efficient}", "--network.attention.name NAME"),
-        (FAST + "attention: {options: {bogus: 3}}}", "bogus"),
+        (FAST + "attention: {options: {head: 3}}}", "known: heads, key_channels, temperature"),
+        (FAST + "max_disparity: 1.5}", "'network.max_disparity' is 1.5; expected a whole number"),
+        ("data: {root: 5}", "'data.root' is 5; expected a text (see 'stereo train -"),
+        ("data: {name: kitti2012, root: nowhere}", "nowhere: no such folder; the root is"),
+        ("data: {synthetic: {height: a}}", "'data.synthetic.height' is a; expected a whole"),
+        ("data: {skip_damaged: maybe}", "'data.skip_damaged' is maybe; expected true or false"),
+        ("network: null", "'network' is null; it has fields, such as 'network.name'"),
+        ("optimizer: {learning_rate: nan}", "'optimizer.learning_rate' is nan; expected a number"),
+        ("optimizer: {clip_norm: a}", "'optimizer.clip_norm' is a; expected a number"),
+        ("trainer: {device: tpu}", "'trainer.device' is tpu; expected one of auto, cpu, cuda,"),
         (FAST + "attention: {name: null}}", "'name' is null"),
         (FAST + "mean: null}", "'network.mean' is null"),
         (FAST + "bogus: 1}", "network.bogus"),
@@ -598,9 +690,20 @@ def test_a_recipe_that_cannot_be_is_one_line(stereo, tmp_path, recipe, words):
     path.write_bytes(recipe if isinstance(recipe, bytes) else recipe.encode())
     network = () if b"network" in path.read_bytes() else ("--network.name", "ea_stereo_fast")
     result = stereo("train", "--config", path, *network, "--output", tmp_path / "run")
-    assert (result.status, len(result.errors)) == (2, 1), result.errors
+    status = 1 if "nowhere" in words else 2
+    assert (result.status, len(result.errors)) == (status, 1), result.errors
     assert words in result.errors[0]
+    assert "--root" not in result.errors[0]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("given", ["ea_stereo_fastt", "sgbm", "", "nowhere/run"])
+def test_unknown_weights_list_those_that_ship(stereo, tmp_path, given):
+    options = ("--config", "quickstart", "--weights", given, "--output", tmp_path / "run")
+    result = stereo("train", *options)
+    assert (result.status, len(result.errors)) == (2, 1), result.errors
+    assert f"unknown --weights '{given}'; known: a .safetensors or" in result.errors[0]
+    assert "ea_stereo_fast" in result.errors[0]
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,20 @@ class _RecipeFile(ActionConfigFile):
         try:
             check_bytes(path, MAX_YAML_BYTES, "a recipe")
             # Here it is bounded; in jsonargparse it is not.
-            if not isinstance(parse_yaml(path.read_text(encoding="utf-8"), str(path)), dict):
+            sections = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+            if not isinstance(sections, dict):
                 raise InputError(f"{path}: no sections")
         except (InputError, OSError, UnicodeDecodeError) as error:
             reason = str(error) if isinstance(error, InputError) else f"{path}: {error}"
             raise UsageError(
                 f"{reason}; a recipe is a YAML file of sections such as network, data and trainer"
             ) from error
+        for action in parser._actions:  # before a field in it is missed
+            section, _, field = action.dest.partition(".")
+            if field and section in sections and sections[section] is None:
+                raise UsageError(
+                    f"{path}: '{section}' is null; it has fields, such as '{action.dest}'"
+                )
         super().__call__(parser, cfg, str(path), option_string)
 
 

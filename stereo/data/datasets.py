@@ -242,7 +242,7 @@ def _holds(name: str, root: Path) -> bool:
 
 def _check_root(root: Path) -> None:
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; --root names the folder that holds the data")
+        raise InputError(f"{root}: no such folder; the root is the folder that holds the data set")
 
 
 def _refuse_choices(name: str, *choices: object) -> None:

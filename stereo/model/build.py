@@ -1,11 +1,12 @@
 """From a configuration to a network with fresh weights."""
 
+import inspect
 from typing import TypeAlias
 
 from torch import nn
 
-from stereo.attention import ATTENTIONS
-from stereo.errors import UsageError
+from stereo.attention import ATTENTIONS, VolumeAttention
+from stereo.errors import UsageError, unknown_name
 from stereo.model import aggregation, fast
 from stereo.model.aggregation import ResidualStack, StackedHourglass
 from stereo.model.config import NO_ATTENTION, AttentionConfig, NetworkConfig
@@ -55,6 +56,10 @@ def _build_attentions(
     if config is None or config.name == NO_ATTENTION:
         return {}
     build = ATTENTIONS[config.name]
+    known = _options_of(build)
+    for option in config.options:
+        if option not in known:
+            raise unknown_name(f"{config.name} attention option", option, known)
     try:
         return {site: build(channels[site], **config.options) for site in config.sites or ()}
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
@@ -62,3 +67,16 @@ def _build_attentions(
         raise UsageError(
             f"attention '{config.name}' with options {config.options}: {told}"
         ) from error
+
+
+def _options_of(attention: type[VolumeAttention]) -> set[str]:
+    """Return the keyword options of an attention's class, those that it passes on included."""
+    found: set[str] = set()
+    for each in attention.__mro__:
+        if "__init__" not in vars(each):
+            continue
+        parameters = list(inspect.signature(vars(each)["__init__"]).parameters.values())[2:]
+        found |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            break
+    return found

@@ -85,7 +85,8 @@ class NetworkConfig:
     """How images are filled up to a multiple of 16, at the top and right; ``zeros`` (after
     normalisation) is PSMNet's."""
     attention: AttentionConfig | None = None
-    """Attention over the cost volume, in ``ea_psmnet`` and ``ea_stereo_fast``."""
+    """Attention over the cost volume, in ``ea_psmnet`` and ``ea_stereo_fast``; None for their
+    default."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Subtracted from RGB in 0..1."""
     std: tuple[float, float, float] = IMAGENET_STD

@@ -1,6 +1,7 @@
 """The training loop, top to bottom: load, forward, backward, step, log, validate, save."""
 
 import contextlib
+import dataclasses
 import json
 import math
 import shutil
@@ -22,7 +23,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from stereo import console
 from stereo.attention import VolumeAttention
-from stereo.bundled import DEFAULT_MAX_DISPARITY
 from stereo.checkpoint import Checkpoint, load_weights, save_checkpoint
 from stereo.data.sample import Readable
 from stereo.distributed import check_joined, is_main, process_count
@@ -41,7 +41,7 @@ from stereo.runtime import (
     pick_dtype,
     to_channels_last,
 )
-from stereo.stop import check_stop
+from stereo.stop import check_stop, end_by
 from stereo.torch_metric import DisparityMetric
 from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
 from stereo.training.data import Item, collate
@@ -122,7 +122,7 @@ class _StopRequest:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self.signal is not None:
-            raise KeyboardInterrupt  # asked twice: do not wait for the step to end
+            end_by(number)  # asked twice: do not wait for the step to end
         self.signal = number
 
 
@@ -144,7 +144,8 @@ def train(
 
     Raises:
         StereoError: a loss that is not finite; the batch is saved before.
-        KeyboardInterrupt: after saving, on Ctrl-C or SIGTERM.
+        KeyboardInterrupt: after saving, on Ctrl-C.
+        SystemExit: after saving, on SIGTERM.
     """
     log = RunLog(Path(folder), run.trainer.max_steps, is_main())
     try:
@@ -203,6 +204,11 @@ def _train(run: Run, folder: Path, log: RunLog, resume: str, max_seconds: float 
             if accelerator.process_index < len(state.random):
                 restore_random_state(state.random[accelerator.process_index], device)
         step = state.step
+        if step > trainer.max_steps:
+            raise UsageError(
+                f"{path} is of step {step}, beyond --trainer.max_steps {trainer.max_steps}; "
+                "raise it, or name another --output"
+            )
         log.epe = checkpoint.training.get("validation_epe_px")
         log.epe_step = checkpoint.training.get("validation_step")
         due = step % trainer.validate_every == 0 or step == trainer.max_steps
@@ -211,6 +217,8 @@ def _train(run: Run, folder: Path, log: RunLog, resume: str, max_seconds: float 
             set_aside_later(folder, step)
         finished = ", which is all: nothing to do" if step >= trainer.max_steps else ""
         console.say(f"resumed from step {step}{finished if validated else ''}")
+    if step < trainer.max_steps:
+        _check_truth(run, step)  # before anything is written
     best_epe = read_best_epe(folder)
     log.start(step)
 
@@ -270,8 +278,6 @@ def _train(run: Run, folder: Path, log: RunLog, resume: str, max_seconds: float 
         validate()
         save()
 
-    first_step = step
-    nothing: TruthCount | None = TruthCount(run.network_config.max_disparity)
     skipped = 0
     watch = Stopwatch()
     steps_in_watch, longest = 0, 0.0
@@ -309,14 +315,6 @@ def _train(run: Run, folder: Path, log: RunLog, resume: str, max_seconds: float 
             ]
             # One mean over all pixels of the step, however they lie over processes.
             pixels = accelerator.reduce(torch.stack([m.sum() for m in masks]).sum(), "sum")
-            if nothing is not None and pixels > 0:
-                nothing = None
-            elif nothing is not None:  # so far
-                for batch in micro:
-                    nothing.add(batch["disparity"], batch["valid"])
-                tried = step + 1 - first_step
-                if tried == FIRST_STEPS or step + 1 == trainer.max_steps:
-                    raise nothing.error(f"the first {tried} steps" if tried > 1 else "the step")
             scale = accelerator.num_processes / pixels.clamp(min=1).float()
             total = torch.zeros((), device=device)
             for turn, (batch, counted) in enumerate(zip(micro, masks, strict=True)):
@@ -382,7 +380,7 @@ def _train(run: Run, folder: Path, log: RunLog, resume: str, max_seconds: float 
         best = "" if best_epe is None else f"; best validation EPE {best_epe:.3f} px"
         console.say(f"stopped at step {step} of {trainer.max_steps}{best}; saved in {folder}")
     if stop.signal is not None:
-        raise KeyboardInterrupt
+        end_by(stop.signal)
     return step
 
 
@@ -421,6 +419,38 @@ class _Average:
         return dict(self.network.state_dict())
 
 
+def _check_truth(run: Run, step: int) -> None:
+    """Read the pairs of the next steps, up to the first of which a pixel counts.
+
+    Every process reads the same ones, so that all agree. A damaged pair is left to the loop, unless
+    there are no others.
+
+    Raises:
+        StereoError: no pixel of ``FIRST_STEPS`` steps counts; training would learn nothing.
+    """
+    count = TruthCount(run.network_config.max_disparity)
+    sampler = StepSampler(len(run.training_set), run.trainer.batch_size, run.seed, Share())  # type: ignore[arg-type]
+    steps = min(FIRST_STEPS, run.trainer.max_steps - step)
+    damaged: StereoError | None = None
+    for number in range(step, step + steps):
+        for key in sampler.keys_of_step(number):
+            item = run.training_set[key]
+            if isinstance(item, StereoError):
+                damaged = item
+                continue
+            truth, valid = item["disparity"], item["valid"]
+            if counted_pixels(
+                truth, valid, count.max_disparity, zero_counts=run.loss.zero_counts
+            ).any():
+                return
+            count.add(truth, valid)
+    if damaged is not None and not count.pixels:
+        raise damaged
+    raise count.error(
+        f"the {'next' if step else 'first'} {steps} steps" if steps > 1 else "the step"
+    )
+
+
 def _validate(
     network: StereoNetwork,
     run: Run,
@@ -429,7 +459,10 @@ def _validate(
     *,
     all_of_them: bool = True,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Score pairs under the protocol ``pooled``, each on one of the processes.
+    """Score pairs, each on one of the processes.
+
+    The pixels are those that training counts, above 0 and in the network's range, and their mean is
+    the protocol ``pooled``'s.
 
     Args:
         network: what is scored.
@@ -444,9 +477,10 @@ def _validate(
     Raises:
         InputError: a pair that cannot be read, or no pixel that counts.
     """
-    protocol = get_protocol("pooled")
+    reach = run.network_config.max_disparity
+    protocol = dataclasses.replace(get_protocol("pooled"), below=reach)
     metric = DisparityMetric(protocol).to(accelerator.device)
-    count = TruthCount(DEFAULT_MAX_DISPARITY)
+    count = TruthCount(reach)
     own = range(accelerator.process_index, len(pairs), accelerator.num_processes)
     places = np.linspace(0, len(own) - 1, min(len(own), SHOWN_PAIRS)).round().astype(int)
     shown = {own[place] for place in places.tolist()}

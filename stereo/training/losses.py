@@ -31,10 +31,10 @@ class TruthCount:
     """Why the pixels of some pairs count or not, for the error when none does.
 
     Args:
-        max_disparity: pixels; ground truth of this and more is out of reach.
+        max_disparity: the network's, pixels; ground truth of this and more is out of reach.
     """
 
-    def __init__(self, max_disparity: float) -> None:
+    def __init__(self, max_disparity: int) -> None:
         self.max_disparity = max_disparity
         self.pixels = self.known = self.negative = self.zero = self.beyond = 0
         self.lowest, self.highest = math.inf, -math.inf
@@ -67,7 +67,8 @@ class TruthCount:
             "0": (self.zero, "0 is infinitely far: look at the files"),
             f"at {self.max_disparity:g} px or beyond": (
                 self.beyond,
-                "mend the scale of the ground truth, or raise --network.max_disparity",
+                "mend the scale of the ground truth, or raise the network's range, "
+                f"--network.max_disparity {self.max_disparity}",
             ),
         }
         shares = ", ".join(

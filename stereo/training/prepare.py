@@ -17,7 +17,7 @@ from stereo.data.sample import Readable
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.data.synthetic.samples import held_out
 from stereo.data.training_pair import TrainingPair
-from stereo.errors import UsageError
+from stereo.errors import UsageError, unknown_name
 from stereo.model import NETWORK_NAMES, NetworkConfig, build_network
 from stereo.training.data import DiskPairs, PairSource, TrainingSet
 from stereo.training.held_out import hold_out
@@ -208,12 +208,17 @@ def _weights_file(weights: str) -> Path:
     """Return the file of weights that ship under a network's name, or the path given.
 
     Raises:
-        UsageError: a network that ships without weights.
+        UsageError: neither, or a network that ships without weights.
     """
-    if weights not in NETWORK_NAMES:
-        return Path(weights)
-    path = bundled_weights(weights)
-    if path is None:
-        known = ", ".join(name for name in NETWORK_NAMES if bundled_weights(name) is not None)
-        raise UsageError(f"--weights {weights}: ships without weights; known: {known}, or a file")
-    return path
+    shipped = [name for name in NETWORK_NAMES if bundled_weights(name) is not None]
+    if weights in NETWORK_NAMES:
+        path = bundled_weights(weights)
+        if path is None:
+            known = ", ".join(shipped)
+            raise UsageError(
+                f"--weights {weights}: ships without weights; known: {known}, or a file"
+            )
+        return path
+    if not weights or not (weights.endswith(".safetensors") or Path(weights).exists()):
+        raise unknown_name("--weights", weights, [*shipped, "a .safetensors or PSMNet's .tar file"])
+    return Path(weights)
