@@ -46,11 +46,9 @@ def staged(*targets: Path) -> Iterator[list[Path]]:
             path.chmod(0o666 & ~_umask())  # as any new file: some writers make theirs private
         _replace_all(temporary, targets)
     except OSError as error:
-        reason = error.strerror or str(error)
         culprit = next((str(t) for t in targets if str(t) == error.filename), _name_all(targets))
         raise OutputError(
-            f"cannot write {culprit}: {reason}; nothing was written, "
-            "free some space or choose another output"
+            f"cannot write {culprit}: {why_not_written(error, *targets)}; nothing was written"
         ) from error
     finally:
         for path in temporary:
@@ -228,6 +226,19 @@ def _remove(path: Path) -> None:
 def _flush_to_disk(path: Path) -> None:
     with path.open("r+b") as file:
         os.fsync(file.fileno())
+
+
+def why_not_written(error: OSError, *targets: Path) -> str:
+    """Say why files could not be written, and what to do about it."""
+    for folder in (target.parent for target in targets):
+        if not folder.is_dir():
+            what = "is no folder" if folder.exists() else "does not exist"
+            return f"the folder {folder} {what}; make it or choose another output"
+    reason = error.strerror or str(error)
+    # Writers that check the size themselves give no number.
+    if error.errno in (None, errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        return f"{reason}; free some space or choose another output"
+    return f"{reason}; choose another output"
 
 
 def _name_all(targets: tuple[Path, ...]) -> str:

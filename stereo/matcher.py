@@ -126,14 +126,15 @@ class Result:
 
         Raises:
             InputError: a calibration that cannot be used.
-            UsageError: an option out of its range, or a result made by hand, without a view.
+            UsageError: an option out of its range, what is neither a calibration nor a path, or a
+                result made by hand, without a view.
         """
         if self.image is None:
             raise UsageError("a result made by hand has no view to take the points' colours from")
-        if max_depth is not None and not max_depth > 0:
-            raise UsageError(f"max_depth {max_depth:g}: expected a positive number of metres")
-        if not 0 <= min_confidence <= 1:
-            raise UsageError(f"min_confidence {min_confidence:g}: expected a number from 0 to 1")
+        if max_depth is not None and not (isinstance(max_depth, numbers.Real) and max_depth > 0):
+            raise UsageError(f"max_depth {max_depth}: expected a positive number of metres")
+        if not (isinstance(min_confidence, numbers.Real) and 0 <= min_confidence <= 1):
+            raise UsageError(f"min_confidence {min_confidence}: expected a number from 0 to 1")
         return colored_points(
             self.disparity,
             self.image,
@@ -478,6 +479,7 @@ def load(
         compile=compile,
         allow_untrained=allow_untrained,
     )
+    max_disparity = None if max_disparity is None else int(max_disparity)
     name = str(model)
     if name == SGBM:
         return _load_sgbm(max_disparity or DEFAULT_MAX_DISPARITY, int(min_disparity))
@@ -544,6 +546,13 @@ def check_choice(
     Raises:
         UsageError: as in ``load``.
     """
+    texts = {"device": device, "precision": precision, "scale": scale, "tile": tile}
+    for key, text in (texts | {"kernels": kernels, "compile": compile}).items():
+        if not isinstance(text, str):
+            raise UsageError(f"{key} {text!r}: expected a text")
+    for key, flag in {"coarse_to_fine": coarse_to_fine, "allow_untrained": allow_untrained}.items():
+        if not isinstance(flag, bool):
+            raise UsageError(f"{key} {flag!r}: expected True or False")
     if max_disparity is not None:
         check_max_disparity(max_disparity)
     if not isinstance(min_disparity, numbers.Integral) or isinstance(min_disparity, bool):

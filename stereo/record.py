@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stereo.errors import InputError, OutputError
-from stereo.files import staged
+from stereo.files import staged, why_not_written
 from stereo.limits import check_bytes, parse_json
 
 RECORD = "infer.jsonl"
@@ -101,8 +101,7 @@ class Record:
                 file.write(line + "\n")
         except OSError as error:
             raise OutputError(
-                f"cannot write {self.path}: {error.strerror}; free some space or choose another "
-                "output"
+                f"cannot write {self.path}: {why_not_written(error, self.path)}"
             ) from error
 
     def close(self, targets: Iterable[Path]) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from stereo.console import progress, say
 from stereo.data.disparities import write_disparity
-from stereo.data.layouts import SYNTHETIC_NOTE
+from stereo.data.layouts import SYNTHETIC, SYNTHETIC_NOTE
 from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
 from stereo.data.synthetic.photographs import find_photographs
 from stereo.errors import InputError, OutputError, UsageError
@@ -90,7 +90,7 @@ def synthesize(
     if workers > 1 and missing:
         for _ in progress_of(_in_processes(root, split, config, missing, workers), missing):
             written = _report(written, len(missing))
-    say(f"{root}: {count} pairs; read them with --dataset {PART.lower()} --split {split}")
+    say(f"{root}: {count} pairs; read them with --dataset {SYNTHETIC} --split {split}")
     return len(missing), kept
 
 

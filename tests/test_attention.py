@@ -680,3 +680,37 @@ def test_another_shape_is_one_line_that_names_the_volume(name, shape):
     with pytest.raises(ValueError, match=r"\(B, C, D, H, W\) with C = 8, got shape") as caught:
         module(torch.zeros(shape))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_the_argument_at_fault_is_named(name):
+    for heads in (0, -1, 1.5, "2", True):
+        with pytest.raises(ValueError, match=f"^heads is {heads!r}"):
+            ATTENTIONS[name](16, heads=heads)
+    for channels in (0, 1.5, "a", None):
+        with pytest.raises(ValueError, match=f"^channels is {channels!r}"):
+            ATTENTIONS[name](channels)
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+@pytest.mark.parametrize("gradients", [True, False])
+def test_a_volume_of_another_type_or_of_no_cells_is_refused(name, gradients):
+    module = ATTENTIONS[name](8)
+    with torch.set_grad_enabled(gradients):
+        for dtype in (torch.float64, torch.bfloat16, torch.int64, torch.bool):
+            with pytest.raises(ValueError, match=rf"type, torch\.float32, got {dtype}"):
+                module(torch.zeros(1, 8, *SIZE, dtype=dtype))
+        for size in ((0, 4, 5), (3, 0, 5), (3, 4, 0)):
+            with pytest.raises(ValueError, match="an empty volume"):
+                module(torch.zeros(1, 8, *size))
+        with pytest.raises(ValueError, match="as a tensor, got ndarray"):
+            module(torch.zeros(1, 8, *SIZE).numpy())
+
+
+def test_autocast_takes_volumes_of_half_precision_and_no_others():
+    module = build("efficient", dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        for dtype in (torch.float32, torch.bfloat16):
+            assert module(volume_of(dtype=dtype)).isfinite().all()
+        with pytest.raises(ValueError, match="float64"):
+            module(volume_of())

@@ -245,8 +245,53 @@ def test_what_a_pair_of_three_folders_lacks_is_named(tmp_path, stereo, lost):
 def test_three_folders_serve_without_ground_truth_where_none_is_needed(tmp_path):
     shutil.rmtree(own_pairs(tmp_path) / "disp")
     assert not open_dataset("folders", tmp_path, truth=False).samples[0].has_truth
-    with pytest.raises(InputError, match=r"disp/a\.pfm: no such file and 1 more"):
+    with pytest.raises(InputError, match=r"disp: no such folder, so 2 pairs .* holds left, right;"):
         open_dataset("folders", tmp_path)
+
+
+@pytest.mark.parametrize("other", ["a_disp.pfm", "A.pfm", "a.exr", "a_ground_truth_disparity.pfm"])
+def test_a_file_of_another_name_is_pointed_out(tmp_path, other):
+    own_pairs(tmp_path)
+    (tmp_path / "disp/a.pfm").rename(tmp_path / "disp" / other)
+    with pytest.raises(InputError, match=r"no such file.*is incomplete.*nearest") as error:
+        open_dataset("folders", tmp_path)
+    assert f"the nearest name there is '{other}'" in str(error.value) or other.startswith("A")
+
+
+@pytest.mark.parametrize(
+    ("renames", "hint"),
+    [
+        ({"left": "Left", "right": "Right", "disp": "Disp"}, "/Left must be spelled 'left'"),
+        ({"disp": "DISP"}, "disp: no such folder, so 2 pairs are incomplete; .* holds DISP, left"),
+        ({"left": "a/b", "right": "x", "disp": "y"}, "found a, x, y"),
+    ],
+)
+def test_folders_of_another_spelling_are_pointed_out(tmp_path, renames, hint):
+    own_pairs(tmp_path)
+    for old, new in renames.items():
+        (tmp_path / new).parent.mkdir(exist_ok=True)
+        (tmp_path / old).rename(tmp_path / new)
+    with pytest.raises(InputError, match=hint):
+        open_dataset("folders", tmp_path)
+
+
+def test_pairs_too_deep_are_pointed_out(tmp_path):
+    own_pairs(tmp_path)
+    for side in ("left", "right", "disp"):
+        (tmp_path / side).rename(tmp_path / "moved")
+        (tmp_path / side / "street").mkdir(parents=True)
+        (tmp_path / "moved").rename(tmp_path / side / "street" / "day")
+    with pytest.raises(InputError, match="all one folder deeper") as error:
+        open_dataset("folders", tmp_path)
+    assert str(error.value).endswith("left is street/day/a.png")
+
+
+def test_the_file_that_is_read_of_two_that_fit_is_named(tmp_path):
+    own_pairs(tmp_path)
+    shutil.copy(tmp_path / "left/a.png", tmp_path / "left/a.jpg")
+    with pytest.warns(UserWarning, match=r"left/a\.png is read, not a\.jpg beside it$"):
+        data = open_dataset("folders", tmp_path)
+    assert data.samples[0].left.name == "a.png"
 
 
 def test_whole_numbers_of_unknown_scale_point_to_a_manifest(tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -127,14 +128,33 @@ def test_ctrl_c_between_two_renames_leaves_all_or_none(tmp_path, monkeypatch, af
 def test_a_target_below_a_file_is_an_output_error(tmp_path):
     (tmp_path / "file").write_text("x")
     target = tmp_path / "file" / "a.json"
-    with pytest.raises(OutputError, match=r"a\.json"), staged(target) as (temporary,):
+    with (
+        pytest.raises(OutputError, match=r"a\.json: the folder .*file is no folder") as error,
+        staged(target) as (temporary,),
+    ):
         temporary.write_text("new")
+    assert "space" not in str(error.value)
 
 
 def test_a_target_in_a_missing_folder_is_an_output_error(tmp_path):
     target = tmp_path / "nowhere" / "a.json"
-    with pytest.raises(OutputError, match=r"a\.json"), staged(target) as (temporary,):
+    with (
+        pytest.raises(OutputError, match=r"a\.json: .*nowhere does not exist; make it") as error,
+        staged(target) as (temporary,),
+    ):
         temporary.write_text("new")
+    assert "space" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "is_full"),
+    [(errno.ENOSPC, True), (errno.EACCES, False), (errno.EROFS, False), (None, True)],
+)
+def test_only_a_full_disk_asks_for_space(tmp_path, number, is_full):
+    fault = OSError("10 requested, 5 written") if number is None else OSError(number, "x")
+    with pytest.raises(OutputError, match="choose another output") as error, staged(tmp_path / "a"):
+        raise fault
+    assert ("free some space" in str(error.value)) == is_full
 
 
 def test_a_name_that_is_too_long_is_an_output_error(tmp_path):

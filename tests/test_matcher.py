@@ -205,6 +205,33 @@ def test_dir_shows_the_public_names_before_they_are_loaded():
     assert {*stereo.__all__} <= {*shown.stdout.split()}
 
 
+@pytest.mark.parametrize("module", [stereo, stereo.attention], ids=["stereo", "attention"])
+def test_dir_shows_no_names_but_the_public_ones(module):
+    assert {name for name in dir(module) if not name.startswith("__")} <= {*module.__all__}
+    assert {*module.__all__} <= {*dir(module)}
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *({"max_disparity": value} for value in ("a", 16.0, True, [16])),
+        *({key: value} for key in ("device", "precision", "tile", "scale") for value in (3, [])),
+        *({key: None} for key in ("device", "precision", "tile", "scale", "kernels", "compile")),
+        {"coarse_to_fine": "no"},
+        {"allow_untrained": 1},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("model", ["sgbm", "ea_stereo_fast", "network.onnx"])
+def test_options_of_another_type_are_refused_by_name(model, option):
+    with pytest.raises(UsageError, match="|".join((*option, "max disparity"))):
+        stereo.load(model, **option)
+
+
+def test_a_largest_disparity_may_be_any_whole_number():
+    assert type(stereo.load("sgbm", max_disparity=np.int64(32)).description["max_disparity"]) is int
+
+
 def test_the_second_match_of_small_pictures_is_said_once_with_its_cost(rng):
     views = rng.integers(0, 256, (2, 32, 48, 3), np.uint8)
     matcher = stereo.load(max_disparity=16)

@@ -266,4 +266,13 @@ def test_points_that_cannot_be_are_one_line_and_leave_no_file(result, cameras, t
         result.write_points(tmp_path / "points.ply", tmp_path / "none.json")
     with pytest.raises(OutputError):
         result.write_points(tmp_path / "none" / "points.ply", cameras)
+    for wrong in (None, 5, cameras.to_dict()):
+        for use in (result.depth, result.points, Calibration.read):
+            with pytest.raises(UsageError, match="expected a Calibration or the path"):
+                use(wrong)
+        with pytest.raises(UsageError, match="expected a Calibration or the path"):
+            result.write_points(tmp_path / "points.ply", wrong)
+    for option in ({"max_depth": "2"}, {"min_confidence": "0.5"}, {"min_confidence": None}):
+        with pytest.raises(UsageError, match=next(iter(option))):
+            result.points(cameras, **option)
     assert not list(tmp_path.iterdir())

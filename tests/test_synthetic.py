@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stereo.data.datasets import open_dataset
+from stereo.data.datasets import detect_dataset, open_dataset
 from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
 from stereo.data.synthetic.dice import Dice
 from stereo.data.synthetic.noise import white_noise
@@ -424,6 +424,13 @@ def test_processes_write_the_same_bytes_from_the_command_line(tmp_path, stereo, 
     done = stereo("data", "synthesize", "--root", tmp_path / "one", *common)
     assert done.status == 0, done.errors
     assert "seed" in json.loads((tmp_path / "one" / "synthetic.json").read_text())["train"]
+
+
+def test_a_rendered_set_goes_by_one_name(tmp_path, capsys):
+    synthesize(tmp_path, SMALL, 1, split="test")
+    name = detect_dataset(tmp_path)
+    assert f"--dataset {name} --split test" in capsys.readouterr().out
+    assert len(open_dataset(name, tmp_path, split="test").samples) == 1
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Size: TypeAlias = tuple[int, int, int]  # D, H, W
+_AUTOCAST = (torch.float32, torch.bfloat16, torch.float16)  # what it converts from and to
 
 
 def to_tokens(
@@ -179,16 +180,12 @@ class VolumeAttention(nn.Module, ABC):
         zero_init: bool = True,
     ) -> None:
         super().__init__()
+        check_counts(channels=channels, heads=heads)
         if key_channels is None:
-            key_channels = -(-max(channels // 2, 1) // max(heads, 1)) * heads
+            key_channels = -(-max(channels // 2, 1) // heads) * heads
         if value_channels is None:
             value_channels = channels
-        check_counts(
-            channels=channels,
-            key_channels=key_channels,
-            value_channels=value_channels,
-            heads=heads,
-        )
+        check_counts(key_channels=key_channels, value_channels=value_channels)
         check_flags(zero_init=zero_init)
         if key_channels % heads or value_channels % heads:
             raise ValueError(
@@ -220,14 +217,10 @@ class VolumeAttention(nn.Module, ABC):
                 attended value is zero.
 
         Raises:
-            ValueError: a volume of another shape, a mask of another shape or type, or one that this
-                member cannot honour.
+            ValueError: a volume of another shape or type, or an empty one; a mask of another shape
+                or type, or one that this member cannot honour.
         """
-        if volume.ndim != 5 or volume.shape[1] != self.channels:
-            raise ValueError(
-                f"{type(self).__name__} takes a volume (B, C, D, H, W) with C = {self.channels}, "
-                f"got shape {tuple(volume.shape)}"
-            )
+        self._check_volume(volume)
         size = (volume.shape[2], volume.shape[3], volume.shape[4])
         key_mask = self._check_mask(mask, volume)
         if self.fused is not None and self.elsewhere is None:
@@ -307,12 +300,36 @@ class VolumeAttention(nn.Module, ABC):
     ) -> Tensor:
         """Do the same by definition, for small volumes; the arguments are those of ``attend``."""
 
+    def _check_volume(self, volume: Tensor) -> None:
+        name = type(self).__name__
+        if not isinstance(volume, Tensor):
+            raise ValueError(f"{name} takes a volume as a tensor, got {type(volume).__name__}")
+        if volume.ndim != 5 or volume.shape[1] != self.channels:
+            raise ValueError(
+                f"{name} takes a volume (B, C, D, H, W) with C = {self.channels}, "
+                f"got shape {tuple(volume.shape)}"
+            )
+        if not torch.compiler.is_exporting() and 0 in volume.shape:
+            raise ValueError(f"{name} got an empty volume, of shape {tuple(volume.shape)}")
+        expected = self.reprojection.weight.dtype
+        if volume.dtype == expected:
+            return
+        if volume.dtype not in _AUTOCAST or not torch.is_autocast_enabled(volume.device.type):
+            raise ValueError(
+                f"{name} takes a volume of its weights' type, {expected}, got {volume.dtype}; "
+                "convert one to the other"
+            )
+
     def _check_mask(self, mask: Tensor | None, volume: Tensor) -> Tensor | None:
         if mask is None:
             return None
         if not self.takes_mask:
             raise ValueError(f"{type(self).__name__} cannot leave out keys; pass no mask")
         expected = (volume.shape[0], 1, *volume.shape[2:])
+        if not isinstance(mask, Tensor):
+            raise ValueError(
+                f"the mask must be a bool tensor {expected}, got {type(mask).__name__}"
+            )
         if mask.dtype != torch.bool or tuple(mask.shape) != expected:
             raise ValueError(
                 f"the mask must be bool {expected}, got {mask.dtype} {tuple(mask.shape)}"

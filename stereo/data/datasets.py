@@ -1,12 +1,15 @@
 """Data sets by name: each finds its pairs under a root folder and says how they are read."""
 
 import contextlib
+import difflib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from stereo.data.layouts import (
     DESCRIPTIONS,
+    FOLDERS,
     SYNTHETIC,
     SYNTHETIC_NOTE,
     Description,
@@ -107,10 +110,8 @@ def open_dataset(
         raise _nothing_found(name, root, description, found, layout, truth)
     for listing in found.listings:
         if listing.missing:
-            first, count = listing.missing[0], len(listing.missing)
-            others = f" and {count - 1} more" if count > 1 else ""
             raise InputError(
-                f"{first.path}: no such file{others}, so the pair '{first.name}' is incomplete; "
+                f"{_first_missing(name, root, listing)}; "
                 f"'stereo data check --dataset {name} --root {root}' lists what is missing"
             )
     samples = [sample for listing in found.listings for sample in listing.samples]
@@ -181,6 +182,10 @@ def find_parts(
             absent.append(part)
         else:
             listings.append(listing)
+            if listing.doubles:
+                (used, other, *_), count = listing.doubles[0], len(listing.doubles)
+                more = f"; so it is with {count} names" if count > 1 else ""
+                warnings.warn(f"{used} is read, not {other.name} beside it{more}", stacklevel=2)
     return Found(split, render_pass, listings, absent)
 
 
@@ -261,6 +266,28 @@ def _choose_pass(name: str, description: Description, render_pass: str | None) -
     return render_pass or description.passes[0]
 
 
+def _first_missing(name: str, root: Path, listing: PartListing) -> str:
+    """Say what the first incomplete pair lacks, and what is there instead."""
+    first, count = listing.missing[0], len(listing.missing)
+    absent = [each for each in first.path.parents if root in each.parents and not each.exists()]
+    if absent:
+        folder = absent[-1]
+        pairs = {each.name for each in listing.missing if folder in each.path.parents}
+        which = f"{len(pairs)} pairs are" if len(pairs) > 1 else f"the pair '{first.name}' is"
+        return (
+            f"{folder}: no such folder, so {which} incomplete; "
+            f"{folder.parent} holds {_contents(folder.parent)}"
+        )
+    others = f" and {count - 1} more" if count > 1 else ""
+    text = f"{first.path}: no such file{others}, so the pair '{first.name}' is incomplete"
+    if name != FOLDERS:
+        return text
+    used = {path for each in listing.samples for path in (each.left, each.right, each.disparity)}
+    spare = [path.name for path in first.path.parent.iterdir() if path not in used]
+    near = difflib.get_close_matches(first.path.name, spare, n=1, cutoff=0)
+    return text + (f"; the nearest name there is '{near[0]}'" if near else "")
+
+
 def _nothing_found(
     name: str, root: Path, description: Description, found: Found, layout: str | None, truth: bool
 ) -> InputError:
@@ -273,11 +300,20 @@ def _nothing_found(
     expected = expected_files(
         part, candidates or part.layouts, str(found.split), found.render_pass, truth
     )
+    hint = _other_name(name, root, found)
+    if candidates and not hint:
+        first = candidates[0]
+        given = {"split": first.splits[str(found.split)].folder, "pass": found.render_pass or ""}
+        base = root / part.folders_of(first)[0]
+        misfit = PathPattern(first.left).with_values(given).misfit(base)
+        hint = f"; {misfit}" if misfit else ""
     choice = f"split {found.split}" + (f", {found.render_pass} pass" if found.render_pass else "")
     others = " or another known tree" if len(candidates) > 1 else ""
+    if name == FOLDERS:
+        others = ", or all one folder deeper"
     return InputError(
         f"{root}: no pairs of {part.title} for '{name}' ({choice}); expected {expected}{others} "
-        f"(see datasets/README.md); found {_contents(root)}{_other_name(name, root, found)}"
+        f"(see datasets/README.md); found {_contents(root)}{hint}"
     )
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +44,7 @@ class PartListing:
         group_counts: complete pairs by the value of the field that ``split.groups`` names.
         unused: pairs left out because the list of unusable frames names them.
         frames: whether there are any images at all.
+        doubles: files of one role that differ in their suffix alone; the first of each is read.
     """
 
     part: Part
@@ -54,6 +55,7 @@ class PartListing:
     group_counts: Mapping[str, int] = field(default_factory=dict)
     unused: int = 0
     frames: bool = True
+    doubles: Sequence[Sequence[Path]] = ()
 
 
 def list_part(
@@ -112,7 +114,9 @@ class _Role:
     def __init__(self, base: Path, text: str, given: Fields) -> None:
         self._base = base
         self._pattern = PathPattern(text).with_values(given)
-        self._paths = self._pattern.find(base)
+        found = self._pattern.find_all(base)
+        self._paths = {key: paths[0] for key, paths in found.items()}
+        self.doubles = [paths for paths in found.values() if len(paths) > 1]
         self.fields = self._pattern.fields
 
     def __bool__(self) -> bool:
@@ -181,7 +185,8 @@ def _list_layout(
         left, right, *known = (path for path in paths if path is not None)
         samples.append(extras.sample(name, left, right, known[0] if known else None, fields))
     frames = bool(required[0]) or bool(required[1])
-    return PartListing(part, layout, split, samples, missing, groups, left_out, frames)
+    doubles = [paths for role in required for paths in role.doubles]
+    return PartListing(part, layout, split, samples, missing, groups, left_out, frames, doubles)
 
 
 class _Extras:

@@ -54,11 +54,28 @@ class PathPattern:
         Raises:
             InputError: a folder cannot be read.
         """
-        found: dict[Key, Path] = {}
+        return {key: paths[0] for key, paths in self.find_all(root).items()}
+
+    def find_all(self, root: Path) -> dict[Key, list[Path]]:
+        """Do what ``find`` does, and keep the files of the other choices behind the first."""
+        found: dict[Key, list[Path]] = {}
         for choice in self._choices:
             for fields, path in _walk(root, choice.split("/"), {}):
-                found.setdefault(tuple(fields[name] for name in self.fields), path)
+                found.setdefault(tuple(fields[name] for name in self.fields), []).append(path)
         return found
+
+    def misfit(self, root: Path) -> str | None:
+        """Say what is in the place of the files of this form below ``root``, if anything is."""
+        folder = root
+        for part in itertools.takewhile(lambda p: "<" not in p, self._choices[0].split("/")[:-1]):
+            if not (folder / part).is_dir():
+                other = next((n for n in _names(folder) if n.casefold() == part.casefold()), None)
+                return None if other is None else f"{folder / other} must be spelled '{part}'"
+            folder /= part
+        first = None if folder == root else next(_files(folder), None)
+        if first is None:
+            return None
+        return f"the first file below {folder} is {first.relative_to(folder).as_posix()}"
 
     def fill(self, root: Path, fields: Fields) -> Path:
         """Return the path with these fields: the first choice whose folder exists, else the first.
@@ -103,15 +120,8 @@ def _walk(folder: Path, parts: list[str], fields: Fields) -> Iterator[tuple[Fiel
         if folder.is_file():
             yield fields, folder
         return
-    try:
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
     expression = _expression(parts[0])
-    for name in names:
+    for name in _names(folder):
         match = expression.fullmatch(name)
         if match is None:
             continue
@@ -120,3 +130,22 @@ def _walk(folder: Path, parts: list[str], fields: Fields) -> Iterator[tuple[Fiel
             yield from _walk(folder / name, parts[1:], known)
         else:
             yield known, folder / name
+
+
+def _names(folder: Path) -> list[str]:
+    """Return what a folder holds, in order, without hidden files; nothing if it is none."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in (folder / name for name in _names(folder)):
+        if path.is_dir() and not path.is_symlink():  # links may lead in circles
+            yield from _files(path)
+        else:
+            yield path

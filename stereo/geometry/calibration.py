@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stereo.errors import InputError
+from stereo.errors import InputError, UsageError
 from stereo.files import staged
 from stereo.limits import MAX_SIDE
 
@@ -415,7 +415,12 @@ class Calibration:
 
         Raises:
             InputError: unreadable, of no known kind, or with numbers that cannot be.
+            UsageError: what is no path.
         """
+        if not isinstance(path, str | Path):
+            raise UsageError(
+                f"calibration {path!r}: expected a Calibration or the path of its file"
+            )
         from stereo.geometry.readers import read_calibration
 
         left = None if pictures is None else Path(pictures).absolute()

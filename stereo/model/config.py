@@ -1,6 +1,7 @@
 """What a network is made of: enough to rebuild it, stored in every checkpoint."""
 
 import dataclasses
+import numbers
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -160,8 +161,11 @@ def check_min_disparity(min_disparity: int) -> None:
         )
 
 
-def check_max_disparity(max_disparity: int) -> None:
+def check_max_disparity(max_disparity: object) -> None:
     """Raise ``UsageError`` unless it is a multiple of 16 from 16 to ``MOST_DISPARITY``."""
+    if not isinstance(max_disparity, numbers.Integral) or isinstance(max_disparity, bool):
+        raise UsageError(f"max disparity {max_disparity!r} is not a whole number")
+    max_disparity = int(max_disparity)
     if max_disparity < 16 or max_disparity % 16:
         raise UsageError(f"max disparity {max_disparity} is not a positive multiple of 16")
     if max_disparity > MOST_DISPARITY:

@@ -2,7 +2,7 @@
 
 from stereo.data.layouts.benchmarks import BENCHMARKS
 from stereo.data.layouts.description import Description, Layout, Part, Split
-from stereo.data.layouts.own import OWN
+from stereo.data.layouts.own import FOLDERS, OWN
 from stereo.data.layouts.rendered import RENDERED
 from stereo.data.layouts.sceneflow import SCENEFLOW, SYNTHETIC, SYNTHETIC_NOTE
 
@@ -10,6 +10,7 @@ DESCRIPTIONS: dict[str, Description] = {**OWN, **SCENEFLOW, **BENCHMARKS, **REND
 
 __all__ = [
     "DESCRIPTIONS",
+    "FOLDERS",
     "SYNTHETIC",
     "SYNTHETIC_NOTE",
     "Description",
