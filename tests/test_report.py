@@ -517,14 +517,8 @@ def test_a_training_run_has_a_report(tmp_path, show, monkeypatch):
     folder = tmp_path / "<i>run</i>".replace("/", "")
     small = [
         *("--config", "quickstart", "--data.name", "sceneflow", "--data.root", samples),
-        *(
-            "--data.split",
-            "test",
-            "--data.validation.share",
-            "0.6",
-            "--network.max_disparity",
-            "32",
-        ),
+        *("--data.split", "test", "--data.validation.split", "test"),
+        *("--data.validation.limit", "2", "--network.max_disparity", "32"),
         *("--augmentation.crop", "[32, 48]", "--trainer.batch_size", "2"),
         *("--trainer.log_every", "1", "--trainer.workers", "0", "--trainer.precision", "fp32"),
         *("--trainer.validate_every", "4", "--trainer.max_steps", "4", "--output", folder),
