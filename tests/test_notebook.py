@@ -67,11 +67,11 @@ def test_the_scale_names_the_depth_of_each_of_its_disparities(monkeypatch):
         lambda self, at, text, **options: (written.append(text), draw(self, at, text, **options)),
     )
     result = made_by_hand(100, 640)
-    result.picture(camera())
+    result.picture(camera((640, 100)))
     assert written[1::2] == ["far", "2.8", "1.4", "0.933", "0.7 m"]  # 44.8 / 16, 32, 48, 64
     assert written[0::2] == ["0", "16", "32", "48", "64 px"]
     written.clear()
-    result.picture(camera(cx1=240.0))
+    result.picture(camera((640, 100), cx1=240.0))
     assert written[1] == "2.8"  # 44.8 / (0 + 16): with doffs, 0 is not infinitely far
 
 

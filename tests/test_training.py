@@ -501,6 +501,7 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(here, tmp_path):
     assert load_checkpoint(last).training["step"] == 4
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path):
     options = ("--trainer.max_steps", 4, "--trainer.checkpoint_every", 2)
     finish(command(tmp_path, "--trainer.max_steps", 2))
@@ -827,8 +828,10 @@ def test_values_that_cannot_be_are_refused_before_any_work(stereo, tmp_path, wro
 
 def a_checkpoint(folder, step, value=1.0):
     network = build_network(NetworkConfig("ea_stereo_fast"))
-    floats = {n: t for n, t in network.state_dict().items() if t.is_floating_point()}
-    weights = {n: torch.full_like(t, value) for n, t in floats.items()}
+    weights = {
+        name: torch.full_like(tensor, value) if tensor.is_floating_point() else tensor
+        for name, tensor in network.state_dict().items()
+    }
     state = RunState(step, weights, {"state": {}, "param_groups": []}, {}, [])
     save_run(last_path(folder, step), Checkpoint(NetworkConfig("ea_stereo_fast"), weights), state)
 
@@ -861,6 +864,7 @@ def test_checkpoints_of_a_way_not_taken_are_set_aside(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_pair_damaged_for_one_process_is_named_once_and_the_run_saved(tmp_path):
     shutil.copytree(samples(), tmp_path / "data")
     (damaged,) = (tmp_path / "data").glob("*/frames_finalpass/TEST/A/0001/right/*.png")
@@ -1001,7 +1005,7 @@ def test_validation_on_the_training_pairs_is_warned_of(capsys):
     assert "3 of the 3 validation pairs are trained on too" in capsys.readouterr().err
 
 
-def test_training_and_validation_compute_in_the_same_precision(stereo, tmp_path, monkeypatch):
+def test_training_and_validation_compute_in_the_same_precision(here, tmp_path, monkeypatch):
     seen = {True: set(), False: set()}
     forward = FastFeatures.forward
 
@@ -1011,7 +1015,6 @@ def test_training_and_validation_compute_in_the_same_precision(stereo, tmp_path,
 
     monkeypatch.setattr(FastFeatures, "forward", watched)
     before = torch.backends.cudnn.conv.fp32_precision
-    options = ("--trainer.max_steps", 1, "--trainer.workers", 0)
-    assert stereo("train", *SMALL, *options, "--output", tmp_path / "run").status == 0
+    here(tmp_path / "run", "--trainer.max_steps", 1)
     assert seen == {True: {"ieee"}, False: {"ieee"}}
     assert torch.backends.cudnn.conv.fp32_precision == before

@@ -70,6 +70,7 @@ def walk(name, folder, capfd):
     return "\n".join(said)
 
 
+@pytest.mark.slow
 def test_every_step_of_the_practitioners_tutorial_does_what_it_says(folder, capfd):
     said = walk("tutorial-practitioner.md", folder, capfd)
     assert "fault: swapped" in said
