@@ -29,8 +29,9 @@ from pathlib import Path
 from fuzz_damage import damage
 from fuzz_readers import Read, readers
 
-for variable, value in {"OMP_NUM_THREADS": "1", "STEREO_MAX_MEGAPIXELS": "16"}.items():
-    os.environ.setdefault(variable, value)
+if __name__ in ("__main__", "__mp_main__"):  # the workers' name of this file
+    for variable, value in {"OMP_NUM_THREADS": "1", "STEREO_MAX_MEGAPIXELS": "16"}.items():
+        os.environ.setdefault(variable, value)
 MEMORY = 6 * 2**30  # bytes of address space
 SECONDS = 10  # of processor time for a file
 WALL = 12 * SECONDS  # for one that sleeps

@@ -153,14 +153,20 @@ def precision():
 
 @pytest.fixture
 def restored():
-    """Undo what a test sets, as far as PyTorch allows."""
-    cudnn, kept = torch.backends.cudnn, precision()
+    """Begin and end with PyTorch's defaults, whatever ran before in this process."""
+    _set_defaults()
+    kept = precision()
     yield
+    _set_defaults()
+    assert precision() == kept
+
+
+def _set_defaults():
+    cudnn = torch.backends.cudnn
     torch.backends.fp32_precision = cudnn.fp32_precision = "none"
     torch.backends.cuda.matmul.fp32_precision = "none"
     cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = "tf32"
     cudnn.benchmark, cudnn.deterministic = False, False
-    assert precision() == kept
 
 
 SETTINGS = {
