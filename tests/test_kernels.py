@@ -17,7 +17,7 @@ from stereo.model import AttentionConfig, NetworkConfig, build_network
 def test_kernels_equal_their_plain_forms_in_the_interpreter():
     pytest.importorskip("triton")
     path = REPOSITORY / "tests" / "interpreted" / "check_kernels.py"
-    call = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)]
+    call = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", str(path)]
     done = subprocess.run(
         call, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
     )
