@@ -1,10 +1,11 @@
 """The command line: parse, then call one function."""
 
+import contextlib
 import os
 import re
 import sys
 from argparse import SUPPRESS
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, get_args
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
@@ -83,6 +84,17 @@ def _in_words(line: str) -> str:
     return re.sub(r"(?:a )?<class '(\w+)'>", lambda m: _TYPES.get(m[1], m[1]), line)
 
 
+@contextlib.contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Turn what jsonargparse and the dataclasses raise into a ``UsageError``."""
+    try:
+        yield
+    except (StereoError, MemoryError):
+        raise
+    except Exception as error:
+        raise _as_usage_error(error) from error
+
+
 class _Parser(ArgumentParser):
     """A parser whose errors are one line."""
 
@@ -91,22 +103,14 @@ class _Parser(ArgumentParser):
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """Parse; what no parser foresees in a file it reads is one line too."""
-        try:
+        with _usage_errors():
             return super().parse_args(*args, **kwargs)
-        except (StereoError, MemoryError):
-            raise
-        except Exception as error:
-            raise _as_usage_error(error) from error
 
     def instantiate(self, *args: Any, **kwargs: Any) -> Any:
         """Build the dataclasses; what they refuse is a ``UsageError``."""
         self._refuse_nulls(args[0])
-        try:
+        with _usage_errors():
             return super().instantiate(*args, **kwargs)
-        except (StereoError, MemoryError):
-            raise
-        except Exception as error:
-            raise _as_usage_error(error) from error
 
     def _refuse_nulls(self, config: Namespace) -> None:
         """Refuse null where a field needs a value: jsonargparse takes it for any type.
