@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from stereo.commands import COMMANDS, GROUPS, Command
 from stereo.commands.command import add_picture_limit
-from stereo.distributed import is_main, leave, process_count
+from stereo.distributed import is_main, leave, let_main_speak, process_count
 from stereo.errors import FolderInUseError, InputError, StereoError, UsageError
 from stereo.files import remove_empty_folders
 from stereo.limits import picture_limit
@@ -153,6 +153,7 @@ class _Parser(ArgumentParser):
         else:  # of a dataclass within a field
             fields = (action.dest for action in self._actions if action.default is not SUPPRESS)
             line += f"; its fields: {', '.join(fields)}"
+        let_main_speak()
         sys.stderr.write(f"stereo: error: {line}\n")
         sys.exit(2)
 
@@ -184,9 +185,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     parser, commands = _build_parser(given)
     try:
         config = parser.instantiate(parser.parse_args(given))
-    except (
-        StereoError
-    ) as error:  # a recipe that cannot be read, a dataclass that refuses its values
+    except StereoError as error:  # a recipe that cannot be read, a dataclass that refuses
+        let_main_speak()
         return _fail(given[0], str(error), error.exit_status)
     name, config = _chosen(config)
     if not name:
@@ -195,6 +195,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     from stereo.console import show_warnings_as_lines
 
     if process_count() > 1 and not commands[name].distributed:
+        let_main_speak()
         return _fail(name, "runs in one process; start it without torchrun", 2)
     show_warnings_as_lines()
     try:
@@ -205,7 +206,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         check_stop()
         return status
     except (UsageError, InputError, FolderInUseError) as error:  # which all processes meet alike
-        return _fail(name, str(error), error.exit_status) if is_main() else error.exit_status
+        let_main_speak()
+        return _fail(name, str(error), error.exit_status)
     except StereoError as error:
         return _fail(name, str(error), error.exit_status)
     except KeyboardInterrupt:

@@ -1,12 +1,14 @@
 """Several processes, started by torchrun, that share the pairs of one command."""
 
 import os
+import time
 from collections.abc import Sequence
 from typing import TypeVar
 
 from stereo.errors import StereoError
 
 T = TypeVar("T")
+MAIN_SPEAKS_WITHIN = 30.0  # seconds
 
 
 def process_count() -> int:
@@ -38,6 +40,17 @@ def gather(values: list[T]) -> list[T]:
 
     check_joined(PartialState(cpu=share_the_cpu()).num_processes)
     return gather_object(values)
+
+
+def let_main_speak() -> None:
+    """Return at once on the main process, elsewhere only if that has not ended by then.
+
+    For an error that all processes meet alike: the main one reports it, and torchrun ends the
+    others. It ends the main one too if another leaves first, so they wait. One that is still
+    alive after ``MAIN_SPEAKS_WITHIN`` seconds met the error alone.
+    """
+    if not is_main():
+        time.sleep(MAIN_SPEAKS_WITHIN)
 
 
 def wait_for_all() -> None:

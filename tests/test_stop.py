@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 
+from stereo.cli import run
 from stereo.data.disparities import read_disparity
+from stereo.distributed import MAIN_SPEAKS_WITHIN
 
 SWALLOWED = """
 import os, signal, sys, weakref
@@ -82,3 +84,17 @@ def test_infer_ends_with_whole_files_wherever_sigterm_finds_it(tmp_path, part):
     assert maps and all(np.isfinite(read_disparity(path)[0]).all() for path in maps)
     noted = [json.loads(line) for line in (out / "infer.jsonl").read_text().splitlines()][1:]
     assert len(noted) == len(maps) < 30
+
+
+def test_what_one_process_meets_first_is_left_to_the_main_one(monkeypatch, capsys):
+    """torchrun ends the main process as soon as another leaves: it would never get to say it."""
+    slept = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, expected in (("0", []), ("1", [MAIN_SPEAKS_WITHIN])):
+        monkeypatch.setenv("RANK", rank)
+        assert (
+            run(["evaluate", "--dataset", "sceneflow", "--root", "nowhere", "--output", "o"]) != 0
+        )
+        assert slept == expected
+        assert capsys.readouterr().err.count("stereo evaluate: error") == 1
