@@ -82,8 +82,13 @@ def _cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    facts = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
+    if "model name" not in facts:
+        return platform.machine()
+    # Virtual machines name a whole line of processors alike: "AMD EPYC".
+    numbers = ", ".join(f"{k} {facts[k]}" for k in ("cpu family", "model") if k in facts)
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return f"{facts['model name']} ({', '.join(filter(None, (numbers, instructions)))})"
 
 
 def _reset_resident_peak() -> bool:

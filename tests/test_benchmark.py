@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 import sys
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 
 from stereo.attention import ATTENTIONS
 from stereo.attention.volume import cells
-from stereo.benchmark import measure, subjects, training
+from stereo.benchmark import ceilings, inference, measure, subjects, training
 from stereo.benchmark.attention import benchmark_attention, check_against_definition
 from stereo.benchmark.reference import ReferencePSMNet
 from stereo.cli import run
@@ -29,6 +30,14 @@ LINEAR = [name for name in ATTENTIONS if ATTENTIONS[name].linear]
 needs_linux = pytest.mark.skipif(
     not CLEAR_REFS.exists(), reason="resident memory is measured on Linux only"
 )
+
+
+@pytest.fixture(autouse=True)
+def quick_ceilings(monkeypatch):
+    monkeypatch.setattr(ceilings, "SECONDS", 0.01)
+    monkeypatch.setattr(ceilings, "SIDES", {"cpu": 64})
+    monkeypatch.setattr(ceilings, "VOLUME", (4, 8, 12))
+    monkeypatch.setattr(ceilings, "COPIED_BYTES", 2**16)
 
 
 def forward_peak(name, size):
@@ -105,6 +114,7 @@ def test_the_command_writes_json_table_and_plot(tmp_path, capsys):
     sizes = "2x4x4,4x6x8,8x10x12,48x68x120"
     call = ["benchmark", "attention", "--output", str(path), "--sizes", sizes]
     call += ["--members", "efficient,dot_product", "--repeats", "1", "--time-limit", "3"]
+    call += ["--precisions", "fp32,bf16"]
     assert run(call) == 0
     report = json.loads(path.read_text())
     assert report["machine"]["threads"] >= 1
@@ -152,7 +162,7 @@ def inference_call(path, *more):
 )
 def test_inference_is_compared_then_timed_in_turns(tmp_path, capsys, networks):
     path = tmp_path / "deep" / "inference.json"
-    models = ["--models", f"{networks},sgbm", "--precisions", "fp32,bf16"]
+    models = ["--models", f"{networks},sgbm", "--precisions", "fp32,bf16", "--busy", "1"]
     assert run(inference_call(path, *models)) == 0
     report = json.loads(path.read_text())
     rows = {(r["model"], r["form"], r["precision"]): r for r in report["rows"]}
@@ -161,6 +171,11 @@ def test_inference_is_compared_then_timed_in_turns(tmp_path, capsys, networks):
     for (model, form, precision), row in rows.items():
         assert row["seconds"]["min"] <= row["seconds"]["median"] <= row["seconds"]["max"]
         assert row["times_as_fast"] > 0
+        assert ("times_idle" in row) == (form != "plain")
+        assert (row["macs"] is None) == (model == "sgbm")
+        if precision == "fp32":
+            assert row["macs_per_second"] == row["macs"] / row["seconds"]["median"]
+            assert row["share_of_ceiling"] > 0
         if model != "sgbm" and precision == "fp32":
             assert row["mean_difference_px"] <= 1e-3
             assert row["yardstick"] == "plain fp32"
@@ -168,9 +183,72 @@ def test_inference_is_compared_then_timed_in_turns(tmp_path, capsys, networks):
             assert row["mean_difference_px"] == 0
             assert row["times_as_fast"] == 1
     assert report["settings"]["weights"].keys() == set(names)
-    assert f"| {names[0]}" in path.with_suffix(".md").read_text()
+    assert report["ceilings"]["copy_bytes_per_second"] > 0
+    table = path.with_suffix(".md").read_text()
+    assert f"| {names[0]}" in table
+    assert "s beside 1 busy" in table
+    assert "ceilings of" in table
     assert Image.open(path.with_suffix(".png")).size[0] > 800
     assert "turn 2: sgbm" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("emulated", [True, False])
+def test_emulated_bf16_has_no_ceiling_and_no_rows_unless_named(monkeypatch, emulated):
+    monkeypatch.setattr(ceilings, "fast_at_bf16", lambda _: not emulated)
+    chosen = ceilings.pick_precisions(None, CPU)
+    assert chosen == (["fp32"] if emulated else ["fp32", "bf16"])
+    assert ceilings.pick_precisions(["bf16"], CPU) == ["bf16"]
+    found = ceilings.measure_ceilings(CPU, chosen)
+    assert (found["macs_per_second"]["bf16"] is None) == emulated
+    assert ("bf16 is emulated" in ceilings.describe(found, CPU)) == emulated
+    row = {"precision": "bf16", "seconds": {"median": 1.0}}
+    ceilings.add_share(row, 10**9, found)
+    assert (row["share_of_ceiling"] is None) == emulated
+    assert ceilings.share_columns(row)[:2] == ["1.0", "1.0"]
+
+
+def test_a_share_is_of_the_faster_of_product_and_convolution():
+    rates = {"fp32": {"product": 40e9, "convolution": 50e9}}
+    row = {"precision": "fp32", "seconds": {"median": 2.0}}
+    ceilings.add_share(row, 60 * 10**9, {"macs_per_second": rates})
+    assert ceilings.share_columns(row) == ["60.0", "30.0", "60"]
+
+
+def test_operations_are_counted_forward_and_backward():
+    weight = torch.randn(8, 4, 3, 3, requires_grad=True)
+    image = torch.randn(2, 4, 6, 10, requires_grad=True)
+
+    def step():
+        torch.nn.functional.conv2d(image, weight, padding=1).sum().backward()
+
+    forward = 2 * 6 * 10 * 8 * 4 * 9
+    assert measure.count_macs(step)[1] == 3 * forward
+    with torch.inference_mode():
+        assert measure.count_macs(lambda: image[0, 0] @ image[0, 1].T)[1] == 6 * 6 * 10
+
+
+def test_busy_processes_end_however_the_benchmark_does():
+    with inference._busy_processes(2):
+        children = psutil.Process().children()
+        assert len(children) == 2
+    assert not any(child.is_running() for child in children)
+    starter = (
+        "import os, subprocess, sys\n"
+        "busy = subprocess.Popen([sys.executable, '-c', sys.argv[1], str(os.getpid())])\n"
+        "print(busy.pid, flush=True)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", starter, inference.BUSY], stdout=subprocess.PIPE, text=True
+    )
+    _, alive = psutil.wait_procs(orphans(int(done.stdout)), timeout=10)
+    assert not alive
+
+
+def orphans(pid):
+    try:
+        return [psutil.Process(pid)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def test_nothing_is_timed_where_the_fast_path_differs(tmp_path, monkeypatch, capsys):
@@ -188,7 +266,14 @@ def test_nothing_is_timed_where_the_fast_path_differs(tmp_path, monkeypatch, cap
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--models", "psmnt"], ["--size", "64"], ["--precisions", "fp8"], ["--repeats", "0"]]
+    "wrong",
+    [
+        ["--models", "psmnt"],
+        ["--size", "64"],
+        ["--precisions", "fp8"],
+        ["--repeats", "0"],
+        ["--busy", "-1"],
+    ],
 )
 def test_wrong_inference_calls_are_refused(tmp_path, capsys, wrong):
     assert run(inference_call(tmp_path / "a.json", *wrong)) == 2
@@ -260,6 +345,8 @@ def test_a_step_of_training_is_timed_and_the_batch_that_fits_computed(tmp_path):
     report = json.loads(path.read_text())
     rows = {row["form"]: row for row in report["rows"]}
     assert rows.keys() == {"plain", "ours", "recompute"}
+    assert rows["ours"]["macs"] < rows["recompute"]["macs"]
+    assert rows["ours"]["share_of_ceiling"] > 0
     for row in rows.values():
         assert row["seconds"]["median"] > 0
         if row["fits"] is not None:

@@ -1,6 +1,5 @@
 """Every attention of the family against the size of the volume: time, memory, operations."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from stereo import console
 from stereo.attention import ATTENTIONS, VolumeAttention
 from stereo.attention.volume import Size, cells
 from stereo.benchmark import measure
+from stereo.benchmark.ceilings import pick_precisions
 from stereo.benchmark.plot import growth_plot, require_matplotlib
 from stereo.engine import computing_in
 from stereo.errors import StereoError, UsageError, unknown_name
-from stereo.files import output_folder, staged
 from stereo.machine import machine
 from stereo.runtime import free_bytes, pick_device, pick_dtype
 
@@ -53,7 +52,7 @@ def benchmark_attention(
     *,
     members: Sequence[str] | None = None,
     sizes: Sequence[Size] = SIZES,
-    precisions: Sequence[str] = ("fp32", "bf16"),
+    precisions: Sequence[str] | None = None,
     directions: Sequence[str] = ("forward", "backward"),
     device: str = "auto",
     time_limit: float = 60.0,
@@ -69,7 +68,8 @@ def benchmark_attention(
         output: the JSON file; the plot takes its name with ``.png``, the table with ``.md``.
         members: names of ``ATTENTIONS``; None for all.
         sizes: volumes (D, H, W), from small to large.
-        precisions: of ``fp32``, ``bf16`` and ``fp16``.
+        precisions: of ``fp32``, ``bf16`` and ``fp16``; None for the first two, but not for bf16
+            where it is emulated.
         directions: of ``forward`` and ``backward``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         time_limit: seconds expected of one call, beyond which it is not made.
@@ -93,14 +93,12 @@ def benchmark_attention(
     if not sizes or any(min(size) < 1 for size in sizes):
         raise UsageError("--sizes needs at least one volume such as 12x16x32")
     where = pick_device(device)
-    for precision in precisions:
-        pick_dtype(precision, where)
+    precisions = pick_precisions(precisions, where)
     if repeats < 1 or not time_limit > 0:
         raise UsageError("--repeats and --time-limit must be positive")
     names, sizes = list(dict.fromkeys(names)), list(dict.fromkeys(sizes))
-    precisions, directions = list(dict.fromkeys(precisions)), list(dict.fromkeys(directions))
+    directions = list(dict.fromkeys(directions))
     path = measure.report_path(output)
-    output_folder(path.parent)
     rows: list[dict[str, Any]] = []
     for name in names:
         check_against_definition(name)
@@ -121,12 +119,7 @@ def benchmark_attention(
         "exponents": _exponents(rows),
         "rows": rows,
     }
-    text = _table(report)
-    with staged(path, path.with_suffix(".md"), path.with_suffix(".png")) as (data, table, plot):
-        data.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        table.write_text(text + "\n", encoding="utf-8")
-        growth_plot(plot, report)
-    console.say(text)
+    measure.publish(path, report, _table(report), growth_plot)
     return report
 
 
@@ -210,7 +203,7 @@ def _run(
     peak = measure.peak_bytes(function, device)  # the first call: it warms up, too
     timed = measure.seconds(function, device, repeats=repeats, limit=time_limit)
     # Counting decomposes the fused kernel: it must not be part of the timed or weighed call.
-    macs = measure.macs(function) if timed["median"] < COUNTING_SECONDS else None
+    macs = measure.count_macs(function)[1] if timed["median"] < COUNTING_SECONDS else None
     return {"seconds": timed, "peak_bytes": peak, "macs": macs}
 
 

@@ -2,8 +2,9 @@
 
 import contextlib
 import functools
-import json
-import statistics
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,28 +15,30 @@ import torch
 
 from stereo import console
 from stereo.benchmark import measure
+from stereo.benchmark.ceilings import (
+    SHARE_HEADER,
+    add_share,
+    describe,
+    measure_ceilings,
+    share_columns,
+)
 from stereo.benchmark.plot import bars_plot, require_matplotlib
 from stereo.benchmark.reference import ReferencePSMNet
-from stereo.benchmark.subjects import plain_form, see, shipped_form, trained_like
+from stereo.benchmark.subjects import plain_form, see, settle, shipped_form, trained_like
 from stereo.bundled import SGBM
 from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
 from stereo.engine import NetworkEngine
-from stereo.errors import StereoError, UsageError, unknown_name
-from stereo.files import output_folder, staged
+from stereo.errors import StereoError, UsageError
 from stereo.machine import machine
-from stereo.matcher import load, own_max_disparity
+from stereo.matcher import load
 from stereo.model import NETWORK_NAMES
-from stereo.model.config import check_max_disparity
-from stereo.runtime import (
-    keep_for_matching,
-    pick_device,
-    pick_dtype,
-    return_freed_memory,
-)
+from stereo.runtime import keep_for_matching, pick_dtype, return_freed_memory
+from stereo.threads import WAIT_POLICY
 
 MODELS = ("psmnet", "ea_psmnet", "ea_stereo_fast", SGBM)
 TOLERANCE = 1e-3  # pixels, mean over the map
-ORIGINAL, PLAIN, OURS = "original", "plain", "ours"
+ORIGINAL, PLAIN, OURS, OPENCV = "original", "plain", "ours", "OpenCV"
+BUSY = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): pass"
 Matching = Callable[[], np.ndarray]
 
 
@@ -71,16 +74,18 @@ def benchmark_inference(
     models: Sequence[str] = MODELS,
     size: tuple[int, int] = (544, 960),
     max_disparity: int | None = None,
-    precisions: Sequence[str] = ("fp32", "bf16"),
+    precisions: Sequence[str] | None = None,
     device: str = "auto",
     repeats: int = 3,
+    busy: int = 0,
     reference_psmnet: str | Path | None = None,
 ) -> dict[str, Any]:
     """Time networks on a rendered pair and write ``OUTPUT`` (JSON), a table and a plot beside it.
 
     The yardstick of a network is the original, if it is there, or its plain form, in the first
     precision. Maps in fp32 must first be the yardstick's within 1e-3 px on average, else nothing is
-    timed. Then all take turns, so that a slow minute of the machine slows all of them.
+    timed. Then all take turns, so that a slow minute of the machine slows all of them. The ceilings
+    of the machine are measured before anything else, and each row has its share of them.
 
     Networks with shipped weights run with them. The others have random ones, of the original if it
     is there, with batch norms that have seen the pair once and attention that does something.
@@ -90,9 +95,11 @@ def benchmark_inference(
         models: networks' names, and ``sgbm``.
         size: height and width of the pair.
         max_disparity: pixels; None for the largest of the models' own.
-        precisions: of ``fp32``, ``bf16`` and ``fp16``.
+        precisions: of ``fp32``, ``bf16`` and ``fp16``; None for the first two, but not for bf16
+            where it is emulated.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         repeats: timed calls of each.
+        busy: processes that keep the cores busy while what ships is timed once more; 0 for none.
         reference_psmnet: folder of the original PSMNet.
 
     Returns:
@@ -104,24 +111,18 @@ def benchmark_inference(
         StereoError: a map that is not that of the plain form.
     """
     require_matplotlib()
-    models = list(dict.fromkeys(models))
-    for name in models:
-        if name not in (*NETWORK_NAMES, SGBM):
-            raise unknown_name("model", name, (*NETWORK_NAMES, SGBM))
-    if max_disparity is None:
-        max_disparity = max(own_max_disparity(name) for name in models)
-    check_max_disparity(max_disparity)
-    where = pick_device(device)
-    precisions = list(dict.fromkeys(precisions))
-    for precision in precisions:
-        pick_dtype(precision, where)
-    if repeats < 1:
-        raise UsageError(f"--repeats {repeats}: must be at least 1")
+    models, max_disparity, precisions, where = settle(
+        models, (*NETWORK_NAMES, SGBM), max_disparity, precisions, device, repeats
+    )
+    if busy < 0:
+        raise UsageError(f"--busy {busy}: must be 0 or more")
     path = measure.report_path(output)
-    output_folder(path.parent)
     height, width = size
     scene = SyntheticConfig(height=height, width=width, max_disparity=max_disparity)
     pair = SyntheticScenes(scene).render(0)
+
+    ceilings = measure_ceilings(where, precisions)
+    console.say(describe(ceilings, where))
 
     original = None
     if reference_psmnet is not None:
@@ -131,7 +132,7 @@ def benchmark_inference(
     weights: dict[str, str] = {}
     for name in models:
         if name == SGBM:
-            subjects.append(Subject(name, "OpenCV", "int16", _sgbm(pair, max_disparity)))
+            subjects.append(Subject(name, OPENCV, "int16", _sgbm(pair, max_disparity)))
             continue
         network, config, weights[name] = trained_like(name, max_disparity, original, pair, where)
         forms = {PLAIN: plain_form(network), OURS: shipped_form(network)}
@@ -147,31 +148,29 @@ def benchmark_inference(
                 keeps = str(engine.dtype).removeprefix("torch.") if form == OURS else None
                 subjects.append(Subject(name, form, precision, match, keeps))
 
-    differences = _compare(subjects)
-    rows = _measure(subjects, where, repeats)
-    for row, difference in zip(rows, differences, strict=True):
-        row |= difference
-    _add_ratios(rows)
+    rows = _compare(subjects, where)
+    _time(subjects, rows, where, repeats, busy)
+    for row in rows:
+        add_share(row, row["macs"], ceilings)
     report = {
         "benchmark": "inference",
         "machine": machine(where),
+        "ceilings": ceilings,
         "settings": {
             "height": height,
             "width": width,
             "max_disparity": max_disparity,
             "pair": pair.name,
             "repeats": repeats,
+            "busy_processes": busy,
+            "wait_policy": os.environ.get(WAIT_POLICY),
             "weights": weights,
             "equality_gate": f"fp32 maps within {TOLERANCE} px of the yardstick on average",
         },
         "rows": rows,
     }
-    text = _table(report)
-    with staged(path, path.with_suffix(".md"), path.with_suffix(".png")) as (data, table, plot):
-        data.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        table.write_text(text + "\n", encoding="utf-8")
-        bars_plot(plot, report)
-    console.say(text)
+    text = f"{_table(report)}\n\n{describe(ceilings, where)}"
+    measure.publish(path, report, text, bars_plot)
     return report
 
 
@@ -184,20 +183,25 @@ def _sgbm(pair: RenderedPair, max_disparity: int) -> Matching:
     return lambda: matcher(pair.left, pair.right).disparity
 
 
-def _compare(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
-    """Return how far each map is from its yardstick's.
+def _compare(subjects: Sequence[Subject], device: torch.device) -> list[dict[str, Any]]:
+    """Return a row for each, with its operations, its peak memory and how far its map is off.
 
     Raises:
-        StereoError: too far, or not finite.
+        StereoError: a map too far from its yardstick's, or not finite.
     """
     yardsticks: dict[str, np.ndarray] = {}
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for subject in subjects:
-        disparity = subject.match()
+        row: dict[str, Any] = {"model": subject.model, "form": subject.form}
+        row["precision"] = subject.precision
+        # Counting decomposes operations: the map that is compared is another call's.
+        row["macs"] = measure.count_macs(subject.match)[1]
+        with _memory_of(subject, device):
+            disparity, row["peak_bytes"] = measure.weigh(subject.match, device)
         if not np.isfinite(disparity).all():
             raise StereoError(f"{subject.label}: a map that is not finite; nothing is timed")
-        if subject.form == "OpenCV":
-            found.append({})
+        rows.append(row)
+        if subject.form == OPENCV:
             continue
         yardstick = yardsticks.setdefault(subject.model, disparity)
         difference = np.abs(disparity - yardstick)
@@ -208,33 +212,50 @@ def _compare(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
                 f"{subject.label} is {mean:.2g} px from its yardstick on average, more than "
                 f"{TOLERANCE}; nothing is timed"
             )
-        found.append({"mean_difference_px": mean, "largest_difference_px": largest})
-    return found
-
-
-def _measure(
-    subjects: Sequence[Subject], device: torch.device, repeats: int
-) -> list[dict[str, Any]]:
-    """Weigh and time all subjects in turns."""
-    rows: list[dict[str, Any]] = []
-    for subject in subjects:
-        facts = {"model": subject.model, "form": subject.form, "precision": subject.precision}
-        with _memory_of(subject, device):
-            rows.append(facts | {"peak_bytes": measure.peak_bytes(subject.match, device)})
-    times: list[list[float]] = [[] for _ in subjects]
-    for turn in range(repeats):
-        for subject, own in zip(subjects, times, strict=True):
-            with _memory_of(subject, device):
-                own.append(measure.seconds(subject.match, device, repeats=1)["median"])
-            console.say(f"turn {turn + 1}: {subject.label} {own[-1]:.3g} s")
-    for row, own in zip(rows, times, strict=True):
-        row["seconds"] = {
-            "median": statistics.median(own),
-            "min": min(own),
-            "max": max(own),
-            "repeats": repeats,
-        }
+        row |= {"mean_difference_px": mean, "largest_difference_px": largest}
     return rows
+
+
+def _time(
+    subjects: Sequence[Subject],
+    rows: Sequence[dict[str, Any]],
+    device: torch.device,
+    repeats: int,
+    busy: int,
+) -> None:
+    """Time all subjects in turns, and what ships beside busy processes; add the ratios."""
+
+    def seconds(subject: Subject) -> float:
+        with _memory_of(subject, device):
+            return measure.elapsed(subject.match, device)
+
+    timers = {subject.label: functools.partial(seconds, subject) for subject in subjects}
+    first: dict[str, dict[str, Any]] = {}
+    for row, own in zip(rows, measure.in_turns(timers, repeats), strict=True):
+        row["seconds"] = own
+        yardstick = first.setdefault(row["model"], row)
+        row["yardstick"] = f"{yardstick['form']} {yardstick['precision']}"
+        row["times_as_fast"] = yardstick["seconds"]["median"] / own["median"]
+    if not busy:
+        return
+    shipped = [row for row in rows if row["form"] in (OURS, OPENCV)]
+    beside = {s.label: timers[s.label] for s in subjects if s.form in (OURS, OPENCV)}
+    console.say(f"beside {busy} busy processes:")
+    with _busy_processes(busy):
+        for row, own in zip(shipped, measure.in_turns(beside, repeats), strict=True):
+            row["busy_seconds"] = own
+            row["times_idle"] = own["median"] / row["seconds"]["median"]
+
+
+@contextlib.contextmanager
+def _busy_processes(count: int) -> Iterator[None]:
+    """Let some processes compute meanwhile; they end with this one, however it ends."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            process = subprocess.Popen([sys.executable, "-c", BUSY, str(os.getpid())])
+            stack.enter_context(process)
+            stack.callback(process.kill)
+        yield
 
 
 @contextlib.contextmanager
@@ -251,33 +272,30 @@ def _memory_of(subject: Subject, device: torch.device) -> Iterator[None]:
         return_freed_memory()
 
 
-def _add_ratios(rows: Sequence[dict[str, Any]]) -> None:
-    """Add how many times as fast each row is as its model's first one, the yardstick."""
-    first: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        yardstick = first.setdefault(row["model"], row)
-        row["yardstick"] = f"{yardstick['form']} {yardstick['precision']}"
-        row["times_as_fast"] = yardstick["seconds"]["median"] / row["seconds"]["median"]
-
-
 def _table(report: dict[str, Any]) -> str:
+    busy = report["settings"]["busy_processes"]
     header = ["model", "form", "precision", "s, median", "s, spread", "times as fast as", ""]
-    header += ["peak MiB", "px, mean difference", "px, largest"]
+    header += [*SHARE_HEADER, "peak MiB", "px, mean difference", "px, largest"]
+    header += [f"s beside {busy} busy", "times idle"] if busy else []
     body = []
     for row in report["rows"]:
         seconds, peak = row["seconds"], row["peak_bytes"]
-        body.append(
-            [
-                *(row["model"], row["form"], row["precision"]),
-                f"{seconds['median']:.3g}",
-                f"{seconds['min']:.3g} to {seconds['max']:.3g}",
-                row["yardstick"],
-                f"{row['times_as_fast']:.2f}",
-                "" if peak is None else f"{peak / 2**20:,.0f}",
-                *(
-                    f"{row[key]:.2g}" if key in row else ""
-                    for key in ("mean_difference_px", "largest_difference_px")
-                ),
-            ]
-        )
+        cells = [
+            *(row["model"], row["form"], row["precision"]),
+            f"{seconds['median']:.3g}",
+            f"{seconds['min']:.3g} to {seconds['max']:.3g}",
+            row["yardstick"],
+            f"{row['times_as_fast']:.2f}",
+            *share_columns(row),
+            "" if peak is None else f"{peak / 2**20:,.0f}",
+            *(
+                f"{row[key]:.2g}" if key in row else ""
+                for key in ("mean_difference_px", "largest_difference_px")
+            ),
+        ]
+        if busy:
+            beside = "times_idle" in row
+            cells.append(f"{row['busy_seconds']['median']:.3g}" if beside else "")
+            cells.append(f"{row['times_idle']:.2f}" if beside else "")
+        body.append(cells)
     return console.table(header, body)

@@ -1,16 +1,22 @@
-"""Time, peak memory and operation counts of one call."""
+"""Time, peak memory and operation counts of calls, and the files that hold them."""
 
+import json
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from stereo import console
 from stereo.errors import UsageError
+from stereo.files import output_folder, staged
 from stereo.machine import PeakMemory
+
+T = TypeVar("T")
 
 
 def report_path(output: str | Path) -> Path:
@@ -18,11 +24,29 @@ def report_path(output: str | Path) -> Path:
 
     Raises:
         UsageError: it has the name of one of those.
+        StereoError: its folder cannot be written to.
     """
     path = Path(output)
     if path.suffix in (".md", ".png"):
         raise UsageError(f"--output {path}: is the JSON file; end its name in .json")
+    output_folder(path.parent)
     return path
+
+
+def publish(
+    path: Path,
+    report: dict[str, Any],
+    text: str,
+    plot: Callable[[Path, dict[str, Any]], None] | None = None,
+) -> None:
+    """Write a report as JSON, its text and its picture, if any, beside it; print the text."""
+    beside = [path.with_suffix(suffix) for suffix in ((".md", ".png") if plot else (".md",))]
+    with staged(path, *beside) as (data, table, *picture):
+        data.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        table.write_text(text + "\n", encoding="utf-8")
+        if plot is not None:
+            plot(picture[0], report)
+    console.say(text)
 
 
 def seconds(
@@ -45,11 +69,38 @@ def seconds(
     """
     times: list[float] = []
     while len(times) < repeats and (not times or sum(times) < limit):
-        _synchronize(device)
-        start = time.perf_counter()
-        function()
-        _synchronize(device)
-        times.append(time.perf_counter() - start)
+        times.append(elapsed(function, device))
+    return _spread(times)
+
+
+def in_turns(timers: Mapping[str, Callable[[], float]], repeats: int) -> list[dict[str, float]]:
+    """Run timers in rounds, so that a slow minute of the machine slows all of them.
+
+    Args:
+        timers: by label, what gives the seconds of one call.
+        repeats: rounds.
+
+    Returns:
+        For each timer what ``seconds`` returns.
+    """
+    times: dict[str, list[float]] = {label: [] for label in timers}
+    for turn in range(repeats):
+        for label, timer in timers.items():
+            times[label].append(timer())
+            console.say(f"turn {turn + 1}: {label} {times[label][-1]:.3g} s")
+    return [_spread(own) for own in times.values()]
+
+
+def elapsed(function: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds of one call, the device synchronised inside."""
+    _synchronize(device)
+    start = time.perf_counter()
+    function()
+    _synchronize(device)
+    return time.perf_counter() - start
+
+
+def _spread(times: Sequence[float]) -> dict[str, float]:
     return {
         "median": statistics.median(times),
         "min": min(times),
@@ -63,16 +114,21 @@ def peak_bytes(function: Callable[[], object], device: torch.device) -> int | No
 
     It is what ``stereo.machine.PeakMemory`` measures; None where that is not known.
     """
+    return weigh(function, device)[1]
+
+
+def weigh(function: Callable[[], T], device: torch.device) -> tuple[T, int | None]:
+    """Return what a call gives, and its ``peak_bytes``."""
     peak = PeakMemory(device)
-    function()
-    return peak.bytes_above_start()
+    found = function()
+    return found, peak.bytes_above_start()
 
 
-def macs(function: Callable[[], object]) -> int:
-    """Count the multiply-accumulates of a call's matrix products and convolutions."""
+def count_macs(function: Callable[[], T]) -> tuple[T, int]:
+    """Return what a call gives, and the multiply-accumulates of its products and convolutions."""
     with FlopCounterMode(display=False) as counter:
-        function()
-    return counter.get_total_flops() // 2
+        found = function()
+    return found, counter.get_total_flops() // 2
 
 
 def _synchronize(device: torch.device) -> None:

@@ -1,19 +1,50 @@
 """The networks that the benchmarks run, and the forms they run them in."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from stereo.benchmark.ceilings import pick_precisions
 from stereo.benchmark.reference import ReferencePSMNet
 from stereo.bundled import bundled_weights
 from stereo.checkpoint import load_checkpoint, load_weights, restore_network
 from stereo.convert import convert_state
 from stereo.data.synthetic import RenderedPair
 from stereo.engine import pad_to_multiple, prepare
+from stereo.errors import UsageError, unknown_name
+from stereo.matcher import own_max_disparity
 from stereo.model import AttentionConfig, NetworkConfig, StereoNetwork, build_network
+from stereo.model.config import check_max_disparity
+from stereo.runtime import pick_device
+
+
+def settle(
+    models: Sequence[str],
+    known: Sequence[str],
+    max_disparity: int | None,
+    precisions: Sequence[str] | None,
+    device: str,
+    repeats: int,
+) -> tuple[list[str], int, list[str], torch.device]:
+    """Return the models, the range, the precisions and the device that a call asks for.
+
+    Raises:
+        UsageError: something that is not known or not possible.
+    """
+    for name in models:
+        if name not in known:
+            raise unknown_name("model", name, known)
+    if max_disparity is None:
+        max_disparity = max(own_max_disparity(name) for name in models)
+    check_max_disparity(max_disparity)
+    if repeats < 1:
+        raise UsageError(f"--repeats {repeats}: must be at least 1")
+    where = pick_device(device)
+    chosen = pick_precisions(precisions, where)
+    return list(dict.fromkeys(models)), max_disparity, chosen, where
 
 
 def trained_like(

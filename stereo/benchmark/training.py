@@ -1,8 +1,7 @@
 """A step of training: time, memory, and the batch that fits."""
 
 import copy
-import json
-import statistics
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +13,22 @@ from torch.nn import functional as F
 
 from stereo import console
 from stereo.benchmark import measure
+from stereo.benchmark.ceilings import (
+    SHARE_HEADER,
+    add_share,
+    describe,
+    measure_ceilings,
+    share_columns,
+)
 from stereo.benchmark.reference import ReferencePSMNet
-from stereo.benchmark.subjects import plain_form, see, trained_like
+from stereo.benchmark.subjects import plain_form, see, settle, trained_like
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
-from stereo.errors import StereoError, UsageError, unknown_name
-from stereo.files import output_folder, staged
+from stereo.errors import StereoError, UsageError
 from stereo.kernels import pick_kernels, use_kernels
 from stereo.machine import machine
-from stereo.matcher import own_max_disparity
 from stereo.model import NETWORK_NAMES
-from stereo.model.config import check_max_disparity
 from stereo.model.recompute import set_recompute
-from stereo.runtime import exact_fp32, pick_device, pick_dtype, to_channels_last
+from stereo.runtime import exact_fp32, pick_dtype, to_channels_last
 
 MODELS = ("psmnet", "ea_psmnet", "ea_stereo_fast")
 FORMS = ("original", "plain", "ours", "recompute")
@@ -65,7 +68,7 @@ def benchmark_training(
     models: Sequence[str] = MODELS,
     crop: tuple[int, int] = (256, 512),
     max_disparity: int | None = None,
-    precisions: Sequence[str] = ("fp32", "bf16"),
+    precisions: Sequence[str] | None = None,
     device: str = "auto",
     repeats: int = 3,
     reference_psmnet: str | Path | None = None,
@@ -75,14 +78,17 @@ def benchmark_training(
     A step, on two pairs, is forward, smooth L1 on every output, backward, and Adam. The first loss
     of each form in fp32 must be that of the first form within one part in a thousand, else nothing
     is timed. Memory is measured with batches of two and three; from these follow the memory of a
-    further pair and the batches that fit in 12, 24 and 80 GB, which are computed, not tried.
+    further pair and the batches that fit in 12, 24 and 80 GB, which are computed, not tried. The
+    ceilings of the machine are measured before anything else; a step's share of them counts what
+    it multiplies forward and backward, with what ``recompute`` does twice.
 
     Args:
         output: the JSON file; the table takes its name with ``.md``.
         models: networks' names.
         crop: height and width, pixels; multiples of 16.
         max_disparity: pixels; None for the largest of the models' own.
-        precisions: of ``fp32``, ``bf16`` and ``fp16``.
+        precisions: of ``fp32``, ``bf16`` and ``fp16``; None for the first two, but not for bf16
+            where it is emulated.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         repeats: timed steps of each.
         reference_psmnet: folder of the original PSMNet.
@@ -95,23 +101,14 @@ def benchmark_training(
         InputError: a reference that cannot be used.
         StereoError: a loss that is not that of the first form.
     """
-    models = list(dict.fromkeys(models))
-    for name in models:
-        if name not in NETWORK_NAMES:
-            raise unknown_name("model", name, NETWORK_NAMES)
-    if max_disparity is None:
-        max_disparity = max(own_max_disparity(name) for name in models)
-    check_max_disparity(max_disparity)
+    models, max_disparity, precisions, where = settle(
+        models, NETWORK_NAMES, max_disparity, precisions, device, repeats
+    )
     if crop[0] % 16 or crop[1] % 16:
         raise UsageError(f"--crop {crop[0]}x{crop[1]}: both must be multiples of 16")
-    if repeats < 1:
-        raise UsageError(f"--repeats {repeats}: must be at least 1")
-    where = pick_device(device)
-    precisions = list(dict.fromkeys(precisions))
-    for precision in precisions:
-        pick_dtype(precision, where)
     path = measure.report_path(output)
-    output_folder(path.parent)
+    ceilings = measure_ceilings(where, precisions)
+    console.say(describe(ceilings, where))
     scene = SyntheticConfig(height=crop[0], width=crop[1], max_disparity=max_disparity)
     pair = SyntheticScenes(scene).render(0)
     views = [
@@ -137,26 +134,25 @@ def benchmark_training(
         target = truth.expand(batch, -1, -1)
         return lambda: _step(subject, left, right, target)
 
-    _compare_losses(subjects, step_of)
+    counts = _compare_losses(subjects, step_of)
     rows = []
     for subject in subjects:
         facts = {"model": subject.model, "form": subject.form, "precision": subject.precision}
         peaks = [measure.peak_bytes(step_of(subject, batch), where) for batch in BATCHES]
         rows.append(facts | _memory(subject, peaks))
         console.say(f"{subject.label}: {_megabytes(rows[-1]['bytes_of_a_pair'])} MiB a pair")
-    times: list[list[float]] = [[] for _ in subjects]
-    for turn in range(repeats):
-        for subject, own in zip(subjects, times, strict=True):
-            own.append(measure.seconds(step_of(subject, BATCHES[0]), where, repeats=1)["median"])
-            console.say(f"turn {turn + 1}: {subject.label} {own[-1]:.3g} s")
+    timers: dict[str, Callable[[], float]] = {
+        s.label: functools.partial(measure.elapsed, step_of(s, BATCHES[0]), where) for s in subjects
+    }
     first: dict[str, float] = {}
-    for row, own in zip(rows, times, strict=True):
-        median = statistics.median(own)
-        row["seconds"] = {"median": median, "min": min(own), "max": max(own), "repeats": repeats}
-        row["times_as_fast"] = first.setdefault(row["model"], median) / median
+    for row, own, macs in zip(rows, measure.in_turns(timers, repeats), counts, strict=True):
+        row["seconds"] = own
+        row["times_as_fast"] = first.setdefault(row["model"], own["median"]) / own["median"]
+        add_share(row, macs, ceilings)
     report = {
         "benchmark": "training",
         "machine": machine(where),
+        "ceilings": ceilings,
         "settings": {
             "height": crop[0],
             "width": crop[1],
@@ -167,11 +163,7 @@ def benchmark_training(
         },
         "rows": rows,
     }
-    text = _table(report)
-    with staged(path, path.with_suffix(".md")) as (data, table):
-        data.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        table.write_text(text + "\n", encoding="utf-8")
-    console.say(text)
+    measure.publish(path, report, f"{_table(report)}\n\n{describe(ceilings, where)}")
     return report
 
 
@@ -214,10 +206,17 @@ def _step(subject: Subject, left: Tensor, right: Tensor, truth: Tensor) -> float
 
 def _compare_losses(
     subjects: Sequence[Subject], step_of: Callable[[Subject, int], Callable[[], float]]
-) -> None:
+) -> list[int]:
+    """Return the multiply-accumulates of a step of each, whose first losses must agree.
+
+    Raises:
+        StereoError: they do not.
+    """
     first: dict[str, float] = {}
+    counts = []
     for subject in subjects:
-        loss = step_of(subject, BATCHES[0])()
+        loss, macs = measure.count_macs(step_of(subject, BATCHES[0]))
+        counts.append(macs)
         expected = first.setdefault(subject.model, loss)
         apart = abs(loss - expected) / expected
         console.say(f"{subject.label}: loss {loss:.6g}")
@@ -226,6 +225,7 @@ def _compare_losses(
                 f"{subject.label} has a loss of {loss:.6g}, the first form one of {expected:.6g}; "
                 "nothing is timed"
             )
+    return counts
 
 
 def _memory(subject: Subject, peaks: Sequence[int | None]) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def _memory(subject: Subject, peaks: Sequence[int | None]) -> dict[str, Any]:
 
 def _table(report: dict[str, Any]) -> str:
     header = ["model", "form", "precision", "s a step, median", "s, spread", "times as fast"]
-    header += ["MiB a pair", *(f"batch in {gb} GB" for gb in BUDGETS_GB)]
+    header += [*SHARE_HEADER, "MiB a pair", *(f"batch in {gb} GB" for gb in BUDGETS_GB)]
     body = []
     for row in report["rows"]:
         seconds, fits = row["seconds"], row["fits"] or {}
@@ -254,6 +254,7 @@ def _table(report: dict[str, Any]) -> str:
                 f"{seconds['median']:.3g}",
                 f"{seconds['min']:.3g} to {seconds['max']:.3g}",
                 f"{row['times_as_fast']:.2f}",
+                *share_columns(row),
                 _megabytes(row["bytes_of_a_pair"]),
                 *(fits.get(f"{gb} GB", "") for gb in BUDGETS_GB),
             ]

@@ -5,6 +5,8 @@ from jsonargparse import ArgumentParser, Namespace
 from stereo.commands.command import Command
 from stereo.errors import UsageError
 
+PRECISIONS = "comma-separated (default: fp32, and bf16 where it is not emulated)"
+
 
 def _benchmark_attention_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
@@ -12,7 +14,7 @@ def _benchmark_attention_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--members", help="comma-separated attentions (default: all)")
     parser.add_argument("--sizes", help="comma-separated volumes such as 12x16x32,48x136x240")
-    parser.add_argument("--precisions", default="fp32,bf16", help="comma-separated")
+    parser.add_argument("--precisions", help=PRECISIONS)
     parser.add_argument(
         "--directions", default="forward,backward", help="comma-separated; backward includes both"
     )
@@ -35,7 +37,7 @@ def _benchmark_attention(config: Namespace) -> int:
         config.output,
         members=_split(config.members) if config.members else None,
         sizes=[_size(text) for text in _split(config.sizes)] if config.sizes else SIZES,
-        precisions=_split(config.precisions),
+        precisions=_split(config.precisions) if config.precisions else None,
         directions=_split(config.directions),
         device=config.device,
         time_limit=config.time_limit,
@@ -50,7 +52,7 @@ def _network_arguments(parser: ArgumentParser) -> None:
         type=int,
         help="pixels, a multiple of 16 (default: the largest of the models' own)",
     )
-    parser.add_argument("--precisions", default="fp32,bf16", help="comma-separated")
+    parser.add_argument("--precisions", help=PRECISIONS)
     parser.add_argument(
         "--device",
         default="auto",
@@ -69,6 +71,13 @@ def _benchmark_inference_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--models", help="comma-separated networks, and sgbm (default: all kinds)")
     parser.add_argument("--size", default="544x960", help="of the pair, HxW pixels")
+    parser.add_argument(
+        "--busy",
+        type=int,
+        default=0,
+        metavar="N",
+        help="time what ships beside N busy processes, too (default: 0)",
+    )
     _network_arguments(parser)
 
 
@@ -80,9 +89,10 @@ def _benchmark_inference(config: Namespace) -> int:
         models=_split(config.models) if config.models else MODELS,
         size=_picture_size(config.size),
         max_disparity=config.max_disparity,
-        precisions=_split(config.precisions),
+        precisions=_split(config.precisions) if config.precisions else None,
         device=config.device,
         repeats=config.repeats,
+        busy=config.busy,
         reference_psmnet=config.reference_psmnet,
     )
     return 0
@@ -103,7 +113,7 @@ def _benchmark_training(config: Namespace) -> int:
         models=_split(config.models) if config.models else MODELS,
         crop=_picture_size(config.crop),
         max_disparity=config.max_disparity,
-        precisions=_split(config.precisions),
+        precisions=_split(config.precisions) if config.precisions else None,
         device=config.device,
         repeats=config.repeats,
         reference_psmnet=config.reference_psmnet,
