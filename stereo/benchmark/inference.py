@@ -82,7 +82,7 @@ def benchmark_inference(
 ) -> dict[str, Any]:
     """Time networks on a rendered pair and write ``OUTPUT`` (JSON), a table and a plot beside it.
 
-    The yardstick of a network is the original, if it is there, or its plain form, in the first
+    The yardstick of a network is the original, if it is there, else its plain form, in the first
     precision. Maps in fp32 must first be the yardstick's within 1e-3 px on average, else nothing is
     timed. Then all take turns, so that a slow minute of the machine slows all of them. The ceilings
     of the machine are measured before anything else, and each row has its share of them.
@@ -135,11 +135,13 @@ def benchmark_inference(
             subjects.append(Subject(name, OPENCV, "int16", _sgbm(pair, max_disparity)))
             continue
         network, config, weights[name] = trained_like(name, max_disparity, original, pair, where)
-        forms = {PLAIN: plain_form(network), OURS: shipped_form(network)}
+        beside = original if name == "psmnet" else None
+        forms = {} if beside else {PLAIN: plain_form(network)}
+        forms[OURS] = shipped_form(network)
         for precision in precisions:
-            if name == "psmnet" and original is not None:
+            if beside is not None:
                 dtype = pick_dtype(precision, where)
-                match = functools.partial(original.match, pair, config, dtype)
+                match = functools.partial(beside.match, pair, config, dtype)
                 subjects.append(Subject(name, ORIGINAL, precision, match))
             for form, own in forms.items():
                 kernels = "auto" if form == OURS else "torch"
