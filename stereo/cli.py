@@ -17,6 +17,7 @@ from stereo.errors import FolderInUseError, InputError, StereoError, UsageError
 from stereo.files import remove_empty_folders
 from stereo.limits import picture_limit
 from stereo.stop import INTERRUPTED, TERMINATED, check_stop, heed_signals, leave_to_system
+from stereo.threads import share_cores
 from stereo.version import __version__
 
 DESCRIPTION = "Stereo depth: disparity maps from rectified pairs, and figures others can trust."
@@ -198,6 +199,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         let_main_speak()
         return _fail(name, "runs in one process; start it without torchrun", 2)
     show_warnings_as_lines()
+    share_cores()
     try:
         with picture_limit(config.get("max_megapixels")):
             check_stop()

@@ -25,6 +25,7 @@ from stereo.runtime import (
     free_bytes,
     give_back_freed_memory,
     is_out_of_memory,
+    large_blocks_kept,
     pick_dtype,
     to_channels_last,
 )
@@ -115,6 +116,9 @@ class NetworkEngine:
         self.dtype = pick_dtype(precision, device, bf16_serves=config.name in BF16_NETWORKS)
         self.manner = manner
         self.added_columns = added_columns
+        # In fp32 the volumes of 3D networks would not fit the gaps that others leave.
+        compact = self.dtype is not torch.float32 or config.name in BF16_NETWORKS
+        self.keeps_large = compact and device.type == "cpu"
         self.kernels = pick_kernels(kernels, device)
         use_kernels(self.network, self.kernels)
 
@@ -123,7 +127,8 @@ class NetworkEngine:
         """Match views of one size, (H, W, 3) uint8 each."""
         left, right = (normalise(views, self.config, self.device) for views in (lefts, rights))
         again = 0.0
-        with computing_in(self.dtype, self.device):
+        keeping = large_blocks_kept(enabled=self.keeps_large)
+        with keeping, computing_in(self.dtype, self.device):
             found = self._match(left, right, self._range(left, right))
             if self._enlarges(left):
                 most = _range_beyond(found, 2 * self.network.max_disparity)

@@ -29,7 +29,7 @@ from stereo.model.config import check_max_disparity
 from stereo.notebook import png, result_picture
 from stereo.onnx_engine import OnnxEngine, describe
 from stereo.opencv import import_cv2
-from stereo.runtime import is_out_of_memory, pick_device, pick_dtype
+from stereo.runtime import is_out_of_memory, keep_freed_memory, pick_device, pick_dtype
 from stereo.sgbm import SGBM_LIMIT, semi_global_matching
 from stereo.threads import warn_if_threads_spin
 from stereo.version import __version__
@@ -433,6 +433,9 @@ def load(
 ) -> Matcher:
     """Load a model by name or file.
 
+    On a CPU the process then keeps freed memory from match to match, all that a match takes and of
+    all else blocks up to 32 MiB; ``stereo.runtime.return_freed_memory`` undoes that.
+
     Args:
         model: ``sgbm``, a network's name, the path of a ``.safetensors`` checkpoint, or that of an
             ``.onnx`` file of ``stereo export``, which fixes the options below: fp32 or what it was
@@ -481,6 +484,9 @@ def load(
     )
     max_disparity = None if max_disparity is None else int(max_disparity)
     name = str(model)
+    where = pick_device(device)
+    if where.type == "cpu":
+        keep_freed_memory(large=False)
     if name == SGBM:
         return _load_sgbm(max_disparity or DEFAULT_MAX_DISPARITY, int(min_disparity))
     if name.endswith(".onnx"):
@@ -503,7 +509,7 @@ def load(
     engine = NetworkEngine(
         network,
         config,
-        pick_device(device),
+        where,
         precision,
         manner,
         kernels,

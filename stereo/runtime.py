@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ _DEFAULT_THRESHOLD, _DEFAULT_MMAP_MAX = (
     65536,
 )  # of malloc.c, as its largest threshold is
 _LARGE = 32 * 2**20
+_MALLOC_SETTINGS = re.compile("MALLOC_.*_|GLIBC_TUNABLES")  # of the user's environment
+_kept = {"memory": "none"}  # or "small", "all"
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
@@ -189,16 +192,36 @@ def keep_freed_memory(*, large: bool = True) -> None:
 
     Else each tensor of some size is new memory from the system, which it fills with zeros, page by
     page. Training reuses the same sizes step after step, and matching the same for each pair.
+    Settings of malloc in the environment win.
 
     Args:
-        large: tensors of more than 32 MiB too. What is kept lies in pieces, so that large ones then
-            take more memory than without.
+        large: blocks of more than 32 MiB too, which lie badly in the gaps that others leave.
     """
+    if any(map(_MALLOC_SETTINGS.fullmatch, os.environ)):
+        return
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(_M_MMAP_MAX, 0 if large else _DEFAULT_MMAP_MAX)
         mallopt(_M_MMAP_THRESHOLD, _LARGE)
         mallopt(_M_TRIM_THRESHOLD, -1)
+        _kept["memory"] = "all" if large else "small"
+
+
+@contextlib.contextmanager
+def large_blocks_kept(*, enabled: bool) -> Iterator[None]:
+    """Keep what is allocated meanwhile and then freed, large blocks too.
+
+    It has no effect unless ``keep_freed_memory`` keeps the others. What a program allocates
+    outside, its large arrays say, still goes back to the system.
+    """
+    if not (enabled and _kept["memory"] == "small"):
+        yield
+        return
+    keep_freed_memory(large=True)
+    try:
+        yield
+    finally:
+        keep_freed_memory(large=False)
 
 
 def give_back_freed_memory() -> None:
@@ -209,25 +232,12 @@ def give_back_freed_memory() -> None:
 
 def return_freed_memory() -> None:
     """Undo ``keep_freed_memory``: leave thresholds where malloc itself raises them to."""
+    _kept["memory"] = "none"
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(_M_MMAP_MAX, _DEFAULT_MMAP_MAX)
         mallopt(_M_TRIM_THRESHOLD, 2 * _LARGE)
     give_back_freed_memory()
-
-
-def keep_for_matching(device: str, dtype: str) -> None:
-    """Keep freed memory as matching on a CPU gains by it; on other devices, do nothing.
-
-    In 16 bits all of it, which is still less than fp32 takes; in fp32 large tensors are returned,
-    since they would not fit the gaps that others leave.
-
-    Args:
-        device: a device's name.
-        dtype: what the network computes in, ``bfloat16`` or another name.
-    """
-    if device == "cpu":
-        keep_freed_memory(large=dtype == "bfloat16")
 
 
 def _first_number(path: Path) -> int | None:

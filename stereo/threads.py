@@ -2,7 +2,8 @@
 
 By default OpenMP's threads spin between two parallel regions. Where another process needs the
 core, the thread that has the work to do waits for one that only spins. The policy is read once,
-when PyTorch loads OpenMP, so ``import stereo`` sets it, unless PyTorch came first.
+when PyTorch loads OpenMP, so ``import stereo`` sets it, unless PyTorch came first. Processes that
+are started from there, such as those of a loader, have it too.
 """
 
 import os
@@ -34,3 +35,25 @@ def warn_if_threads_spin() -> None:
             "=PASSIVE (ACTIVE keeps the spinning and silences this)",
             stacklevel=3,
         )
+
+
+def share_cores() -> None:
+    """Give each of torchrun's processes on this machine its share of the cores as threads.
+
+    torchrun sets ``OMP_NUM_THREADS`` to 1 where it has no value, and so leaves all cores but one of
+    each process idle. Another value is the user's own, and stays.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if processes > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        import torch
+
+        torch.set_num_threads(max(1, _cores() // processes))
+
+
+def _cores() -> int:
+    """Count the cores that this process may use; two hardware threads of a core are one."""
+    import psutil  # comes with accelerate
+
+    affinity = getattr(os, "sched_getaffinity", None)
+    usable = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return min(usable, psutil.cpu_count(logical=False) or usable)

@@ -2,6 +2,9 @@
 
 import contextlib
 import errno
+import resource
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -223,3 +226,51 @@ def test_redrawing_keeps_the_buffers_and_where_they_are(name):
     assert before and all(after[key] is tensor for key, tensor in before.items())
     module.to("meta").begin_step(2000)
     assert {buffer.device.type for buffer in module.buffers()} == {"meta"}
+
+
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+
+
+def new_pages(call):
+    """Pages that the system gave this process, and filled with zeros, during a call."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    call()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+MEMORY_FROM_PYTHON = """
+import resource
+import numpy, psutil, stereo, torch
+def new_pages(call):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    call()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+matcher = stereo.load("ea_stereo_fast", device="cpu", scale="1", precision="fp32")
+views = numpy.random.default_rng(0).integers(0, 255, (2, 320, 512, 3), numpy.uint8)
+print(*(new_pages(lambda: matcher(*views)) for _ in range(3)))
+before = psutil.Process().memory_info().rss
+torch.ones(2**30, dtype=torch.uint8)
+print((psutil.Process().memory_info().rss - before) / 2**30)
+"""
+
+
+@pytest.mark.slow
+@needs_linux
+def test_from_python_matches_reuse_memory_and_large_arrays_go_back():
+    """In a process of its own: what others have allocated decides which heap malloc uses."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY_FROM_PYTHON], capture_output=True, text=True, check=True
+    )
+    *pages, still_held = map(float, done.stdout.split())
+    assert min(pages[1:]) < 0.02 * pages[0]
+    assert still_held < 0.1
+
+
+@needs_linux
+def test_settings_of_malloc_in_the_environment_win(monkeypatch):
+    runtime.return_freed_memory()
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    size = 64 * 2**20
+    runtime.keep_freed_memory()
+    first, second = (new_pages(lambda: torch.ones(size, dtype=torch.uint8)) for _ in range(2))
+    assert second > 0.5 * first > 0

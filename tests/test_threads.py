@@ -7,6 +7,8 @@ import types
 import warnings
 
 import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 from stereo import threads
 
@@ -52,3 +54,52 @@ def test_nothing_is_said_where_stereo_came_first(fresh):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         threads.warn_if_threads_spin()
+
+
+@pytest.mark.parametrize(
+    ("cores", "environment", "threads_each"),
+    [
+        (8, {}, None),  # one process: PyTorch's choice
+        (8, {"LOCAL_WORLD_SIZE": "1", "OMP_NUM_THREADS": "1"}, None),  # the user's own setting
+        (8, {"LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}, 4),  # torchrun's
+        (8, {"LOCAL_WORLD_SIZE": "3", "OMP_NUM_THREADS": "1"}, 2),
+        (8, {"LOCAL_WORLD_SIZE": "2"}, 4),
+        (8, {"LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "3"}, None),  # the user's own again
+        (2, {"LOCAL_WORLD_SIZE": "4", "OMP_NUM_THREADS": "1"}, 1),
+    ],
+)
+def test_threads_of_torchruns_processes_add_up_to_the_cores(
+    monkeypatch, cores, environment, threads_each
+):
+    for name in ("LOCAL_WORLD_SIZE", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    given = []
+    monkeypatch.setattr(threads, "_cores", lambda: cores)
+    monkeypatch.setattr("torch.set_num_threads", given.append)
+    threads.share_cores()
+    assert given == ([] if threads_each is None else [threads_each])
+
+
+def test_two_hardware_threads_are_one_core(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr("psutil.cpu_count", lambda logical: 8 if logical else 4)
+    assert threads._cores() == 4
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    assert threads._cores() == 2
+
+
+class Threads(Dataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return torch.get_num_threads(), os.environ.get("OMP_WAIT_POLICY") or "none"
+
+
+def test_a_loaders_process_has_one_thread_that_sleeps_while_it_waits(monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # as wait_passively does
+    for counts, policies in DataLoader(Threads(), num_workers=2):
+        assert counts.tolist() == [1]
+        assert list(policies) == ["PASSIVE"]

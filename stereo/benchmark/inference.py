@@ -32,7 +32,7 @@ from stereo.errors import StereoError, UsageError
 from stereo.machine import machine
 from stereo.matcher import load
 from stereo.model import NETWORK_NAMES
-from stereo.runtime import keep_for_matching, pick_dtype, return_freed_memory
+from stereo.runtime import keep_freed_memory, pick_dtype, return_freed_memory
 from stereo.threads import WAIT_POLICY
 
 MODELS = ("psmnet", "ea_psmnet", "ea_stereo_fast", SGBM)
@@ -52,15 +52,14 @@ class Subject:
             apart) or ``ours``, as ``stereo.load`` runs it.
         precision: ``fp32``, ``bf16``, ``fp16``; ``int16`` for ``sgbm``.
         match: gives the map.
-        keeps: the dtype for which freed memory is kept from call to call meanwhile, as the commands
-            do; None to keep none.
+        keeps: whether freed memory is kept from call to call meanwhile, as ``stereo.load`` does.
     """
 
     model: str
     form: str
     precision: str
     match: Matching
-    keeps: str | None = None
+    keeps: bool = False
 
     @property
     def label(self) -> str:
@@ -147,8 +146,7 @@ def benchmark_inference(
                 kernels = "auto" if form == OURS else "torch"
                 engine = NetworkEngine(own, config, where, precision, kernels=kernels)
                 match = functools.partial(_first_map, engine, pair)
-                keeps = str(engine.dtype).removeprefix("torch.") if form == OURS else None
-                subjects.append(Subject(name, form, precision, match, keeps))
+                subjects.append(Subject(name, form, precision, match, form == OURS))
 
     rows = _compare(subjects, where)
     _time(subjects, rows, where, repeats, busy)
@@ -182,6 +180,7 @@ def _first_map(engine: NetworkEngine, pair: RenderedPair) -> np.ndarray:
 
 def _sgbm(pair: RenderedPair, max_disparity: int) -> Matching:
     matcher = load(SGBM, max_disparity=max_disparity)
+    return_freed_memory()  # kept for ours alone, while they run
     return lambda: matcher(pair.left, pair.right).disparity
 
 
@@ -263,10 +262,10 @@ def _busy_processes(count: int) -> Iterator[None]:
 @contextlib.contextmanager
 def _memory_of(subject: Subject, device: torch.device) -> Iterator[None]:
     """Keep freed memory for one subject alone, filled by a call that does not count."""
-    if subject.keeps is None:
+    if not (subject.keeps and device.type == "cpu"):
         yield
         return
-    keep_for_matching(device.type, subject.keeps)
+    keep_freed_memory(large=False)
     try:
         subject.match()
         yield

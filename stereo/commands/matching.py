@@ -274,11 +274,9 @@ def chosen_model(config: Namespace, further: str | None = None) -> Callable[[], 
 def _load_model(name: str, **options: Any) -> Any:
     from stereo.console import complain, say
     from stereo.matcher import load
-    from stereo.runtime import keep_for_matching
 
     matcher = load(name, **options)
     facts = matcher.description
-    keep_for_matching(facts["device"], facts["precision"])
     if facts.get("weights") == "untrained":
         complain(f"warning: '{facts['name']}' runs with random weights; its map means nothing")
     say(

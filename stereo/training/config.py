@@ -68,9 +68,9 @@ class TrainerConfig:
     workers: int = 2
     """Loader processes per training process."""
     threads: int | None = None
-    """CPU threads of a training process; None for PyTorch's choice. Where the loader's processes
-    render scenes all the time, leave them their cores: threads that share one wait for each
-    other."""
+    """CPU threads of a training process; None for PyTorch's choice, all cores, of which processes
+    of torchrun have a share each. The loader's processes have one thread each in addition: threads
+    that wait sleep, so that both find their cores (docs/performance.md)."""
     freeze_batch_norm: bool = False
     """Keep batch norm's running statistics and use them, as in evaluation."""
     recompute: bool = False
