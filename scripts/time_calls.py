@@ -1,0 +1,107 @@
+"""Time whole calls that match one pair, on an idle machine and beside busy processes.
+
+    python scripts/time_calls.py LEFT RIGHT --busy 2 --repeats 5
+
+A call is ``stereo infer``, or a Python script that imports ``stereo`` first, or PyTorch first; its
+seconds count from start to end, loading PyTorch included, and those of the match alone stand
+beside. The maps of all calls must be equal. OMP_WAIT_POLICY and OMP_NUM_THREADS are taken out of
+the environment. Medians; the calls take turns.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from stereo import console
+
+SCRIPT = """
+import sys
+{imports}
+matcher = stereo.load()
+result = matcher(*sys.argv[1:3])
+numpy.save(sys.argv[3], result.disparity)
+print(f"map: {{result.seconds:.2f}} s")
+"""
+SCRIPTS = {
+    "script, stereo first": "import stereo, numpy",
+    "script, torch first": "import torch, stereo, numpy",
+}
+COMMAND = "stereo infer"
+BUSY = "while True: pass"
+
+
+def main() -> None:
+    """Check that the maps are equal; then time all calls, idle and beside others."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("left")
+    parser.add_argument("right")
+    parser.add_argument("--busy", type=int, default=2, help="processes that keep a core busy each")
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    calls = (COMMAND, *SCRIPTS)
+    maps = [one_call(name, options.left, options.right)[2] for name in calls]  # and files are read
+    if not all(np.array_equal(each, maps[0]) for each in maps):
+        sys.exit("the maps differ; nothing is timed")
+    times = {}
+    for count in (0, options.busy):
+        with busy_processes(count):
+            for _ in range(options.repeats):
+                for name in calls:
+                    found = one_call(name, options.left, options.right)[:2]
+                    times.setdefault((name, count), []).append(found)
+    header = ["call", "s idle", f"s beside {options.busy} busy", "times", "of these the match", ""]
+    rows = []
+    for name in calls:
+        (idle, match), (beside, slowed) = (
+            map(statistics.median, zip(*times[name, count], strict=True))
+            for count in (0, options.busy)
+        )
+        seconds = [f"{idle:.2f}", f"{beside:.2f}", f"{beside / idle:.2f}"]
+        rows.append([name, *seconds, f"{match:.2f}", f"{slowed:.2f}"])
+    console.say(console.table(header, rows))
+
+
+def one_call(name: str, left: str, right: str) -> tuple[float, float, np.ndarray]:
+    """Return the seconds of a whole call, those of its match, and the map (H, W)."""
+    unset = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")
+    environment = {k: v for k, v in os.environ.items() if k not in unset}
+    with tempfile.TemporaryDirectory() as folder:
+        if name == COMMAND:
+            command = [sys.executable, "-m", "stereo", "infer", left, right]
+            command += ["--formats", "npy", "--output", folder]
+        else:
+            script = SCRIPT.format(imports=SCRIPTS[name])
+            command = [sys.executable, "-W", "ignore", "-c", script, left, right, f"{folder}/map"]
+        start = time.perf_counter()
+        done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
+        seconds = time.perf_counter() - start
+        (path,) = Path(folder).glob("*.npy")
+        match = re.search(rb": (?:.*, )?([\d.]+) s\n", done.stdout)
+        assert match is not None
+        return seconds, float(match[1]), np.load(path)
+
+
+@contextlib.contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """Keep so many cores busy meanwhile."""
+    started = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+if __name__ == "__main__":
+    main()
