@@ -321,6 +321,17 @@ def test_a_reference_is_run_where_it_asks_for_cuda(reference):
     assert "models" not in sys.modules
 
 
+def test_a_size_that_the_reference_does_not_take_is_said_in_a_line(reference, tmp_path, capsys):
+    pooled = "left = torch.nn.functional.avg_pool2d(left, 256)"
+    code = REFERENCE.replace("        disparity =", f"        {pooled}\n        disparity =")
+    (reference / "models" / "stackhourglass.py").write_text(code)
+    call = inference_call(tmp_path / "a.json", "--models", "psmnet", "--precisions", "fp32")
+    assert run([*call, "--reference-psmnet", str(reference)]) == 1
+    error = capsys.readouterr().err
+    assert "does not run on pictures of 64x128" in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize("code", [None, "import nothing_of_that_name", "PSMNet = 3"])
 def test_a_folder_without_the_reference_is_named(tmp_path, capsys, code):
     if code is not None:

@@ -16,6 +16,7 @@ from stereo.data.synthetic import RenderedPair
 from stereo.engine import computing_in, normalise, pad_to_multiple
 from stereo.errors import InputError
 from stereo.model import NetworkConfig
+from stereo.runtime import is_out_of_memory
 
 
 class ReferencePSMNet(nn.Module):
@@ -47,10 +48,23 @@ class ReferencePSMNet(nn.Module):
             raise InputError(f"{folder}: the original PSMNet cannot be built ({error})") from error
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Return the disparity (B, H, W) of views (B, 3, H, W); three of them in training mode."""
+        """Return the disparity (B, H, W) of views (B, 3, H, W); three of them in training mode.
+
+        Raises:
+            InputError: it does not run at this size, or with this PyTorch.
+        """
         with _cuda_means(self.device), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its age
-            disparity = self.original(left, right)
+            try:
+                disparity = self.original(left, right)
+            except Exception as error:  # someone else's code can raise anything
+                if is_out_of_memory(error):
+                    raise
+                pixels = "x".join(map(str, left.shape[2:]))
+                raise InputError(
+                    f"the original PSMNet does not run on pictures of {pixels} ({error}); it takes "
+                    "none below 256x256"
+                ) from error
         size = (len(left), *left.shape[2:])
         if self.training:
             return tuple(each.reshape(size) for each in disparity)
