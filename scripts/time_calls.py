@@ -9,7 +9,6 @@ the environment. Medians; the calls take turns.
 """
 
 import argparse
-import contextlib
 import os
 import re
 import statistics
@@ -17,12 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from stereo import console
+from stereo.benchmark.measure import busy_processes
 
 SCRIPT = """
 import sys
@@ -37,7 +36,6 @@ SCRIPTS = {
     "script, torch first": "import torch, stereo, numpy",
 }
 COMMAND = "stereo infer"
-BUSY = "while True: pass"
 
 
 def main() -> None:
@@ -89,18 +87,6 @@ def one_call(name: str, left: str, right: str) -> tuple[float, float, np.ndarray
         match = re.search(rb": (?:.*, )?([\d.]+) s\n", done.stdout)
         assert match is not None
         return seconds, float(match[1]), np.load(path)
-
-
-@contextlib.contextmanager
-def busy_processes(count: int) -> Iterator[None]:
-    """Keep so many cores busy meanwhile."""
-    started = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
 
 
 if __name__ == "__main__":

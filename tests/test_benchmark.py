@@ -14,7 +14,7 @@ from PIL import Image
 
 from stereo.attention import ATTENTIONS
 from stereo.attention.volume import cells
-from stereo.benchmark import ceilings, inference, measure, subjects, training
+from stereo.benchmark import ceilings, measure, subjects, training
 from stereo.benchmark.attention import benchmark_attention, check_against_definition
 from stereo.benchmark.reference import ReferencePSMNet
 from stereo.cli import run
@@ -228,7 +228,7 @@ def test_operations_are_counted_forward_and_backward():
 
 
 def test_busy_processes_end_however_the_benchmark_does():
-    with inference._busy_processes(2):
+    with measure.busy_processes(2):
         children = psutil.Process().children()
         assert len(children) == 2
     assert not any(child.is_running() for child in children)
@@ -238,7 +238,7 @@ def test_busy_processes_end_however_the_benchmark_does():
         "print(busy.pid, flush=True)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", starter, inference.BUSY], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", starter, measure.BUSY], stdout=subprocess.PIPE, text=True
     )
     _, alive = psutil.wait_procs(orphans(int(done.stdout)), timeout=10)
     assert not alive

@@ -3,8 +3,6 @@
 import contextlib
 import functools
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +36,6 @@ from stereo.threads import WAIT_POLICY
 MODELS = ("psmnet", "ea_psmnet", "ea_stereo_fast", SGBM)
 TOLERANCE = 1e-3  # pixels, mean over the map
 ORIGINAL, PLAIN, OURS, OPENCV = "original", "plain", "ours", "OpenCV"
-BUSY = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): pass"
 Matching = Callable[[], np.ndarray]
 
 
@@ -242,21 +239,10 @@ def _time(
     shipped = [row for row in rows if row["form"] in (OURS, OPENCV)]
     beside = {s.label: timers[s.label] for s in subjects if s.form in (OURS, OPENCV)}
     console.say(f"beside {busy} busy processes:")
-    with _busy_processes(busy):
+    with measure.busy_processes(busy):
         for row, own in zip(shipped, measure.in_turns(beside, repeats), strict=True):
             row["busy_seconds"] = own
             row["times_idle"] = own["median"] / row["seconds"]["median"]
-
-
-@contextlib.contextmanager
-def _busy_processes(count: int) -> Iterator[None]:
-    """Let some processes compute meanwhile; they end with this one, however it ends."""
-    with contextlib.ExitStack() as stack:
-        for _ in range(count):
-            process = subprocess.Popen([sys.executable, "-c", BUSY, str(os.getpid())])
-            stack.enter_context(process)
-            stack.callback(process.kill)
-        yield
 
 
 @contextlib.contextmanager

@@ -1,10 +1,14 @@
 """Time, peak memory and operation counts of calls, and the files that hold them."""
 
+import contextlib
 import json
 import math
+import os
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +21,7 @@ from stereo.files import output_folder, staged
 from stereo.machine import PeakMemory
 
 T = TypeVar("T")
+BUSY = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): pass"
 
 
 def report_path(output: str | Path) -> Path:
@@ -129,6 +134,17 @@ def count_macs(function: Callable[[], T]) -> tuple[T, int]:
     with FlopCounterMode(display=False) as counter:
         found = function()
     return found, counter.get_total_flops() // 2
+
+
+@contextlib.contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """Keep so many processes busy meanwhile; they end with this one, however it ends."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            process = subprocess.Popen([sys.executable, "-c", BUSY, str(os.getpid())])
+            stack.enter_context(process)
+            stack.callback(process.kill)
+        yield
 
 
 def _synchronize(device: torch.device) -> None:
