@@ -20,13 +20,14 @@ from stereo.console import progress, say
 from stereo.data.disparities import write_disparity
 from stereo.data.layouts import SYNTHETIC, SYNTHETIC_NOTE
 from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
+from stereo.data.synthetic.meshes import find_meshes
 from stereo.data.synthetic.photographs import find_photographs
 from stereo.errors import InputError, OutputError, UsageError
 from stereo.files import output_folder, remove_leftovers, staged, writes_alone
 from stereo.limits import read_json
 
 PART = "FlyingThings3D"
-VERSION = 1  # of the renderer: raise it when a pair's bytes change
+VERSION = 2  # of the renderer: raise it when a pair's bytes change
 FRAMES, FIRST_FRAME = 10, 6  # per scene folder, numbered 0006 to 0015 as in FlyingThings3D
 SCENES = 10_000  # per letter
 LARGEST_COUNT = 3 * SCENES * FRAMES
@@ -61,7 +62,7 @@ def synthesize(
 
     Raises:
         UsageError: a count, split or number of workers that makes no sense.
-        InputError: the textures cannot be used, or the folder holds another set.
+        InputError: the textures or meshes cannot be used, or the folder holds another set.
         OutputError: the folder cannot be written.
     """
     if not 1 <= count <= LARGEST_COUNT:
@@ -183,16 +184,21 @@ def _render_and_write(root: Path, split: str, config: SyntheticConfig, index: in
 
 
 def _facts(config: SyntheticConfig) -> dict[str, Any]:
-    """Return what the bytes of the set depend on; the textures by their names and sizes."""
+    """Return what the bytes of the set depend on; textures and meshes by names and sizes."""
     facts = asdict(config)
     if config.textures:
-        names = hashlib.sha256()
-        for path in find_photographs(config.textures):
-            name = path.relative_to(config.textures).as_posix()
-            names.update(f"{name} {path.stat().st_size}\n".encode())
-        facts["textures"] = f"sha256 {names.hexdigest()[:16]}"
-    facts["objects"] = list(config.objects)
+        facts["textures"] = _named(find_photographs(config.textures), config.textures)
+    if config.meshes:
+        facts["meshes"] = _named(find_meshes(config.meshes), config.meshes)
+    facts["objects"], facts["places"] = list(config.objects), list(config.places)
     return {"renderer": VERSION, **facts}
+
+
+def _named(files: Sequence[Path], folder: str) -> str:
+    names = hashlib.sha256()
+    for path in files:
+        names.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
+    return f"sha256 {names.hexdigest()[:16]}"
 
 
 def _note(root: Path, facts: dict[str, Any], split: str) -> None:

@@ -45,6 +45,11 @@ def _synthesize_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="another seed is another set")
     parser.add_argument("--split", default="train", choices=["train", "test"], help="Scene Flow's")
     parser.add_argument("--textures", help="a folder of pictures to cover surfaces with")
+    parser.add_argument(
+        "--meshes",
+        help="a folder of triangle meshes (.obj, .glb, .ply, .stl, .off) to stand and float in "
+        "the scenes; needs the extra 'render'",
+    )
     parser.add_argument("--height", type=int, default=256, help="rows, pixels")
     parser.add_argument("--width", type=int, default=448, help="columns, pixels")
     parser.add_argument(
@@ -113,6 +118,7 @@ def _synthesize(config: Namespace) -> int:
         max_disparity=config.max_disparity,
         distribution=config.distribution,
         textures=config.textures,
+        meshes=config.meshes,
         seed=config.seed,
     )
     synthesize(config.root, scenes, config.count, split=config.split, workers=config.workers)

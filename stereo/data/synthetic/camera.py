@@ -80,11 +80,11 @@ def metered(left: Tensor, right: Tensor, dice: Dice) -> tuple[Tensor, Tensor]:
     The aim is drawn at random; some scenes stay as dark or bright as they are. The sum is one of
     whole numbers, whose order does not matter.
     """
-    aim = dice.log_uniform(0.06, 0.42)
-    if dice.chance(0.1):
+    aim = dice.log_uniform(0.13, 0.45)
+    if dice.chance(0.05):
         return left, right
     total = int((left.clamp(0.0, 1.0) * 1024.0).long().sum())
-    factor = min(max(aim * left.numel() * 1024.0 / (total + 1.0), 0.4), 4.0)
+    factor = min(max(aim * left.numel() * 1024.0 / (total + 1.0), 0.15), 8.0)
     return left * factor, right * factor
 
 

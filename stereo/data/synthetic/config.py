@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from stereo.errors import UsageError
 
 DISTRIBUTIONS = ("mixed", "uniform", "log")
+PLACES = ("room", "heap", "outdoors")
 _STRENGTHS = (
     *("shine", "reflections", "photometric", "noise", "blur", "vignetting"),
     "misalignment",
@@ -25,18 +26,25 @@ class SyntheticConfig:
     """Columns of a view, pixels."""
     max_disparity: int = 192
     """Every disparity lies below it, pixels."""
-    min_disparity: float = 0.5
-    """Every disparity lies above it, pixels."""
+    min_disparity: float = 0.05
+    """Every disparity lies above it, pixels; the sky's just above."""
     distribution: str = "mixed"
     """How disparities are drawn: ``uniform`` or ``log`` (as many from 2 to 4 px as from 50 to 100)
     over the whole range in each scene; ``mixed`` draws one of them and the range itself per scene,
     so that shallow and far scenes are among them."""
-    objects: tuple[int, int] = (6, 28)
-    """Least and largest number of things in front of the room."""
+    places: tuple[str, ...] = PLACES
+    """What scenes show, in equal parts: rooms with furniture, dense heaps, outdoors."""
+    objects: tuple[int, int] = (10, 30)
+    """Least and largest number of things that float or lie about; heaps hold up to seven times
+    as many."""
     textures: str | None = None
     """A folder of pictures to cover surfaces with, looked through with its sub-folders; None for
     procedural textures alone."""
-    photographs: float = 0.6
+    meshes: str | None = None
+    """A folder of triangle meshes to stand and float among the things, looked through with its
+    sub-folders; None for none. It needs trimesh and embreex (the extra ``render``), and its pairs
+    may differ in rounding from one kind of processor to another."""
+    photographs: float = 0.7
     """Share of the surfaces that show a photograph, where there is a folder of them."""
     shine: float = 1.0
     """Strength of highlights, which sit elsewhere on the surface in either view; 0 for none."""
@@ -76,6 +84,8 @@ class SyntheticConfig:
             raise UsageError(
                 f"unknown disparity distribution '{self.distribution}'; known: {known}"
             )
+        if not self.places or not set(self.places) <= set(PLACES):
+            raise UsageError(f"places {self.places}: expected some of {', '.join(PLACES)}")
         if not 0 <= self.objects[0] <= self.objects[1] <= 200:
             raise UsageError(f"objects {self.objects}: expected 0 <= least <= largest <= 200")
         if self.seed < 0:

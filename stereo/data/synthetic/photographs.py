@@ -1,11 +1,12 @@
 """Photographs from a folder of the user's, as textures."""
 
+import math
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from stereo.data.images import IMAGE_SUFFIXES, check_readable, read_image
@@ -46,7 +47,7 @@ def _photograph(path: Path) -> Image.Image:
 
 
 def cut(dice: Dice, path: Path, size: int) -> Tensor:
-    """Return a random square window of a photograph, (3, size, size) in 0..1."""
+    """Return a random square window of a photograph, (3, size, size) in 0..1, newly exposed."""
     image = _photograph(path)
     short = min(image.size)
     side = max(1, int(dice.uniform(min(0.3, size / short), 1.0) * short))
@@ -57,4 +58,11 @@ def cut(dice: Dice, path: Path, size: int) -> Tensor:
     )
     if dice.chance(0.5):
         window = window.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    # Banks of textures lean dark and dull: another brightness curve and saturation for each.
+    mean = np.asarray(window.convert("L"), np.int64).mean() / 255.0
+    aim = dice.uniform(0.25, 0.75)
+    gamma = math.log(aim) / math.log(min(max(mean, 0.02), 0.98))
+    gamma = min(max(gamma, 0.4), 2.0)
+    table = [round(255.0 * (k / 255.0) ** gamma) for k in range(256)]
+    window = ImageEnhance.Color(window.point(table * 3)).enhance(dice.uniform(0.4, 2.0))
     return torch.from_numpy(np.array(window)).permute(2, 0, 1).float() / 255.0

@@ -13,11 +13,13 @@ from stereo.data.synthetic.atlas import Atlas, make_atlas
 from stereo.data.synthetic.camera import draw_cameras, expose, ideal, metered
 from stereo.data.synthetic.config import SyntheticConfig
 from stereo.data.synthetic.dice import Dice
+from stereo.data.synthetic.meshes import Triangles, find_meshes
 from stereo.data.synthetic.photographs import cut, find_photographs
 from stereo.data.synthetic.scene import Scene, compose
 from stereo.data.synthetic.shade import picture
 from stereo.data.synthetic.textures import paint
 from stereo.data.synthetic.trace import seen_by_both, trace
+from stereo.errors import UsageError
 from stereo.runtime import pick_device
 
 # Each part of a sample has its own stream of chance: a change to one leaves the others alone.
@@ -77,6 +79,9 @@ class SyntheticScenes:
         self.config = config
         self.device = pick_device(str(device))
         self._photographs = find_photographs(config.textures) if config.textures else []
+        self._meshes = find_meshes(config.meshes) if config.meshes else []
+        if self._meshes and self.device.type != "cpu":
+            raise UsageError("meshes are traced on the CPU: render scenes with meshes there")
 
     def __iter__(self) -> Iterator[RenderedPair]:
         index = 0
@@ -103,7 +108,7 @@ class SyntheticScenes:
     def compose(self, index: int) -> Scene:
         """Return the scene of pair ``index``, the geometry and looks without pictures."""
         dice = Dice(self.config.seed, index, _SCENE)
-        return compose(self.config, dice, photographs=bool(self._photographs))
+        return compose(self.config, dice, photographs=bool(self._photographs), meshes=self._meshes)
 
     @torch.no_grad()
     def _render(self, index: int) -> tuple[Tensor, ...]:
@@ -111,19 +116,19 @@ class SyntheticScenes:
         scene = self.compose(index)
         atlas = self._paint(scene, Dice(config.seed, index, _PAINT))
         surfaces = [layer.surface for layer in scene.layers]
-        limits, shape = (
-            (config.min_disparity, float(config.max_disparity)),
-            (
-                config.height,
-                config.width,
-            ),
-        )
-        hits = [trace(surfaces, limits, shape, atlas.noise, right=r) for r in (False, True)]
+        limits = (config.min_disparity, float(config.max_disparity))
+        shape, noise = (config.height, config.width), atlas.noise
+        solid = Triangles(scene.meshes, scene.view, scene.lamp) if scene.meshes else None
+        hits = [
+            trace(surfaces, limits, shape, noise, right=r, triangles=solid) for r in (False, True)
+        ]
         seen = [
-            seen_by_both(surfaces, limits, hit, atlas.noise, right=bool(r))
+            seen_by_both(surfaces, limits, hit, noise, right=bool(r), triangles=solid)
             for r, hit in enumerate(hits)
         ]
-        light = tuple(picture(scene, atlas, hit, right=bool(r)) for r, hit in enumerate(hits))
+        light = tuple(
+            picture(scene, atlas, hit, right=bool(r), triangles=solid) for r, hit in enumerate(hits)
+        )
         dice = Dice(config.seed, index, _CAMERA)
         light = metered(light[0], light[1], Dice(dice.word()))
         cameras = draw_cameras(config, dice)
@@ -141,8 +146,9 @@ class SyntheticScenes:
             return self._paint_here(scene, dice)
 
     def _paint_here(self, scene: Scene, dice: Dice) -> Atlas:
-        used = {layer.look.texture for layer in scene.layers}
-        used |= {int(layer.look.mirror[0]) for layer in scene.layers if layer.look.mirror[1]}
+        looks = [*(layer.look for layer in scene.layers), *scene.mesh_looks]
+        used = {look.texture for look in looks}
+        used |= {int(look.mirror[0]) for look in looks if look.mirror[1]}
         pictures = []
         for number, kind in enumerate(scene.paints):
             own = Dice(dice.word())

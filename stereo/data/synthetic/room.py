@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from stereo.data.synthetic.config import SyntheticConfig
 from stereo.data.synthetic.dice import Dice, rounded
-from stereo.data.synthetic.surface import Surface
+from stereo.data.synthetic.surface import Outline, Surface
+
+ROOM, HEAP, OUTDOORS = "room", "heap", "outdoors"
 
 
 @dataclass(frozen=True)
@@ -28,19 +30,24 @@ class View:
     """What stands behind all things."""
 
     @staticmethod
-    def draw(config: SyntheticConfig, dice: Dice) -> "View":
-        """Draw range, law and floor of a scene."""
-        low, high, law = config.min_disparity, 0.985 * config.max_disparity, config.distribution
+    def draw(config: SyntheticConfig, place: str, dice: Dice) -> "View":
+        """Draw range, law and floor of a scene of one kind of place."""
+        least, high, law = config.min_disparity, 0.985 * config.max_disparity, config.distribution
         if law == "mixed":
             law = dice.pick(["uniform", "log"])
-            if dice.chance(0.6):
-                high = dice.log_uniform(max(0.06 * high, 4.0 * low), high)
+            if dice.chance(0.85):
+                high = dice.log_uniform(max(0.04 * high, 8.0 * least), high)
+        low = least
+        if place != OUTDOORS:
+            low = dice.log_uniform(max(least, 0.01 * high), 0.15 * high)
         floor = None
-        if dice.chance(0.65):
-            horizon = dice.uniform(-0.6, 0.7) * config.height
+        if dice.chance({ROOM: 0.85, HEAP: 0.4, OUTDOORS: 1.0}[place]):
+            horizon = dice.uniform(-0.6, 0.55) * config.height
+            if place == OUTDOORS:
+                horizon = dice.uniform(0.1, 0.6) * config.height
             nearest = high * dice.uniform(0.35, 0.95)
             slope = nearest / (config.height - horizon)
-            roll = dice.uniform(-0.03, 0.03) if dice.chance(0.4) else 0.0
+            roll = dice.uniform(-0.03, 0.03) * slope if dice.chance(0.4) else 0.0
             floor = (roll, slope, -slope * horizon - roll * config.width / 2)
         return View(config.height, config.width, low, high, law, floor)
 
@@ -49,6 +56,24 @@ class View:
         if self.law == "log":
             return dice.log_uniform(self.low * 1.2, self.high)
         return dice.uniform(self.low * 1.2, self.high)
+
+
+def land(view: View, dice: Dice) -> list[tuple[Surface, str]]:
+    """Return the sky, at a disparity of about 0, hills, and the ground."""
+    surfaces = [(Surface((0.0, 0.0, view.low * 1.1)), "sky")]
+    assert view.floor is not None
+    roll, slope, c = view.floor
+    horizon = -(c + roll * view.width / 2) / slope
+    for _ in range(dice.whole(0, 3)):
+        far = dice.log_uniform(view.low * 1.5, max(view.low * 2.0, 0.03 * view.high))
+        size = dice.log_uniform(0.1, 0.5) * view.width
+        outline = Outline(
+            *("blob", dice.uniform() * view.width, horizon, size, size * dice.uniform(0.1, 0.6)),
+            rough=dice.uniform(0.3, 0.9),
+            grain=dice.log_uniform(2.0, 12.0) / size,
+        )
+        surfaces.append((Surface((0.0, 0.0, far), outline=outline), "leaves"))
+    return [*surfaces, (Surface(view.floor), "thing")]
 
 
 def room(view: View, dice: Dice) -> list[Surface]:

@@ -1,10 +1,17 @@
-"""What is in a scene: a room, things of many kinds and depths in it, and how they look."""
+"""What is in a scene and how it looks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from stereo.data.synthetic import room, things
+import numpy as np
+
+from stereo.data.synthetic import room, space
 from stereo.data.synthetic.config import SyntheticConfig
-from stereo.data.synthetic.dice import Dice
+from stereo.data.synthetic.dice import Dice, rounded
+from stereo.data.synthetic.meshes import Mesh, Posed, lambert
+from stereo.data.synthetic.places import Contents, furnish
+from stereo.data.synthetic.room import HEAP, View
 from stereo.data.synthetic.surface import Surface
 
 
@@ -42,10 +49,13 @@ class Look:
 
 @dataclass(frozen=True)
 class Layer:
-    """One surface and its look."""
+    """One surface, its look, and the share of the scene's light that falls on it."""
 
     surface: Surface
     look: Look
+    light: float = 1.0
+    casts: bool = True
+    """Whether it casts a shadow."""
 
 
 @dataclass(frozen=True)
@@ -60,147 +70,287 @@ class Paint:
     """Strictly periodic."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scene:
-    """Layers, far ones first, and the textures that they refer to by number."""
+    """Layers, far ones first, meshes, and the textures that looks refer to by number."""
 
+    view: View
     layers: tuple[Layer, ...]
     paints: tuple[Paint, ...]
+    lamp: np.ndarray
+    """(3,) direction towards the light."""
     sun: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Cast shadows: columns and rows per pixel of disparity between the surface that casts and
     the one that catches it, and the share of light that they take."""
+    meshes: tuple[Posed, ...] = ()
+    mesh_looks: tuple[Look, ...] = ()
+    grey: tuple[float, float, float] | None = None
+    """Shares of red, green and blue in a grey picture; None for colours."""
+    dots: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0)
+    """A projected pattern: strength, cell in pixels, the projector's distance from the left camera
+    in baselines, and the disparity from which on it is at full strength."""
 
 
-LARGE, SMALL, REPEATED = range(0, 3), range(3, 9), range(9, 11)
+LARGE, SMALL, REPEATED = range(0, 3), range(3, 11), range(11, 13)
 
 
-def compose(config: SyntheticConfig, dice: Dice, *, photographs: bool) -> Scene:
+def compose(
+    config: SyntheticConfig, dice: Dice, *, photographs: bool, meshes: Sequence[Path] = ()
+) -> Scene:
     """Return a random scene.
 
     Args:
         config: size, range and strengths.
         dice: the source of chance.
         photographs: whether there are any to cover surfaces with.
+        meshes: those to pick from.
     """
-    view = room.View.draw(config, dice)
+    place = dice.pick(config.places)
+    view = View.draw(config, place, dice)
     share = config.photographs if photographs else 0.0
     large = 512 if config.height * config.width > 40000 else 256
     paints = [Paint(large, photograph=dice.chance(share)) for _ in LARGE]
     paints += [Paint(256, photograph=dice.chance(share)) for _ in SMALL]
     paints += [Paint(256, repeated=True) for _ in REPEATED]
-    mood = _Mood.draw(dice)
-    walls = room.room(view, dice)
-    view = replace(view, room=tuple(walls))
-    layers = [Layer(s, _look(s, view, config, mood, dice, large=True)) for s in walls]
-    backdrop, layers = layers[0], layers[1:]
-    for _ in range(dice.whole(*config.objects)):
-        behind = dice.pick([backdrop, *layers]).look
-        hidden = dice.chance(mood.camouflage)
-        look = None
-        for surface in things.thing(view, dice):
-            if look is None or dice.chance(0.35):
-                look = _look(surface, view, config, mood, dice, large=dice.chance(0.15))
-            else:  # sides of one thing share a look, each with its own light and perspective
-                own = _look(surface, view, config, mood, dice, large=False)
-                shade = dice.uniform(0.6, 1.2)
-                look = replace(
-                    look,
-                    mapping=own.mapping,
-                    tint=(look.tint[0] * shade, look.tint[1] * shade, look.tint[2] * shade),
-                )
-            if hidden:
-                look = replace(behind, shine=look.shine, mirror=look.mirror)
-            layers.append(Layer(surface, look))
+    view, contents = furnish(view, place, config.objects, meshes, dice)
+    painter = _Painter(view, config, _Mood.draw(dice, place), dice)
+    ground = [painter.layer(s, style, large=True) for s, style in contents.ground]
+    backdrop, layers = ground[0], ground[1:]
+    for shape in contents.things:
+        layers += painter.thing(shape, [backdrop, *layers])
     layers.sort(key=lambda layer: _depth(layer.surface, view))
+    posed, looks = painter.meshes(contents)
     sun = (0.0, 0.0, 0.0)
     if dice.chance(0.6):
-        sun = (dice.uniform(-0.9, 0.9), dice.uniform(-0.2, 0.8), dice.uniform(0.2, 0.8))
-    return Scene((backdrop, *layers), tuple(paints), sun)
+        sun = (dice.uniform(-1.5, 1.5), dice.uniform(-0.2, 1.5), dice.uniform(0.2, 0.7))
+    grey, dots = None, (0.0, 1.0, 0.0, 1.0)
+    if dice.chance(0.12):
+        weights = [dice.uniform(0.05, 1.0) for _ in range(3)]
+        grey = (weights[0] / sum(weights), weights[1] / sum(weights), weights[2] / sum(weights))
+        if dice.chance(0.4):
+            cell, aside = dice.log_uniform(1.3, 4.0), dice.uniform(-0.5, 1.5)
+            dots = (dice.log_uniform(0.1, 1.0), cell, aside, view.high * dice.uniform(0.1, 0.6))
+    return Scene(
+        *(view, (backdrop, *layers), tuple(paints), painter.mood.lamp, sun),
+        *(tuple(posed), tuple(looks), grey, dots),
+    )
 
 
-@dataclass(frozen=True)
-class _Mood:
-    """What the surfaces of a scene have in common."""
-
-    brightness: float
-    dullness: float
-    camouflage: float
-    plain: float
-    light: tuple[float, float]
-
-    @staticmethod
-    def draw(dice: Dice) -> "_Mood":
-        cos, sin = dice.direction()
-        strength = dice.uniform(0.0, 1.2)
-        return _Mood(
-            brightness=dice.weighted({1.0: 6, 0.6: 2, 0.25: 1, 1.4: 1}),
-            dullness=dice.weighted({1.0: 6, 0.5: 2, 0.2: 1}),
-            camouflage=dice.weighted({0.0: 4, 0.1: 4, 0.6: 1}),
-            plain=dice.weighted({0.05: 4, 0.2: 4, 0.6: 1}),
-            light=(cos * strength, sin * strength),
-        )
-
-
-def _depth(surface: Surface, view: "room.View") -> float:
+def _depth(surface: Surface, view: View) -> float:
     outline = surface.outline
     x, y = (outline.x, outline.y) if outline else (view.width / 2, view.height / 2)
     a, b, c = surface.plane
     return a * x + b * y + c
 
 
-def _look(
-    surface: Surface,
-    view: "room.View",
-    config: SyntheticConfig,
-    mood: _Mood,
-    dice: Dice,
-    *,
-    large: bool,
-) -> Look:
-    outline = surface.outline
-    x = outline.x if outline else dice.uniform(0.2, 0.8) * view.width
-    y = outline.y if outline else dice.uniform(0.5, 0.95) * view.height
-    a, b, c = surface.plane
-    at = max(a * x + b * y + c, 0.3)
-    repeated = dice.chance(0.07)
-    numbers = REPEATED if repeated else LARGE if large else SMALL
-    density = dice.log_uniform(0.5, 1.6) if large else dice.log_uniform(0.35, 2.5)
-    tint = [dice.uniform(0.6, 1.1) * mood.brightness for _ in range(3)]
-    contrast = dice.uniform(0.5, 1.3) * mood.dullness
-    plain, dark = dice.chance(mood.plain), dice.chance(0.06)
-    grain = 0.0 if repeated else dice.pick([0.0, 0.0, 0.1, 0.3, 0.6])
-    if plain:  # what is left of its texture is for those who look closely
-        contrast = dice.uniform(0.02, 0.2) if large else dice.uniform(0.0, 0.08)
-        grain = dice.pick([0.0, 0.05, 0.1, 0.2]) if large else 0.0
-    if dark:
-        tint = [t * dice.uniform(0.03, 0.2) for t in tint]
-    size = max(outline.along, outline.across) if outline else view.height * 0.6
-    shine = mirror = 0.0
-    if dice.chance(0.2):
-        shine = dice.uniform(0.05, 0.6) * config.shine
-    if dice.chance(0.08):
-        mirror = dice.uniform(0.05, 0.4) * config.reflections
-    return Look(
-        texture=dice.pick(numbers),
-        mapping=room.perspective(surface.plane, view, (x, y), at, density, dice),
-        tint=(tint[0], tint[1], tint[2]),
-        contrast=contrast,
-        level=dice.uniform(0.3, 0.7),
-        grain=grain,
-        grain_scale=dice.log_uniform(0.15, 0.6),
-        light=mood.light,
-        blotches=dice.pick([0.0, 0.3, 0.6, 0.9]),
-        shine=(
-            x + dice.uniform(-0.6, 0.6) * size,
-            y + dice.uniform(-0.6, 0.6) * size,
-            1.0 / (min(size, 80.0) * dice.uniform(0.1, 0.8) + 1.0),
-            shine,
-            dice.uniform(-0.3, 0.3) * size,
-        ),
-        mirror=(
-            float(dice.pick(LARGE)),
-            mirror,
-            at * dice.uniform(0.3, 0.9),
-            dice.uniform(0.5, 1.5),
-        ),
-    )
+@dataclass(frozen=True, eq=False)
+class _Mood:
+    """What the surfaces of a scene have in common."""
+
+    dullness: float
+    camouflage: float
+    plain: float
+    light: tuple[float, float]
+    lamp: np.ndarray
+
+    @staticmethod
+    def draw(dice: Dice, place: str) -> "_Mood":
+        cos, sin = dice.direction()
+        strength = dice.uniform(0.0, 1.2)
+        lamp = np.array([cos, -0.3 - dice.uniform(0.0, 1.2), sin * 0.7 - 0.5])
+        return _Mood(
+            dullness=dice.weighted({1.0: 6, 0.6: 2, 0.3: 0.7}),
+            camouflage=dice.weighted({0.0: 4, 0.1: 4, 0.6: 0.7}),
+            plain=dice.weighted({0.08: 4, 0.2: 4, 0.5: 1 if place == HEAP else 1.5}),
+            light=(cos * strength, sin * strength),
+            lamp=lamp / np.linalg.norm(lamp),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Painter:
+    """Gives surfaces and meshes their looks."""
+
+    view: View
+    config: SyntheticConfig
+    mood: _Mood
+    dice: Dice
+
+    def layer(self, surface: Surface, style: str, *, large: bool) -> Layer:
+        outline = surface.outline
+        x = outline.x if outline else self.dice.uniform(0.2, 0.8) * self.view.width
+        y = outline.y if outline else self.dice.uniform(0.5, 0.95) * self.view.height
+        a, b, c = surface.plane
+        d = max(a * x + b * y + c, 0.3 * self.view.low)
+        size = max(outline.along, outline.across) if outline else self.view.height * 0.6
+        large = large or style in ("wall", "facade", "leaves", "sky")
+        look = self._look((x, y, d), size, surface.plane, style, large=large)
+        n = space.normal(surface.plane, self.view)
+        at = space.point(self.view, x, y, d)
+        lit = 1.0 if style == "sky" else lambert(n / np.linalg.norm(n), at, self.mood.lamp)
+        return Layer(
+            surface, look, rounded(float(lit)), style not in ("sky", "road", "line", "pane")
+        )
+
+    def thing(self, shape: list[tuple[Surface, str]], behind: list[Layer]) -> list[Layer]:
+        """Return the layers of a thing, whose sides of one style share a look."""
+        layers: list[Layer] = []
+        hidden = self.dice.pick(behind).look if self.dice.chance(self.mood.camouflage) else None
+        large = self.dice.chance(0.15)
+        first: dict[str, Look] = {}
+        for surface, style in shape:
+            layer = self.layer(surface, style, large=large)
+            if style in first and self.dice.chance(0.85):
+                same = first[style]
+                layer = replace(layer, look=replace(same, mapping=layer.look.mapping))
+            else:
+                first[style] = layer.look
+            if hidden is not None and style == "thing":
+                kept = layer.look
+                layer = replace(layer, look=replace(hidden, shine=kept.shine, mirror=kept.mirror))
+            layers.append(layer)
+        return layers
+
+    def meshes(self, contents: Contents) -> tuple[list[Posed], list[Look]]:
+        """Return the meshes with the numbers of their looks, a third under a random texture."""
+        posed: list[Posed] = []
+        looks: list[Look] = []
+        for mesh, pose in contents.meshes:
+            posed.append(Posed(mesh, pose, len(looks)))
+            looks += self._mesh_looks(mesh, pose)
+        return posed, looks
+
+    def _mesh_looks(self, mesh: Mesh, pose: space.Pose) -> list[Look]:
+        """Return a look per material and axis along which its picture is thrown on the mesh."""
+        view, dice = self.view, self.dice
+        middle = pose.apply(np.array([0.0, -0.3, 0.0]))
+        d = view.width / max(float(middle[2]), 1.0)
+        x, y = (float(middle[k]) * d + (view.width, view.height)[k] / 2 for k in (0, 1))
+        scale = float(np.linalg.norm(pose.turn[:, 0]))
+        size, flat = scale * d / 2, (0.0, 0.0, d)
+        covered = self._look((x, y, d), size, flat, "thing", large=False)
+        random = dice.chance(1 / 3)
+        looks = []
+        for colour in mesh.colours:
+            look = covered
+            if not random:
+                look = self._look((x, y, d), size, flat, "thing", large=False)
+                if not np.isnan(colour).any():
+                    gain = dice.uniform(0.9, 1.6)
+                    tint = [max(float(v), 0.01) * gain for v in colour]
+                    contrast = dice.pick([0.02, 0.05, 0.1, 0.3])
+                    look = replace(
+                        look, tint=(tint[0], tint[1], tint[2]), contrast=contrast, level=0.85
+                    )
+            density = dice.log_uniform(0.5, 2.0) * d
+            for axis in range(3):
+                e = np.delete(pose.turn / scale, axis, axis=1) * density
+                row = [
+                    (e[0, k], e[1, k],
+                     e[2, k] * view.width - (e[0, k] * view.width + e[1, k] * view.height) / 2)
+                    for k in (0, 1)
+                ]  # fmt: skip
+                s, t = ([float(v) for v in r] for r in row)
+                looks.append(replace(look, mapping=(s[0], s[1], s[2], t[0], t[1], t[2])))
+        return looks
+
+    def _look(
+        self,
+        at: tuple[float, float, float],
+        size: float,
+        plane: tuple[float, float, float],
+        style: str,
+        *,
+        large: bool,
+    ) -> Look:
+        """Draw the look of a surface about left (x, y) of a disparity, of a size in pixels."""
+        dice, config, mood, (x, y, d) = self.dice, self.config, self.mood, at
+        repeated = dice.chance(0.7 if style == "facade" else 0.12 if large else 0.08)
+        numbers = REPEATED if repeated else LARGE if large else SMALL
+        density = dice.log_uniform(0.5, 1.6) if large else dice.log_uniform(0.35, 2.5)
+        bright = dice.log_uniform(0.3, 2.2)
+        pale = dice.pick([0.15, 0.6, 0.8, 0.9])
+        tint = [dice.uniform(pale, 1.1) * bright for _ in range(3)]
+        contrast = dice.uniform(0.6, 1.3) * mood.dullness
+        grain = 0.0 if repeated else dice.pick([0.0, 0.0, 0.1, 0.3, 0.6])
+        if dice.chance(mood.plain) or style in ("plain", "wall"):
+            # What is left of its texture is for those who look closely.
+            contrast = dice.uniform(0.02, 0.2) if large else dice.uniform(0.0, 0.1)
+            grain = dice.pick([0.0, 0.05, 0.1, 0.2]) if large else dice.pick([0.0, 0.0, 0.1])
+        elif dice.chance(0.05):
+            tint = [t * dice.uniform(0.03, 0.2) for t in tint]
+        shine = dice.uniform(0.05, 0.6) * config.shine if dice.chance(0.12) else 0.0
+        mirror = dice.uniform(0.05, 0.4) * config.reflections if dice.chance(0.08) else 0.0
+        look = Look(
+            texture=dice.pick(numbers),
+            mapping=room.perspective(plane, self.view, (x, y), d, density, dice),
+            tint=(tint[0], tint[1], tint[2]),
+            contrast=contrast,
+            level=dice.uniform(0.3, 0.7),
+            grain=grain,
+            grain_scale=dice.log_uniform(0.15, 0.6),
+            light=mood.light,
+            blotches=dice.pick([0.0, 0.0, 0.3, 0.6]),
+            shine=(
+                x + dice.uniform(-0.6, 0.6) * size,
+                y + dice.uniform(-0.6, 0.6) * size,
+                1.0 / (min(size, 80.0) * dice.uniform(0.1, 0.8) + 1.0),
+                shine,
+                dice.uniform(-0.3, 0.3) * size,
+            ),
+            mirror=(
+                float(dice.pick(LARGE)),
+                mirror,
+                d * dice.uniform(0.3, 0.9),
+                dice.uniform(0.5, 1.5),
+            ),
+        )
+        return self._styled(look, style)
+
+    def _styled(self, look: Look, style: str) -> Look:
+        """Change a look to what sky, panes, paint, marks, roads, leaves and tyres look like."""
+        dice, quiet = self.dice, replace(look, grain=0.0, blotches=0.0)
+        grey = dice.uniform(0.8, 1.1)
+        still = (*look.shine[:3], 0.0, 0.0)
+        if style == "sky":
+            blue = dice.uniform(1.0, 1.8)
+            bright = dice.log_uniform(0.7, 4.0)
+            tint = (bright, bright * (0.5 + blue / 2) ** 0.5, bright * blue)
+            contrast = dice.pick([0.0, 0.1, 0.3, 0.6])
+            return replace(
+                quiet, tint=tint, contrast=contrast, level=0.7, shine=still, mirror=(0, 0, 0, 1)
+            )
+        if style == "pane":
+            dark = dice.log_uniform(0.02, 0.2)
+            strength = dice.uniform(0.1, 0.6) * self.config.reflections
+            mirror = (look.mirror[0], strength, *look.mirror[2:])
+            return replace(quiet, tint=(dark, dark, dark * grey), contrast=0.1, mirror=mirror)
+        if style == "paint":
+            shine = (*look.shine[:3], dice.uniform(0.1, 0.7) * self.config.shine, look.shine[4])
+            strength = dice.uniform(0.0, 0.15) * self.config.reflections
+            mirror = (look.mirror[0], strength, *look.mirror[2:])
+            tint = (dice.uniform(0.1, 2.0), dice.uniform(0.1, 2.0), dice.uniform(0.1, 2.0))
+            if dice.chance(0.6):
+                tone = dice.log_uniform(0.06, 2.5)
+                tint = (tone, tone, tone * grey)
+            return replace(quiet, tint=tint, contrast=0.03, shine=shine, mirror=mirror)
+        if style == "line":
+            return replace(quiet, tint=(2.5, 2.5, 2.5 * grey), contrast=0.2, shine=still)
+        if style == "dark":
+            dark = dice.uniform(0.03, 0.15)
+            return replace(quiet, tint=(dark, dark, dark * grey), contrast=0.3)
+        if style == "road":
+            tone = dice.log_uniform(0.25, 1.0)
+            return replace(
+                look, tint=(tone, tone, tone * grey), contrast=dice.uniform(0.1, 0.6), grain=0.4
+            )
+        if style == "leaves":
+            tint = (dice.uniform(0.3, 1.3), dice.uniform(0.7, 1.6), dice.uniform(0.1, 0.7))
+            return replace(
+                look,
+                tint=tint,
+                contrast=dice.uniform(0.3, 0.9),
+                grain=dice.uniform(0.2, 0.8),
+                shine=still,
+            )
+        return look

@@ -1,21 +1,22 @@
 """Colours: what the surfaces that a view shows look like, in linear light."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from stereo.data.synthetic.atlas import Atlas
+from stereo.data.synthetic.meshes import Triangles
 from stereo.data.synthetic.noise import sample_noise
-from stereo.data.synthetic.scene import Layer, Scene
-from stereo.data.synthetic.surface import ROUND, signed_distance, smooth_wave
+from stereo.data.synthetic.scene import Look, Scene
+from stereo.data.synthetic.surface import ROUND, Surface, signed_distance
 from stereo.data.synthetic.trace import Hits
 
 LIGHT_GAIN = 1.6
 CHUNK = 8192  # pixels at a time on a CPU: their parameters stay in its cache
 
 
-def picture(scene: Scene, atlas: Atlas, hits: Hits, *, right: bool) -> Tensor:
+def picture(
+    scene: Scene, atlas: Atlas, hits: Hits, *, right: bool, triangles: Triangles | None = None
+) -> Tensor:
     """Return one view without a camera's faults, edges blended.
 
     Args:
@@ -23,87 +24,131 @@ def picture(scene: Scene, atlas: Atlas, hits: Hits, *, right: bool) -> Tensor:
         atlas: its textures.
         hits: what the view shows.
         right: whether it is the right view, where highlights and mirrored pictures differ.
+        triangles: those of the meshes, if any.
 
     Returns:
         (H, W, 3) float32, linear light, 1 for white; highlights may exceed it.
     """
     height, width = hits.layer.shape
-    table = _table(scene.layers, hits.x.device)
+    looks, facets = _tables(scene, triangles, hits.x.device)
     rows = torch.arange(height, device=hits.x.device).float()[:, None].expand(height, width)
     columns = torch.arange(width, device=hits.x.device).float()[None].expand(height, width)
 
-    def shade(layer: Tensor, x: Tensor, y: Tensor, column: Tensor) -> Tensor:
-        size = CHUNK if layer.device.type == "cpu" else max(1, len(layer))
-        pieces = zip(*(v.split(size) for v in (layer, x, y, column)), strict=True)
-        return torch.cat([_colours(table, atlas, *piece, right=right) for piece in pieces])
+    def shade(*values: Tensor) -> Tensor:
+        size = CHUNK if looks.device.type == "cpu" else max(1, len(values[0]))
+        pieces = zip(*(v.split(size) for v in values), strict=True)
+        return torch.cat([_colours(looks, facets, atlas, *piece, right=right) for piece in pieces])
 
-    colour = shade(*(v.reshape(-1) for v in (hits.layer, hits.x, rows, columns)))
+    seen = (hits.layer, hits.x, hits.disparity, rows, columns)
+    colour = shade(*(v.reshape(-1) for v in seen))
     share = hits.share.reshape(-1)
     edge = share.nonzero()[:, 0]
-    there = [
-        v.reshape(-1).index_select(0, edge) for v in (hits.partner, hits.partner_x, rows, columns)
-    ]
+    beside = (hits.partner, hits.partner_x, hits.partner_disparity, rows, columns)
+    there = [v.reshape(-1).index_select(0, edge) for v in beside]
     part = share.index_select(0, edge)[:, None]
     own = colour.index_select(0, edge)
     colour[edge] = own + (shade(*there) - own) * part
     colour = colour.view(height, width, 3)
-    return colour * _shadows(scene, atlas, hits)[..., None] if scene.sun[2] else colour
+    if scene.sun[2]:
+        colour = colour * _shadows(scene, atlas, hits, triangles)[..., None]
+    if scene.dots[0]:
+        colour = colour + (_dots(scene, atlas, hits) * scene.dots[0])[..., None]
+    if scene.grey is not None:
+        red, green, blue = scene.grey
+        grey = colour[..., :1] * red + colour[..., 1:2] * green + colour[..., 2:] * blue
+        colour = grey.expand(height, width, 3).contiguous()
+    return colour
 
 
-def _shadows(scene: Scene, atlas: Atlas, hits: Hits) -> Tensor:
+def _dots(scene: Scene, atlas: Atlas, hits: Hits) -> Tensor:
+    """Return what a projector beside the left camera adds, (H, W): dots that fade with depth."""
+    _, cell, aside, reach = scene.dots
+    rows = torch.arange(hits.x.shape[0], device=hits.x.device).float()[:, None]
+    place = (hits.x - aside * hits.disparity) / cell
+    dots = ((sample_noise(atlas.noise, place, rows / cell) - 0.8) * 8.0).clamp(0.0, 1.0)
+    return dots * (hits.disparity / reach).clamp(max=1.0)
+
+
+def _shadows(scene: Scene, atlas: Atlas, hits: Hits, triangles: Triangles | None) -> Tensor:
     """Return the share of light, (H, W), that other layers' cast shadows leave.
 
     A shadow is the outline of the layer that casts it, moved by the difference of disparities:
     a function of the left position, hence the same in both views. It softens with the difference.
+    In space these are the shadows of a lamp at X = -across, Y = -down and Z = 0, and so meshes cast
+    theirs.
     """
     across, down, strength = scene.sun
     dark = torch.zeros_like(hits.x)
     rows = torch.arange(hits.x.shape[0], device=dark.device).float()[:, None]
     for k, layer in enumerate(scene.layers):
         outline, (a, b, c) = layer.surface.outline, layer.surface.plane
-        if outline is None:
+        if outline is None or not layer.casts:
             continue
         depth = a * outline.x + b * outline.y + c
         reach = 1.5 * max(outline.along, outline.across)
-        top = min(0.0, down * depth) + outline.y - reach
-        bottom = max(0.0, down * depth) + outline.y + reach
-        band = slice(max(0, int(top)), max(0, int(bottom) + 1))
-        if band.start >= dark.shape[0] or band.start >= band.stop:
-            continue
+        left, right = sorted((0.0, across * depth))
+        top, bottom = sorted((0.0, down * depth))
+        band = (
+            slice(*(max(0, int(outline.y + e)) for e in (top - reach, bottom + reach + 1))),
+            # The right view has what is at x in a column between x - depth and x.
+            slice(*(max(0, int(outline.x + e)) for e in (left - reach - depth, right + reach + 1))),
+        )
         gap = (depth - hits.disparity[band]).clamp(min=0.0)
-        x, y = hits.x[band] - across * gap, rows[band] - down * gap
+        if not gap.numel():
+            continue
+        x, y = hits.x[band] - across * gap, rows[band[0]] - down * gap
         distance = signed_distance(outline, x, y, atlas.noise)
         cast = (0.5 - distance / (1.0 + 0.3 * gap)).clamp(0.0, 1.0)
         cast = cast * gap.clamp(max=1.0) * (hits.layer[band] != k)
         dark[band] = torch.maximum(dark[band], cast)
-    return 1.0 - strength * dark
+    if triangles is not None:
+        ys = rows.expand_as(hits.x)
+        shaded = triangles.shaded(hits.x, ys, hits.disparity, (-across, -down))
+        dark = torch.maximum(dark, shaded.float())
+    return 1.0 - strength * dark * hits.disparity.clamp(max=1.0)  # none on the sky
 
 
-def _table(layers: Sequence[Layer], device: torch.device) -> Tensor:
-    """Return the parameters as columns per layer, (P, L) float32, in the order that is unpacked."""
-    rows = []
-    for layer in layers:
-        s, k = layer.surface, layer.look
-        light_x, light_y = k.light
-        row = [*s.plane, *s.bump, *s.wave, *k.mapping, *k.tint, k.contrast, k.level, k.grain]
-        row += [k.grain_scale, light_x, light_y, k.blotches, *k.shine, *k.mirror]
-        rows.append([*row, float(k.texture)])
-    return torch.tensor(rows, dtype=torch.float32).t().contiguous().to(device)
+def _tables(
+    scene: Scene, triangles: Triangles | None, device: torch.device
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Return the parameters of looks, (P, K), and those of layers and then triangles.
+
+    The latter are (5, N), slopes of disparity and light as in ``Triangles``, and (N,), their looks.
+    """
+    flat = Surface((0.0, 0.0, 0.0))
+    rows = [_row(layer.surface, layer.look) for layer in scene.layers]
+    rows += [_row(flat, look) for look in scene.mesh_looks]
+    looks = torch.tensor(rows, dtype=torch.float32).t().contiguous().to(device)
+    own = [[*layer.surface.plane[:2], 0.0, 0.0, layer.light] for layer in scene.layers]
+    facets, numbers = torch.tensor(own).t(), torch.arange(len(own))
+    if triangles is not None:
+        facets = torch.cat([facets, triangles.shading], 1)
+        numbers = torch.cat([numbers, triangles.looks + len(own)])
+    return looks, (facets.contiguous().to(device), numbers.to(device))
+
+
+def _row(surface: Surface, look: Look) -> list[float]:
+    """Return the parameters in the order in which ``_colours`` unpacks them."""
+    k = look
+    row = [*surface.bump, *surface.wave, *k.mapping, *k.tint, k.contrast, k.level, k.grain]
+    return [*row, k.grain_scale, *k.light, k.blotches, *k.shine, *k.mirror, float(k.texture)]
 
 
 def _colours(
-    table: Tensor,
+    looks: Tensor,
+    facets: tuple[Tensor, Tensor],
     atlas: Atlas,
     layer: Tensor,
     x: Tensor,
+    d: Tensor,
     y: Tensor,
     column: Tensor,
     *,
     right: bool,
 ) -> Tensor:
     """Return (P, 3) linear colours of layers at left positions x, y, seen in a view's column."""
-    p = iter(table.index_select(1, layer))
-    a, b, c = next(p), next(p), next(p)
+    a, b, lit_x, lit_y, lit = facets[0].index_select(1, layer)
+    p = iter(looks.index_select(1, facets[1].index_select(0, layer)))
     bump_x, bump_y, bump_u, bump_v, bump_height = (next(p) for _ in range(5))
     wave_x, wave_y, wave_phase, wave_height = (next(p) for _ in range(4))
     s0, s1, s2, t0, t1, t2 = (next(p) for _ in range(6))
@@ -114,12 +159,11 @@ def _colours(
     mirror_texture, mirror, mirror_disparity, mirror_scale = (next(p) for _ in range(4))
     texture = next(p).long()
 
-    # Disparity, and its slope over the plane's, which makes the shading.
+    # The slope of disparity over the plane's, which makes the shading.
     u, v = (x - bump_x) * bump_u, (y - bump_y) * bump_v
     root = (1.0 - ROUND * (u * u + v * v).clamp(max=1.0)).sqrt()
     cycles = x * wave_x + y * wave_y + wave_phase
     ramp = (cycles - cycles.floor()) * 2.0 - 1.0
-    d = a * x + b * y + c + bump_height * root + wave_height * smooth_wave(cycles)
     down = -ROUND * bump_height / root
     roll = wave_height * 12.0 * (ramp - ramp * ramp.abs())
     slope_x = down * u * bump_u + roll * wave_x
@@ -141,6 +185,7 @@ def _colours(
     soft = sample_noise(atlas.noise, x * 0.012 + d * 0.03, y * 0.012 + d * 0.02)
     light = light * (1.0 - blotches * ((soft - 0.5) * 3.0).clamp(0.0, 1.0) * 0.8)
     light = light * (1.0 + LIGHT_GAIN * (slope_x * light_x + slope_y * light_y)).clamp(0.15, 2.0)
+    light = light * (lit_x * x + lit_y * y + lit).clamp(0.2, 1.3)
     colour = albedo * albedo * (light[:, None] * tint)
 
     # Highlights move over the surface with the viewer.

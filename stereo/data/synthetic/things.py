@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from stereo.data.synthetic.dice import Dice, rounded
 from stereo.data.synthetic.room import View, draw_slope, draw_wave
+from stereo.data.synthetic.space import polygon
 from stereo.data.synthetic.surface import STEEPEST, Outline, Surface
 
 
@@ -13,10 +14,10 @@ def thing(view: View, dice: Dice) -> list[Surface]:
     return dice.weighted(THINGS)(view, dice)
 
 
-def _place(view: View, dice: Dice) -> tuple[float, float, float, float]:
+def place(view: View, dice: Dice) -> tuple[float, float, float, float]:
     """Draw (x, y, disparity, size) of a thing; half of them stand on the floor if there is one."""
     d = view.disparity(dice)
-    size = dice.log_uniform(0.03, 0.45) * view.height
+    size = dice.log_uniform(0.04, 0.45) * view.height
     size *= 0.6 + 0.8 * d / view.high  # nearer things look larger, more often than not
     # What lies beyond the left rim by its disparity is seen by neither view.
     x, y = dice.uniform(-0.05, 1.15) * view.width, dice.uniform(-0.05, 1.05) * view.height
@@ -41,7 +42,7 @@ def _plane(
 
 
 def _card(view: View, dice: Dice) -> list[Surface]:
-    x, y, d, size = _place(view, dice)
+    x, y, d, size = place(view, dice)
     kind = dice.weighted({"polygon": 4, "box": 4, "ellipse": 3, "blob": 3})
     cos, sin = dice.direction() if dice.chance(0.5) else (1.0, 0.0)
     across = size * dice.uniform(0.3, 1.0)
@@ -68,7 +69,7 @@ def _convex(dice: Dice, size: float) -> tuple[tuple[float, float, float], ...]:
 
 def _round_thing(view: View, dice: Dice) -> list[Surface]:
     """A ball, an egg or a standing or lying pillar."""
-    x, y, d, size = _place(view, dice)
+    x, y, d, size = place(view, dice)
     # The slope at the outline stays under a half, so that the right view's inverse converges.
     height = min(0.48 * size / STEEPEST, 0.5 * d) * dice.uniform(0.4, 1.0)
     if dice.chance(0.5):
@@ -88,7 +89,7 @@ def _round_thing(view: View, dice: Dice) -> list[Surface]:
 
 def _crate(view: View, dice: Dice) -> list[Surface]:
     """Two sides of a box that meet in an upright edge, in perspective, and sometimes a lid."""
-    x, y, d, size = _place(view, dice)
+    x, y, d, size = place(view, dice)
     tall = size * dice.uniform(0.3, 1.6)
     faces = []
     for side in (-1.0, 1.0):
@@ -104,32 +105,17 @@ def _crate(view: View, dice: Dice) -> list[Surface]:
             (x + side * wide, horizon + (bottom - horizon) * far),
             (x, bottom),
         ]
-        faces.append(Surface((slope, 0.0, d - slope * x), outline=_from_corners(corners)))
+        outline = polygon(corners)
+        if outline is not None:
+            faces.append(Surface((slope, 0.0, d - slope * x), outline=outline))
     return faces
-
-
-def _from_corners(corners: list[tuple[float, float]]) -> Outline:
-    x = sum(p[0] for p in corners) / len(corners)
-    y = sum(p[1] for p in corners) / len(corners)
-    sides = []
-    for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
-        nx, ny = y1 - y0, x0 - x1
-        length = math.sqrt(nx * nx + ny * ny)
-        nx, ny = nx / length, ny / length
-        offset = nx * (x0 - x) + ny * (y0 - y)
-        if offset < 0:
-            nx, ny, offset = -nx, -ny, -offset
-        sides.append((nx, ny, offset))
-    along = max(abs(p[0] - x) for p in corners)
-    across = max(abs(p[1] - y) for p in corners)
-    return Outline("polygon", x, y, along, across, sides=tuple(sides))
 
 
 def _bar(view: View, dice: Dice) -> list[Surface]:
     """A thin bar, upright, lying or leaning."""
-    x, y, d, _ = _place(view, dice)
+    x, y, d, _ = place(view, dice)
     long = dice.log_uniform(0.1, 1.0) * view.height
-    thin = dice.log_uniform(0.6, 6.0)
+    thin = dice.log_uniform(1.5, 10.0)
     turned = {(0.0, 1.0): 5.0, (1.0, 0.0): 2.0, dice.direction(): 4.0}
     cos, sin = dice.weighted(turned)
     outline = Outline("box", x, y, long, thin, cos, sin)
@@ -137,9 +123,9 @@ def _bar(view: View, dice: Dice) -> list[Surface]:
 
 
 def _cable(view: View, dice: Dice) -> list[Surface]:
-    x, y, d, size = _place(view, dice)
+    x, y, d, size = place(view, dice)
     cos, sin = dice.direction()
-    long, thin = size * dice.uniform(2.0, 6.0), dice.log_uniform(1.2, 5.0)
+    long, thin = size * dice.uniform(2.0, 6.0), dice.log_uniform(1.5, 5.0)
     sway = thin + long * dice.uniform(0.02, 0.3)
     period = long * dice.uniform(0.8, 3.0)
     outline = Outline("cable", x, y, long, sway, cos, sin, period=period, width=thin)
@@ -148,7 +134,7 @@ def _cable(view: View, dice: Dice) -> list[Surface]:
 
 def _fence(view: View, dice: Dice) -> list[Surface]:
     """Railings, gratings and wire: the same bar again and again."""
-    x, y, d, size = _place(view, dice)
+    x, y, d, size = place(view, dice)
     size *= 1.5
     kind = dice.weighted({"bars": 3, "lattice": 2})
     period = dice.log_uniform(6.0, max(8.0, min(50.0, size)))
@@ -161,7 +147,7 @@ def _fence(view: View, dice: Dice) -> list[Surface]:
 
 def _pierced(view: View, dice: Dice) -> list[Surface]:
     """A screen with holes, a frame or a ring: what is behind shows through."""
-    x, y, d, size = _place(view, dice)
+    x, y, d, size = place(view, dice)
     kind = dice.pick(["holes", "frame", "ring"])
     cos, sin = dice.direction() if dice.chance(0.3) else (1.0, 0.0)
     across = size * dice.uniform(0.5, 1.3)
@@ -173,7 +159,7 @@ def _pierced(view: View, dice: Dice) -> list[Surface]:
 
 def _shelf(view: View, dice: Dice) -> list[Surface]:
     """Books or boxes side by side, nearly at one depth."""
-    x, y, d, size = _place(view, dice)
+    x, y, d, size = place(view, dice)
     books: list[Surface] = []
     base = y + size * 0.5
     while len(books) < dice.whole(3, 9):
@@ -188,11 +174,14 @@ def _shelf(view: View, dice: Dice) -> list[Surface]:
 
 
 def _foliage(view: View, dice: Dice) -> list[Surface]:
-    """Leaves in two sheets, one behind the other."""
-    x, y, d, size = _place(view, dice)
-    size *= 1.3
+    x, y, d, size = place(view, dice)
+    return leaves(x, y, d, 1.3 * size, dice)
+
+
+def leaves(x: float, y: float, d: float, size: float, dice: Dice) -> list[Surface]:
+    """Return leaves in two or three sheets, one behind the other."""
     sheets = []
-    for depth in (1.0, dice.uniform(0.75, 0.97)):
+    for depth in [1.0] + [dice.uniform(0.75, 0.97) for _ in range(dice.whole(1, 2))]:
         cos, sin = dice.direction()
         outline = Outline(
             *("leaves", x, y, size, size * dice.uniform(0.5, 1.0), cos, sin),
@@ -204,13 +193,13 @@ def _foliage(view: View, dice: Dice) -> list[Surface]:
 
 
 THINGS: dict[Callable[[View, Dice], list[Surface]], float] = {
-    _card: 5,
+    _card: 4,
     _shelf: 0.8,
     _round_thing: 3,
     _crate: 3,
-    _bar: 2,
-    _fence: 1.2,
-    _pierced: 1.3,
-    _foliage: 1.2,
-    _cable: 0.7,
+    _bar: 0.8,
+    _fence: 0.5,
+    _pierced: 0.8,
+    _foliage: 0.8,
+    _cable: 0.3,
 }

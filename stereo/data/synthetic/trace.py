@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from stereo.data.synthetic.meshes import Triangles
 from stereo.data.synthetic.surface import Surface, disparity, left_column, signed_distance
 
 
@@ -26,11 +28,12 @@ class Hits:
     """What a view shows, each (H, W).
 
     Attributes:
-        layer: int64, which surface holds the pixel's centre.
+        layer: int64, which surface holds the pixel's centre; after the surfaces come triangles.
         x: float32, the left column of what it shows there, pixels.
         disparity: float32, pixels.
         partner: int64, the surface that shares the pixel at an edge.
         partner_x: float32, its left column, pixels.
+        partner_disparity: float32, pixels.
         share: float32, the partner's part of the pixel, 0 to 0.5.
     """
 
@@ -39,6 +42,7 @@ class Hits:
     disparity: Tensor
     partner: Tensor
     partner_x: Tensor
+    partner_disparity: Tensor
     share: Tensor
 
 
@@ -79,6 +83,7 @@ def trace(
     noise: Tensor,
     *,
     right: bool,
+    triangles: Triangles | None = None,
 ) -> Hits:
     """Find what one view shows at each pixel centre: the surface of the largest disparity.
 
@@ -88,12 +93,14 @@ def trace(
         shape: (H, W) of the views.
         noise: for ragged outlines, on the device to render on.
         right: whether it is the right view.
+        triangles: those of the meshes, if any.
     """
     height, width = shape
     xs = torch.arange(width, device=noise.device).float()[None].expand(height, width)
     ys = torch.arange(height, device=noise.device).float()[:, None]
     best = torch.zeros(shape, device=noise.device)
     x_hit, share, x_partner = xs.clone(), torch.zeros_like(best), xs.clone()
+    d_partner = torch.zeros_like(best)
     layer = torch.zeros(shape, dtype=torch.int64, device=noise.device)
     partner = torch.zeros_like(layer)
     for k, surface in enumerate(surfaces):
@@ -119,12 +126,55 @@ def trace(
         x_partner[window] = torch.where(
             held, x_hit[window], torch.where(edge, x, x_partner[window])
         )
+        d_partner[window] = torch.where(held, best[window], torch.where(edge, d, d_partner[window]))
         partner[window] = torch.where(held, layer[window], partner[window].masked_fill(edge, k))
         share[window] = torch.where(edge, part, share[window])
         best[window] = torch.where(held, d, best[window])
         x_hit[window] = torch.where(held, x, x_hit[window])
         layer[window] = layer[window].masked_fill(held, k)
-    return Hits(layer, x_hit, best, partner, x_partner, share)
+    hits = Hits(layer, x_hit, best, partner, x_partner, d_partner, share)
+    return _with_meshes(hits, triangles, len(surfaces), limits, right) if triangles else hits
+
+
+def _with_meshes(
+    hits: Hits, triangles: Triangles, first: int, limits: tuple[float, float], right: bool
+) -> Hits:
+    """Put triangles before the surfaces that they hide; a pixel at an edge asks four more rays."""
+    height, width = hits.layer.shape
+    ys, xs = torch.meshgrid(
+        torch.arange(height).float(), torch.arange(width).float(), indexing="ij"
+    )
+    triangle, d = triangles.hit(xs, ys, right=right)
+    front = (d > hits.disparity) & (d > limits[0]) & (d < limits[1])
+    best = torch.where(front, d, hits.disparity)
+    layer = torch.where(front, triangle + first, hits.layer)
+    x_hit = torch.where(front, xs + d if right else xs, hits.x)
+    share = hits.share.masked_fill(front, 0.0)
+    partner, x_partner, d_partner = (
+        *(hits.partner.clone(), hits.partner_x.clone()),
+        hits.partner_disparity.clone(),
+    )
+    spread = F.max_pool2d(best[None], 3, 1, 1) + F.max_pool2d(-best[None], 3, 1, 1)
+    near = F.max_pool2d(front[None].float(), 3, 1, 1) > 0
+    at = ((spread > 0.5) & near)[0].nonzero(as_tuple=True)
+    if len(at[0]):
+        y, x, centre, before = ys[at], xs[at], best[at], front[at]
+        other, count = torch.full_like(at[0], -1), torch.zeros_like(y)
+        d_other = torch.zeros_like(y)
+        for u, v in ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25)):
+            tri, there = triangles.hit(x + u, y + v, right=right)
+            ahead = (there > hits.disparity[at]) & (there > limits[0]) & (there < limits[1])
+            apart = (ahead != before) | (ahead & ((there - centre).abs() > 0.75))
+            fresh = apart & (count == 0)
+            other = torch.where(fresh, torch.where(ahead, tri + first, hits.layer[at]), other)
+            d_other = torch.where(fresh, torch.where(ahead, there, hits.disparity[at]), d_other)
+            count += apart
+        mixed = count > 0
+        place = tuple(axis[mixed] for axis in at)
+        partner[place], d_partner[place] = other[mixed], d_other[mixed]
+        x_partner[place] = xs[place] + d_other[mixed] if right else xs[place]
+        share[place] = (count[mixed] / 4).clamp(max=0.5)
+    return Hits(layer, x_hit, best, partner, x_partner, d_partner, share)
 
 
 def seen_by_both(
@@ -134,6 +184,7 @@ def seen_by_both(
     noise: Tensor,
     *,
     right: bool,
+    triangles: Triangles | None = None,
 ) -> Tensor:
     """Return where the other view shows the same point of the same surface.
 
@@ -145,6 +196,7 @@ def seen_by_both(
         hits: what ``trace`` found for the view.
         noise: as for ``trace``.
         right: whether ``hits`` are the right view's.
+        triangles: as for ``trace``.
 
     Returns:
         (H, W) bool.
@@ -173,4 +225,7 @@ def seen_by_both(
         if surface.outline is not None:
             hidden &= signed_distance(surface.outline, x, y, noise) < 0
         seen[window] &= ~hidden
+    if triangles:  # a point's own triangle is met again, at its disparity but for rounding
+        _, d = triangles.hit(match, ys.expand(height, width), right=not right)
+        seen &= ~((d > hits.disparity * 1.0005 + 0.02) & (d > limits[0]) & (d < limits[1]))
     return seen
