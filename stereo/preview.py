@@ -26,7 +26,7 @@ _DIFFERENCES = (
     f"left less right moved by disparity, x{MISFIT_GAIN}",
     f"right less original right, x{CHANGE_GAIN}",
 )
-_SAME_PLACE = ("colour", "gamma", "eraser", "vertical shift", "rotation")
+_SAME_PLACE = ("colour", "gamma", "eraser", "vertical shift", "rotation", "warp", "blur")
 
 Row = tuple[str, str, AugmentationConfig]
 
@@ -121,6 +121,8 @@ def rows_for(pair: TrainingPair) -> list[Row]:
             f"right view,\nup to {m.rotation:g} degrees",
             {"rotation_probability": 1.0},
         ),
+        ("warp", f"right view,\nup to {m.warp:g} px down or up", {"warp_probability": 1.0}),
+        ("blur", f"either view,\nup to {m.blur:g} px", {"blur_probability": 1.0}),
         (
             "scale",
             f"{m.scale[0]:g} to {m.scale[1]:g} times;\nhere the largest",

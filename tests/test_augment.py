@@ -23,7 +23,14 @@ from stereo.data.augment import (
     augment,
     to_tensors,
 )
-from stereo.data.image_transforms import adjust_color, adjust_gamma, misalign, resize_image
+from stereo.data.image_transforms import (
+    adjust_color,
+    adjust_gamma,
+    blur_image,
+    misalign,
+    resize_image,
+    warp_vertically,
+)
 from stereo.data.sample import Sample
 from stereo.data.training_pair import crop_pair, flip_pair, pad_pair, resize_pair
 from stereo.errors import InputError, UsageError
@@ -33,7 +40,10 @@ from stereo.preview import rows_for
 NOTHING = AugmentationConfig(crop=None)
 MAPS = ("disparity", "valid", "nonoccluded", "right_disparity", "right_valid")
 FIELDS = ("left", "right", *MAPS)
-STEPS = ("scale", "stretch", "flip", "color", "gamma", "vertical_shift", "rotation", "eraser")
+STEPS = (
+    *("scale", "stretch", "flip", "color", "gamma", "vertical_shift", "rotation", "eraser"),
+    *("warp", "blur"),
+)
 EVERYTHING = dataclasses.replace(NOTHING, **{f"{step}_probability": 1.0 for step in STEPS})
 # One step alone, so strong that it cannot go unseen on a pair of noise.
 STRONG = {
@@ -42,6 +52,8 @@ STRONG = {
     "vertical_shift": {"vertical_shift": 5.0},
     "rotation": {"rotation": 30.0},
     "eraser": {"eraser_side": (5, 10)},
+    "warp": {"warp": 5.0},
+    "blur": {"blur": 5.0},
 }
 
 
@@ -310,7 +322,7 @@ def test_a_pair_smaller_than_the_crop_is_padded_without_ground_truth():
 # --- one view and both
 
 
-@pytest.mark.parametrize("step", ["vertical_shift", "rotation", "eraser"])
+@pytest.mark.parametrize("step", ["vertical_shift", "rotation", "eraser", "warp"])
 def test_disturbances_touch_the_right_view_alone(step):
     pair = noise_pair()
     for index in range(10):
@@ -369,6 +381,44 @@ def test_eraser_fills_rectangles_with_the_mean_colour():
                 assert width >= 6 and height >= 6
         assert erased.sum() <= 3 * 81
     assert {1, 2, 3} <= counts
+
+
+def test_eraser_shows_what_stands_elsewhere_in_the_right_view():
+    pair = positions_pair(60, 90)
+    config = only("eraser", eraser_rectangles=1, eraser_side=(6, 9), eraser_elsewhere=1.0)
+    for index in range(20):
+        right = augment(pair, config, (0, 0, index)).right.astype(int)
+        erased = (right != pair.right).any(axis=2)
+        rows, columns = erased.nonzero()
+        if len(rows):  # one rigid move of a window
+            moves = right[rows, columns] - pair.right[rows, columns]
+            assert (moves == moves[0]).all()
+
+
+def test_warp_moves_rows_smoothly_by_no_more_than_asked():
+    y = np.repeat(np.arange(60, dtype=np.uint8)[:, None] * 4, 90, 1)
+    image = np.stack([y] * 3, 2)
+    grid = np.array([[2.0, 0.0], [-2.0, -1.0]])
+    moved = (image.astype(int) - warp_vertically(image, grid))[3:-3, :, 0] / 4
+    assert moved.min() >= -2 and moved.max() <= 2
+    assert abs(moved[0, 0] - 1.8) < 0.2 and abs(moved[-1, -1] + 0.95) < 0.2
+    assert np.abs(np.diff(moved, axis=1)).max() < 0.51
+    assert np.array_equal(warp_vertically(image, np.ones((2, 2)))[1:], image[:-1])
+
+
+def test_blur_is_of_one_view_and_keeps_its_mean():
+    pair, blurred = noise_pair(), set()
+    for index in range(20):
+        changed = augment(pair, only("blur", blur=3.0), (0, 0, index))
+        names = differing(pair, changed)
+        assert len(names) <= 1 and names <= {"left", "right"}
+        blurred |= names
+        for name in names:
+            before, after = getattr(pair, name), getattr(changed, name)
+            assert after.std() < before.std()
+            assert abs(after.mean() - before.mean()) < 3
+    assert blurred == {"left", "right"}
+    assert blur_image(pair.left, 0.0) is pair.left
 
 
 def test_input_arrays_are_never_written_to():
@@ -639,7 +689,7 @@ def test_a_sample_becomes_a_training_pair_if_it_has_ground_truth():
 def test_every_row_of_the_sheet_but_the_last_is_one_change_alone():
     rows = rows_for(plane_pair())
     assert [title for title, _, _ in rows] == [
-        *("original", "colour", "gamma", "eraser", "vertical shift", "rotation"),
+        *("original", "colour", "gamma", "eraser", "vertical shift", "rotation", "warp", "blur"),
         *("scale", "stretch", "flip", "crop", "all together"),
     ]
     for title, _, config in rows:

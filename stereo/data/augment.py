@@ -7,7 +7,13 @@ from collections.abc import Callable
 import numpy as np
 
 from stereo.data.augment_config import CROP_ONLY, MODERN, PRESETS, AugmentationConfig
-from stereo.data.image_transforms import adjust_color, adjust_gamma, misalign
+from stereo.data.image_transforms import (
+    adjust_color,
+    adjust_gamma,
+    blur_image,
+    misalign,
+    warp_vertically,
+)
 from stereo.data.training_pair import (
     TrainingPair,
     crop_pair,
@@ -29,7 +35,10 @@ __all__ = [
 
 # Each step has a random stream of its own, numbered by its place here: switching one step on or
 # off leaves the others' choices as they were. Append only, so that old runs can be repeated.
-_STREAMS = ("scale", "stretch", "flip", "crop", "color", "gamma", "shift", "rotation", "eraser")
+_STREAMS = (
+    *("scale", "stretch", "flip", "crop", "color", "gamma", "shift", "rotation", "eraser"),
+    *("warp", "blur", "source"),
+)
 
 
 def augment(
@@ -58,6 +67,7 @@ def augment(
     pair = _change_colors(pair, config, draws)
     pair = _change_gamma(pair, config, draws)
     pair = _misalign_right(pair, config, draws)
+    pair = _blur_one(pair, config, draws)
     return _erase_right(pair, config, draws)
 
 
@@ -152,9 +162,21 @@ def _misalign_right(pair: TrainingPair, config: AugmentationConfig, draws: _Draw
         down = float(draws["shift"].uniform(-config.vertical_shift, config.vertical_shift))
     if draws.happens("rotation", config.rotation_probability):
         degrees = float(draws["rotation"].uniform(-config.rotation, config.rotation))
-    if down == degrees == 0.0:
+    if down or degrees:
+        pair = dataclasses.replace(pair, right=misalign(pair.right, down, degrees))
+    if draws.happens("warp", config.warp_probability):
+        grid = draws["warp"].uniform(-config.warp, config.warp, draws["warp"].integers(2, 6, 2))
+        pair = dataclasses.replace(pair, right=warp_vertically(pair.right, grid))
+    return pair
+
+
+def _blur_one(pair: TrainingPair, config: AugmentationConfig, draws: _Draws) -> TrainingPair:
+    if not draws.happens("blur", config.blur_probability):
         return pair
-    return dataclasses.replace(pair, right=misalign(pair.right, down, degrees))
+    deviation = float(draws["blur"].uniform(0.2 * config.blur, config.blur))
+    if draws["blur"].random() < 0.5:
+        return dataclasses.replace(pair, left=blur_image(pair.left, deviation))
+    return dataclasses.replace(pair, right=blur_image(pair.right, deviation))
 
 
 def _erase_right(pair: TrainingPair, config: AugmentationConfig, draws: _Draws) -> TrainingPair:
@@ -167,7 +189,12 @@ def _erase_right(pair: TrainingPair, config: AugmentationConfig, draws: _Draws) 
     for _ in range(stream.integers(1, config.eraser_rectangles + 1)):
         top, left = stream.integers(height), stream.integers(width)
         rows, columns = stream.integers(*config.eraser_side, endpoint=True, size=2)
-        right[top : top + rows, left : left + columns] = mean
+        window = right[top : top + rows, left : left + columns]
+        window[:] = mean
+        if draws.happens("source", config.eraser_elsewhere):
+            y = draws["source"].integers(height - window.shape[0] + 1)
+            x = draws["source"].integers(width - window.shape[1] + 1)
+            window[:] = pair.right[y : y + window.shape[0], x : x + window.shape[1]]
     return dataclasses.replace(pair, right=right)
 
 

@@ -57,19 +57,32 @@ class AugmentationConfig:
     times half the height: at 0.1 degrees and 256 rows the ground truth is off by 0.22 px at the
     top and bottom."""
     eraser_probability: float = 0.0
-    """Of rectangles in the right view that are filled with its mean colour."""
+    """Of rectangles in the right view that are replaced: nothing there matches."""
+    eraser_elsewhere: float = 0.0
+    """Probability that a rectangle shows another part of the right view, not its mean colour."""
     eraser_rectangles: int = 2
     """Largest number of rectangles; at least one is drawn."""
     eraser_side: tuple[int, int] = (50, 100)
     """Smallest and largest side of a rectangle, pixels, before it is cut at the border."""
+    warp_probability: float = 0.0
+    """Of a vertical offset of the right view that varies smoothly over it, as lenses leave it."""
+    warp: float = 2.0
+    """Largest offset in either direction, pixels."""
+    blur_probability: float = 0.0
+    """Of one view, either of them, that is less sharp than the other."""
+    blur: float = 1.5
+    """Largest deviation of the blur, pixels; the smallest is a fifth of it."""
 
     def __post_init__(self) -> None:
         for name in (
             *("scale", "stretch", "flip", "color", "gamma"),
-            *("vertical_shift", "rotation", "eraser"),
+            *("vertical_shift", "rotation", "eraser", "warp", "blur"),
         ):
             self._check_number(f"{name}_probability", 0, 1)
         self._check_number("asymmetry", 0, 1)
+        self._check_number("eraser_elsewhere", 0, 1)
+        self._check_number("warp", 0, 100)
+        self._check_number("blur", 0, 20)
         for name in ("brightness", "contrast", "saturation"):
             self._check_number(name, 0, 1)
         self._check_number("hue", 0, 0.5)
@@ -133,6 +146,9 @@ MODERN = AugmentationConfig(
     vertical_shift_probability=0.5,
     rotation_probability=0.5,
     eraser_probability=0.5,
+    eraser_elsewhere=0.5,
+    warp_probability=0.3,
+    blur_probability=0.3,
 )
 """Everything, for networks that must work on pictures unlike those they are trained on."""
 

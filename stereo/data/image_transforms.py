@@ -10,6 +10,7 @@ from types import ModuleType
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -72,6 +73,34 @@ def misalign(image: np.ndarray, down: float, degrees: float) -> np.ndarray:
         interpolation=InterpolationMode.BILINEAR,
     )
     return _to_array(f.crop(tensor, margin, margin, height, width))
+
+
+def warp_vertically(image: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """Move rows by offsets that are linear between the knots of a grid, the border repeated.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        grid: (M, N), at least 2 x 2 offsets spread over the picture, pixels, positive downwards.
+    """
+    height, width = image.shape[:2]
+    knots = torch.from_numpy(np.ascontiguousarray(grid, np.float64))[None, None]
+    down = F.interpolate(knots, (height, width), mode="bilinear", align_corners=True)[0, 0].numpy()
+    rows = np.clip(np.arange(height)[:, None] - down, 0, height - 1)
+    first = np.minimum(rows.astype(np.int64), max(height - 2, 0))
+    columns = np.arange(width)[None]
+    upper = image[first, columns].astype(np.float64)
+    lower = image[np.minimum(first + 1, height - 1), columns]
+    part = (rows - first)[..., None]
+    return np.rint(upper + (lower - upper) * part).astype(np.uint8)
+
+
+def blur_image(image: np.ndarray, deviation: float) -> np.ndarray:
+    """Blur by a Gaussian of a deviation in pixels, 0 for none, the border mirrored."""
+    radius = min(math.ceil(3 * deviation), min(image.shape[:2]) - 1)
+    if radius < 1 or deviation < 0.05:
+        return image
+    size = 2 * radius + 1
+    return _to_array(_functional().gaussian_blur(_to_tensor(image), [size, size], [deviation] * 2))
 
 
 def _adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
