@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stereo.model.blocks import ConvNorm3d, UpConvNorm3d, add, he_normal_, relu
+from stereo.model.convolution import Conv3d
 from stereo.model.cost_volume import valid_cells
 from stereo.model.first_convolution import convolve_views, convolve_volume
 from stereo.model.recompute import Recomputable
+from stereo.model.winograd import convolve_by_planes
 
 WIDTH = 32
 SLAB = 4  # planes
@@ -192,10 +194,7 @@ def project_by_slabs(hidden: ConvNorm3d, volume: Tensor, weight: Tensor) -> Tens
     out = volume.new_zeros(batch, planes + 2, height + 2, width + 2, dtype=dtype)
     for first in range(0, planes, SLAB):
         last = min(first + SLAB, planes)
-        slab = volume[:, :, max(first - 1, 0) : last + 1]
-        if first == 0 or last == planes:
-            slab = F.pad(slab, (0, 0, 0, 0, int(first == 0), int(last == planes)))
-        slab = F.conv3d(slab, hidden.conv.weight, hidden.conv.bias, padding=(0, 1, 1))
+        slab = _convolve_planes(hidden.conv, volume, range(first, last))
         slab = hidden.activation(hidden.norm(slab))
         for plane in range(first, last):
             cells = slab[:, :, plane - first].movedim(1, -1).flatten(0, 2)
@@ -206,6 +205,16 @@ def project_by_slabs(hidden: ConvNorm3d, volume: Tensor, weight: Tensor) -> Tens
             ):
                 out[:, plane + 2 - kd, 2 - ky : 2 - ky + height, 2 - kx : 2 - kx + width] += product
     return out[:, 1:-1, 1:-1, 1:-1]
+
+
+def _convolve_planes(conv: Conv3d, volume: Tensor, planes: range) -> Tensor:
+    """Convolve with padding 1; return some planes of the result."""
+    if conv.by_planes(volume):
+        return convolve_by_planes(volume, conv.weight, conv.bias, planes)
+    ends = (int(planes.start == 0), int(planes.stop == volume.shape[2]))
+    slab = volume[:, :, max(planes.start - 1, 0) : planes.stop + 1]
+    slab = F.pad(slab, (0, 0, 0, 0, *ends)) if any(ends) else slab
+    return F.conv3d(slab, conv.weight, conv.bias, padding=(0, 1, 1))
 
 
 def attend_at_site(attention: nn.Module | None, volume: Tensor, mask_invalid: bool) -> Tensor:

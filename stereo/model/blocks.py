@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stereo.model.convolution import Conv2d, Conv3d, ConvTranspose3d
+
 
 class ConvNorm2d(nn.Module):
     """Conv2d without bias, batch norm, and ReLU unless ``activate`` is false."""
@@ -22,9 +24,7 @@ class ConvNorm2d(nn.Module):
     ) -> None:
         super().__init__()
         padding = dilation * (kernel - 1) // 2
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel, stride, padding, dilation, bias=False
-        )
+        self.conv = Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, bias=False)
         he_normal_(self.conv)
         self.norm = nn.BatchNorm2d(out_channels)
         self.activation = nn.ReLU(inplace=True) if activate else nn.Identity()
@@ -41,7 +41,7 @@ class ConvNorm3d(nn.Module):
         self, in_channels: int, out_channels: int, *, stride: int = 1, activate: bool = True
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(in_channels, out_channels, 3, stride, 1, bias=False)
+        self.conv = Conv3d(in_channels, out_channels, 3, stride, 1, bias=False)
         he_normal_(self.conv)
         self.norm = nn.BatchNorm3d(out_channels)
         self.activation = nn.ReLU(inplace=True) if activate else nn.Identity()
@@ -56,7 +56,7 @@ class UpConvNorm3d(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = nn.ConvTranspose3d(
+        self.conv = ConvTranspose3d(
             in_channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=False
         )
         self.norm = nn.BatchNorm3d(out_channels)

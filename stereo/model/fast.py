@@ -16,6 +16,7 @@ from stereo.model.aggregation import attend_at_site
 from stereo.model.blocks import ConvNorm2d, ConvNorm3d, ResidualBlock2d, UpConvNorm3d, add, relu
 from stereo.model.certainty import with_certainty
 from stereo.model.config import STRIDE
+from stereo.model.convolution import Conv3d
 from stereo.model.cost_volume import check_views, shifted_planes
 from stereo.model.recompute import Recomputable
 from stereo.model.stages import Stages
@@ -87,7 +88,7 @@ class FastAggregation(Recomputable):
         self.up_to_eighth = UpConvNorm3d(2 * VOLUME_WIDTH, VOLUME_WIDTH)
         self.leave = nn.Sequential(
             ConvNorm3d(VOLUME_WIDTH, VOLUME_WIDTH),
-            nn.Conv3d(VOLUME_WIDTH, EVIDENCE, 3, padding=1),
+            Conv3d(VOLUME_WIDTH, EVIDENCE, 3, padding=1),
         )
 
     def forward(
