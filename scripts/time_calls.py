@@ -51,12 +51,13 @@ def main() -> None:
     if not all(np.array_equal(each, maps[0]) for each in maps):
         sys.exit("the maps differ; nothing is timed")
     times = {}
-    for count in (0, options.busy):
-        with busy_processes(count):
-            for _ in range(options.repeats):
+    for _ in range(options.repeats):
+        for count in (0, options.busy):
+            with busy_processes(count):
                 for name in calls:
                     found = one_call(name, options.left, options.right)[:2]
                     times.setdefault((name, count), []).append(found)
+                    console.say(f"{count} busy: {name} {found[0]:.2f} s, match {found[1]:.2f} s")
     header = ["call", "s idle", f"s beside {options.busy} busy", "times", "of these the match", ""]
     rows = []
     for name in calls:
