@@ -186,25 +186,23 @@ def test_log_draws_smaller_disparities_than_uniform():
 
 
 def brute_force_view(layers, limits, x_view, y, noise, *, right):
-    """Ask every surface at one point; return the nearest layer, its left column and disparity."""
-    best = (0, 0.0, 0.0)
+    """Ask every surface at (1, N) points; return the nearest layers and their disparities."""
+    nearest, best = torch.zeros(x_view.shape, dtype=torch.int64), torch.zeros(x_view.shape)
     for k, layer in enumerate(layers):
         surface = layer.surface
-        x = torch.tensor([[x_view]])
+        x = x_view
         if right:  # bisection of x - d(x, y) = x_view, which grows with x
-            low, high = torch.tensor([[x_view - 1000.0]]), torch.tensor([[x_view + 1000.0]])
-            low, high = low.double(), high.double()
+            low, high = x_view.double() - 1000.0, x_view.double() + 1000.0
             for _ in range(60):
                 x = (low + high) / 2
                 beyond = x - disparity(surface, x, y) > x_view
                 low, high = torch.where(beyond, low, x), torch.where(beyond, x, high)
-        d = disparity(surface, x, y).item()
-        inside = surface.outline is None or (
-            signed_distance(surface.outline, x.float(), y, noise).item() < 0
-        )
-        if inside and limits[0] < d < limits[1] and d > best[2]:
-            best = (k, x.item(), d)
-    return best
+        d = disparity(surface, x, y)
+        ahead = (d > limits[0]) & (d < limits[1]) & (d > best)
+        if surface.outline is not None:
+            ahead &= signed_distance(surface.outline, x.float(), y, noise) < 0
+        nearest, best = nearest.masked_fill(ahead, k), torch.where(ahead, d.float(), best)
+    return nearest, best
 
 
 @pytest.mark.slow
@@ -212,23 +210,20 @@ def test_occlusion_masks_equal_a_search_point_by_point():
     config = SyntheticConfig(height=32, width=64, max_disparity=32, objects=(6, 10))
     scenes = SyntheticScenes(config)
     limits, wrong, asked, hidden = (config.min_disparity, 32.0), 0, 0, 0
+    columns = torch.arange(1.0, 64.0, 3.0)[None]
     for index in (0, 1, 2):
         scene, pair = scenes.compose(index), scenes.render(index)
         atlas = scenes._paint(scene, Dice(config.seed, index, 1))
         for row in range(3, 32, 9):
-            y = torch.tensor([[float(row)]])
-            for column in range(1, 64, 3):
-                k, _, d = brute_force_view(
-                    scene.layers, limits, float(column), y, atlas.noise, right=False
-                )
-                assert abs(d - pair.disparity[row, column]) < 1e-3
-                other, _, _ = brute_force_view(
-                    scene.layers, limits, column - d, y, atlas.noise, right=True
-                )
-                seen = other == k and -0.5 <= column - d <= 63.5
-                wrong += seen != pair.nonoccluded[row, column]
-                hidden += not seen
-                asked += 1
+            y = torch.full_like(columns, row)
+            own, d = brute_force_view(scene.layers, limits, columns, y, atlas.noise, right=False)
+            assert np.abs(d[0].numpy() - pair.disparity[row, 1::3]).max() < 1e-3
+            match = columns - d
+            other, _ = brute_force_view(scene.layers, limits, match, y, atlas.noise, right=True)
+            seen = (other == own) & (match >= -0.5) & (match <= 63.5)
+            wrong += (seen[0].numpy() != pair.nonoccluded[row, 1::3]).sum()
+            hidden += (~seen).sum()
+            asked += seen.numel()
     assert hidden > 10
     assert wrong <= 0.01 * asked  # rounding at an outline
 
