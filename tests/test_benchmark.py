@@ -23,6 +23,7 @@ from stereo.engine import normalise
 from stereo.errors import StereoError
 from stereo.machine import CLEAR_REFS
 from stereo.model import NetworkConfig
+from stereo.model.convolution import Conv3d
 from stereo.runtime import keep_freed_memory, return_freed_memory
 
 CPU = torch.device("cpu")
@@ -225,6 +226,16 @@ def test_operations_are_counted_forward_and_backward():
     assert measure.count_macs(step)[1] == 3 * forward
     with torch.inference_mode():
         assert measure.count_macs(lambda: image[0, 0] @ image[0, 1].T)[1] == 6 * 6 * 10
+
+
+@pytest.mark.parametrize("channels, planes", [(32, 4), (8, 1)], ids=["by planes", "single"])
+def test_faster_convolutions_are_counted_as_the_direct_ones(channels, planes):
+    conv = Conv3d(channels, channels, 3, padding=1, bias=False)
+    conv.to(memory_format=torch.channels_last_3d)
+    volume = torch.randn(1, channels, planes, 128, 256)
+    with torch.inference_mode():
+        macs = measure.count_macs(lambda: conv(volume))[1]
+    assert macs == planes * 128 * 256 * 27 * channels**2
 
 
 def test_busy_processes_end_however_the_benchmark_does():

@@ -19,6 +19,7 @@ from stereo import console
 from stereo.errors import UsageError
 from stereo.files import output_folder, staged
 from stereo.machine import PeakMemory
+from stereo.model.convolution import direct_convolutions
 
 T = TypeVar("T")
 BUSY = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): pass"
@@ -131,7 +132,7 @@ def weigh(function: Callable[[], T], device: torch.device) -> tuple[T, int | Non
 
 def count_macs(function: Callable[[], T]) -> tuple[T, int]:
     """Return what a call gives, and the multiply-accumulates of its products and convolutions."""
-    with FlopCounterMode(display=False) as counter:
+    with direct_convolutions(), FlopCounterMode(display=False) as counter:
         found = function()
     return found, counter.get_total_flops() // 2
 

@@ -5,6 +5,8 @@ gradients of weights are matrix products: what oneDNN has for them there is slow
 Everywhere, single volumes are kept from PyTorch's slow path.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,6 +20,18 @@ from stereo.model.winograd import convolve_by_planes, weight_gradient_by_planes
 FASTER_ON = ("AVX2",)  # where it was measured; for AVX-512 oneDNN has other gradients of weights
 FEWEST_CHANNELS = 32  # below which additions take what is saved
 FEWEST_VALUES = 2**15  # of a plane
+_direct = False
+
+
+@contextlib.contextmanager
+def direct_convolutions() -> Iterator[None]:
+    """Leave every convolution to PyTorch meanwhile, in all threads: to count its operations."""
+    global _direct
+    before, _direct = _direct, True
+    try:
+        yield
+    finally:
+        _direct = before
 
 
 class Conv2d(nn.Conv2d):
@@ -25,7 +39,8 @@ class Conv2d(nn.Conv2d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if (
-            torch.is_grad_enabled()
+            not torch.compiler.is_compiling()
+            and torch.is_grad_enabled()
             and weight.requires_grad
             and bias is None
             and self.kernel_size == (3, 3)
@@ -44,7 +59,8 @@ class Conv3d(nn.Conv3d):
     def by_planes(self, volume: Tensor) -> bool:
         """Tell whether a (B, C, D, H, W) volume is convolved so."""
         return (
-            self.kernel_size == self.kernel_size[:1] * 3 == (3, 3, 3)
+            not torch.compiler.is_compiling()
+            and self.kernel_size == self.kernel_size[:1] * 3 == (3, 3, 3)
             and self.stride == self.padding == self.dilation == (1, 1, 1)
             and min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS
             and volume[0, :, 0].numel() >= FEWEST_VALUES
@@ -52,6 +68,8 @@ class Conv3d(nn.Conv3d):
         )
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if torch.compiler.is_compiling():  # asked first: what follows breaks its graph
+            return super()._conv_forward(input, weight, bias)
         if not self.by_planes(input):
             if not _overlooked(input, weight):
                 return super()._conv_forward(input, weight, bias)
@@ -75,7 +93,8 @@ class ConvTranspose3d(nn.ConvTranspose3d):
 
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
         """Convolve; see ``nn.ConvTranspose3d``."""
-        if output_size is not None or not _overlooked(input, self.weight):
+        compiling = torch.compiler.is_compiling()
+        if compiling or output_size is not None or not _overlooked(input, self.weight):
             return super().forward(input, output_size)
         return torch.ops.mkldnn._convolution_transpose_pointwise(
             input, self.weight, self.bias, self.padding, self.output_padding, self.stride,
@@ -99,13 +118,13 @@ def _overlooked(volume: Tensor, weight: Tensor) -> bool:
 def _is_prepared(x: Tensor, weight: Tensor, layout: torch.memory_format) -> bool:
     """Tell whether a convolution runs on a CPU in fp32 (fp64 in tests), laid out to be fast."""
     return (
-        x.device.type == "cpu"
+        not _direct
+        and x.device.type == "cpu"
         and x.dtype == weight.dtype
         and x.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled("cpu")
         and weight.is_contiguous(memory_format=layout)
         and not weight.is_contiguous()
-        and not torch.compiler.is_compiling()
     )
 
 
