@@ -24,12 +24,12 @@ from typing import Any
 
 import torch
 
-from stereo import console
 from stereo.attention import ATTENTIONS
 from stereo.benchmark import measure
-from stereo.checkpoint import load_checkpoint
-from stereo.files import staged
-from stereo.model import NetworkConfig, build_network
+from stereo.models import NetworkConfig, build_network
+from stereo.models.checkpoint import load_checkpoint
+from stereo.system import console
+from stereo.system.files import staged
 
 STUDIES_FOLDER = Path(__file__).resolve().parent / "studies"
 SITES = ("quarter", "eighth", "sixteenth")

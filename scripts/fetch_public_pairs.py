@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stereo.data.disparities import read_disparity, write_disparity
+from stereo.data.io.disparities import read_disparity, write_disparity
 from stereo.errors import StereoError, UsageError
-from stereo.files import output_folder, remove_empty_folders, staged
-from stereo.limits import read_json
+from stereo.system.files import output_folder, remove_empty_folders, staged
+from stereo.system.limits import read_json
 
 TABLE = Path(__file__).with_name("public_pairs.json")
 BASE = "https://raw.githubusercontent.com"

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "tests"))  # files of real forms stand there
+sys.path[:0] = [
+    str(REPOSITORY / "tests"),
+    str(REPOSITORY / "tests/geometry"),
+]  # files of real forms
 
 Read = Callable[[Path], object]
 
@@ -22,15 +25,17 @@ def readers(folder: Path) -> Iterator[tuple[str, list[Path], Read]]:
     from PIL import Image
     from test_submit import write_tree
 
-    from stereo import convert, geometry, load
-    from stereo.data import decoders, disparities, images, listing, manifest
-    from stereo.data.datasets import open_dataset
-    from stereo.data.videos import Video, write_video
-    from stereo.evaluate import evaluate
-    from stereo.model import build_network
-    from stereo.record import Record
-    from stereo.report.evaluation import compare
-    from stereo.submit import submit, validate
+    from stereo import geometry, load
+    from stereo.commands.resume_log import Record
+    from stereo.commands.submit import submit, validate
+    from stereo.data.finding import listing
+    from stereo.data.io import decoders, disparities, images
+    from stereo.data.io.videos import Video, write_video
+    from stereo.data.sets import manifest
+    from stereo.data.sets.datasets import open_dataset
+    from stereo.evaluation.evaluate import evaluate
+    from stereo.evaluation.report.evaluation import compare
+    from stereo.models import build_network, convert
     from stereo.training.recipe import RECIPES
     from stereo.training.state import RunState, load_run, random_state, save_run
 
@@ -196,7 +201,7 @@ def readers(folder: Path) -> Iterator[tuple[str, list[Path], Read]]:
 
 
 def _read_recipe(path: Path) -> None:
-    from stereo.cli import _build_parser
+    from stereo.commands.cli import _build_parser
 
     call = ["train", "--config", str(path), "--output", "x"]
     parser, _ = _build_parser(call)

@@ -2,7 +2,7 @@
 
 import sys
 
-from stereo.cli import main
+from stereo.commands.cli import main
 
 if __name__ == "__main__":
     main(["infer", *sys.argv[1:]])

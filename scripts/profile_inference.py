@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from stereo import console
 from stereo.benchmark.reference import ReferencePSMNet
 from stereo.benchmark.subjects import plain_form, see, shipped_form, trained_like
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
-from stereo.engine import NetworkEngine
-from stereo.runtime import pick_device
+from stereo.matching.engine import NetworkEngine
+from stereo.system import console
+from stereo.system.runtime import pick_device
 
 ROWS = 10
 

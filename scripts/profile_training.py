@@ -12,10 +12,10 @@ import time
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from stereo import console
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
-from stereo.model import NETWORK_NAMES, NetworkConfig, build_network
-from stereo.runtime import keep_freed_memory, to_channels_last
+from stereo.models import NETWORK_NAMES, NetworkConfig, build_network
+from stereo.system import console
+from stereo.system.runtime import keep_freed_memory, to_channels_last
 from stereo.training.config import LossConfig
 from stereo.training.losses import counted_pixels, loss_sum
 

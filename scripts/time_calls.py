@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stereo import console
 from stereo.benchmark.measure import busy_processes
+from stereo.system import console
 
 SCRIPT = """
 import sys

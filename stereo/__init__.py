@@ -6,27 +6,27 @@
     result.disparity  # (H, W) float32, pixels
 
 Names are loaded on first use, so that ``import stereo`` costs nothing. Import it before PyTorch:
-it then has OpenMP's threads sleep while they wait (``stereo.threads``).
+it then has OpenMP's threads sleep while they wait (``stereo.system.threads``).
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from stereo.threads import wait_passively
+from stereo.system.threads import wait_passively
 from stereo.version import __version__
 
 wait_passively()
 
 if TYPE_CHECKING:
     from stereo import attention, geometry
-    from stereo.bundled import DEFAULT_MODEL
-    from stereo.matcher import Matcher, Result, load
+    from stereo.matching.matcher import Matcher, Result, load
+    from stereo.system.bundled import DEFAULT_MODEL
 
 _HOME = {
-    "DEFAULT_MODEL": "stereo.bundled",
-    "Matcher": "stereo.matcher",
-    "Result": "stereo.matcher",
-    "load": "stereo.matcher",
+    "DEFAULT_MODEL": "stereo.system.bundled",
+    "Matcher": "stereo.matching.matcher",
+    "Result": "stereo.matching.matcher",
+    "load": "stereo.matching.matcher",
 }
 _MODULES = ("attention", "geometry")
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import numpy as np
 import pytest
 
-from stereo.cli import run
+from stereo.commands.cli import run
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
@@ -27,6 +28,11 @@ def shared(path: str) -> Path:
     if not found.exists():
         pytest.skip(f"reference data {path} not at hand")
     return found
+
+
+def pytest_configure():
+    """Heed Ctrl-C, and so do children: in the background a shell has processes ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 SLOW_FIXTURES = {"traced"}  # a minute to make, and so is each test that asks for one

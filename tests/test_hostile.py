@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from stereo.commands import COMMANDS
-from stereo.data.decoders import mask_is_255
-from stereo.data.examine import Job, examine
-from stereo.data.images import as_image, is_picture, read_image
-from stereo.data.sample import SampleFiles
+from stereo.data.check.examine import Job, examine
+from stereo.data.io.decoders import mask_is_255
+from stereo.data.io.images import as_image, is_picture, read_image
+from stereo.data.sets.sample import SampleFiles
 from stereo.errors import InputError
-from stereo.limits import MAX_MEGAPIXELS_VARIABLE
+from stereo.system.limits import MAX_MEGAPIXELS_VARIABLE
 
 MOST_MIB = 64  # of memory, for a file that is refused
 MOST_SECONDS = 5
@@ -29,9 +29,9 @@ FILES = {
 READ_ALL = """
 import contextlib, json, sys, time, warnings
 from pathlib import Path
-from stereo.data.disparities import read_disparity
-from stereo.data.images import read_image
-from stereo.data.videos import Video, is_video
+from stereo.data.io.disparities import read_disparity
+from stereo.data.io.images import read_image
+from stereo.data.io.videos import Video, is_video
 from stereo.errors import InputError
 
 read_video = lambda path: is_video(str(path)) and Video(path).read(0)

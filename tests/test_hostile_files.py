@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import stereo.checkpoint
-from stereo.checkpoint import FORMAT, load_checkpoint, restore_network
-from stereo.confidence import ConfidenceModel
-from stereo.convert import convert_psmnet
+import stereo.models.checkpoint
 from stereo.errors import InputError, StereoError
-from stereo.matcher import load
-from stereo.model import AttentionConfig, NetworkConfig, build_network
+from stereo.matching.confidence import ConfidenceModel
+from stereo.matching.matcher import load
+from stereo.models import AttentionConfig, NetworkConfig, build_network
+from stereo.models.checkpoint import FORMAT, load_checkpoint, restore_network
+from stereo.models.convert import convert_psmnet
 from stereo.training.state import load_run
 
 FAST = NetworkConfig("ea_stereo_fast", 16, attention=AttentionConfig("none"))
@@ -74,14 +74,14 @@ def with_attention(name, **options):
     ],
 )
 def test_metadata_ask_for_no_more_than_the_file_holds(tmp_path, monkeypatch, network):
-    real = stereo.checkpoint.build_network
+    real = stereo.models.checkpoint.build_network
 
     def build(config):
         assert torch.get_default_device().type == "meta"
         return real(config)
 
     path = write_checkpoint(tmp_path / "it.safetensors", network=network)
-    monkeypatch.setattr(stereo.checkpoint, "build_network", build)
+    monkeypatch.setattr(stereo.models.checkpoint, "build_network", build)
     with pytest.raises(InputError, match=r"it\.safetensors: [^\n]+$"):
         load_checkpoint(path)
 
@@ -417,8 +417,8 @@ def test_a_graph_may_fall_below_zero_by_what_rounding_does(tmp_path):
 
 
 def test_a_graph_that_takes_too_long_is_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr("stereo.onnx_engine._SECONDS", 0.001)
-    monkeypatch.setattr("stereo.onnx_engine._SECONDS_PER_CELL", 0)
+    monkeypatch.setattr("stereo.matching.onnx_engine._SECONDS", 0.001)
+    monkeypatch.setattr("stereo.matching.onnx_engine._SECONDS_PER_CELL", 0)
     chain = [node("Softmax", ["left"], ["x0"])]
     chain += [node("Softmax", [f"x{i}"], [f"x{i + 1}"]) for i in range(2000)]
     proto = graph(*chain, node("ReduceMean", ["x2000", "axis"], ["disparity"], keepdims=0))

@@ -10,29 +10,25 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-# A module imports only from rows above its own.
-LAYERS = [
-    ["version", "errors", "threads"],
-    ["limits"],
-    ["opencv", "bundled", "runtime", "distributed", "stop", "locks"],
-    ["files", "streams"],
-    ["data", "record", "machine"],
+# A room imports only from the rows above its own.
+FLOORS = [
+    ["errors", "version"],
+    ["system"],
+    ["data"],
     ["attention", "geometry"],
-    ["model"],
-    ["kernels"],
-    ["protocols", "regions", "colors", "risk", "truth_scale"],
-    ["metrics", "checkpoint", "sgbm", "outputs", "notebook", "engine", "onnx_file"],
-    ["torch_metric", "convert", "confidence", "console", "onnx_engine"],
-    ["report", "matcher"],
-    [
-        *("fit_confidence", "evaluate", "benchmark", "doctor", "preview", "synthesize", "cameras"),
-        "export",
-    ],
-    ["infer", "demo", "training", "submit", "app"],
+    ["models"],
+    ["matching"],
+    ["evaluation"],
+    ["training"],
+    ["export", "benchmark"],
+    ["app"],
     ["commands"],
-    ["cli"],
     ["__init__", "__main__"],
 ]
+WRITERS = (
+    *("commands/infer", "evaluation/evaluate", "commands/demo", "data/synthetic/synthesize"),
+    *("geometry/cameras", "training/loop"),
+)
 
 
 def imports_of(path):
@@ -45,11 +41,11 @@ def imports_of(path):
                 yield from (alias.name for alias in node.names)
 
 
-def test_modules_import_only_from_the_layers_above():
-    level = {name: i for i, names in enumerate(LAYERS) for name in names}
+def test_rooms_import_only_from_the_floors_below():
+    level = {name: i for i, names in enumerate(FLOORS) for name in names}
     for path in (REPOSITORY / "stereo").rglob("*.py"):
         module = path.relative_to(REPOSITORY / "stereo").parts[0].removesuffix(".py")
-        assert module in level, f"{module} has no layer"
+        assert module in level, f"{module} has no floor"
         if module.startswith("__"):
             continue
         for imported in imports_of(path):
@@ -126,7 +122,7 @@ def test_a_clone_named_stereo_can_be_installed_and_used_from_its_parent(tmp_path
 
 
 def test_commands_that_write_many_files_lock_their_folder():
-    for name in ("infer", "evaluate", "demo", "synthesize", "cameras", "training/loop"):
+    for name in WRITERS:
         text = (REPOSITORY / "stereo" / f"{name}.py").read_text()
         assert "@writes_alone" in text and "alone=True" in text, name
 
@@ -146,13 +142,14 @@ def test_files_from_outside_are_decoded_behind_the_limits_alone():
         if re.search(calls, path.read_text())
     }
     # The page shows its own pairs; an archive's maps have the size of a picture that was read.
-    readers = {"data/picture_file.py", "data/images.py", "data/videos.py"}
-    assert places <= readers | {"app/page.py", "submit.py"}
+    readers = {"data/io/picture_file.py", "data/io/images.py", "data/io/videos.py"}
+    assert places <= readers | {"app/page.py", "commands/submit.py"}
 
 
 def test_only_training_code_loads_torchvision():
     code = (
-        "import sys, stereo.cli, stereo.data.augment, stereo.demo, stereo.evaluate, stereo.infer;"
+        "import sys, stereo.commands.cli, stereo.data.augmentation.augment, stereo.commands.demo;"
+        "import stereo.evaluation.evaluate, stereo.commands.infer;"
         "assert 'torchvision' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -185,7 +182,7 @@ def fail(name, *rest):
         raise ImportError("libGL.so.1: cannot open shared object file")
     return real(name, *rest)
 builtins.__import__ = fail
-from stereo.cli import main
+from stereo.commands.cli import main
 main(["demo", "--output", sys.argv[1]])
 """
     done = subprocess.run(

@@ -8,7 +8,7 @@ import pytest
 from conftest import REPOSITORY
 
 from stereo.attention import ATTENTIONS
-from stereo.cli import _build_parser, run
+from stereo.commands.cli import _build_parser, run
 
 DOCS = REPOSITORY / "docs"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)

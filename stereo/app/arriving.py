@@ -12,9 +12,9 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from stereo.app import bounds
-from stereo.app.bounds import FORM_BYTES, MOST_BYTES
+from stereo.app import limits
 from stereo.app.guard import UNKNOWN, VISITOR, Refused
+from stereo.app.limits import FORM_BYTES, MOST_BYTES
 from stereo.app.uploads import Uploads
 from stereo.errors import InputError
 
@@ -56,7 +56,7 @@ class Arriving:
             with self._uploads.room() as take:
 
                 async def receive() -> Any:
-                    message = await asyncio.wait_for(request.receive(), bounds.STALLED_SECONDS)
+                    message = await asyncio.wait_for(request.receive(), limits.STALLED_SECONDS)
                     part = message.get("body", b"")
                     take(len(part))
                     if not upload.size and (found := re.search(rb'filename="([^"]*)"', part)):
@@ -66,7 +66,7 @@ class Arriving:
 
                 form = await asyncio.wait_for(
                     Request(request.scope, receive).form(max_files=1, max_fields=1),
-                    bounds.UPLOAD_SECONDS,
+                    limits.UPLOAD_SECONDS,
                 )
                 try:
                     file = form.get("files")

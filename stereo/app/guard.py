@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from stereo.app import bounds
-from stereo.app.bounds import MOST_JSON_BYTES, MOST_NUMBER, MOST_TOLD
+from stereo.app import limits
+from stereo.app.limits import MOST_JSON_BYTES, MOST_NUMBER, MOST_TOLD
 from stereo.app.uploads import Uploads
-from stereo.console import complain
 from stereo.errors import InputError
-from stereo.limits import parse_json
+from stereo.system.console import complain
+from stereo.system.limits import parse_json
 
 VISITOR = "stereo.visitor"  # where a request's scope names its visitor; "" for one without a cookie
 UNKNOWN = "the page has been restarted or cookies are off: reload it, with cookies allowed"
@@ -98,7 +98,7 @@ class _Exchange:
 
     async def body(self) -> bytes:
         read = bytearray()
-        deadline = time.monotonic() + bounds.JSON_SECONDS
+        deadline = time.monotonic() + limits.JSON_SECONDS
         while not self.whole:
             try:
                 message = await self.next(deadline - time.monotonic())
@@ -111,12 +111,12 @@ class _Exchange:
 
     async def drain(self) -> None:
         """Read on: a client that still sends would meet a closed connection, not the answer."""
-        left, deadline = bounds.DRAINED_BYTES, time.monotonic() + bounds.UPLOAD_SECONDS
+        left, deadline = limits.DRAINED_BYTES, time.monotonic() + limits.UPLOAD_SECONDS
         if self.headers.get(b"expect"):
             return  # it asks first, and has sent nothing
         with contextlib.suppress(asyncio.TimeoutError):
             while not self.whole and left > 0 and time.monotonic() < deadline:
-                left -= len((await self.next(bounds.DRAINED_SECONDS)).get("body", b""))
+                left -= len((await self.next(limits.DRAINED_SECONDS)).get("body", b""))
 
 
 class Guard:

@@ -5,8 +5,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from stereo.app.work import CLOUD, MAPS, Cloud, Outcome
-from stereo.protocols import get_protocol
+from stereo.app.pipeline import CLOUD, MAPS, Cloud, Outcome
+from stereo.evaluation.protocols import get_protocol
 
 # What each ending of a file is; the rest of its name is the pair's.
 _KINDS = {

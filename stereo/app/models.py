@@ -4,11 +4,11 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from stereo.app.bounds import MOST_DISPARITY
-from stereo.bundled import DEFAULT_MODEL, SGBM, bundled_weights
+from stereo.app.limits import MOST_DISPARITY
 from stereo.errors import unknown_name
-from stereo.matcher import Matcher, load, own_max_disparity
-from stereo.model import NETWORK_NAMES
+from stereo.matching.matcher import Matcher, load, own_max_disparity
+from stereo.models import NETWORK_NAMES
+from stereo.system.bundled import DEFAULT_MODEL, SGBM, bundled_weights
 
 KEPT = 3  # models in memory
 

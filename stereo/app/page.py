@@ -7,15 +7,15 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from stereo.app import bounds, html
-from stereo.app.desk import Desk
+from stereo.app import html, limits
 from stereo.app.guard import Field
+from stereo.app.handlers import Desk
 from stereo.app.models import Models
 from stereo.app.store import Store
-from stereo.bundled import DEFAULT_MODEL, samples_root
-from stereo.data.datasets import open_dataset
-from stereo.data.sample import SampleFiles
+from stereo.data.sets.datasets import open_dataset
+from stereo.data.sets.sample import SampleFiles
 from stereo.geometry import Calibration
+from stereo.system.bundled import DEFAULT_MODEL, samples_root
 
 WAITING = 16  # requests that may queue
 SESSIONS = 256  # that gradio remembers the components of, 100 kB each
@@ -77,7 +77,7 @@ def build(models: Models, store: Store, uploads: Path) -> gr.Blocks:
                 )
                 max_disparity = gr.Slider(
                     16,
-                    bounds.MOST_DISPARITY,
+                    limits.MOST_DISPARITY,
                     value=models.max_disparity(models.names[0]),
                     step=16,
                     label="Max disparity, pixels",

@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stereo import colors
-from stereo.app.bounds import MOST_BYTES
 from stereo.app.guard import PROGRESS, UPLOAD, VISITOR, Guard
+from stereo.app.limits import MOST_BYTES
 from stereo.app.models import Models
+from stereo.app.pipeline import collect_warnings
 from stereo.app.store import Store
 from stereo.app.uploads import Uploads
-from stereo.app.work import collect_warnings
-from stereo.console import say
+from stereo.data.io import colors
 from stereo.errors import UsageError
-from stereo.files import staged
-from stereo.stop import clear_stop
+from stereo.system.console import say
+from stereo.system.files import staged
+from stereo.system.stop import clear_stop
 
 ASSETS = Path(__file__).parent / "assets"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from stereo.app import bounds
+from stereo.app import limits
 from stereo.errors import InputError
 
 
@@ -53,9 +53,9 @@ class Uploads:
             with self._lock:
                 taken += size
                 self._arriving += size
-                if taken > bounds.MOST_BYTES + bounds.FORM_BYTES:
-                    raise InputError(f"this page takes files of {bounds.MOST_BYTES >> 20} MiB")
-                if self._kept.total() + self._arriving > bounds.ALL_UPLOADS:
+                if taken > limits.MOST_BYTES + limits.FORM_BYTES:
+                    raise InputError(f"this page takes files of {limits.MOST_BYTES >> 20} MiB")
+                if self._kept.total() + self._arriving > limits.ALL_UPLOADS:
                     raise InputError("this page holds as many files as it may; come back later")
 
         try:
@@ -85,7 +85,7 @@ class Uploads:
         with self._tidying:
             own = sorted(_files(self._root / visitor), key=_age)
             kept = sum(map(_charge, own))
-            while kept > bounds.VISITOR_UPLOADS:
+            while kept > limits.VISITOR_UPLOADS:
                 oldest = own.pop()
                 kept -= _charge(oldest)
                 _remove(oldest)
@@ -98,7 +98,7 @@ class Uploads:
         kept: Counter[str] = Counter()
         with self._tidying:
             for path in _files(self._root):
-                if path not in self._shared and _age(path) > bounds.UPLOADS_KEPT:
+                if path not in self._shared and _age(path) > limits.UPLOADS_KEPT:
                     _remove(path)
                 else:
                     kept[path.relative_to(self._root).parts[0]] += _charge(path)
@@ -118,7 +118,7 @@ def _files(folder: Path) -> list[Path]:
 def _charge(path: Path) -> int:
     """Return the bytes that a file is counted with: the smallest are bounded in number."""
     with contextlib.suppress(OSError):
-        return max(path.stat().st_size, bounds.LEAST_CHARGE)
+        return max(path.stat().st_size, limits.LEAST_CHARGE)
     return 0
 
 

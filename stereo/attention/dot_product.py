@@ -21,7 +21,7 @@ from stereo.attention.volume import (
     to_tokens,
     to_volume,
 )
-from stereo.runtime import free_bytes
+from stereo.system.runtime import free_bytes
 
 
 class DotProductAttention(VolumeAttention):

@@ -165,7 +165,8 @@ class VolumeAttention(nn.Module, ABC):
     elsewhere: "Callable[[VolumeAttention, Tensor, Tensor | None], Tensor] | None" = None
     """What ``forward`` does instead of the two, where the volume is a part of the whole."""
     fused: "Callable[[Any, Tensor, Tensor | None], Tensor] | None" = None
-    """What ``forward`` is done by instead, for members with ``streams``: see ``stereo.kernels``."""
+    """What ``forward`` is done by instead, for members with ``streams``: see
+    ``stereo.models.kernels``."""
     unexportable: str | None = None
     """Why no ONNX graph can be made of it; None where one can."""
     half_precision = False

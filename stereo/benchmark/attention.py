@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stereo import console
 from stereo.attention import ATTENTIONS, VolumeAttention
 from stereo.attention.volume import Size, cells
 from stereo.benchmark import measure
 from stereo.benchmark.ceilings import pick_precisions
 from stereo.benchmark.plot import growth_plot, require_matplotlib
-from stereo.engine import computing_in
 from stereo.errors import StereoError, UsageError, unknown_name
-from stereo.machine import machine
-from stereo.runtime import free_bytes, pick_device, pick_dtype
+from stereo.matching.engine import computing_in
+from stereo.system import console
+from stereo.system.machine import machine
+from stereo.system.runtime import free_bytes, pick_device, pick_dtype
 
 # The quarter-resolution volume of a 544x960 image is 48x136x240; the last one is 4 times as large.
 SIZES: tuple[Size, ...] = (

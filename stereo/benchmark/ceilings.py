@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from stereo.benchmark import measure
-from stereo.engine import computing_in
-from stereo.machine import machine
-from stereo.runtime import fast_at_bf16, pick_dtype
+from stereo.matching.engine import computing_in
+from stereo.system.machine import machine
+from stereo.system.runtime import fast_at_bf16, pick_dtype
 
 SECONDS = 1.0  # of each measurement
 REPEATS = 200

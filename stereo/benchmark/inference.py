@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from stereo import console
 from stereo.benchmark import measure
 from stereo.benchmark.ceilings import (
     SHARE_HEADER,
@@ -23,15 +22,16 @@ from stereo.benchmark.ceilings import (
 from stereo.benchmark.plot import bars_plot, require_matplotlib
 from stereo.benchmark.reference import ReferencePSMNet
 from stereo.benchmark.subjects import plain_form, see, settle, shipped_form, trained_like
-from stereo.bundled import SGBM
 from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
-from stereo.engine import NetworkEngine
 from stereo.errors import StereoError, UsageError
-from stereo.machine import machine
-from stereo.matcher import load
-from stereo.model import NETWORK_NAMES
-from stereo.runtime import keep_freed_memory, pick_dtype, return_freed_memory
-from stereo.threads import WAIT_POLICY
+from stereo.matching.engine import NetworkEngine
+from stereo.matching.matcher import load
+from stereo.models import NETWORK_NAMES
+from stereo.system import console
+from stereo.system.bundled import SGBM
+from stereo.system.machine import machine
+from stereo.system.runtime import keep_freed_memory, pick_dtype, return_freed_memory
+from stereo.system.threads import WAIT_POLICY
 
 MODELS = ("psmnet", "ea_psmnet", "ea_stereo_fast", SGBM)
 TOLERANCE = 1e-3  # pixels, mean over the map

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from stereo import console
 from stereo.errors import UsageError
-from stereo.files import output_folder, staged
-from stereo.machine import PeakMemory
-from stereo.model.convolution import direct_convolutions
+from stereo.models.convolution import direct_convolutions
+from stereo.system import console
+from stereo.system.files import output_folder, staged
+from stereo.system.machine import PeakMemory
 
 T = TypeVar("T")
 BUSY = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): pass"
@@ -118,7 +118,7 @@ def _spread(times: Sequence[float]) -> dict[str, float]:
 def peak_bytes(function: Callable[[], object], device: torch.device) -> int | None:
     """Return the memory that a call needs at its peak above what was there before it.
 
-    It is what ``stereo.machine.PeakMemory`` measures; None where that is not known.
+    It is what ``stereo.system.machine.PeakMemory`` measures; None where that is not known.
     """
     return weigh(function, device)[1]
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from stereo.data.synthetic import RenderedPair
-from stereo.engine import computing_in, normalise, pad_to_multiple
 from stereo.errors import InputError
-from stereo.model import NetworkConfig
-from stereo.runtime import is_out_of_memory
+from stereo.matching.engine import computing_in, normalise, pad_to_multiple
+from stereo.models import NetworkConfig
+from stereo.system.runtime import is_out_of_memory
 
 
 class ReferencePSMNet(nn.Module):

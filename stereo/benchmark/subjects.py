@@ -9,16 +9,16 @@ from torch import nn
 
 from stereo.benchmark.ceilings import pick_precisions
 from stereo.benchmark.reference import ReferencePSMNet
-from stereo.bundled import bundled_weights
-from stereo.checkpoint import load_checkpoint, load_weights, restore_network
-from stereo.convert import convert_state
 from stereo.data.synthetic import RenderedPair
-from stereo.engine import pad_to_multiple, prepare
 from stereo.errors import UsageError, unknown_name
-from stereo.matcher import own_max_disparity
-from stereo.model import AttentionConfig, NetworkConfig, StereoNetwork, build_network
-from stereo.model.config import check_max_disparity
-from stereo.runtime import pick_device
+from stereo.matching.engine import pad_to_multiple, prepare
+from stereo.matching.matcher import own_max_disparity
+from stereo.models import AttentionConfig, NetworkConfig, StereoNetwork, build_network
+from stereo.models.checkpoint import load_checkpoint, load_weights, restore_network
+from stereo.models.config import check_max_disparity
+from stereo.models.convert import convert_state
+from stereo.system.bundled import bundled_weights
+from stereo.system.runtime import pick_device
 
 
 def settle(

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stereo import console
 from stereo.benchmark import measure
 from stereo.benchmark.ceilings import (
     SHARE_HEADER,
@@ -24,11 +23,12 @@ from stereo.benchmark.reference import ReferencePSMNet
 from stereo.benchmark.subjects import plain_form, see, settle, trained_like
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.errors import StereoError, UsageError
-from stereo.kernels import pick_kernels, use_kernels
-from stereo.machine import machine
-from stereo.model import NETWORK_NAMES
-from stereo.model.recompute import set_recompute
-from stereo.runtime import exact_fp32, pick_dtype, to_channels_last
+from stereo.models import NETWORK_NAMES
+from stereo.models.kernels import pick_kernels, use_kernels
+from stereo.models.recompute import set_recompute
+from stereo.system import console
+from stereo.system.machine import machine
+from stereo.system.runtime import exact_fp32, pick_dtype, to_channels_last
 
 MODELS = ("psmnet", "ea_psmnet", "ea_stereo_fast")
 FORMS = ("original", "plain", "ours", "recompute")

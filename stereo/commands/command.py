@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from jsonargparse import ArgumentParser, Namespace
 
-from stereo.limits import DEFAULT_MAX_MEGAPIXELS, MAX_MEGAPIXELS_VARIABLE
+from stereo.system.limits import DEFAULT_MAX_MEGAPIXELS, MAX_MEGAPIXELS_VARIABLE
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Command:
 
 
 def add_picture_limit(parser: ArgumentParser) -> None:
-    """Add the option that ``stereo.limits.picture_limit`` takes."""
+    """Add the option that ``stereo.system.limits.picture_limit`` takes."""
     parser.add_argument(
         "--max-megapixels",
         type=float,

@@ -2,8 +2,8 @@
 
 from jsonargparse import ArgumentParser, Namespace
 
-from stereo.bundled import DEFAULT_MAX_DISPARITY
 from stereo.commands.command import Command, add_choices
+from stereo.system.bundled import DEFAULT_MAX_DISPARITY
 
 
 def _data_list_arguments(_parser: ArgumentParser) -> None:
@@ -68,14 +68,14 @@ def _synthesize_arguments(parser: ArgumentParser) -> None:
 
 
 def _data_list(_config: Namespace) -> int:
-    from stereo.doctor import list_datasets
+    from stereo.data.check import list_datasets
 
     list_datasets()
     return 0
 
 
 def _data_check(config: Namespace) -> int:
-    from stereo.doctor import check_dataset
+    from stereo.data.check import check_dataset
 
     report = check_dataset(
         config.dataset,
@@ -93,8 +93,8 @@ def _data_check(config: Namespace) -> int:
 
 
 def _data_preview(config: Namespace) -> int:
-    from stereo.data.datasets import chosen_dataset
-    from stereo.preview import preview
+    from stereo.data.augmentation.preview import preview
+    from stereo.data.sets.datasets import chosen_dataset
 
     preview(
         chosen_dataset(config.dataset, config.root),
@@ -110,7 +110,7 @@ def _data_preview(config: Namespace) -> int:
 
 def _synthesize(config: Namespace) -> int:
     from stereo.data.synthetic import SyntheticConfig
-    from stereo.synthesize import synthesize
+    from stereo.data.synthetic.synthesize import synthesize
 
     scenes = SyntheticConfig(
         height=config.height,

@@ -2,9 +2,9 @@
 
 from jsonargparse import ArgumentParser, Namespace
 
-from stereo.bundled import DEFAULT_MAX_DISPARITY
 from stereo.commands.command import Command
 from stereo.errors import UsageError, unknown_name
+from stereo.system.bundled import DEFAULT_MAX_DISPARITY
 
 
 def _check_pair_arguments(parser: ArgumentParser) -> None:
@@ -22,9 +22,9 @@ def _check_pair_arguments(parser: ArgumentParser) -> None:
 
 
 def _check_pair(config: Namespace) -> int:
-    from stereo.console import complain, say
     from stereo.geometry.check import check_pair
-    from stereo.model.config import check_max_disparity, check_min_disparity
+    from stereo.models.config import check_max_disparity, check_min_disparity
+    from stereo.system.console import complain, say
 
     check_max_disparity(config.max_disparity)
     check_min_disparity(config.min_disparity)
@@ -83,8 +83,8 @@ def _check_lens(lens: str) -> None:
 
 
 def _calibrate(config: Namespace) -> int:
-    from stereo.cameras import calibrate_folder
     from stereo.geometry.calibrate import Board
+    from stereo.geometry.cameras import calibrate_folder
 
     _check_lens(config.lens)
     columns, _, rows = config.board.lower().partition("x")
@@ -100,7 +100,7 @@ def _calibrate(config: Namespace) -> int:
 
 
 def _rectify(config: Namespace) -> int:
-    from stereo.cameras import rectify_pairs
+    from stereo.geometry.cameras import rectify_pairs
 
     if config.lens is not None:
         _check_lens(config.lens)

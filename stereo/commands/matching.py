@@ -6,9 +6,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from stereo.bundled import DEFAULT_MODEL, SGBM
 from stereo.commands.command import Command, add_choices
 from stereo.errors import UsageError
+from stereo.system.bundled import DEFAULT_MODEL, SGBM
 
 
 def _demo_arguments(parser: ArgumentParser) -> None:
@@ -179,14 +179,14 @@ _MODEL_OPTIONS = (
 
 
 def _demo(config: Namespace) -> int:
-    from stereo.demo import demo
+    from stereo.commands.demo import demo
 
     demo(config.output)
     return 0
 
 
 def _infer(config: Namespace) -> int:
-    from stereo.infer import infer
+    from stereo.commands.infer import infer
 
     failed = infer(
         chosen_model(config),
@@ -208,8 +208,8 @@ def _infer(config: Namespace) -> int:
 
 
 def _evaluate(config: Namespace) -> int:
-    from stereo.data.datasets import chosen_dataset
-    from stereo.evaluate import evaluate
+    from stereo.data.sets.datasets import chosen_dataset
+    from stereo.evaluation.evaluate import evaluate
 
     _, failed = evaluate(
         chosen_model(config),
@@ -242,11 +242,11 @@ def _compare_arguments(parser: ArgumentParser) -> None:
 
 
 def _compare(config: Namespace) -> int:
-    from stereo.console import say
+    from stereo.system.console import say
 
     if Path(config.output).resolve() in {Path(run).resolve() for run in config.runs}:
         raise UsageError(f"--output {config.output}: is a run with a report of its own")
-    from stereo.report import compare
+    from stereo.evaluation.report import compare
 
     say(f"report: {compare(config.runs, config.output)}")
     return 0
@@ -259,8 +259,8 @@ def chosen_model(config: Namespace, further: str | None = None) -> Callable[[], 
         config: the options.
         further: another model, to be loaded in the same manner.
     """
-    from stereo.matcher import check_choice
-    from stereo.model.config import check_min_disparity
+    from stereo.matching.matcher import check_choice
+    from stereo.models.config import check_min_disparity
 
     check_min_disparity(config.min_disparity)
     name = further or config.model
@@ -272,8 +272,8 @@ def chosen_model(config: Namespace, further: str | None = None) -> Callable[[], 
 
 
 def _load_model(name: str, **options: Any) -> Any:
-    from stereo.console import complain, say
-    from stereo.matcher import load
+    from stereo.matching.matcher import load
+    from stereo.system.console import complain, say
 
     matcher = load(name, **options)
     facts = matcher.description

@@ -23,7 +23,7 @@ def _submit_arguments(parser: ArgumentParser) -> None:
 
 
 def _submit(config: Namespace) -> int:
-    from stereo.submit import submit, validate_archive
+    from stereo.commands.submit import submit, validate_archive
 
     if (config.output is None) == (config.validate is None):
         raise UsageError("give --output FILE.zip to write an archive, or --validate FILE.zip")

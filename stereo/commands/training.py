@@ -15,7 +15,7 @@ class _RecipeFile(ActionConfigFile):
     def __call__(
         self, parser: Any, cfg: Any, values: Any, option_string: str | None = None
     ) -> None:
-        from stereo.limits import MAX_YAML_BYTES, check_bytes, parse_yaml
+        from stereo.system.limits import MAX_YAML_BYTES, check_bytes, parse_yaml
         from stereo.training.recipe import recipe_path
 
         path = recipe_path(values)
@@ -43,7 +43,7 @@ def _train_arguments(parser: ArgumentParser) -> None:
     from jsonargparse import set_parsing_settings
 
     from stereo.attention import ATTENTIONS
-    from stereo.model.config import NO_ATTENTION, SITES_OF
+    from stereo.models.config import NO_ATTENTION, SITES_OF
     from stereo.training.recipe import Recipe
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the fields' help
@@ -100,7 +100,7 @@ def _fit_arguments(parser: ArgumentParser) -> None:
 
 
 def _train(config: Namespace) -> int:
-    from stereo.runtime import keep_freed_memory
+    from stereo.system.runtime import keep_freed_memory
     from stereo.training.loop import train
     from stereo.training.prepare import prepare
     from stereo.training.recipe import Recipe
@@ -126,7 +126,7 @@ def _train(config: Namespace) -> int:
 
 
 def _fit(config: Namespace) -> int:
-    from stereo.fit_confidence import fit_confidence
+    from stereo.training.fit_confidence import fit_confidence
 
     fit_confidence(
         config.model,
@@ -141,9 +141,9 @@ def _fit(config: Namespace) -> int:
 
 
 def _convert(config: Namespace) -> int:
-    from stereo.checkpoint import save_checkpoint
-    from stereo.console import say
-    from stereo.convert import convert_psmnet
+    from stereo.models.checkpoint import save_checkpoint
+    from stereo.models.convert import convert_psmnet
+    from stereo.system.console import say
 
     checkpoint = convert_psmnet(config.file, align_corners=config.align_corners == "true")
     save_checkpoint(config.output, checkpoint)

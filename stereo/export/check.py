@@ -10,9 +10,9 @@ import torch
 from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
 from stereo.errors import StereoError
 from stereo.export.graph import Exportable
-from stereo.matcher import Matcher
-from stereo.model import NetworkConfig
-from stereo.onnx_engine import OnnxEngine
+from stereo.matching.matcher import Matcher
+from stereo.matching.onnx_engine import OnnxEngine
+from stereo.models import NetworkConfig
 
 MOST_MEAN, MOST = 1e-3, 0.05  # pixels by which a map may differ from PyTorch's
 TIMES = 4

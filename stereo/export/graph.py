@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from stereo.attention import ATTENTIONS, VolumeAttention
 from stereo.errors import StereoError, UsageError
 from stereo.export.quiet import quiet_loggers
-from stereo.model import NetworkConfig, StereoNetwork
-from stereo.onnx_engine import OUTPUTS
+from stereo.matching.onnx_engine import OUTPUTS
+from stereo.models import NetworkConfig, StereoNetwork
 from stereo.version import __version__
 
 OPSET = 18

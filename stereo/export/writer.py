@@ -6,16 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stereo import console
-from stereo.bundled import SGBM, bundled_weights
 from stereo.errors import StereoError, UsageError, unknown_name
 from stereo.export.check import UNSEEN, compare, mean_error, rendered
 from stereo.export.graph import check_exportable, describe, trace
 from stereo.export.precision import halve, quantize
-from stereo.files import output_folder, staged
-from stereo.matcher import Matcher, load
-from stereo.model import NETWORK_NAMES, NetworkConfig
-from stereo.onnx_engine import EXTRA, FORMAT, PRECISIONS, OnnxEngine
+from stereo.matching.matcher import Matcher, load
+from stereo.matching.onnx_engine import EXTRA, FORMAT, PRECISIONS, OnnxEngine
+from stereo.models import NETWORK_NAMES, NetworkConfig
+from stereo.system import console
+from stereo.system.bundled import SGBM, bundled_weights
+from stereo.system.files import output_folder, staged
 from stereo.version import __version__
 
 CALIBRATION_PAIRS = 8

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from stereo.data.images import as_images
-from stereo.data.pairs import PairFiles
+from stereo.data.finding.pairs import PairFiles
+from stereo.data.io.images import as_images
 from stereo.errors import InputError, UsageError
 from stereo.geometry.calibration import Calibration, Camera
-from stereo.opencv import import_cv2
+from stereo.system.opencv import import_cv2
 
 FEWEST_VIEWS = 4
 FEWEST_CORNERS = 8

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from stereo.errors import InputError, UsageError
-from stereo.files import staged
-from stereo.limits import MAX_SIDE
+from stereo.system.files import staged
+from stereo.system.limits import MAX_SIDE
 
 LENSES = ("pinhole", "fisheye")
 POSSIBLE_BASELINES = (1e-5, 1e5)  # metres; beyond them a number is damaged

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stereo.data.images import ImageLike, as_samples, depth_of, to_8_bits
-from stereo.opencv import import_cv2
+from stereo.data.io.images import ImageLike, as_samples, depth_of, to_8_bits
+from stereo.system.opencv import import_cv2
 
 PIXELS = 1_000_000  # that features are looked for in; larger pictures are made smaller
 QUICK_PIXELS = 300_000

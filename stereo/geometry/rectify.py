@@ -7,7 +7,7 @@ import numpy as np
 
 from stereo.errors import InputError
 from stereo.geometry.calibration import Calibration
-from stereo.opencv import import_cv2
+from stereo.system.opencv import import_cv2
 
 LINE_EVERY = 32  # rows
 LINE_COLOR = (0, 255, 0)

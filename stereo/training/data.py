@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from stereo.console import complain
-from stereo.data.augment import AugmentationConfig, augment, to_tensors
-from stereo.data.sample import Readable
-from stereo.data.training_pair import TrainingPair
+from stereo.data.augmentation.augment import AugmentationConfig, augment, to_tensors
+from stereo.data.augmentation.training_pair import TrainingPair
+from stereo.data.sets.sample import Readable
 from stereo.errors import InputError, StereoError, UsageError
+from stereo.system.console import complain
 from stereo.training.order import SampleKey
 
 TRIES = 20
@@ -31,7 +31,7 @@ class DiskPairs:
     """The pairs of a data set.
 
     Args:
-        files: what ``stereo.data.datasets.open_dataset`` listed.
+        files: what ``stereo.data.sets.datasets.open_dataset`` listed.
         right: read the right view's disparity too, which the flip needs.
     """
 

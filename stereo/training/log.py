@@ -13,9 +13,14 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from stereo import colors, console
+from stereo.data.io import colors
 from stereo.errors import StereoError
-from stereo.report.training import EVENTS, write_training_report, write_validation_pictures
+from stereo.evaluation.report.training import (
+    EVENTS,
+    write_training_report,
+    write_validation_pictures,
+)
+from stereo.system import console
 
 
 class RunLog:
@@ -82,7 +87,7 @@ class RunLog:
 
         Args:
             step: steps done.
-            summary: what ``stereo.metrics.summarise`` returned.
+            summary: what ``stereo.evaluation.metrics.summarise`` returned.
             examples: ``name``, and the arrays ``left``, ``disparity``, ``truth`` and ``valid``, of
                 pairs to show; TensorBoard shows the last one.
         """

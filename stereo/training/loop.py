@@ -21,28 +21,28 @@ from accelerate.utils import gather_object, set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from stereo import console
 from stereo.attention import VolumeAttention
-from stereo.checkpoint import Checkpoint, load_weights, save_checkpoint
-from stereo.data.sample import Readable
-from stereo.distributed import check_joined, is_main, process_count
-from stereo.engine import NetworkEngine
+from stereo.data.sets.sample import Readable
 from stereo.errors import InputError, OutputError, StereoError, UsageError
-from stereo.files import output_folder, staged, writes_alone
-from stereo.kernels import pick_kernels, use_kernels
-from stereo.model import NetworkConfig, StereoNetwork
-from stereo.model.config import BF16_NETWORKS
-from stereo.model.recompute import set_recompute
-from stereo.protocols import get_protocol
-from stereo.runtime import (
+from stereo.evaluation.protocols import get_protocol
+from stereo.evaluation.torch_metric import DisparityMetric
+from stereo.matching.engine import NetworkEngine
+from stereo.models import NetworkConfig, StereoNetwork
+from stereo.models.checkpoint import Checkpoint, load_weights, save_checkpoint
+from stereo.models.config import BF16_NETWORKS
+from stereo.models.kernels import pick_kernels, use_kernels
+from stereo.models.recompute import set_recompute
+from stereo.system import console
+from stereo.system.distributed import check_joined, is_main, process_count
+from stereo.system.files import output_folder, staged, writes_alone
+from stereo.system.runtime import (
     exact_fp32,
     is_out_of_memory,
     pick_device,
     pick_dtype,
     to_channels_last,
 )
-from stereo.stop import check_stop, end_by
-from stereo.torch_metric import DisparityMetric
+from stereo.system.stop import check_stop, end_by
 from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
 from stereo.training.data import Item, collate
 from stereo.training.log import RunLog, Stopwatch

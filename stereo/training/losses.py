@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stereo.errors import InputError, UsageError
-from stereo.model.stages import Stages
+from stereo.models.stages import Stages
 from stereo.training.config import LossConfig
 
 

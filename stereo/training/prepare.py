@@ -7,18 +7,18 @@ from typing import Any
 
 import torch
 
-from stereo.bundled import bundled_weights
-from stereo.checkpoint import load_checkpoint, load_weights
-from stereo.console import complain
-from stereo.convert import convert_psmnet
-from stereo.data.datasets import describe, open_dataset
-from stereo.data.layouts import SYNTHETIC
-from stereo.data.sample import Readable
+from stereo.data.augmentation.training_pair import TrainingPair
+from stereo.data.sets.datasets import describe, open_dataset
+from stereo.data.sets.layouts import SYNTHETIC
+from stereo.data.sets.sample import Readable
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.data.synthetic.samples import held_out
-from stereo.data.training_pair import TrainingPair
 from stereo.errors import UsageError, unknown_name
-from stereo.model import NETWORK_NAMES, NetworkConfig, build_network
+from stereo.models import NETWORK_NAMES, NetworkConfig, build_network
+from stereo.models.checkpoint import load_checkpoint, load_weights
+from stereo.models.convert import convert_psmnet
+from stereo.system.bundled import bundled_weights
+from stereo.system.console import complain
 from stereo.training.data import DiskPairs, PairSource, TrainingSet
 from stereo.training.held_out import hold_out
 from stereo.training.loop import Run

@@ -3,15 +3,15 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stereo.data.augment_config import AugmentationConfig
-from stereo.data.layouts import SYNTHETIC
+from stereo.data.augmentation.config import AugmentationConfig
+from stereo.data.sets.layouts import SYNTHETIC
 from stereo.data.synthetic import SyntheticConfig
 from stereo.errors import UsageError
-from stereo.model import NetworkConfig
-from stereo.model.config import STRIDE
+from stereo.models import NetworkConfig
+from stereo.models.config import STRIDE
 from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
 
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+RECIPES = Path(__file__).resolve().parent / "recipes"
 
 
 @dataclass(frozen=True)

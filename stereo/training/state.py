@@ -18,10 +18,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from stereo.checkpoint import STATE_PREFIX, Checkpoint, load_checkpoint, save_checkpoint
-from stereo.console import complain
 from stereo.errors import InputError, StereoError, UsageError
-from stereo.limits import parse_json
+from stereo.models.checkpoint import STATE_PREFIX, Checkpoint, load_checkpoint, save_checkpoint
+from stereo.system.console import complain
+from stereo.system.limits import parse_json
 
 LAST, BEST = "last", "best"
 

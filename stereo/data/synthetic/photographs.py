@@ -9,8 +9,8 @@ import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
-from stereo.data.images import IMAGE_SUFFIXES, check_readable, read_image
-from stereo.data.picture_file import open_picture
+from stereo.data.io.images import IMAGE_SUFFIXES, check_readable, read_image
+from stereo.data.io.picture_file import open_picture
 from stereo.data.synthetic.dice import Dice
 from stereo.errors import InputError
 

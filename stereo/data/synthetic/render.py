@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stereo.data.sample import Sample
+from stereo.data.sets.sample import Sample
 from stereo.data.synthetic.atlas import Atlas, make_atlas
 from stereo.data.synthetic.camera import draw_cameras, expose, ideal, metered
 from stereo.data.synthetic.config import SyntheticConfig
@@ -20,7 +20,7 @@ from stereo.data.synthetic.shade import picture
 from stereo.data.synthetic.textures import paint
 from stereo.data.synthetic.trace import seen_by_both, trace
 from stereo.errors import UsageError
-from stereo.runtime import pick_device
+from stereo.system.runtime import pick_device
 
 # Each part of a sample has its own stream of chance: a change to one leaves the others alone.
 _SCENE, _PAINT, _CAMERA = range(3)

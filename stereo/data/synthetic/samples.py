@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from stereo.data.sample import Sample
+from stereo.data.sets.sample import Sample
 from stereo.data.synthetic.config import SyntheticConfig
 from stereo.data.synthetic.render import SyntheticScenes
 

@@ -20,7 +20,7 @@ from stereo.geometry.calibration import (
     check_camera,
     number,
 )
-from stereo.limits import check_bytes
+from stereo.system.limits import check_bytes
 
 MAX_BYTES = 2**20  # of a calibration file
 MAX_NUMBERS = 20_000  # of one matrix

@@ -1,0 +1,440 @@
+"""What a request does: bound, read, look, match, write."""
+
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from stereo.app import limits
+from stereo.app.models import Models
+from stereo.data.io import colors
+from stereo.data.io.decoders import stored
+from stereo.data.io.disparities import stored_scale
+from stereo.data.sets.sample import Sample, SampleFiles
+from stereo.errors import InputError, StereoError
+from stereo.evaluation.evaluate import (
+    count_reach,
+    metrics_report,
+    out_of_reach_notes,
+    score_result,
+    write_metrics,
+)
+from stereo.evaluation.metrics import ALL, NOC, figures
+from stereo.evaluation.outputs import (
+    FORMATS,
+    IN_METRES,
+    PairOutput,
+    Space,
+    pair_targets,
+    write_pair,
+)
+from stereo.evaluation.protocols import get_protocol
+from stereo.evaluation.truth_scale import scale_hint
+from stereo.geometry import Calibration
+from stereo.geometry.check import check_pair
+from stereo.geometry.points import write_glb
+from stereo.matching.matcher import Matcher, Result
+from stereo.system.files import staged
+
+SHOWN_PIXELS = 1_000_000  # of what the browser gets; larger maps are thinned out
+SHOWN_POINTS = 300_000
+MAPS, CLOUD = "maps.bin", "cloud.glb"
+Progress = Callable[[float, str], Any]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a visitor asks for.
+
+    Attributes:
+        left: left view, a file that is not to be trusted.
+        right: right view.
+        model: a name that the page offers.
+        max_disparity: how many disparities are searched, pixels.
+        view: whose map it is, ``left`` or ``right``.
+        confidence: whether to compute it, for the time of a second match.
+        calibration: of the rectified pair, or None.
+        max_depth: metres, how far points are kept; None for 100 baselines.
+        min_confidence: 0..1, the least confidence of a point, where confidence is computed.
+        truth: disparities of the left view, or None.
+        truth_scale: stored value per pixel, for integer pictures.
+        min_disparity: where the search starts, pixels.
+    """
+
+    left: Path
+    right: Path
+    model: str
+    max_disparity: int
+    view: str = "left"
+    confidence: bool = False
+    calibration: Path | None = None
+    max_depth: float | None = None
+    min_confidence: float = 0.0
+    truth: Path | None = None
+    truth_scale: float | None = None
+    min_disparity: int = 0
+
+    @property
+    def roles(self) -> dict[Path, str]:
+        """The files and what messages call them: their paths are nobody's business."""
+        given = {
+            self.truth: "ground truth",
+            self.calibration: "calibration",
+            self.right: "right picture",
+            self.left: "left picture",
+        }
+        return {path: role for path, role in given.items() if path is not None}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A picture of a map.
+
+    Attributes:
+        key: its file is KEY.png.
+        label: what it shows.
+        limit: value of the last colour; None for a photograph.
+        unit: of the limit.
+        low: value of the first colour.
+        ramp: its colours, ``turbo`` or ``grey``.
+    """
+
+    key: str
+    label: str
+    limit: float | None = None
+    unit: str = ""
+    ramp: str = "turbo"
+    low: float = 0.0
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """What the browser needs to show the points as the camera saw them.
+
+    Attributes:
+        count: points in CLOUD.
+        size: width and height of the picture.
+        focal: focal lengths along x and y, pixels.
+        principal: principal point, pixels.
+        step: pixels between neighbouring points, on average.
+        assumed: whether no calibration was given, so that the shape has no scale.
+    """
+
+    count: int
+    size: tuple[int, int]
+    focal: tuple[float, float]
+    principal: tuple[float, float]
+    step: float
+    assumed: bool
+
+
+@dataclass
+class Outcome:
+    """What is shown of a match; its files lie in the folder that ``perform`` was given.
+
+    Attributes:
+        name: of the pair.
+        model: what ``Matcher.description`` says.
+        size: width and height, pixels.
+        seconds: time of the match.
+        low: smallest disparity, pixels.
+        high: largest disparity, pixels.
+        faults: what ``check_pair`` finds wrong.
+        notes: what it notes, and warnings from on the way.
+        layers: pictures to choose from.
+        planes: names of the float32 planes of MAPS, one after the other.
+        step: pixels of the map per value of a plane.
+        cloud: the points, or None if none is near enough.
+        files: to be downloaded.
+        scores: EPE and the like over ``all`` pixels and the non-occluded ones (``noc``), or None
+            without ground truth.
+        reliable: median of the confidence, or None.
+    """
+
+    name: str
+    model: dict[str, Any]
+    size: tuple[int, int]
+    seconds: float
+    low: float
+    high: float
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    layers: list[Layer] = field(default_factory=list)
+    planes: list[str] = field(default_factory=list)
+    step: int = 1
+    cloud: Cloud | None = None
+    files: list[Path] = field(default_factory=list)
+    scores: dict[str, dict[str, float]] | None = None
+    reliable: float | None = None
+
+
+_NOTED: ContextVar[list[str] | None] = ContextVar("noted", default=None)
+
+
+def collect_warnings() -> None:
+    """Send each Python warning to the request that caused it; the others to where they went.
+
+    ``warnings.catch_warnings`` would be of no use here: it is not for threads.
+    """
+    elsewhere = warnings.showwarning
+    warnings.simplefilter("always", UserWarning, append=True)  # each request, not the first alone
+
+    def show(message: Warning | str, *place: Any, **more: Any) -> None:
+        noted = _NOTED.get()
+        if noted is None:
+            elsewhere(message, *place, **more)
+        else:
+            noted.append(str(message))
+
+    warnings.showwarning = show
+
+
+def perform(request: Request, models: Models, folder: Path, progress: Progress) -> Outcome:
+    """Match a pair, and write what is shown and downloaded of it.
+
+    Args:
+        request: what is asked for.
+        models: the models on offer.
+        folder: an empty one.
+        progress: called with the share that is done and what is being done.
+
+    Raises:
+        StereoError: with one line for the visitor, in which files go by their roles.
+    """
+    noted: list[str] = []
+    token = _NOTED.set(noted)
+    try:
+        with _roles_for_paths(request):
+            outcome = _perform(request, models, folder, progress)
+    finally:
+        _NOTED.reset(token)
+    told = (_without_paths(note, request) for note in [*outcome.notes, *noted])
+    outcome.notes = list(dict.fromkeys(told))
+    return outcome
+
+
+def look(left: Path | None, right: Path | None) -> None:
+    """Check what is known of a pair as soon as its files are there.
+
+    Raises:
+        InputError: a file that is no picture or too large, or two sizes.
+    """
+    sizes = [
+        limits.check_picture(path, role)[:2]
+        for path, role in ((left, "left picture"), (right, "right picture"))
+        if path is not None
+    ]
+    if len(sizes) == 2:
+        limits.check_same_size(sizes[0], sizes[1])
+
+
+def _perform(request: Request, models: Models, folder: Path, progress: Progress) -> Outcome:
+    progress(0.02, "Reading")
+    sample, calibration = _read(request)
+    height, width = sample.left.shape[:2]
+    progress(0.1, "Checking the pair")
+    found = check_pair(
+        request.left,
+        request.right,
+        request.max_disparity,
+        min_disparity=request.min_disparity,
+        quick=True,
+    )
+    progress(0.2, f"Loading {request.model}")
+    matcher = models.get(request.model, request.max_disparity, request.min_disparity)
+    progress(0.3, f"Matching {width}x{height} pixels")
+    result = matcher(sample.left, sample.right, view=request.view)
+    confidence = None
+    if request.confidence:
+        progress(0.6, "Confidence: matching the other view")
+        confidence = result.confidence
+    progress(0.8, "Writing files")
+    own = sample.right if request.view == "right" else sample.left
+    truth = None if request.view == "right" else sample.disparity
+    space = _space(calibration, own, request)
+    output = PairOutput(
+        result.disparity,
+        truth,
+        None if truth is None else sample.valid,
+        None if calibration is None else space,
+        confidence,
+    )
+    outcome = Outcome(
+        sample.name,
+        matcher.description,
+        (width, height),
+        result.seconds,
+        float(result.disparity.min()),
+        float(result.disparity.max()),
+        found.faults,
+        found.notes,
+    )
+    outcome.files, notes = _write_files(folder, sample.name, output)
+    outcome.notes += notes
+    if truth is not None:
+        outcome.scores, notes = _score(sample, result, matcher, request, folder / "metrics.json")
+        outcome.notes += notes
+        outcome.files.append(folder / "metrics.json")
+    progress(0.9, "Preparing the page")
+    _write_maps(folder, outcome, own, output)
+    _write_cloud(folder, outcome, space, output)
+    return outcome
+
+
+def _read(request: Request) -> tuple[Sample, Calibration | None]:
+    """Read the files, each after its limits."""
+    limits.check_range(request.max_disparity, request.min_disparity)
+    if request.max_depth is not None and not request.max_depth > 0:
+        raise InputError(f"max depth {request.max_depth:g}: expected a positive number of metres")
+    if not 0 <= request.min_confidence <= 1:
+        raise InputError(f"least confidence {request.min_confidence:g}: expected 0 to 1")
+    left = limits.check_picture(request.left, "left picture")[:2]
+    limits.check_same_size(left, limits.check_picture(request.right, "right picture")[:2])
+    columns = left[0] + abs(request.min_disparity)
+    limits.check_memory(request.model, (columns, left[1]), request.max_disparity)
+    if request.truth is not None:
+        limits.check_truth(request.truth, "ground truth")
+    calibration = None
+    if request.calibration is not None:
+        limits.check_calibration(request.calibration, "calibration")
+        calibration = Calibration.read(request.calibration)
+        calibration.check_rectified()
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", request.left.stem).strip("_")[:48] or "pair"
+    files = SampleFiles(
+        name, request.left, request.right, request.truth, decode=stored(request.truth_scale)
+    )
+    sample = files.read()
+    if calibration is not None:
+        height, width = sample.left.shape[:2]
+        calibration = calibration.fitted(width, height)
+    return sample, calibration
+
+
+def _space(calibration: Calibration | None, picture: np.ndarray, request: Request) -> Space:
+    """Return what gives points: without a calibration, of a camera that is made up."""
+    max_depth = request.max_depth
+    if calibration is None:
+        max_depth = None  # of a unit that nobody knows
+        height, width = picture.shape[:2]
+        calibration = Calibration.rectified(
+            fx=float(max(width, height, 64)),
+            cx0=(width - 1) / 2,
+            cy=(height - 1) / 2,
+            baseline=1.0,
+            size=(width, height),
+        )
+    is_right = request.view == "right"
+    return Space(calibration, picture, is_right, max_depth, min_confidence=request.min_confidence)
+
+
+def _write_files(folder: Path, name: str, output: PairOutput) -> tuple[list[Path], list[str]]:
+    """Write every format that applies; return the files and what is worth a note."""
+    left_out = {
+        "video": True,
+        "error": output.truth is None,
+        "confidence": output.confidence is None,
+        **dict.fromkeys(IN_METRES, output.space is None),
+    }
+    formats = [each for each in FORMATS if not left_out.get(each, False)]
+    notes = write_pair(folder, name, formats, output)
+    return pair_targets(folder, name, formats), notes
+
+
+def _score(
+    sample: Sample, result: Result, matcher: Matcher, request: Request, path: Path
+) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """Write ``metrics.json``; return the figures, and what is worth a note about the truth."""
+    assert request.truth is not None
+    rules = get_protocol("pooled").with_range(matcher.min_disparity)
+    score = score_result(sample, result, 0, rules)
+    facts = rules.describe() | {"split": None, "pass": None}
+    write_metrics(path, metrics_report(matcher, facts, rules, [score]))
+    stored = stored_scale(request.truth, request.truth_scale)
+    ratios = [] if score.ratio is None else [score.ratio]
+    hint = scale_hint(ratios, "--ground-truth-scale", stored)
+    notes = out_of_reach_notes(count_reach(sample, matcher, rules), matcher)
+    notes += [hint] if hint else []
+    if score.skipped:
+        return {}, notes
+    return {each: figures(score.sums[each]) for each in (ALL, NOC) if score.has(each)}, notes
+
+
+def _write_maps(
+    folder: Path,
+    outcome: Outcome,
+    picture: np.ndarray,
+    output: PairOutput,
+) -> None:
+    """Write the pictures to choose from, and the values under the cursor."""
+    height, width = output.disparity.shape
+    outcome.step = step = max(1, int(np.ceil(np.sqrt(width * height / SHOWN_PIXELS))))
+    thin = (slice(None, None, step), slice(None, None, step))
+    planes = {"disparity": output.disparity[thin]}
+    low, limit = colors.disparity_scale(output.disparity)
+    shown = colors.colorize(planes["disparity"], limit, low=low)
+    pictures = [(Layer("disparity", "Disparity", limit, "px", low=low), shown)]
+    if output.space is not None:
+        depth = output.space.calibration.depth(output.disparity)[thin]
+        planes["depth"] = np.where(depth > 0, depth, np.nan)
+    if output.confidence is not None:
+        planes["confidence"] = output.confidence[thin]
+        outcome.reliable = float(np.median(output.confidence))
+        layer = Layer("confidence", "Confidence", 1.0, ramp="grey")
+        pictures.append((layer, np.rint(255 * planes["confidence"]).astype(np.uint8)))
+    if output.truth is not None and output.valid is not None:
+        with np.errstate(invalid="ignore"):
+            error = np.abs(output.disparity - output.truth)
+        error = np.where(output.valid, error, np.nan)[thin]
+        planes["error"] = error
+        layer = Layer("error", "Error", colors.ERROR_LIMIT_PX, "px")
+        pictures.append((layer, colors.colorize(error, colors.ERROR_LIMIT_PX)))
+    pictures.append((Layer("photo", "Photo"), picture[thin]))
+    for layer, shown in pictures:
+        Image.fromarray(np.ascontiguousarray(shown)).save(folder / f"{layer.key}.png")
+    stacked = np.stack([plane.astype("<f4") for plane in planes.values()])
+    (folder / MAPS).write_bytes(stacked.tobytes())
+    outcome.layers = [layer for layer, _ in pictures]
+    outcome.planes = list(planes)
+
+
+def _write_cloud(folder: Path, outcome: Outcome, space: Space, output: PairOutput) -> None:
+    """Write the points that the browser turns: at most so many, drawn evenly."""
+    points, tints = space.points(output.disparity, output.confidence)
+    if not len(points):
+        return
+    step = max(1.0, len(points) / SHOWN_POINTS)
+    if step > 1:
+        kept = np.random.default_rng(0).choice(len(points), SHOWN_POINTS, replace=False)
+        points, tints = points[kept], tints[kept]
+    with staged(folder / CLOUD) as (temporary,):
+        write_glb(temporary, points, tints)
+    cameras = space.calibration
+    outcome.cloud = Cloud(
+        len(points),
+        outcome.size,
+        (cameras.fx, cameras.fy),
+        (cameras.cx1 if space.is_right else cameras.cx0, cameras.cy),
+        float(np.sqrt(step)),
+        output.space is None,
+    )
+
+
+@contextmanager
+def _roles_for_paths(request: Request) -> Iterator[None]:
+    try:
+        yield
+    except StereoError as error:
+        raise type(error)(_without_paths(str(error), request)) from error
+
+
+def _without_paths(text: str, request: Request) -> str:
+    for path, role in request.roles.items():
+        text = text.replace(str(path), role)
+    return text

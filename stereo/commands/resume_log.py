@@ -1,0 +1,175 @@
+"""What a folder's maps were made from, so that an interrupted run can be taken up again.
+
+The file holds lines of JSON: the settings, then one line per map that is finished, with the files
+that it was read from and those that it was written to. A map counts as finished only if it was
+noted under the same settings, its inputs have not changed since, and its files are there.
+"""
+
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stereo.errors import InputError, OutputError
+from stereo.system.files import staged, why_not_written
+from stereo.system.limits import check_bytes, parse_json
+
+RECORD = "infer.jsonl"
+_MOST_BYTES = 2**30  # what some millions of maps need
+_REMEDY = "choose another --output, or leave --resume out to make all anew"
+
+
+class Record:
+    """The record of one run.
+
+    Args:
+        folder: where the maps are written.
+        settings: all that the maps depend on, but for the inputs; a name such as
+            ``max_disparity`` to what JSON holds.
+        inputs: the files that the maps are read from.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], inputs: Iterable[Path]) -> None:
+        self.path = folder / RECORD
+        self._settings: dict[str, Any] = json.loads(json.dumps(settings))  # as they come back
+        self._finished: dict[str, dict[str, Any]] = {}
+        # Size and time of change of each input, as it was before it was read.
+        self._seen = {path: _stamp(path) for path in set(inputs) if path.is_file()}
+
+    def take_up(self, targets: Iterable[Path]) -> None:
+        """Read what an earlier run has noted.
+
+        Args:
+            targets: the files that this run is to write.
+
+        Raises:
+            InputError: maps of other settings, or of none that are known.
+        """
+        lines = self._read()
+        if not lines:
+            if any(target.is_file() for target in targets):
+                raise InputError(
+                    f"{self.path.parent}: holds maps but no note of how they were made; {_REMEDY}"
+                )
+            return
+        settings, *finished = lines
+        difference = _difference(settings, self._settings)
+        if difference is None:
+            self._finished = {each["name"]: each for each in finished}
+        elif any(
+            (self.path.parent / file).is_file() for each in finished for file in each["files"]
+        ):
+            raise InputError(f"{self.path.parent}: its maps were made with {difference}; {_REMEDY}")
+
+    def start(self) -> None:
+        """Write the settings and what was taken up, whole; forget all else."""
+        with staged(self.path) as (temporary,):
+            lines = [{"settings": self._settings}, *self._finished.values()]
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            temporary.write_text(text, encoding="utf-8")
+
+    def has(self, name: str, inputs: Sequence[Path], files: Sequence[Path]) -> bool:
+        """Tell whether a map is finished.
+
+        Args:
+            name: the map's name.
+            inputs: what it is read from.
+            files: what it is written to.
+        """
+        noted = self._finished.get(name)
+        return (
+            noted is not None
+            and noted["inputs"] == self._stamps(inputs)
+            and set(noted["files"]) >= {file.name for file in files}
+            and all(file.is_file() for file in files)
+        )
+
+    def add(self, name: str, inputs: Sequence[Path], files: Sequence[Path]) -> None:
+        """Note a finished map, by a line at the end; the arguments are those of ``has``.
+
+        Raises:
+            OutputError: the line cannot be written.
+        """
+        stamps = self._stamps(inputs)
+        noted = self._finished.get(name, {})
+        before = noted["files"] if noted.get("inputs") == stamps else []
+        together = dict.fromkeys([*before, *(file.name for file in files)])
+        line = json.dumps({"name": name, "inputs": stamps, "files": list(together)})
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {self.path}: {why_not_written(error, self.path)}"
+            ) from error
+
+    def close(self, targets: Iterable[Path]) -> None:
+        """Remove the file if it names no map, and none is there that it could be about."""
+        try:
+            with self.path.open(encoding="utf-8") as file:
+                is_empty = len(list(itertools.islice(file, 2))) < 2
+        except OSError:
+            return
+        if is_empty and not any(target.is_file() for target in targets):
+            self.path.unlink(missing_ok=True)
+
+    def _stamps(self, inputs: Sequence[Path]) -> dict[str, list[int]]:
+        return {str(path): self._seen[path] for path in inputs if path in self._seen}
+
+    def _read(self) -> list[dict[str, Any]]:
+        """Return the settings and the finished maps, without lines that were cut off."""
+        if self.path.exists():
+            check_bytes(self.path, _MOST_BYTES, "the record of a run")
+        try:
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return []
+        first, *further = map(_parsed, lines or [""])
+        if "settings" not in first:
+            return []
+        return [first["settings"], *(each for each in further if "name" in each)]
+
+
+def _stamp(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """Return what a line holds; nothing if it is none of ours, or not whole."""
+    try:
+        found = parse_json(line, RECORD)
+    except InputError:
+        return {}
+    match found:
+        case {"settings": dict(), **rest} if not rest:
+            return dict(found)
+        case {"name": str(), "inputs": dict(), "files": list(files), **rest} if not rest:
+            if all(isinstance(file, str) and _is_name(file) for file in files):
+                return dict(found)
+    return {}
+
+
+def _is_name(file: str) -> bool:
+    return len(file) < 256 and file == Path(file).name and file.isprintable()
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Name the first setting that is not as it was."""
+    for key in dict.fromkeys([*now, *before]):
+        old, new = before.get(key), now.get(key)
+        if old == new:
+            continue
+        name = _word(key.replace("_", " "))
+        if any(isinstance(value, dict | list) for value in (old, new)):
+            return f"{'no' if old is None else 'another'} {name}"
+        return f"{name} {_word(old)}, not {_word(new)}"
+    return None
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    word = "none" if value is None else str(value)[:80]
+    return word if word.isprintable() else ascii(word)

@@ -1,0 +1,6 @@
+"""The doctor of a data folder: what is there, what is missing, what is wrong with it."""
+
+from stereo.data.check.catalogue import list_datasets
+from stereo.data.check.check import check_dataset
+
+__all__ = ["check_dataset", "list_datasets"]

@@ -1,0 +1,184 @@
+"""``stereo data check``: find the pairs, examine each in a worker process, write a report."""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from stereo.data.check.examine import Finding, Job, examine
+from stereo.data.check.report import Report, Section, report_text
+from stereo.data.sets.datasets import READERS, describe, detect_dataset, find_parts, open_dataset
+from stereo.errors import InputError, StereoError, UsageError
+from stereo.system import console
+from stereo.system.files import output_folder, staged
+
+
+def check_dataset(
+    name: str | None,
+    root: str | Path,
+    output: str | Path | None = None,
+    *,
+    split: str | None = None,
+    render_pass: str | None = None,
+    layout: str | None = None,
+    unused: str | Path | None = None,
+    partial: bool = False,
+    workers: int | None = None,
+    max_disparity: int = 192,
+) -> dict[str, Any]:
+    """Examine every file of a data set, print a report and write it as text and JSON.
+
+    The report does not depend on the number of workers.
+
+    Args:
+        name: a name of ``stereo.data.sets.datasets.DATASETS``; None to find out by looking.
+        root: its folder.
+        output: folder for ``data_check.json`` and ``data_check.txt``; None writes neither.
+        split: one split; None for all that are there.
+        render_pass: ``clean`` or ``final``; None for all that are there.
+        layout: the tree by name; None to find it by looking.
+        unused: Scene Flow's list of unusable frames, which are then left out.
+        partial: whether fewer pairs than published are a remark rather than a fault.
+        workers: processes; None for one per processor, at most 8.
+        max_disparity: pixels; the share of larger disparities is reported.
+
+    Returns:
+        What was written to ``data_check.json``; ``ok`` is false when something is wrong.
+
+    Raises:
+        UsageError: an unknown name or an impossible number.
+        InputError: no sign of the data set.
+        OutputError: the output cannot be written.
+    """
+    if max_disparity < 1:
+        raise UsageError(f"--max-disparity {max_disparity}: expected at least 1")
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers {workers}: expected at least 1")
+    root = Path(root)
+    folder = output_folder(Path(output)) if output is not None else None
+    if name is None:
+        name = detect_dataset(root)
+        console.say(f"{root}: looks like '{name}'")
+    choices = {"layout": layout, "unused": unused}
+    report = Report(name, root, max_disparity, partial)
+    for chosen_split, chosen_pass in _choices(name, split, render_pass):
+        asked_for = split is not None or render_pass is not None
+        report.add(*_sections(name, root, chosen_split, chosen_pass, asked_for, choices))
+    if not report.sections:
+        # Nothing anywhere: the same words as when the data set is opened.
+        open_dataset(name, root, split=split, render_pass=render_pass, layout=layout, unused=unused)
+        raise InputError(f"{root}: no images of '{name}'")
+    _examine_sections(report, workers or min(8, os.cpu_count() or 1))
+    facts = report.facts()
+    text = report_text(facts)
+    console.say(text)
+    if folder is not None:
+        _write(folder, facts, text)
+    return facts
+
+
+def _write(folder: Path, facts: dict[str, Any], text: str) -> None:
+    with staged(folder / "data_check.json", folder / "data_check.txt") as (as_json, as_text):
+        as_json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        as_text.write_text(text + "\n", encoding="utf-8")
+
+
+def _examine_sections(report: Report, workers: int) -> None:
+    """Look at every pair and add the findings to its section."""
+    jobs = [(section, *job) for section in report.sections for job in _jobs(section, report)]
+    findings = _examine_all([job for _, _, job in jobs], workers)
+    for (section, name, _), finding in zip(jobs, findings, strict=True):
+        section.include(name, finding)
+
+
+def _choices(
+    name: str, split: str | None, render_pass: str | None
+) -> list[tuple[str | None, str | None]]:
+    """Return every split with every pass that is to be looked at; no pair twice."""
+    description = describe(name)
+    if name in READERS:
+        return [(split, render_pass)]
+    splits: tuple[str, ...] = description.splits
+    if "all" in splits:  # the other splits with ground truth are parts of it
+        splits = tuple(each for each in splits if each in ("all", "test"))
+    passes = description.passes or (render_pass,)
+    return [
+        (each_split, each_pass)
+        for each_split in ((split,) if split else splits)
+        for each_pass in ((render_pass,) if render_pass else passes)
+    ]
+
+
+def _sections(
+    name: str,
+    root: Path,
+    split: str | None,
+    render_pass: str | None,
+    asked_for: bool,
+    choices: dict[str, Any],
+) -> tuple[list[Section], str | None]:
+    """Return what the root holds of one split and pass, and a remark when that is nothing."""
+    if name in READERS:
+        open_dataset(name, root, split=split, render_pass=render_pass, **choices)  # its errors
+        return [Section.of_list(name, READERS[name](root))], None
+    found = find_parts(name, root, split, render_pass, **choices)
+    there = [listing for listing in found.listings if asked_for or listing.frames]
+    if not there:
+        chosen = f"split {split}" + (f", {render_pass} pass" if render_pass else "")
+        return [], f"{chosen}: not there"
+    sections = [Section.of_listing(each, found.split, found.render_pass) for each in there]
+    lost = [each.part for each in found.listings if each not in there] + found.absent
+    sections += [
+        Section.of_absent(part, found.split, found.render_pass)
+        for part in lost
+        if not part.optional
+    ]
+    return sections, None
+
+
+def _jobs(section: Section, report: Report) -> Iterator[tuple[str, Job]]:
+    """Yield the work of a section; ground truth that two passes share is read once."""
+    for files in section.whole_pairs():
+        truth = files.disparity is not None and files.disparity not in report.seen
+        if files.disparity is not None:
+            report.seen.add(files.disparity)
+        yield files.name, Job(files, truth, report.max_disparity)
+
+
+def _examine_all(jobs: list[Job], workers: int) -> Iterator[Finding]:
+    """Yield the findings in the order of the jobs, under a progress bar."""
+    workers = min(workers, len(jobs))
+    if workers < 2:
+        yield from (examine(job) for job in _with_progress(jobs))
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_ctrl_c_to_parent)
+    try:
+        results = pool.map(examine, jobs, chunksize=max(1, min(16, len(jobs) // (4 * workers))))
+        for _ in _with_progress(jobs):
+            yield next(results)
+    except BrokenProcessPool as error:
+        raise StereoError(
+            "a worker process died, most likely for want of memory; use fewer --workers"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_ctrl_c_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _with_progress(jobs: list[Job]) -> Iterator[Job]:
+    """Yield the jobs under a bar on a terminal; elsewhere print a line per tenth of long work."""
+    step = max(100, len(jobs) // 10)
+    for done, job in enumerate(console.progress(jobs, "check")):
+        if done and done % step == 0 and not sys.stderr.isatty():
+            console.say(f"{done} of {len(jobs)} pairs examined")
+        yield job

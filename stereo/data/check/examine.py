@@ -1,0 +1,159 @@
+"""One pair under the doctor's eye: every file is read, every fault is named, none is raised."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stereo.data.io.images import read_samples
+from stereo.data.sets.sample import SampleFiles
+from stereo.errors import InputError
+
+BIN_WIDTH = 16
+LAST_EDGE = 512
+EDGES = (*range(0, LAST_EDGE + 1, BIN_WIDTH),)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to look at.
+
+    Attributes:
+        files: the pair.
+        truth: whether to read its ground truth, or the two images alone.
+        max_disparity: pixels; larger disparities are counted.
+    """
+
+    files: SampleFiles
+    truth: bool
+    max_disparity: float
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong with one file.
+
+    Attributes:
+        kind: ``unreadable``, ``size``, ``sign``, ``nan``, ``infinite`` or ``empty``.
+        detail: the file and what is wrong with it.
+    """
+
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was seen.
+
+    Attributes:
+        faults: everything wrong.
+        size: "WIDTHxHEIGHT" of the left image; None if it cannot be read.
+        pixels: pixels of the left disparity map; 0 if it was not read.
+        valid: those with ground truth.
+        beyond: those of ``valid`` at ``max_disparity`` or above.
+        negative: those of ``valid`` below 0.
+        zero: those of ``valid`` at 0.
+        lowest: smallest valid disparity, pixels.
+        highest: largest valid disparity, pixels.
+        histogram: valid disparities of 0 and more between ``EDGES``, then those above the last.
+    """
+
+    faults: tuple[Fault, ...]
+    size: str | None
+    pixels: int = 0
+    valid: int = 0
+    beyond: int = 0
+    negative: int = 0
+    zero: int = 0
+    lowest: float | None = None
+    highest: float | None = None
+    histogram: tuple[int, ...] = ()
+
+
+def examine(job: Job) -> Finding:
+    """Read a pair's files and say what is wrong with them."""
+    files = job.files
+    faults: list[Fault] = []
+    left, right = (_image(path, faults) for path in (files.left, files.right))
+    if left is not None and right is not None and left.shape[:2] != right.shape[:2]:
+        faults.append(
+            Fault("size", f"{files.right} is {_size(right)}, its left view {_size(left)}")
+        )
+    shape = next((i.shape[:2] for i in (left, right) if i is not None), None)
+    size = None if left is None else _size(left)
+    if not job.truth or shape is None:
+        return Finding(tuple(faults), size)
+    if files.disparity_right is not None:
+        _disparity(files, files.disparity_right, shape, faults)
+    for path, read_mask in files.nonoccluded:
+        try:
+            _check_size(path, read_mask(path), shape, faults)
+        except InputError as error:
+            faults.append(Fault("unreadable", str(error)))
+    truth = None
+    if files.disparity is not None:
+        truth = _disparity(files, files.disparity, shape, faults)
+    if truth is None:
+        return Finding(tuple(faults), size)
+    disparity, valid = truth
+    known = disparity[valid]
+    counts = np.histogram(known, bins=[*EDGES, np.inf])[0]
+    return Finding(
+        tuple(faults),
+        size,
+        pixels=disparity.size,
+        valid=known.size,
+        beyond=int(np.count_nonzero(known >= job.max_disparity)),
+        negative=int(np.count_nonzero(known < 0)),
+        zero=int(np.count_nonzero(known == 0)),
+        lowest=float(known.min()) if known.size else None,
+        highest=float(known.max()) if known.size else None,
+        histogram=tuple(int(count) for count in counts),
+    )
+
+
+def _image(path: Path, faults: list[Fault]) -> np.ndarray | None:
+    try:
+        return read_samples(path)
+    except InputError as error:
+        faults.append(Fault("unreadable", str(error)))
+        return None
+
+
+def _disparity(
+    files: SampleFiles, path: Path, shape: tuple[int, int], faults: list[Fault]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Read one map and look for faults; returns it with its valid pixels, both (H, W)."""
+    try:
+        disparity = files.decode(path, shape)
+    except InputError as error:
+        faults.append(Fault("unreadable", str(error)))
+        return None
+    _check_size(path, disparity, shape, faults)
+    negative = int(np.count_nonzero(disparity < 0))
+    if negative:
+        lowest = float(disparity[np.isfinite(disparity)].min(initial=np.inf))
+        faults.append(Fault("sign", f"{path}: {negative} negative disparities, down to {lowest:g}"))
+    if files.dense:
+        counts = {"nan": np.isnan(disparity).sum(), "infinite": np.isinf(disparity).sum()}
+        for kind, count in counts.items():
+            if count:
+                faults.append(
+                    Fault(kind, f"{path}: {count} {kind} pixels in data that have truth everywhere")
+                )
+    valid = np.isfinite(disparity)
+    if files.zero_is_missing:
+        valid &= disparity != 0
+    if not valid.any():
+        faults.append(Fault("empty", f"{path}: no pixel has ground truth"))
+    return disparity, valid
+
+
+def _check_size(path: Path, array: np.ndarray, shape: tuple[int, int], faults: list[Fault]) -> None:
+    if array.shape[:2] != shape:
+        faults.append(Fault("size", f"{path} is {_size(array)}, its image {shape[1]}x{shape[0]}"))
+
+
+def _size(array: np.ndarray) -> str:
+    return f"{array.shape[1]}x{array.shape[0]}"

@@ -1,0 +1,1 @@
+"""Pairs, sequences and sources: found by name."""

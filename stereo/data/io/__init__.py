@@ -1,0 +1,1 @@
+"""Images, disparity maps and videos: read and written."""

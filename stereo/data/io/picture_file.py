@@ -1,0 +1,211 @@
+"""Picture files, opened: of a known format and within the limits, with nothing decoded yet."""
+
+import contextlib
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+
+from stereo.errors import InputError, StereoError
+from stereo.system.limits import TooLargeError, check_bytes, check_pixels, max_pixels
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF", "JPEG2000", "AVIF")
+"""Pillow's names. It knows others, of which one starts Ghostscript."""
+MOST_BYTES_PER_PIXEL = 16
+MOST_METADATA = 2**28  # bytes: profiles, previews and the like
+MOST_SCANS = 200  # of a progressive JPEG, each of which passes over the whole picture
+MOST_FRAMES_LOOKED_AT = 32
+_TILE_WIDTH, _TILE_LENGTH, _BITS_PER_SAMPLE, _SUBFILE_TYPE = 322, 323, 258, 254
+_REDUCED_OR_MASK = 0b101
+_CODESTREAM = b"\xff\x4f\xff\x51"
+_MOST_CHANNELS = 4
+
+
+class NotAPictureError(InputError):
+    """A file of none of the formats."""
+
+
+@contextlib.contextmanager
+def open_picture(
+    source: Path | BinaryIO, name: str, formats: tuple[str, ...] = FORMATS
+) -> Iterator[ImageFile]:
+    """Open a picture whose header has passed the limits; nothing is decoded before it has.
+
+    Whatever goes wrong in the block is worded as damage of the file.
+
+    Args:
+        source: the file, or an open one.
+        name: what to call it in an error.
+        formats: those of ``FORMATS`` that may be.
+
+    Raises:
+        NotAPictureError: of none of the formats.
+        InputError: larger than ``stereo.system.limits`` allows, or damaged.
+    """
+    try:
+        if isinstance(source, Path):
+            check_bytes(source, MOST_BYTES_PER_PIXEL * max_pixels() + MOST_METADATA, "a picture")
+        _check_webp(source, name)  # of which Pillow allocates two canvases on opening
+        _let_pillow_open_what_we_allow()
+        with Image.open(source, formats=formats) as image:
+            _check(image, source, name)
+            yield image
+    except UnidentifiedImageError as error:
+        known = ", ".join(formats)
+        raise NotAPictureError(f"{name}: damaged, or no picture of these: {known}") from error
+    except (StereoError, MemoryError):
+        raise
+    except Image.DecompressionBombError:
+        raise TooLargeError(
+            f"{name}: more pixels than the limit of {max_pixels() / 1e6:g} megapixels; if the file "
+            "is to be trusted, raise it with --max-megapixels"
+        ) from None
+    except Exception as error:  # a damaged file can raise nearly anything
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{name}: damaged or truncated picture ({told})") from error
+
+
+def check_one_frame(image: ImageFile, name: str) -> None:
+    """Raise ``InputError`` where a file holds several pictures, of which one would be taken.
+
+    The previews of a TIFF may be, and of an MPO the other view and smaller frames.
+    """
+    if not getattr(image, "is_animated", False):
+        return
+    if image.format == "MPO" and _further_views(image) < 2:
+        return
+    if image.format == "TIFF" and _has_previews_alone(image):
+        return
+    raise InputError(
+        f"{name}: holds several frames or pages, and a view is one; save the one that is meant as "
+        "a picture of its own, or give a film as a video"
+    )
+
+
+def holds_both_views(image: ImageFile) -> bool:
+    """Tell whether a file is an MPO of two frames of one size: the left view and the right one."""
+    return image.format == "MPO" and _further_views(image) == 1
+
+
+def _further_views(image: ImageFile) -> int:
+    """Count the frames of an MPO that have the size of the first.
+
+    Others are what telephones store: a preview, or a map of the brightness.
+    """
+    size, count = image.size, 0
+    for frame in range(1, min(getattr(image, "n_frames", 1), MOST_FRAMES_LOOKED_AT)):
+        image.seek(frame)
+        count += image.size == size
+    image.seek(0)
+    return count
+
+
+def is_deep_colour(image: ImageFile) -> bool:
+    """Tell whether a picture has colours of 16 bits, of which Pillow keeps the high bytes."""
+    if image.mode.startswith("I"):
+        return False
+    if image.format == "PNG":
+        return ";16" in str(image.tile[0][3])
+    if image.format == "TIFF":
+        return max(_tag(image, _BITS_PER_SAMPLE, (1,))) > 8 and image.mode != "F"
+    return image.format == "PPM" and image.mode == "RGB" and largest_of_ppm(image) > 255
+
+
+def largest_of_ppm(image: ImageFile) -> int:
+    """Return the value in a PPM's or PGM's header that Pillow stretches to 255 or 65535."""
+    decoder, _, _, settings = image.tile[0]
+    if decoder in ("ppm", "ppm_plain") and isinstance(settings, tuple):
+        return int(settings[1])
+    return 65535 if image.mode == "I" else 255
+
+
+def _let_pillow_open_what_we_allow() -> None:
+    most = Image.MAX_IMAGE_PIXELS
+    if most is not None and max_pixels() > 2 * most:  # it refuses at twice its limit
+        Image.MAX_IMAGE_PIXELS = max_pixels()
+
+
+def _check(image: ImageFile, source: Path | BinaryIO, name: str) -> None:
+    check_pixels(*image.size, name)
+    if image.format == "TIFF":
+        # A tile is decoded as a whole, however little of it the picture shows.
+        width, length = (max(_tag(image, tag, (1,))) for tag in (_TILE_WIDTH, _TILE_LENGTH))
+        check_pixels(width, length, f"{name}'s tiles")
+    elif image.format == "JPEG2000":
+        # The box that Pillow reads may say something else than what is decoded.
+        width, height, channels = _codestream_size(_read(source), name)
+        check_pixels(width, height, name)
+        if channels > _MOST_CHANNELS:
+            raise InputError(f"{name}: has {channels} channels; expected grey or colours")
+    elif image.format in ("JPEG", "MPO"):
+        scans = _read(source).count(b"\xff\xda")
+        if scans > MOST_SCANS:
+            raise InputError(f"{name}: a JPEG of {scans} scans, which none has; save it anew")
+
+
+def _tag(image: ImageFile, tag: int, default: tuple[int, ...]) -> tuple[int, ...]:
+    value = image.tag_v2.get(tag, default)  # type: ignore[attr-defined]
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _has_previews_alone(image: ImageFile) -> bool:
+    """Tell whether all but the first page of a TIFF are smaller copies of it, or masks."""
+    try:
+        for page in range(1, MOST_FRAMES_LOOKED_AT):
+            image.seek(page)
+            if not _tag(image, _SUBFILE_TYPE, (0,))[0] & _REDUCED_OR_MASK:
+                return False
+    except EOFError:
+        return True
+    finally:
+        image.seek(0)
+    return False
+
+
+def _check_webp(source: Path | BinaryIO, name: str) -> None:
+    head = _read(source, 30)
+    if head[:4] != b"RIFF" or head[8:12] != b"WEBP" or len(head) < 30:
+        return
+    if head[12:16] == b"VP8X":
+        width, height = (1 + int.from_bytes(head[i : i + 3], "little") for i in (24, 27))
+    elif head[12:16] == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    else:
+        width, height = (value & 0x3FFF for value in struct.unpack("<2H", head[26:30]))
+    check_pixels(width, height, name)
+
+
+def _codestream_size(data: bytes, name: str) -> tuple[int, int, int]:
+    """Return width, height and channels of a JPEG 2000 file, as its decoder will see them."""
+    start = 0
+    while data[start : start + 4] != _CODESTREAM:  # boxes, of which one holds it
+        length, kind = struct.unpack_from(">I4s", data, start)
+        head = 8
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", data, start + 8)
+            head = 16
+        if kind == b"jp2c":
+            start += head
+            if data[start : start + 4] != _CODESTREAM:
+                raise InputError(f"{name}: damaged JPEG 2000 picture")
+        elif length < head:
+            raise InputError(f"{name}: damaged JPEG 2000 picture")
+        else:
+            start += length
+    right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)
+    (channels,) = struct.unpack_from(">H", data, start + 40)
+    return right - left, bottom - top, channels
+
+
+def _read(source: Path | BinaryIO, count: int = -1) -> bytes:
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return file.read(count)
+    source.seek(0)
+    data = source.read(count)
+    source.seek(0)
+    return data

@@ -1,0 +1,66 @@
+"""The user's own pairs: ``ROOT/manifest.json``."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from stereo.data.io.decoders import mask_is_255, stored
+from stereo.data.io.disparities import MOST_SCALE
+from stereo.data.sets.sample import SampleFiles
+from stereo.errors import InputError
+from stereo.system.limits import read_json
+
+
+def read_manifest(root: Path) -> list[SampleFiles]:
+    """Read ``ROOT/manifest.json``.
+
+    It is a list of objects with the keys ``name``, ``left``, ``right`` and ``gt``, paths relative
+    to ROOT. Optional: ``gt_scale`` (stored value per pixel, for integer pictures), ``gt_right``
+    (disparities of the right view), ``nonoccluded`` (a mask, 255 where both views see the pixel)
+    and ``calibration``. Other keys are ignored.
+
+    Raises:
+        InputError: missing, not JSON or of another form, or two entries with one name.
+    """
+    path = root / "manifest.json"
+    if not path.exists():
+        raise InputError(f"{path}: no such file; 'manifest' reads its list of pairs")
+    entries = read_json(path)
+    if not isinstance(entries, list) or not entries:
+        raise InputError(f"{path}: expected a list of pairs, and at least one")
+    samples = [_entry(path, root, index, entry) for index, entry in enumerate(entries)]
+    seen: set[str] = set()
+    for sample in samples:
+        if sample.name in seen:
+            raise InputError(f"{path}: two entries are named '{sample.name}'")
+        seen.add(sample.name)
+    return samples
+
+
+def _entry(path: Path, root: Path, index: int, entry: Any) -> SampleFiles:
+    if not isinstance(entry, dict):
+        raise InputError(f"{path}: entry {index} is not an object")
+    for key in ("name", "left", "right", "gt"):
+        if not isinstance(entry.get(key), str):
+            raise InputError(f"{path}: entry {index} lacks the text '{key}'")
+    scale = entry.get("gt_scale")
+    if scale is not None and (
+        type(scale) not in (int, float) or not 1 / MOST_SCALE <= scale <= MOST_SCALE
+    ):
+        raise InputError(f"{path}: entry {index}: 'gt_scale' must be a positive number such as 256")
+    optional = partial(_optional_path, root, entry)
+    mask = optional("nonoccluded")
+    return SampleFiles(
+        name=entry["name"],
+        left=root / entry["left"],
+        right=root / entry["right"],
+        disparity=root / entry["gt"],
+        disparity_right=optional("gt_right"),
+        nonoccluded=() if mask is None else ((mask, mask_is_255),),
+        calibration=optional("calibration"),
+        decode=stored(scale),
+    )
+
+
+def _optional_path(root: Path, entry: dict[str, Any], key: str) -> Path | None:
+    return root / entry[key] if isinstance(entry.get(key), str) else None

@@ -1,0 +1,197 @@
+"""One stereo pair with its ground truth: the files, and what they hold once read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from stereo.data.io.decoders import Decoder, MaskReader, decode_stored
+from stereo.data.io.images import as_images
+from stereo.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A pair in memory.
+
+    Attributes:
+        name: what tells it from the others of its data set.
+        left: (H, W, 3) uint8 RGB.
+        right: (H, W, 3) uint8 RGB.
+        disparity: (H, W) float32, pixels of the left image; None without ground truth. Where
+            ``valid`` is false its value means nothing.
+        valid: (H, W) bool, true where there is ground truth; None without it.
+        nonoccluded: (H, W) bool, true where the right view sees the pixel too; None if unknown or
+            not asked for.
+        disparity_right: (H, W) float32, pixels, positive: a pixel of the right view lies that far
+            to the right in the left one; None if unknown or not asked for.
+        valid_right: (H, W) bool, true where the right view has ground truth.
+        calibration: the calibration file, unread; None if there is none.
+    """
+
+    name: str
+    left: np.ndarray
+    right: np.ndarray
+    disparity: np.ndarray | None = None
+    valid: np.ndarray | None = None
+    nonoccluded: np.ndarray | None = None
+    disparity_right: np.ndarray | None = None
+    valid_right: np.ndarray | None = None
+    calibration: Path | None = None
+
+
+class Readable(Protocol):
+    """A pair that can be read, from disk or by rendering."""
+
+    @property
+    def name(self) -> str:
+        """What tells it from the others of its data set."""
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the left view has ground truth."""
+
+    def read(
+        self, *, disparity: bool = True, disparity_right: bool = False, nonoccluded: bool = False
+    ) -> Sample:
+        """Return it with what is asked for."""
+
+
+@dataclass(frozen=True)
+class SampleFiles:
+    """The files of one pair, and how its ground truth is to be read.
+
+    Attributes:
+        name: what tells it from the others of its data set.
+        left: left image.
+        right: right image.
+        disparity: ground truth for the left image, or None.
+        disparity_right: ground truth for the right image, or None.
+        nonoccluded: masks of the left image, each with its reader; a pixel counts as non-occluded
+            when all say so. Empty if unknown.
+        calibration: the calibration file, or None.
+        decode: how disparities are stored.
+        zero_is_missing: whether a disparity of 0 means "no ground truth". Scene Flow's are real.
+        dense: whether every pixel has ground truth, so that NaN and infinity are faults.
+        least_depth: bits that 16-bit samples of the images have at least, known from their series.
+    """
+
+    name: str
+    left: Path
+    right: Path
+    disparity: Path | None = None
+    disparity_right: Path | None = None
+    nonoccluded: tuple[tuple[Path, MaskReader], ...] = ()
+    calibration: Path | None = None
+    decode: Decoder = decode_stored
+    zero_is_missing: bool = True
+    dense: bool = False
+    least_depth: int = 8
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the left view has ground truth."""
+        return self.disparity is not None
+
+    def read(
+        self, *, disparity: bool = True, disparity_right: bool = False, nonoccluded: bool = False
+    ) -> Sample:
+        """Read and check both images and what else is asked for; no other file is opened.
+
+        Args:
+            disparity: the left view's ground truth.
+            disparity_right: the right view's ground truth.
+            nonoccluded: the occlusion mask of the left view.
+
+        Raises:
+            InputError: a file cannot be read, or the sizes differ.
+        """
+        left, right = read_pair(self.left, self.right, self.least_depth)
+        truth, valid = self.read_truth(self.disparity if disparity else None, left)
+        truth_right, valid_right = self.read_truth(
+            self.disparity_right if disparity_right else None, left
+        )
+        mask = self.read_nonoccluded(left) if nonoccluded else None
+        return Sample(
+            self.name, left, right, truth, valid, mask, truth_right, valid_right, self.calibration
+        )
+
+    def read_truth(
+        self, path: Path | None, left: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+        """Read one view's disparities and say where they are known; None twice without a file.
+
+        Args:
+            path: ``disparity`` or ``disparity_right``.
+            left: (H, W, 3), the image whose size they must have.
+
+        Returns:
+            (H, W) float32 pixels, and (H, W) bool.
+
+        Raises:
+            InputError: the file cannot be read, or has another size.
+        """
+        if path is None:
+            return None, None
+        disparity = self.decode(path, (left.shape[0], left.shape[1]))
+        _check_size(path, disparity, self.left, left, "ground truth")
+        valid = np.isfinite(disparity)
+        if self.zero_is_missing:
+            valid &= disparity != 0
+        return disparity, valid
+
+    def read_nonoccluded(self, left: np.ndarray) -> np.ndarray | None:
+        """Read the occlusion masks: (H, W) bool, true where both views see the pixel.
+
+        Args:
+            left: (H, W, 3), the image whose size they must have.
+
+        Raises:
+            InputError: a mask cannot be read, or has another size.
+        """
+        together = None
+        for path, read_mask in self.nonoccluded:
+            mask = read_mask(path)
+            _check_size(path, mask, self.left, left, "occlusion mask")
+            together = mask if together is None else together & mask
+        return together
+
+
+def read_pair(left: Path, right: Path, least_depth: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Read two views and check that their sizes agree.
+
+    Args:
+        left: left view.
+        right: right view.
+        least_depth: bits that 16-bit samples have at least.
+
+    Returns:
+        left and right, (H, W, 3) uint8 RGB each.
+    """
+    left_image, right_image = as_images([left, right], [str(left), str(right)], least_depth)
+    check_same_size(left_image, right_image, str(left), str(right))
+    return left_image, right_image
+
+
+def check_same_size(left: np.ndarray, right: np.ndarray, left_name: str, right_name: str) -> None:
+    """Raise ``InputError`` unless both (H, W, 3) views have one size."""
+    if left.shape != right.shape:
+        raise InputError(
+            f"{left_name} is {_size(left)} and {right_name} is {_size(right)}: the two views of a "
+            "rectified pair have the same size"
+        )
+
+
+def _check_size(
+    path: Path, array: np.ndarray, left_path: Path, left: np.ndarray, role: str
+) -> None:
+    if array.shape[:2] != left.shape[:2]:
+        raise InputError(
+            f"{path} is {_size(array)} and {left_path} is {_size(left)}: "
+            f"the {role} must have the left image's size"
+        )
+
+
+def _size(array: np.ndarray) -> str:
+    return f"{array.shape[1]}x{array.shape[0]}"

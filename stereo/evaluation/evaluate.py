@@ -1,0 +1,405 @@
+"""Metrics of a model over a data set, under a named protocol."""
+
+import datetime
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stereo.data.sets.datasets import describe, open_dataset
+from stereo.data.sets.sample import Readable, Sample
+from stereo.errors import OutputError, StereoError, UsageError
+from stereo.evaluation import tables
+from stereo.evaluation.metrics import ImageScore, figures, image_record, score_image, summaries
+from stereo.evaluation.protocols import Protocol, get_protocol
+from stereo.evaluation.report import PictureKeeper, write_report
+from stereo.evaluation.truth_scale import scale_hint
+from stereo.matching.matcher import Matcher, Result, loaded
+from stereo.system import console
+from stereo.system.distributed import gather, is_main, own_share, wait_for_all
+from stereo.system.files import output_folder, staged, writes_alone
+from stereo.system.machine import PeakMemory, machine
+
+AGAINST = "against"
+OUT_OF_REACH = 0.01  # of the ground truth: worth a note
+
+
+@writes_alone
+def evaluate(
+    matcher: Matcher | Callable[[], Matcher],
+    dataset: str,
+    root: str | Path | None,
+    output: str | Path,
+    *,
+    protocol: str = "pooled",
+    split: str | None = None,
+    render_pass: str | None = None,
+    limit: int | None = None,
+    layout: str | None = None,
+    unused: str | Path | None = None,
+    confidence: bool = False,
+    against: Sequence[Matcher | Callable[[], Matcher]] = (),
+) -> tuple[dict[str, Any], int]:
+    """Match every pair of a data set, print one table, write ``metrics.json`` and a report.
+
+    A pair that cannot be read or matched is named and left out; the others go on. Processes
+    started by torchrun share the pairs and give the figures of one process.
+
+    Args:
+        matcher: the model, or what loads it, which is called once all else is known to be right.
+        dataset: a name of ``stereo.data.sets.datasets.DATASETS``.
+        root: its folder; None for ``synthetic`` rendered on the spot.
+        output: folder for ``metrics.json``, ``report.html`` and the pictures it shows.
+        protocol: a name of ``stereo.evaluation.protocols.PROTOCOLS``.
+        split: the data set's part; None for its default.
+        render_pass: ``clean`` or ``final``; None for the protocol's own, where the choice exists.
+        limit: match only the first N pairs.
+        layout: the data set's tree by name; None to find it by looking.
+        unused: Scene Flow's list of unusable frames; None to use all.
+        confidence: whether to score the confidence too, which takes a second match per pair.
+        against: further models for the same pairs, each with its files in ``OUTPUT/against/NAME``;
+            the report has all models side by side.
+
+    Returns:
+        What was written to ``metrics.json``, and the number of pairs that failed, with any model.
+
+    Raises:
+        UsageError: an unknown name.
+        InputError: the data set cannot be listed.
+        OutputError: the output cannot be written.
+    """
+    rules = get_protocol(protocol)
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit {limit}: expected at least 1")
+    chosen_pass = render_pass or (rules.render_pass if describe(dataset).passes else None)
+    data = open_dataset(
+        dataset, root, split=split, render_pass=chosen_pass, layout=layout, unused=unused
+    )
+    if not any(item.has_truth for item in data.samples):
+        raise UsageError(f"split '{data.split}' of '{dataset}' has no ground truth to score with")
+    folder = output_folder(Path(output), alone=True)
+    model, others = loaded(matcher), [loaded(other) for other in against]
+    rules = rules.with_range(model.min_disparity)
+    files = [data.samples[i] for i in rules.choose_images(len(data.samples))][:limit]
+    line = tables.protocol_line(rules, data.split, data.render_pass)
+    tree = f", layout {data.layout}" if data.layout else ""
+    console.say(f"data set {dataset}: {len(files)} of {len(data.samples)} pairs{tree}")
+    console.say(line)
+    facts = rules.describe() | {
+        "split": data.split,
+        "pass": data.render_pass,
+        "dataset": dataset,
+        "layout": data.layout,
+        "unused_list": None if unused is None else Path(unused).name,
+        "limit": limit,
+    }
+    folders = [folder, *against_folders(folder, model, others)]
+    names = [model.description["name"], *(each.name for each in folders[1:])]
+    runs: list[Scored] = []
+    for name, each, own_folder in zip(names, [model, *others], folders, strict=True):
+        if others:
+            console.say(f"{name}:")
+        runs.append(_score(name, each, files, rules, facts, output_folder(own_folder), confidence))
+    print_summary(runs, rules, line)
+    say_hint(runs, "'gt_scale' in manifest.json" if dataset == "manifest" else "a scale")
+    if is_main():
+        for own_folder in folders[1:]:
+            write_report(own_folder, [own_folder])
+    make_report(folder, folders)
+    wait_for_all()
+    return runs[0].report, sum(len(run.failed) for run in runs)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model's figures over a list of pairs.
+
+    Attributes:
+        name: tells it from the other models of a command.
+        scores: one per image.
+        failed: names of the pairs without a score.
+        report: what was written to ``metrics.json``.
+    """
+
+    name: str
+    scores: list[ImageScore]
+    failed: list[str]
+    report: dict[str, Any]
+
+
+def _score(
+    name: str,
+    model: Matcher,
+    files: Sequence[Readable],
+    rules: Protocol,
+    facts: dict[str, Any],
+    folder: Path,
+    confidence: bool,
+) -> Scored:
+    """Match the pairs with one model, and write its pictures and ``metrics.json``."""
+    scores: list[ImageScore] = []
+    failed: list[tuple[int, str]] = []
+    shown = Shown(folder, len(files))
+    peak = PeakMemory(torch.device(model.description["device"]))
+    reach = np.zeros(3, np.int64)
+    for index, item in console.progress(own_share(files), "evaluate"):
+        try:
+            sample = item.read(nonoccluded=True)
+            result = model(sample.left, sample.right)
+            measures = result.trusted.measures() if confidence else None
+        except StereoError as error:
+            console.complain(f"stereo evaluate: error: {item.name}: {error}")
+            failed.append((index, item.name))
+            continue
+        scores.append(score_result(sample, result, index, rules, measures))
+        reach += count_reach(sample, model, rules)
+        console.say(tables.score_line(scores[-1]), everyone=True)
+        if note := model.second_match_note(result):
+            console.say(f"note: {note}")
+        shown.keep(sample, result, scores[-1])
+    scores, names = gather_scores(scores, failed)
+    say_out_of_reach(reach, model)
+    run = run_facts(model, peak)
+    report = metrics_report(model, facts, rules, scores, names, shown.records(), run)
+    write_metrics(folder / "metrics.json", report)
+    return Scored(name, scores, names, report)
+
+
+def count_reach(sample: Sample, model: Matcher, rules: Protocol) -> np.ndarray:
+    """Count a sample's true disparities: all, those below the range searched, those beyond it.
+
+    Beyond the range only those count that the protocol counts: it may have an upper bound.
+    """
+    assert sample.disparity is not None and sample.valid is not None
+    known = sample.valid & np.isfinite(sample.disparity)
+    low, count = model.min_disparity, model.description["max_disparity"]
+    counted = rules.valid_pixels(sample.disparity, sample.valid)
+    below = known & (sample.disparity < low)
+    beyond = counted & (sample.disparity >= low + count)
+    return np.array([known.sum(), below.sum(), beyond.sum()])
+
+
+def say_out_of_reach(reach: np.ndarray, model: Matcher) -> None:
+    """Say how much of the ground truth the model could not have found.
+
+    Args:
+        reach: this process's sum of ``count_reach``.
+        model: the model.
+    """
+    for note in out_of_reach_notes(np.sum(gather([reach]), axis=0), model):
+        console.say(f"note: {note}")
+
+
+def out_of_reach_notes(reach: np.ndarray, model: Matcher) -> list[str]:
+    """Return what ``say_out_of_reach`` says of counts of all processes."""
+    notes = []
+    low, count = model.min_disparity, model.description["max_disparity"]
+    ends = (
+        (f"below {low} px", "--min-disparity"),
+        (f"from {low + count} px on", "--max-disparity"),
+    )
+    for out, (where, option) in zip(reach[1:], ends, strict=True):
+        share = out / max(reach[0], 1)
+        if share > OUT_OF_REACH:
+            notes.append(
+                f"{100 * share:.1f} % of the ground truth lies {where}, where "
+                f"{model.description['name']} was not asked to search; see {option}"
+            )
+    return notes
+
+
+def against_folders(folder: Path, matcher: Matcher, against: Sequence[Matcher]) -> list[Path]:
+    """Return the folder of each further model: its name, with a number where names are alike."""
+    taken = {matcher.description["name"]}
+    names: list[str] = []
+    for other in against:
+        name, number = other.description["name"], 2
+        while name in taken:
+            name, number = f"{other.description['name']}_{number}", number + 1
+        taken.add(name)
+        names.append(name)
+    return [folder / AGAINST / name for name in names]
+
+
+class Shown:
+    """Keeps the pictures that the report shows; a disk too full for them loses them alone.
+
+    Args:
+        folder: the run's folder.
+        count: pairs in the list, those of other processes included.
+    """
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self._keeper = PictureKeeper(folder, count)
+        self._full = False
+
+    def keep(self, sample: Sample, result: Result, score: ImageScore) -> None:
+        """Keep an image's pictures if it may be shown."""
+        if self._full or not score.has(score.own):
+            return
+        assert sample.disparity is not None and sample.valid is not None
+        epe = figures(score.sums[score.own])["epe"]
+        maps = (sample.left, result.disparity, sample.disparity, sample.valid)
+        try:
+            self._keeper.keep(score.index, *maps, epe)
+        except OutputError as error:
+            self._full = True
+            console.complain(f"warning: {error}; the report goes without further pictures")
+
+    def records(self) -> dict[int, dict[str, Any]]:
+        """Return what ``metrics.json`` says of the pictures of all processes, by place."""
+        return dict(gather(list(self._keeper.records.items())))
+
+
+def run_facts(matcher: Matcher, peak: PeakMemory) -> dict[str, Any]:
+    """Say when and on what machine the figures were made, and with how much memory.
+
+    Args:
+        matcher: the model.
+        peak: since before the first pair; of several processes the largest is told.
+    """
+    own = (peak.bytes(), peak.bytes_above_start())
+    of_all = [each for each in gather([own]) if None not in each]
+    most, above = max(of_all, default=(None, None))
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "machine": machine(torch.device(matcher.description["device"])),
+        "memory": {"kind": peak.kind, "peak_bytes": most, "above_start_bytes": above},
+    }
+
+
+def make_report(folder: Path, folders: Sequence[Path]) -> None:
+    """Write ``report.html`` from the runs in ``folders``, if this is the main process."""
+    if is_main():
+        write_report(folder, folders)
+        console.say(f"report: {folder / 'report.html'}")
+
+
+def gather_scores(
+    scores: list[ImageScore], failed: list[tuple[int, str]]
+) -> tuple[list[ImageScore], list[str]]:
+    """Return all processes' scores and the names of their failed pairs, in the list's order.
+
+    Args:
+        scores: of this process.
+        failed: place in the list and name, of this process.
+    """
+    together = sorted(gather(scores), key=lambda score: score.index)
+    return together, [name for _, name in sorted(gather(failed))]
+
+
+def score_result(
+    sample: Sample,
+    result: Result,
+    index: int,
+    rules: Protocol,
+    measures: Mapping[str, np.ndarray] | None = None,
+) -> ImageScore:
+    """Score the match of a sample that has ground truth; ``index`` is its place in the list."""
+    assert sample.disparity is not None and sample.valid is not None
+    return score_image(
+        sample.name,
+        index,
+        result.disparity,
+        sample.disparity,
+        sample.valid,
+        rules,
+        sample.nonoccluded,
+        result.seconds,
+        sample.left,
+        measures,
+    )
+
+
+def metrics_report(
+    matcher: Matcher,
+    protocol_facts: dict[str, Any],
+    rules: Protocol,
+    scores: Sequence[ImageScore],
+    failed: Sequence[str] = (),
+    pictures: Mapping[int, dict[str, Any]] | None = None,
+    run: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the contents of ``metrics.json``.
+
+    Args:
+        matcher: the model.
+        protocol_facts: how the figures are made.
+        rules: the protocol.
+        scores: one per image.
+        failed: names of the pairs without a score.
+        pictures: an image's place in the list -> its pictures' files, for those that have any.
+        run: when, where and with how much memory.
+    """
+    shown = pictures or {}
+    found = summaries(scores, rules.averaging)
+    found["summary"]["failed_names"] = list(failed)
+    return {
+        "model": matcher.description,
+        "protocol": protocol_facts,
+        "images": [
+            image_record(score) | ({"pictures": shown[score.index]} if score.index in shown else {})
+            for score in scores
+        ],
+        **found,
+        **({} if run is None else {"run": run}),
+    }
+
+
+def write_metrics(path: Path, report: dict[str, Any]) -> None:
+    """Write ``metrics.json``, whole or not at all; of several processes the main one does."""
+    if not is_main():
+        return
+    with staged(path) as (temporary,):
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def print_summary(runs: Sequence[Scored], rules: Protocol, line: str) -> None:
+    """Print one table of averages: per folder of the data set where there are several, and overall.
+
+    Args:
+        runs: of one model or several, on the same pairs.
+        rules: the protocol.
+        line: what ``tables.protocol_line`` says of it.
+    """
+    several = len(runs) > 1
+    groups = dict.fromkeys(_group(score) for run in runs for score in run.scores)
+    rows: list[tuple[str, dict[str, Any]]] = []
+    for group in groups if 1 < len(groups) <= 40 else ():
+        for run in runs:
+            scores = [score for score in run.scores if _group(score) == group]
+            label = f"{group or '.'}, {run.name}" if several else group or "."
+            rows.append((label, summaries(scores, rules.averaging)))
+    rows += [(run.name if several else "all images", run.report) for run in runs]
+    console.say(tables.summary_table(rows))
+    for run in runs:
+        if "confidence" in run.report["summary"]:
+            if several:
+                console.say(f"{run.name}:")
+            console.say(tables.trust_lines(run.report["summary"]["confidence"]))
+    console.say(line)
+
+
+def say_hint(runs: Sequence[Scored], option: str, stored: float | None = None) -> None:
+    """Say, once, if the ground truth seems to be stored in another unit than pixels.
+
+    Args:
+        runs: of one model or several.
+        option: as in ``scale_hint``.
+        stored: as in ``scale_hint``.
+    """
+    for run in runs:
+        ratios = [score.ratio for score in run.scores if score.ratio is not None]
+        hint = scale_hint(ratios, option, stored)
+        if hint is not None:
+            if is_main():
+                console.complain(f"warning: {hint}")
+            return
+
+
+def _group(score: ImageScore) -> str:
+    return score.name.rpartition("/")[0]

@@ -1,0 +1,500 @@
+"""The report of an evaluation, of one model or of several side by side."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from stereo.errors import InputError, UsageError
+from stereo.evaluation import tables
+from stereo.evaluation.metrics import NOC, OCCLUDED, REGION_METRICS
+from stereo.evaluation.protocols import AVERAGING_TEXT, Averaging
+from stereo.evaluation.regions import BINS
+from stereo.evaluation.report.charts import Line, line_chart
+from stereo.evaluation.report.page import (
+    NONE,
+    data_uri,
+    flattened,
+    memory,
+    number,
+    seconds,
+    write_page,
+)
+from stereo.evaluation.report.pictures import KINDS, SAMPLED, WORST, read_picture
+from stereo.evaluation.report.runs import (
+    Comparison,
+    Key,
+    Run,
+    is_number,
+    match_runs,
+    protocol_line,
+    read_run,
+)
+from stereo.system import console
+from stereo.system.files import output_folder
+
+REPORT_FILE = "report.html"
+OPEN_AT_FIRST = 6  # images; the others are one click away
+PICTURE_BUDGET = 20 * 2**20  # bytes, before their text form makes a third more of them
+RATES = {"bad_1": "bad-1", "bad_2": "bad-2", "bad_3": "bad-3", "d1": "D1"}
+STYLES = ("main", "second", "third", "faint")
+
+# Region -> what it is called, and what it is.
+_WHERE: dict[str, dict[str, tuple[str, str]]] = {
+    "Edges": {
+        "edges": ("Near depth edges", "within 5 px of a jump of the true disparity"),
+        "away_from_edges": ("Away from them", ""),
+    },
+    "Texture": {
+        "flat": ("Flat areas", "hardly any horizontal gradient in the left view"),
+        "textured": ("Textured areas", ""),
+    },
+    "Visibility": {
+        NOC: ("Visible in both views", ""),
+        OCCLUDED: ("Occluded in the right view", ""),
+    },
+}
+_RANKINGS = {
+    "confidence": ("confidence", "main"),
+    "left_right": ("left-right check", "second"),
+    "entropy": ("entropy", "third"),
+    "oracle": ("oracle", "faint"),
+}
+
+
+def write_report(output: Path, folders: Sequence[Path]) -> None:
+    """Write ``report.html`` from the runs in some folders.
+
+    Args:
+        output: the folder it goes to.
+        folders: of the runs; the images that the first one did worst come first.
+
+    Raises:
+        InputError: figures that cannot be read or compared.
+        OutputError: the report cannot be written.
+    """
+    comparison = match_runs([read_run(folder) for folder in folders])
+    first = comparison.runs[0]
+    ranking = f" of {first.label}" if len(comparison.runs) > 1 else ""
+    _write(output, comparison, lambda key: _epe(first, key), ranking)
+
+
+def compare(paths: Sequence[str | Path], output: str | Path) -> Path:
+    """Write one report from the figures of several runs, and print their table.
+
+    Args:
+        paths: folders of runs, or their ``metrics.json``.
+        output: the folder for ``report.html``; the images that any run did worst come first.
+
+    Returns:
+        The report.
+
+    Raises:
+        UsageError: no run.
+        InputError: figures that cannot be read, or of different protocols, data or images.
+        OutputError: the report cannot be written.
+    """
+    if not paths:
+        raise UsageError("name the runs to compare: folders with metrics.json")
+    comparison = match_runs([read_run(Path(path)) for path in paths])
+    folder = output_folder(Path(output))
+
+    def worst(key: Key) -> float | None:
+        errors = [_epe(run, key) for run in comparison.runs]
+        return max((error for error in errors if error is not None), default=None)
+
+    try:
+        _write(folder, comparison, worst, " of any model" if len(paths) > 1 else "")
+        rows = [(run.label, {"summary": run.all, NOC: run.noc or None}) for run in comparison.runs]
+        console.say(tables.summary_table(rows))
+        console.say(protocol_line(comparison.runs[0].protocol))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{' '.join(map(str, paths))}: figures that this version does not understand "
+            f"({type(error).__name__}: {error}); evaluate again"
+        ) from error
+    return folder / REPORT_FILE
+
+
+def _write(
+    output: Path, found: Comparison, rank: Callable[[Key], float | None], ranking: str
+) -> None:
+    runs = found.runs
+    ranks = {key: rank(key) for key in found.keys}
+    worst_first = sorted(
+        found.keys, key=lambda key: -1.0 if (value := ranks[key]) is None else value, reverse=True
+    )
+    cards, left_out = _cards(runs, worst_first)
+    anchors = {card["key"]: card["anchor"] for card in cards}
+    protocol = runs[0].protocol
+    dates = sorted({str(run.metrics.get("run", {}).get("date", ""))[:10] for run in runs} - {""})
+    context = {
+        "title": ", ".join(run.label for run in runs),
+        "runs": [run.label for run in runs],
+        "dataset": protocol.get("dataset"),
+        "images": runs[0].summary.get("images", 0),
+        "skipped": _skipped(runs),
+        "date": " and ".join(dates[:1] + dates[1:][-1:]),
+        "protocol_line": protocol_line(protocol),
+        "averaging": protocol["averaging"],
+        "notes": found.notes,
+        "tiles": _tiles(runs, found.keys),
+        "summary": _summary(runs, found.keys),
+        "where": _where(runs),
+        "confidence": [part for run in runs if (part := _confidence(run))],
+        "confidence_elsewhere": any("confidence" in run.metrics["summary"] for run in runs),
+        "costs": [_cost(run, found.keys) for run in runs],
+        "cards": cards,
+        "ranking": ranking,
+        "open_at_first": OPEN_AT_FIRST,
+        "worst_count": min(WORST, len(cards)),
+        "left_out": left_out,
+        "rows": [_row(runs, key, anchors.get(key)) for key in worst_first],
+        "facts": [(run.label, _facts(run)) for run in runs],
+    }
+    write_page(output / REPORT_FILE, "evaluation.html", context)
+
+
+def _tiles(runs: Sequence[Run], keys: Sequence[Key]) -> list[dict[str, Any]]:
+    """The first run's figures in large, the others' below."""
+
+    def tile(label: str, unit: str, values: list[str]) -> dict[str, Any]:
+        others = [(run.label, value) for run, value in zip(runs[1:], values[1:], strict=True)]
+        return {"label": label, "unit": unit, "value": values[0], "others": others}
+
+    def error(label: str, unit: str, name: str, digits: int) -> dict[str, Any]:
+        made = tile(label, unit, [number(run.summary.get(name), digits) for run in runs])
+        if len(runs) == 1 and runs[0].noc:
+            made["others"] = [("non-occluded", number(runs[0].noc.get(name), digits))]
+        return made
+
+    times = [_times(run, keys) for run in runs]
+    return [
+        error("EPE", "px", "epe", 2),
+        error("bad-2", "%", "bad_2", 1),
+        error("bad-3", "%", "bad_3", 1),
+        tile(
+            "time per image", "s", [number(statistics.median(t), 2) if t else NONE for t in times]
+        ),
+    ]
+
+
+def _summary(runs: Sequence[Run], keys: Sequence[Key]) -> dict[str, Any]:
+    """The table of models and metrics, the best of each marked."""
+    columns: list[tuple[str, str, str]] = [("EPE", "px", "epe")]
+    columns += [(label, "%", name) for name, label in RATES.items()]
+    own = runs[0].protocol["averaging"]  # which the first columns have
+    averages: dict[Averaging, str] = {"pixel": "over pixels", "image": "over images"}
+    for kind, words in averages.items():
+        if own != AVERAGING_TEXT[kind]:
+            columns.append(("EPE", f"px, {words}", f"epe_{kind}"))
+    regions = {"All pixels": [run.all for run in runs]}
+    if any(run.noc for run in runs):
+        masks = dict.fromkeys(str(run.noc["mask"]) for run in runs if "mask" in run.noc)
+        by = f", by {' or '.join(masks)}" if masks else ""
+        regions[f"Non-occluded pixels{by}"] = [run.noc for run in runs]
+    costs = []
+    for run in runs:
+        times = _times(run, keys)
+        costs.append(
+            (statistics.median(times) if times else None, _memory(run).get("above_start_bytes"))
+        )
+    groups: list[tuple[str, list[Any]]] = []
+    for title, parts in regions.items():
+        values = [[part.get(name) for _, _, name in columns] for part in parts]
+        texts = [
+            [number(value, 3 if unit.startswith("px") else 2) for value, (_, unit, _) in pairs]
+            for pairs in (zip(row, columns, strict=True) for row in values)
+        ]
+        for row, text, (time, peak) in zip(values, texts, costs, strict=True):
+            row += [time, peak] if not groups else [None, None]
+            text += [seconds(time), memory(peak)] if not groups else ["", ""]
+        best = [
+            _best([text[i] for text in texts], [row[i] for row in values])
+            for i in range(len(columns) + 2)
+        ]
+        rows = [
+            (run.label, [(cell, i in best[n]) for n, cell in enumerate(text)])
+            for i, (run, text) in enumerate(zip(runs, texts, strict=True))
+        ]
+        groups.append((title, rows))
+    heads = [(label, unit) for label, unit, _ in columns]
+    return {"columns": [*heads, ("Time", "median"), ("Memory", "working")], "groups": groups}
+
+
+def _best(texts: Sequence[str], values: Sequence[Any]) -> set[int]:
+    """Return the places of the smallest value, those that read the same included."""
+    numbers = [value for value in values if is_number(value)]
+    if len(numbers) < 2:
+        return set()
+    chosen = texts[list(values).index(min(numbers))]
+    return {i for i, text in enumerate(texts) if text == chosen}
+
+
+def _where(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Errors by disparity, at edges, in flat areas, and where the right view does not see."""
+    tables = [{NOC: run.noc} | run.summary.get("regions", {}) for run in runs]
+    groups = {"Disparity": {name: (_bin_label(name), "") for name in BINS}} | _WHERE
+    found: list[dict[str, Any]] = []
+    largest = max(
+        (
+            table[name]["epe_pixel"]
+            for table in tables
+            for group in groups.values()
+            for name in group
+            if is_number(table.get(name, {}).get("epe_pixel"))
+        ),
+        default=0.0,
+    )
+    for title, group in groups.items():
+        rows = []
+        for name, (label, hint) in group.items():
+            parts = [table.get(name, {}) for table in tables]
+            epes = [part.get("epe_pixel") for part in parts]
+            if not any(is_number(epe) for epe in epes):
+                continue
+            pixels = parts[0].get("valid_pixels")
+            whole = runs[0].all if title == "Visibility" else runs[0].summary
+            of = whole.get("valid_pixels")
+            texts = [number(epe, 2) for epe in epes]
+            best = _best(texts, epes)
+            cells = [
+                {
+                    "epe": texts[i],
+                    "width": 100 * epe / largest if is_number(epe) and largest else 0,
+                    "bad_3": number(part.get("bad_3_pixel"), 1),
+                    "best": i in best,
+                }
+                for i, (epe, part) in enumerate(zip(epes, parts, strict=True))
+            ]
+            share = number(100 * pixels / of, 1) if pixels and of else NONE
+            rows.append({"label": label, "hint": hint, "share": share, "cells": cells})
+        if rows:
+            found.append({"title": title, "rows": rows})
+    return found
+
+
+def _bin_label(name: str) -> str:
+    low, _, high = name.removeprefix("disparity_").partition("_")
+    if not high:
+        return f"{low} px and more"
+    return f"below {high} px" if low == "0" else f"{low} to {high} px"
+
+
+def _confidence(run: Run) -> dict[str, Any] | None:
+    """Risk-coverage curves, reliability, and the area between a curve and the oracle's."""
+    facts = run.summary.get("confidence")
+    if not isinstance(facts, dict):
+        return None
+    curves = facts.get("curves", {})
+    coverage = [100 * share for share in curves.get("coverage", [])]
+    charts = []
+    for metric, label in (("epe", "EPE of those pixels, px"), ("bad_3", "bad-3 of those, %")):
+        lines = [
+            Line(_RANKINGS[name][0], coverage, curves[metric][name], _RANKINGS[name][1])
+            for name in _RANKINGS
+            if name in curves.get(metric, {})
+        ]
+        charts.append(
+            (
+                line_chart(f"{label} against coverage", lines, "pixels kept, %", label),
+                [(line.label, line.style) for line in lines],
+            )
+        )
+    bins = [row for row in facts.get("reliability", []) if row.get("pixels")]
+    if bins:
+        sure = [100 * row["confidence"] for row in bins]
+        right = [100 * row["within_3_px"] for row in bins]
+        lines = [
+            Line("measured", sure, right, "main", dots=True),
+            Line("as promised", [0, 100], [0, 100], "faint"),
+        ]
+        charts.append(
+            (
+                line_chart(
+                    "Reliability: share of right pixels against confidence",
+                    lines,
+                    "confidence, %",
+                    "within 3 px, %",
+                    y_end=100,
+                ),
+                [(line.label, line.style) for line in lines],
+            )
+        )
+    areas = [
+        (_RANKINGS[name][0], number(facts.get("ause_epe", {}).get(name), 3),
+         number(facts.get("ause_bad_3", {}).get(name), 2))
+        for name in _RANKINGS
+        if name in facts.get("ause_epe", {})
+    ]  # fmt: skip
+    return {"label": run.label, "charts": charts, "areas": areas}
+
+
+def _cost(run: Run, keys: Sequence[Key]) -> dict[str, Any]:
+    times, peak = _times(run, keys), _memory(run)
+    machine = run.metrics.get("run", {}).get("machine", {})
+    model = run.metrics["model"]
+    return {
+        "label": run.label,
+        "where": " ".join(str(model[k]) for k in ("device", "precision") if k in model),
+        "median": seconds(statistics.median(times)) if times else NONE,
+        "longest": seconds(max(times)) if times else NONE,
+        "total": seconds(sum(times)) if times else NONE,
+        "working": memory(peak.get("above_start_bytes")),
+        "peak": memory(peak.get("peak_bytes")),
+        "kind": peak.get("kind"),
+        "machine": ", ".join(
+            text
+            for text in (
+                str(machine.get("name", "")),
+                f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
+                if "threads" in machine
+                else "",
+                f"torch {machine['torch']}" if "torch" in machine else "",
+            )
+            if text
+        ),
+    }
+
+
+def _cards(runs: Sequence[Run], worst_first: list[Key]) -> tuple[list[dict[str, Any]], int]:
+    """Return the images shown with pictures, the worst first, and how many are not."""
+    having = [key for key in worst_first if any("pictures" in run.images[key] for run in runs)]
+    chosen, rest = having[:WORST], having[WORST:]
+    if rest:
+        count = min(SAMPLED, len(rest))
+        chosen += [rest[round(i * (len(rest) - 1) / max(count - 1, 1))] for i in range(count)]
+    place = {key: number for number, key in enumerate(worst_first, start=1)}
+    cards: list[dict[str, Any]] = []
+    spent = 0
+    for key in dict.fromkeys(chosen):
+        panels, size, limits = _panels(runs, key)
+        spent += size
+        if not panels or (cards and spent > PICTURE_BUDGET):
+            continue
+        cards.append(
+            {
+                "key": key,
+                "anchor": f"image-{place[key]}",
+                "place": place[key],
+                "name": key[0],
+                "figures": [(run.label, number(_epe(run, key), 2)) for run in runs],
+                "rates": [
+                    (label, number(runs[0].images[key].get(name), 1))
+                    for name, label in RATES.items()
+                ],
+                "noc": number(runs[0].images[key].get(NOC, {}).get("epe"), 2),
+                "panels": panels,
+                **limits,
+            }
+        )
+    return cards, len(worst_first) - len(cards)
+
+
+def _panels(runs: Sequence[Run], key: Key) -> tuple[list[dict[str, Any]], int, dict[str, str]]:
+    """Return an image's pictures, their size in bytes, and the ends of its scales."""
+    several = len(runs) > 1
+    wanted = [("left", runs), ("truth", runs)]
+    wanted += [(kind, [run]) for run in runs for kind in ("disparity", "error")]
+    words = {"left": "Left view", "truth": "Ground truth", "disparity": "Disparity"}
+    panels, size = [], 0
+    limits = {"disparity_low": "0", "disparity_limit": NONE, "error_limit": NONE}
+    for kind, sources in wanted:
+        for run in sources:
+            facts = run.images[key].get("pictures")
+            picture = _read_picture(run.folder, facts, kind)
+            if facts is None or picture is None:
+                continue
+            owner = run.label if several and kind in ("disparity", "error") else ""
+            panels.append(
+                {
+                    "label": words.get(kind, "Error"),
+                    "owner": owner,
+                    "kind": kind,
+                    "src": data_uri(picture),
+                    "width": int(facts["width"]),
+                    "height": int(facts["height"]),
+                }
+            )
+            low = facts.get("disparity_low_px")
+            limits = {
+                "disparity_low": f"{float(low) if is_number(low) else 0:g}",
+                "disparity_limit": f"{float(facts['disparity_limit_px']):g}",
+                "error_limit": f"{float(facts['error_limit_px']):g}",
+            }
+            size += len(picture)
+            break
+    return panels, size, limits
+
+
+def _read_picture(folder: Path, facts: Any, kind: str) -> bytes | None:
+    """Read a picture that ``metrics.json`` names, if it lies below the run's folder."""
+    assert kind in KINDS
+    if not isinstance(facts, dict) or not isinstance(facts.get(kind), str):
+        return None
+    if not all(is_number(facts.get(k)) for k in ("width", "height", "disparity_limit_px")):
+        return None
+    try:
+        return read_picture(folder, facts[kind])
+    except (OSError, ValueError):  # they may have been left behind: figures still make a report
+        return None
+
+
+def _row(runs: Sequence[Run], key: Key, anchor: str | None) -> dict[str, Any]:
+    """One line of the table of all images; several runs show fewer metrics each."""
+    records = [run.images[key] for run in runs]
+    nocs = [record.get(NOC, {}) for record in records]
+    skipped = any(record.get("skipped") for record in records)
+    several = len(runs) > 1
+    shown = [(name, records) for name in (REGION_METRICS if several else ("epe", *RATES))]
+    shown += [(name, nocs) for name in (("epe",) if several else ("epe", "bad_2"))]
+    cells = []
+    for name, sources in shown:
+        values = [source.get(name) for source in sources]
+        texts = [number(value, 3 if name == "epe" else 2) for value in values]
+        best = _best(texts, values)
+        cells += [
+            (text, value if is_number(value) else "", i in best)
+            for i, (text, value) in enumerate(zip(texts, values, strict=True))
+        ]
+    pixels = records[0].get("valid_pixels")
+    cells.append((number(pixels, 0), pixels if is_number(pixels) else "", False))
+    for record in records:
+        time = record.get("seconds")
+        cells.append((number(time, 2), time if is_number(time) else "", False))
+    return {"name": key[0], "anchor": anchor, "skipped": skipped, "cells": cells}
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    machine = run.metrics.get("run", {}).get("machine", {})
+    return flattened(run.metrics["model"]) + flattened({"machine": machine} if machine else {})
+
+
+def _skipped(runs: Sequence[Run]) -> list[str]:
+    """Say which images count for nothing, and which could not be read or matched."""
+    lines = []
+    for key, what in (
+        ("skipped_names", "skipped, too few pixels count"),
+        ("failed_names", "could not be read or matched"),
+    ):
+        for run in runs:
+            names = [str(name) for name in run.summary.get(key, [])]
+            if names:
+                owner = f"{run.label}: " if len(runs) > 1 else ""
+                more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+                lines.append(f"{owner}{what}: {', '.join(names[:5])}{more}.")
+    return lines
+
+
+def _epe(run: Run, key: Key) -> float | None:
+    value = run.images[key].get("epe")
+    return float(value) if is_number(value) else None
+
+
+def _times(run: Run, keys: Sequence[Key]) -> list[float]:
+    values = (run.images[key].get("seconds") for key in keys if key in run.images)
+    return [value for value in values if is_number(value)]
+
+
+def _memory(run: Run) -> dict[str, Any]:
+    return run.metrics.get("run", {}).get("memory", {})

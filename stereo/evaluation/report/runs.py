@@ -1,0 +1,223 @@
+"""Runs as their ``metrics.json`` has them, and which of them can be compared."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from stereo.errors import InputError
+from stereo.evaluation.metrics import ALL, NOC, ImageScore, score_of_record, summaries
+from stereo.evaluation.protocols import AVERAGING_TEXT, Averaging
+from stereo.system.limits import read_json
+
+METRICS_FILE = "metrics.json"
+_SAME = ("name", "mask", "averaging", "region", "dataset", "split", "pass")
+_WORDS = {"name": "protocol", "dataset": "data set"}
+_FEW = 5
+
+Key = tuple[str, int]
+"""An image of a run: its name, and how many of that name stand before it."""
+
+
+@dataclass
+class Run:
+    """A model's figures over a list of images.
+
+    Attributes:
+        label: tells it from the other runs of a report.
+        folder: where ``metrics.json`` and the pictures lie.
+        metrics: what ``metrics.json`` holds.
+        images: its entries, in order.
+        summary: averages over the images that the report is about, of the protocol's own pixels.
+        noc: those of the non-occluded pixels; empty where an older version scored none.
+        all: those of all pixels.
+    """
+
+    label: str
+    folder: Path
+    metrics: dict[str, Any]
+    images: dict[Key, dict[str, Any]]
+    summary: dict[str, Any]
+    noc: dict[str, Any]
+    all: dict[str, Any]
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """The protocol's facts."""
+        return self.metrics["protocol"]
+
+
+@dataclass
+class Comparison:
+    """Runs on the same images.
+
+    Attributes:
+        runs: at least one.
+        keys: the images that all of them have, in the first run's order.
+        notes: what a reader has to know, in words.
+    """
+
+    runs: list[Run]
+    keys: list[Key]
+    notes: list[str]
+
+
+def read_run(path: Path) -> Run:
+    """Read a run's figures.
+
+    Args:
+        path: the run's folder, or its ``metrics.json``.
+
+    Raises:
+        InputError: there is none, or it is not what ``evaluate`` and ``infer`` write.
+    """
+    file = path / METRICS_FILE if path.is_dir() else path
+    if not file.exists():
+        raise InputError(
+            f"{file}: no such file; name the folder that 'stereo evaluate --output' wrote"
+        )
+    metrics = read_json(file)
+    try:
+        _check(metrics)
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise InputError(
+            f"{file}: not the figures of a run; name what 'stereo evaluate' or 'stereo infer "
+            "--ground-truth' wrote"
+        ) from error
+    seen: Counter[str] = Counter()
+    images: dict[Key, dict[str, Any]] = {}
+    for record in metrics["images"]:
+        images[record["name"], seen[record["name"]]] = record
+        seen[record["name"]] += 1
+    name, summary = str(metrics["model"]["name"]), metrics["summary"]
+    noc, every = metrics.get(NOC, {}), metrics.get(ALL, summary)
+    return Run(name, file.parent, metrics, images, summary, noc, every)
+
+
+def match_runs(runs: Sequence[Run]) -> Comparison:
+    """Find the images that all runs have, and give each run a label of its own.
+
+    Where the lists of images differ, the averages are formed anew over those in common.
+
+    Raises:
+        InputError: figures of different protocols or data, or no image in common.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        for fact in _SAME:
+            one, other = (r.protocol.get(fact) for r in (first, run))
+            if one != other:
+                raise InputError(
+                    f"{run.folder}: {_WORDS.get(fact, fact)} {_said(other)}, but {first.folder}: "
+                    f"{_said(one)}; such figures cannot be compared, evaluate one of them again"
+                )
+    _label(runs)
+    keys = [key for key in first.images if all(key in run.images for run in runs)]
+    if not keys and any(run.images for run in runs):
+        raise InputError(
+            f"{runs[-1].folder} and {first.folder} have no image in common, by name; "
+            "evaluate both on the same data"
+        )
+    notes: list[str] = []
+    apart = list(dict.fromkeys(key for run in runs for key in run.images if key not in set(keys)))
+    if apart:
+        names = ", ".join(name for name, _ in apart[:_FEW])
+        more = f" and {len(apart) - _FEW} more" if len(apart) > _FEW else ""
+        notes.append(
+            f"{_count(len(apart), 'image is', 'images are')} not in every run and left out of all "
+            f"figures on this page but memory: {names}{more}."
+        )
+        for run in runs:
+            found = _average_again(run, keys)
+            run.summary, run.noc = found["summary"], found.get(NOC, {})
+            run.all = found.get(ALL, run.summary)
+    other_pixels = [
+        key
+        for key in keys
+        if len({run.images[key].get("valid_pixels") for run in runs}) > 1
+        # what counts is the data's; a run that differs has read other ground truth
+    ]
+    if other_pixels:
+        notes.append(
+            f"The runs counted different pixels in {_count(len(other_pixels), 'image', 'images')}, "
+            f"{other_pixels[0][0]} among them: was it the same ground truth?"
+        )
+    masks = {run.label: run.noc["mask"] for run in runs if "mask" in run.noc}
+    if len(set(masks.values())) > 1:
+        each = ", ".join(f"{label} by {mask}" for label, mask in masks.items())
+        notes.append(f"Non-occluded pixels were told by different means: {each}.")
+    ranges = (("max_disparity", "largest disparities"), ("min_disparity", "smallest disparities"))
+    for fact, words in (("scale", "scales"), *ranges):
+        said = [str(run.metrics["model"].get(fact, "")) for run in runs]
+        if len(set(said) - {""}) > 1:
+            each = ", ".join(f"{run.label} {value}" for run, value in zip(runs, said, strict=True))
+            notes.append(f"The runs matched at different {words}: {each}.")
+    return Comparison(list(runs), keys, notes)
+
+
+def protocol_line(protocol: dict[str, Any]) -> str:
+    """Say in one line how a run's figures were made, as the commands print it."""
+    parts = [
+        f"mask {protocol['mask']}",
+        f"averaging: {protocol['averaging']}",
+        f"images: {protocol.get('images', 'all')}",
+    ]
+    if protocol.get("region", "all") != "all":
+        parts.append(f"region: {protocol['region']}")
+    parts += [f"split {protocol['split']}"] if protocol.get("split") else []
+    parts += [f"{protocol['pass']} pass"] if protocol.get("pass") else []
+    return f"protocol {protocol['name']}: " + "; ".join(parts)
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Tell whether a value read from JSON is a number that can be shown."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check(metrics: dict[str, Any]) -> None:
+    """Raise an error of Python's unless the parts that a report needs are there."""
+    for part in ("model", "protocol", "summary", NOC, ALL):
+        if not isinstance(metrics.get(part, {} if part in (NOC, ALL) else None), dict):
+            raise TypeError(part)
+    for fact in ("name", "mask", "averaging"):
+        if not isinstance(metrics["protocol"][fact], str):
+            raise TypeError(fact)
+    metrics["model"]["name"], metrics["summary"]["images"]
+    if not isinstance(metrics["images"], list):
+        raise TypeError("images")
+    for index, record in enumerate(metrics["images"]):
+        if not isinstance(record["name"], str):
+            raise TypeError("name")
+        score_of_record(record, index)
+
+
+def _label(runs: Sequence[Run]) -> None:
+    """Tell runs of one model apart by their folders."""
+    count = Counter(run.label for run in runs)
+    for run in runs:
+        if count[run.label] > 1:
+            run.label = f"{run.label} ({run.folder.resolve().name})"
+    count = Counter(run.label for run in runs)
+    for number, run in enumerate(runs, start=1):
+        if count[run.label] > 1:
+            run.label = f"{run.label} #{number}"
+
+
+def _average_again(run: Run, keys: Sequence[Key]) -> dict[str, dict[str, Any]]:
+    text = run.protocol["averaging"]
+    averaging: Averaging = next(
+        (kind for kind in AVERAGING_TEXT if AVERAGING_TEXT[kind] == text), "pixel"
+    )
+    place = {key: index for index, key in enumerate(run.images)}
+    scores: list[ImageScore] = [score_of_record(run.images[key], place[key]) for key in keys]
+    return summaries(scores, averaging)
+
+
+def _said(value: object) -> str:
+    return "none" if value is None else f"'{value}'"
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"

@@ -1,0 +1,132 @@
+"""Calibration and rectification of files: what the commands do."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from stereo.data.finding.pairs import find_pairs
+from stereo.data.sets.sample import read_pair
+from stereo.errors import StereoError, UsageError
+from stereo.geometry.calibrate import Board, calibrate, charuco_board, coverage_picture
+from stereo.geometry.calibration import LIKELY_METRES, Calibration
+from stereo.geometry.rectify import Rectification, plan_rectification, with_lines
+from stereo.system import console
+from stereo.system.files import output_folder, staged, writes_alone
+
+GOOD_RMS = 0.5  # pixels
+
+
+def calibrate_folder(
+    left: str, right: str, output: str | Path, board: Board, lens: str = "pinhole"
+) -> Calibration:
+    """Calibrate two cameras from pictures of a board; write the calibration and its coverage.
+
+    Args:
+        left: a file, a folder or a glob.
+        right: the same kind of thing; matched with ``left`` by name.
+        output: the JSON file; ``NAME_coverage.png`` is written beside it.
+        board: what the pictures show.
+        lens: of both cameras, ``pinhole`` or ``fisheye``.
+
+    Raises:
+        InputError: too few pairs that show the board, or pictures of several sizes.
+        OutputError: the files cannot be written.
+    """
+    path = Path(output)
+    if path.is_dir():
+        raise UsageError(f"--output {path}: is a folder; name the .json file to write")
+    output_folder(path.parent)
+    if board.marker is not None:
+        charuco_board(board)  # an unknown one is an error before any picture is read
+    pairs = find_pairs(left, right)
+    found = calibrate(list(console.progress(pairs, "read", len(pairs))), board, lens)
+    for name, reason in found.left_out.items():
+        console.complain(f"warning: {name} is left out: {reason}")
+    rows = [[name, error] for name, error in sorted(found.errors.items(), key=lambda row: -row[1])]
+    console.say(console.table(["pair", "error, px"], rows))
+    own = found.calibration
+    assert own.size is not None
+    with staged(path, path.with_name(f"{path.stem}_coverage.png")) as (data, picture):
+        own.write(data)
+        Image.fromarray(coverage_picture(found.views, own.size)).save(picture)
+    console.say(
+        f"{len(found.views)} of {len(pairs)} pairs, error {found.rms:.3f} px (RMS), "
+        f"focal lengths {own.left.fx:.1f} and {own.right.fx:.1f} px, "
+        f"baseline {1000 * own.baseline:.2f} mm"
+    )
+    if own.baseline > LIKELY_METRES:
+        console.complain(
+            f"warning: a baseline of {own.baseline:g} m is long: is --square in metres?"
+        )
+    if found.rms > GOOD_RMS:
+        console.complain(
+            f"warning: an error of {found.rms:.2f} px is large: sharper pictures, a flatter board, "
+            "or a wrong --board"
+        )
+    console.say(f"{path} is written; next: stereo rectify LEFT RIGHT --calibration {path}")
+    return own
+
+
+@writes_alone
+def rectify_pairs(
+    left: str,
+    right: str,
+    output: str | Path,
+    calibration: str | Path,
+    *,
+    keep_all: bool = False,
+    lens: str | None = None,
+) -> int:
+    """Rectify pairs and write them with their calibration and a picture with lines.
+
+    Args:
+        left: a file, a folder or a glob.
+        right: the same kind of thing; matched with ``left`` by name.
+        output: folder for ``NAME_left.png``, ``NAME_right.png``, ``NAME_lines.png`` and
+            ``calibration.json``.
+        calibration: a file of the raw pair's.
+        keep_all: keep every raw pixel, with black around them.
+        lens: ``pinhole`` or ``fisheye``, where the calibration does not say.
+
+    Returns:
+        The number of pairs that failed; they are named and left out.
+
+    Raises:
+        InputError: files without partners, or a calibration that cannot be used.
+        OutputError: the output folder cannot be written.
+    """
+    raw = Calibration.read(calibration, raw=True, lens=lens, pictures=left)
+    pairs = find_pairs(left, right)
+    folder = output_folder(Path(output), alone=True)
+    plans: dict[tuple[int, ...], Rectification] = {}
+    failed = 0
+    for pair in console.progress(pairs, "rectify", len(pairs)):
+        try:
+            views = read_pair(pair.left, pair.right)
+            size = views[0].shape[1], views[0].shape[0]
+            if size not in plans:
+                if plans:
+                    console.complain(
+                        "warning: pictures of several sizes; calibration.json is of the last"
+                    )
+                plans[size] = plan_rectification(raw, *size, keep_all=keep_all)
+                plans[size].calibration.write(folder / "calibration.json")
+            rectified = plans[size].apply(*views)
+            _write(folder, pair.name, *rectified)
+        except StereoError as error:
+            console.complain(f"stereo rectify: error: {error}")
+            failed += 1
+            continue
+        console.say(f"{pair.name}: {size[0]}x{size[1]}")
+    console.say(
+        f"{len(pairs) - failed} of {len(pairs)} pairs and their calibration are in {folder}"
+    )
+    return failed
+
+
+def _write(folder: Path, name: str, left: np.ndarray, right: np.ndarray) -> None:
+    ends = ("left", "right", "lines")
+    with staged(*(folder / f"{name}_{end}.png" for end in ends)) as paths:
+        for path, picture in zip(paths, (left, right, with_lines(left, right)), strict=True):
+            Image.fromarray(picture).save(path)

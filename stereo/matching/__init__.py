@@ -1,0 +1,1 @@
+"""One interface over engines: matchers, tiles, memory, confidence."""

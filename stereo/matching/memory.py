@@ -1,0 +1,105 @@
+"""What a match takes, known before it runs."""
+
+from typing import NamedTuple
+
+import torch
+
+from stereo.attention import ATTENTIONS
+from stereo.matching.windows import OVERLAP, SMALLEST_CORE
+from stereo.models.config import NO_ATTENTION, STRIDE, NetworkConfig
+
+
+class _Rates(NamedTuple):
+    """Peak memory in float32, from above.
+
+    Attributes:
+        fixed: bytes, whatever the size.
+        pixel: bytes per pixel, for the features.
+        cell: bytes per pixel and disparity, for the volumes.
+    """
+
+    fixed: int
+    pixel: float
+    cell: float
+
+
+# From measured peaks, rounded up; held by tests/matching/test_engine.py.
+_PSMNET = _Rates(2**28, 400, 7.0)
+_FAST = _Rates(3 * 2**26, 360, 0.6)
+_RATES = {
+    "psmnet": _PSMNET,
+    "psmnet_basic": _PSMNET,
+    "ea_psmnet": _PSMNET,
+    "ea_stereo_fast": _FAST,
+}
+_HALF_SHARE = 0.7  # of the float32 memory, in bf16 and fp16
+_ATTENTION_VOLUMES = 12  # of its site, for attention that does not stream
+_SITE_BYTES = {  # of one float32 volume, per pixel and disparity
+    "quarter": 32 * 4 / 4**3,
+    "eighth": 64 * 4 / 8**3,
+    "sixteenth": 64 * 4 / 16**3,
+}
+
+
+def bytes_needed(
+    config: NetworkConfig,
+    batch: int,
+    size: tuple[int, int],
+    max_disparity: int,
+    dtype: torch.dtype,
+    core: int | None = None,
+) -> int:
+    """Estimate the peak memory of a match, the weights not counted.
+
+    Args:
+        config: the network.
+        batch: pairs.
+        size: height and width in pixels.
+        max_disparity: pixels.
+        dtype: of autocast.
+        core: height and width of a tile's core in pixels; None for a match of the whole.
+    """
+    fixed, pixel, cell = _RATES[config.name]
+    height, width = size
+    if core is not None:
+        height = min(height, core + 2 * OVERLAP)
+        width = min(width, core + 2 * OVERLAP + max_disparity)
+    for site in _sites_held_whole(config):
+        cell += _ATTENTION_VOLUMES * _SITE_BYTES[site]
+    needed = batch * (pixel * size[0] * size[1] + cell * max_disparity * height * width)
+    return int(fixed + needed * (1 if dtype is torch.float32 else _HALF_SHARE))
+
+
+def largest_core(
+    config: NetworkConfig,
+    batch: int,
+    size: tuple[int, int],
+    max_disparity: int,
+    dtype: torch.dtype,
+    free: int,
+) -> int:
+    """Return the largest core of tiles with which a match fits, or the smallest there is.
+
+    Args:
+        config: the network.
+        batch: pairs.
+        size: height and width in pixels.
+        max_disparity: pixels.
+        dtype: of autocast.
+        free: bytes.
+    """
+    cores = range(max(size) // STRIDE * STRIDE, SMALLEST_CORE, -STRIDE)
+    fitting = (
+        core
+        for core in cores
+        if bytes_needed(config, batch, size, max_disparity, dtype, core) <= free
+    )
+    return next(fitting, SMALLEST_CORE)
+
+
+def _sites_held_whole(config: NetworkConfig) -> tuple[str, ...]:
+    """Return the sites of attention that needs memory for all positions at once."""
+    attention = config.attention
+    if attention is None or attention.name == NO_ATTENTION or ATTENTIONS[attention.name].streams:
+        return ()
+    return attention.sites or ()

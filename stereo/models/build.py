@@ -1,0 +1,82 @@
+"""From a configuration to a network with fresh weights."""
+
+import inspect
+from typing import TypeAlias
+
+from torch import nn
+
+from stereo.attention import ATTENTIONS, VolumeAttention
+from stereo.errors import UsageError, unknown_name
+from stereo.models import aggregation, fast
+from stereo.models.aggregation import ResidualStack, StackedHourglass
+from stereo.models.config import NO_ATTENTION, AttentionConfig, NetworkConfig
+from stereo.models.fast import FastStereo
+from stereo.models.features import PyramidFeatures
+from stereo.models.psmnet import PSMNet
+
+StereoNetwork: TypeAlias = PSMNet | FastStereo
+
+_PSMNET_CHANNELS = {
+    "quarter": aggregation.WIDTH,
+    "eighth": 2 * aggregation.WIDTH,
+    "sixteenth": 2 * aggregation.WIDTH,
+}
+_FAST_CHANNELS = {"eighth": fast.VOLUME_WIDTH, "sixteenth": 2 * fast.VOLUME_WIDTH}
+
+
+def build_network(config: NetworkConfig) -> StereoNetwork:
+    """Build a network with fresh weights.
+
+    Raises:
+        UsageError: an attention option that its class does not take.
+    """
+    attention = config.attention
+    mask_invalid = attention is not None and attention.mask_invalid
+    if config.name == "ea_stereo_fast":
+        attentions = _build_attentions(attention, _FAST_CHANNELS)
+        return FastStereo(attentions, config.max_disparity, mask_invalid=mask_invalid)
+    features = PyramidFeatures(align_corners=config.upsampling == "align_corners")
+    stack: nn.Module
+    if config.name == "psmnet_basic":
+        stack = ResidualStack(features.out_channels)
+    else:
+        attentions = _build_attentions(attention, _PSMNET_CHANNELS)
+        stack = StackedHourglass(features.out_channels, attentions, mask_invalid=mask_invalid)
+    return PSMNet(
+        features=features,
+        aggregation=stack,
+        max_disparity=config.max_disparity,
+        upsampling=config.upsampling,
+    )
+
+
+def _build_attentions(
+    config: AttentionConfig | None, channels: dict[str, int]
+) -> dict[str, nn.Module]:
+    if config is None or config.name == NO_ATTENTION:
+        return {}
+    build = ATTENTIONS[config.name]
+    known = _options_of(build)
+    for option in config.options:
+        if option not in known:
+            raise unknown_name(f"{config.name} attention option", option, known)
+    try:
+        return {site: build(channels[site], **config.options) for site in config.sites or ()}
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        told = str(error).partition("\n")[0]  # PyTorch adds where in its code it was
+        raise UsageError(
+            f"attention '{config.name}' with options {config.options}: {told}"
+        ) from error
+
+
+def _options_of(attention: type[VolumeAttention]) -> set[str]:
+    """Return the keyword options of an attention's class, those that it passes on included."""
+    found: set[str] = set()
+    for each in attention.__mro__:
+        if "__init__" not in vars(each):
+            continue
+        parameters = list(inspect.signature(vars(each)["__init__"]).parameters.values())[2:]
+        found |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            break
+    return found

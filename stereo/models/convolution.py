@@ -1,0 +1,176 @@
+"""Convolutions that are faster than PyTorch's on CPUs, in fp32 and with the channels last.
+
+With AVX2, ``stereo.models.winograd`` halves the multiplications of large 3x3x3 convolutions, and
+gradients of weights are matrix products: what oneDNN has for them there is slower than the rest.
+Everywhere, single volumes are kept from PyTorch's slow path.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from stereo.models.weight_gradient import kernel_gradient
+from stereo.models.winograd import convolve_by_planes, weight_gradient_by_planes
+
+FASTER_ON = ("AVX2",)  # where it was measured; for AVX-512 oneDNN has other gradients of weights
+FEWEST_CHANNELS = 32  # below which additions take what is saved
+FEWEST_VALUES = 2**15  # of a plane
+_direct = False
+
+
+@contextlib.contextmanager
+def direct_convolutions() -> Iterator[None]:
+    """Leave every convolution to PyTorch meanwhile, in all threads: to count its operations."""
+    global _direct
+    before, _direct = _direct, True
+    try:
+        yield
+    finally:
+        _direct = before
+
+
+class Conv2d(nn.Conv2d):
+    """``nn.Conv2d``, its 3x3 kernels with a gradient by matrix products."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if (
+            not torch.compiler.is_compiling()
+            and torch.is_grad_enabled()
+            and weight.requires_grad
+            and bias is None
+            and self.kernel_size == (3, 3)
+            and self.stride == (1, 1)
+            and self.padding == self.dilation
+            and min(input.shape[2:]) > self.dilation[0]
+            and _may_be_replaced(input, weight, torch.channels_last)
+        ):
+            return _Convolve2d.apply(input, weight, self.dilation[0])
+        return super()._conv_forward(input, weight, bias)
+
+
+class Conv3d(nn.Conv3d):
+    """``nn.Conv3d``, its large 3x3x3 convolutions by Winograd's algorithm along the planes."""
+
+    def by_planes(self, volume: Tensor) -> bool:
+        """Tell whether a (B, C, D, H, W) volume is convolved so."""
+        return (
+            not torch.compiler.is_compiling()
+            and self.kernel_size == self.kernel_size[:1] * 3 == (3, 3, 3)
+            and self.stride == self.padding == self.dilation == (1, 1, 1)
+            and min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS
+            and volume[0, :, 0].numel() >= FEWEST_VALUES
+            and _may_be_replaced(volume, self.weight, torch.channels_last_3d)
+        )
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if torch.compiler.is_compiling():  # asked first: what follows breaks its graph
+            return super()._conv_forward(input, weight, bias)
+        if not self.by_planes(input):
+            if not _overlooked(input, weight):
+                return super()._conv_forward(input, weight, bias)
+            return torch.mkldnn_convolution(
+                input,
+                weight,
+                bias,
+                self.padding,  # type: ignore[arg-type]  # a text: Conv3d(padding="same")
+                self.stride,
+                self.dilation,
+                self.groups,
+            )
+        if not torch.is_grad_enabled():
+            return convolve_by_planes(input, weight, bias)
+        out = _Convolve3d.apply(input, weight)
+        return out if bias is None else out + bias.view(-1, 1, 1, 1)
+
+
+class ConvTranspose3d(nn.ConvTranspose3d):
+    """``nn.ConvTranspose3d``, which oneDNN computes for a single volume too."""
+
+    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
+        """Convolve; see ``nn.ConvTranspose3d``."""
+        compiling = torch.compiler.is_compiling()
+        if compiling or output_size is not None or not _overlooked(input, self.weight):
+            return super().forward(input, output_size)
+        return torch.ops.mkldnn._convolution_transpose_pointwise(
+            input, self.weight, self.bias, self.padding, self.output_padding, self.stride,
+            self.dilation, self.groups, "none", [], "",
+        )  # fmt: skip
+
+
+def _overlooked(volume: Tensor, weight: Tensor) -> bool:
+    """Tell whether PyTorch may take its slow path, where no gradients are taken.
+
+    It leaves small inputs to it, and takes a single volume for a picture: it counts B, C, D and H.
+    """
+    return (
+        not torch.is_grad_enabled()
+        and volume.dtype == torch.float32
+        and torch.backends.mkldnn.is_available()
+        and _is_prepared(volume, weight, torch.channels_last_3d)
+    )
+
+
+def _is_prepared(x: Tensor, weight: Tensor, layout: torch.memory_format) -> bool:
+    """Tell whether a convolution runs on a CPU in fp32 (fp64 in tests), laid out to be fast."""
+    return (
+        not _direct
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype
+        and x.dtype in (torch.float32, torch.float64)
+        and not torch.is_autocast_enabled("cpu")
+        and weight.is_contiguous(memory_format=layout)
+        and not weight.is_contiguous()
+    )
+
+
+def _may_be_replaced(x: Tensor, weight: Tensor, layout: torch.memory_format) -> bool:
+    """Tell whether this file's own ways are faster here."""
+    here = torch.backends.cpu.get_cpu_capability()
+    return here in FASTER_ON and _is_prepared(x, weight, layout)
+
+
+class _Convolve2d(torch.autograd.Function):
+    """A 3x3 convolution whose padding is its dilation."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.dilation = dilation
+        return F.conv2d(x, weight, padding=dilation, dilation=dilation)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        into_x = None
+        if ctx.needs_input_grad[0]:
+            around = [ctx.dilation] * 2
+            into_x = torch.ops.aten.convolution_backward(
+                gradient, x, weight, None, [1, 1], around, around, False, [0, 0], 1,
+                [True, False, False],
+            )[0]  # fmt: skip
+        return into_x, kernel_gradient(x, gradient, ctx.dilation), None
+
+
+class _Convolve3d(torch.autograd.Function):
+    """A 3x3x3 convolution with padding 1."""
+
+    @staticmethod
+    def forward(ctx: Any, volume: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(volume, weight)
+        return convolve_by_planes(volume, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        volume, weight = ctx.saved_tensors
+        into_volume = None
+        if ctx.needs_input_grad[0]:
+            mirrored = weight.flip(2, 3, 4).transpose(0, 1)
+            into_volume = convolve_by_planes(gradient, mirrored)
+        return into_volume, weight_gradient_by_planes(volume, gradient)

@@ -1,0 +1,364 @@
+"""EA-Stereo-Fast: the family for CPUs and small devices.
+
+Features at 1/4 and 1/8; group-wise correlation (GwcNet, Guo et al., CVPR 2019) of unit features at
+both; a small 3D encoder-decoder with attention over the volume at 1/8, whose logits the left view
+spreads over the four quarter-size pixels of each cell; refinement at 1/4 that looks up the
+correlation around the present disparity, and convex upsampling (RAFT, Teed and Deng, ECCV 2020).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stereo.models.aggregation import attend_at_site
+from stereo.models.blocks import ConvNorm2d, ConvNorm3d, ResidualBlock2d, UpConvNorm3d, add, relu
+from stereo.models.certainty import with_certainty
+from stereo.models.config import STRIDE
+from stereo.models.convolution import Conv3d
+from stereo.models.cost_volume import check_views, shifted_planes
+from stereo.models.recompute import Recomputable
+from stereo.models.stages import Stages
+
+GROUPS = 8
+FINE_GROUPS = 4
+VOLUME_WIDTH = 16
+VOLUME_FACTOR = 8
+FINE_FACTOR = 4
+EVIDENCE = 8  # channels of the volume that the left view weights into logits
+MODE_REACH = 2  # planes to either side of the likeliest one that make up the coarse disparity
+SEARCH = 4  # refinement looks at this many quarter pixels to either side
+ITERATIONS = 2
+
+
+class FastFeatures(Recomputable):
+    """Image to features at 1/4 and 1/8 of its size, the coarse ones enlarged into the fine."""
+
+    fine_channels = 32
+    coarse_channels = 64
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_half = ConvNorm2d(3, 16, stride=2)
+        self.to_quarter = nn.Sequential(
+            ResidualBlock2d(16, 32, stride=2), ResidualBlock2d(32, 32), ResidualBlock2d(32, 32)
+        )
+        self.to_eighth = nn.Sequential(ResidualBlock2d(32, 64, stride=2), ResidualBlock2d(64, 64))
+        self.to_sixteenth = nn.Sequential(
+            ResidualBlock2d(64, 96, stride=2), ResidualBlock2d(96, 96)
+        )
+        self.to_coarse = nn.Sequential(ConvNorm2d(96 + 64, 64), nn.Conv2d(64, 64, 1))
+        self.to_fine = nn.Sequential(ConvNorm2d(64 + 32, 32), nn.Conv2d(32, 32, 1))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:  # (B, 3, H, W)
+        """Return (B, 32, H / 4, W / 4) and (B, 64, H / 8, W / 8)."""
+        quarter = self.to_quarter(self.to_half(image))
+        eighth = self.to_eighth(quarter)
+        coarse = self.to_coarse(torch.cat([_double(self.to_sixteenth(eighth)), eighth], dim=1))
+        return self.to_fine(torch.cat([_double(coarse), quarter], dim=1)), coarse
+
+
+class FastAggregation(Recomputable):
+    """3D encoder-decoder over the correlation volumes at 1/8 and 1/4.
+
+    Args:
+        attentions: ``eighth``: on the volume; ``sixteenth``: on its encoding at half the size.
+        mask_invalid: leave out as keys the cells whose match lies outside the right view.
+    """
+
+    def __init__(self, attentions: Mapping[str, nn.Module], mask_invalid: bool = False) -> None:
+        super().__init__()
+        self.mask_invalid = mask_invalid
+        self.enter_coarse = ConvNorm3d(GROUPS, VOLUME_WIDTH, activate=False)
+        self.enter_fine = ConvNorm3d(FINE_GROUPS, VOLUME_WIDTH, stride=2, activate=False)
+        self.enter = ConvNorm3d(VOLUME_WIDTH, VOLUME_WIDTH)
+        self.attention_eighth = attentions.get("eighth")
+        self.down = nn.Sequential(
+            ConvNorm3d(VOLUME_WIDTH, 2 * VOLUME_WIDTH, stride=2),
+            ConvNorm3d(2 * VOLUME_WIDTH, 2 * VOLUME_WIDTH),
+        )
+        self.attention_sixteenth = attentions.get("sixteenth")
+        self.bottom = nn.Sequential(
+            ConvNorm3d(2 * VOLUME_WIDTH, 4 * VOLUME_WIDTH, stride=2),
+            ConvNorm3d(4 * VOLUME_WIDTH, 4 * VOLUME_WIDTH),
+        )
+        self.up_to_sixteenth = UpConvNorm3d(4 * VOLUME_WIDTH, 2 * VOLUME_WIDTH)
+        self.merge = ConvNorm3d(2 * VOLUME_WIDTH, 2 * VOLUME_WIDTH)
+        self.up_to_eighth = UpConvNorm3d(2 * VOLUME_WIDTH, VOLUME_WIDTH)
+        self.leave = nn.Sequential(
+            ConvNorm3d(VOLUME_WIDTH, VOLUME_WIDTH),
+            Conv3d(VOLUME_WIDTH, EVIDENCE, 3, padding=1),
+        )
+
+    def forward(
+        self,
+        volume: Tensor,  # (B, 8, D, H, W)
+        fine: Tensor,  # (B, 4, 2 D, 2 H, 2 W)
+    ) -> Tensor:  # (B, 8, D, H, W)
+        """Return the evidence for each cell, of which ``spread`` makes logits."""
+        volume = self.enter(relu(add(self.enter_coarse(volume), self.enter_fine(fine))))
+        volume = attend_at_site(self.attention_eighth, volume, self.mask_invalid)
+        coarse = attend_at_site(self.attention_sixteenth, self.down(volume), self.mask_invalid)
+        coarse = self.merge(_add_enlarged(coarse, self._through_bottom(coarse)))
+        return self.leave(_add_enlarged(volume, self.up_to_eighth(coarse)))
+
+    def _through_bottom(self, coarse: Tensor) -> Tensor:
+        if self.training and coarse.device.type == "cpu":
+            # Gradients of bf16 3D convolutions over a few cells are not finite there (torch 2.15).
+            with torch.autocast("cpu", enabled=False):
+                dtype = torch.promote_types(coarse.dtype, torch.float32)
+                return self.up_to_sixteenth(self.bottom(coarse.to(dtype)))
+        return self.up_to_sixteenth(self.bottom(coarse))
+
+
+class Refinement(Recomputable):
+    """Corrects a quarter-size disparity by what the correlation is around it.
+
+    Args:
+        channels: of the left view's features.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        evidence = FINE_GROUPS * (2 * SEARCH + 1)
+        self.correct = nn.Sequential(
+            ConvNorm2d(channels + evidence + 1, 48),
+            ResidualBlock2d(48, 48),
+            ResidualBlock2d(48, 48, dilation=2),
+            ResidualBlock2d(48, 48, dilation=4),
+            ResidualBlock2d(48, 48),
+        )
+        self.residual = nn.Conv2d(48, 1, 3, padding=1, bias=False)
+        nn.init.zeros_(self.residual.weight)
+        self.weights = nn.Sequential(ConvNorm2d(48, 64), nn.Conv2d(64, 9 * FINE_FACTOR**2, 1))
+
+    def forward(
+        self,
+        left: Tensor,  # (B, C, H / 4, W / 4)
+        volume: Tensor,  # (B, 4, D / 4, H / 4, W / 4), correlation
+        disparity: Tensor,  # (B, H / 4, W / 4), quarter pixels
+    ) -> tuple[Tensor, Tensor]:
+        """Return the corrected disparity (B, H / 4, W / 4) and the state (B, 48, H / 4, W / 4)."""
+        evidence = look_up(volume, disparity.detach(), SEARCH)
+        scaled = disparity[:, None].to(left.dtype) / 16  # about the size of the other inputs
+        state = self.correct(torch.cat([left, evidence.to(left.dtype), scaled], dim=1))
+        corrected = torch.relu(disparity + self.residual(state).squeeze(1).to(disparity.dtype))
+        return corrected, state
+
+    def enlarge(self, disparity: Tensor, state: Tensor) -> Tensor:
+        """Return the disparity in pixels at full size, (B, H, W), by weights of the state."""
+        return convex_upsample(disparity, self.weights(state), FINE_FACTOR)
+
+
+class FastStereo(nn.Module):
+    """Features, correlation, aggregation at 1/8, refinement at 1/4, convex upsampling.
+
+    Args:
+        attentions: site name -> module, as in ``FastAggregation``.
+        max_disparity: pixels; a multiple of 16. It may be changed on a built network.
+        mask_invalid: see ``FastAggregation``.
+    """
+
+    stride = STRIDE
+    feature_factors = (FINE_FACTOR, VOLUME_FACTOR)
+    coarsest_factor = 32
+
+    def __init__(
+        self,
+        attentions: Mapping[str, nn.Module],
+        max_disparity: int,
+        mask_invalid: bool = False,
+    ) -> None:
+        super().__init__()
+        self.features = FastFeatures()
+        self.aggregation = FastAggregation(attentions, mask_invalid)
+        self.guide = nn.Sequential(
+            ConvNorm2d(FastFeatures.coarse_channels + 4 * FastFeatures.fine_channels, 64),
+            nn.Conv2d(64, 4 * EVIDENCE, 1),
+        )
+        self.refinement = Refinement(FastFeatures.fine_channels)
+        self.max_disparity = max_disparity
+
+    def forward(
+        self,
+        left: Tensor,  # (B, 3, H, W)
+        right: Tensor,  # (B, 3, H, W)
+    ) -> Tensor | Stages:  # (B, H, W)
+        """Match a normalised pair; H and W are multiples of 16.
+
+        Returns:
+            Disparity in pixels; in training mode every stage's, and the logits of the volume.
+        """
+        check_views(left, right)
+        return self.match(self.extract(left), self.extract(right))
+
+    def extract(self, view: Tensor) -> tuple[Tensor, ...]:  # (B, 3, H, W)
+        """Return a view's features, one tensor per entry of ``feature_factors``."""
+        return self.features(view)
+
+    def match(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor | Stages:
+        """Match the features of two views; ``forward`` after ``extract``."""
+        stages, best, logits = self._match(left, right)
+        if not self.training:
+            return best
+        outputs = [FINE_FACTOR * _enlarge(each) for each in stages]
+        return Stages((*outputs, best), logits, VOLUME_FACTOR)
+
+    def estimate(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:  # (B, 3, H, W)
+        """Match the features of two views; return disparity and certainty, for inference."""
+        _, best, logits = self._match(left, right)
+        return with_certainty(best, logits)
+
+    def _match(
+        self, left: Sequence[Tensor], right: Sequence[Tensor]
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        left_fine, left_coarse = left
+        right_fine, right_coarse = right
+        planes = self.max_disparity // VOLUME_FACTOR
+        coarse_volume = group_correlation(left_coarse, right_coarse, planes, GROUPS)
+        volume = group_correlation(left_fine, right_fine, 2 * planes, FINE_GROUPS)
+        evidence = self.aggregation(coarse_volume, volume)
+        view = torch.cat([left_coarse, F.pixel_unshuffle(left_fine, 2)], dim=1)
+        logits = spread(evidence, self.guide(view))  # (B, D / 8, H / 4, W / 4)
+        disparity = 2 * dominant_plane(logits)  # quarter pixels
+        stages = []
+        for _ in range(ITERATIONS):
+            stages.append(disparity)
+            disparity, state = self.refinement(left_fine, volume, disparity)
+        return stages, self.refinement.enlarge(disparity, state), logits
+
+
+def group_correlation(
+    left: Tensor,  # (B, C, H, W)
+    right: Tensor,  # (B, C, H, W)
+    planes: int,
+    groups: int,
+) -> Tensor:  # (B, groups, planes, H, W)
+    """Return the cosine between left[x] and right[x - d] per group of channels; 0 where x < d.
+
+    A cosine does not change with the contrast of either view.
+    """
+    left, right = (_unit(view.unflatten(1, (groups, -1))) for view in (left, right))
+    # Equal, tested; the one is faster where gradients flow, the other where none do.
+    way = _correlate_by_products if left.requires_grad else _correlate_by_planes
+    if torch.compiler.is_exporting():
+        way = _correlate_shifted
+    return way(left, right, planes)
+
+
+def _correlate_shifted(left: Tensor, right: Tensor, planes: int) -> Tensor:
+    groups = left.shape[1]
+    shifted = shifted_planes(right.flatten(1, 2), planes).unflatten(1, (groups, -1))
+    products = [(left * each).mean(dim=2) for each in shifted.unbind(3)]
+    return torch.stack(products, dim=2)
+
+
+def _correlate_by_planes(left: Tensor, right: Tensor, planes: int) -> Tensor:
+    batch, groups, _, height, width = left.shape
+    volume = left.new_zeros(batch, groups, planes, height, width)
+    for d in range(min(planes, width)):
+        volume[:, :, d, :, d:] = (left[..., d:] * right[..., : width - d]).mean(dim=2)
+    return volume
+
+
+def _correlate_by_products(left: Tensor, right: Tensor, planes: int) -> Tensor:
+    """Multiply whole rows of features as matrices, then take the diagonals that are disparities."""
+    width = left.shape[-1]
+    rows = left.permute(0, 1, 3, 4, 2) / left.shape[2]  # (B, G, H, W, C)
+    mirrored = right.flip(-1).permute(0, 1, 3, 2, 4)  # (B, G, H, C, W)
+    products = torch.matmul(rows, mirrored)  # left[x] with right[W - 1 - j] at [x, j]
+    # In rows one shorter than they are stored, d = x - (W - 1 - j) is the same in every column.
+    flat = F.pad(products, (0, planes)).flatten(3)
+    flat = flat[..., width - 1 : width - 1 + width * (width + planes - 1)]
+    volume = flat.unflatten(3, (width, -1))[..., :planes]  # [x, d]
+    return volume.permute(0, 1, 4, 2, 3).contiguous()
+
+
+def _unit(features: Tensor) -> Tensor:  # (B, G, C, H, W)
+    """Scale each pixel's vector of a group to mean square 1, so that a mean product is a cosine."""
+    exact = features.to(torch.promote_types(features.dtype, torch.float32))
+    power = exact.square().mean(dim=2, keepdim=True)
+    return features * torch.rsqrt(power + 1e-6).to(features.dtype)
+
+
+def spread(
+    evidence: Tensor,  # (B, E, D, H, W)
+    weights: Tensor,  # (B, 4 E, H, W)
+) -> Tensor:  # (B, D, 2 H, 2 W)
+    """Return logits for each of the four pixels of a cell: its evidence under weights of its own.
+
+    An edge within a cell thus has the near plane on one side and the far one on the other.
+    """
+    parts = [
+        (evidence * own[:, :, None]).sum(dim=1)  # (B, D, H, W)
+        for own in weights.unflatten(1, (4, -1)).unbind(1)
+    ]
+    return F.pixel_shuffle(torch.stack(parts, dim=2), 2).squeeze(2)
+
+
+def dominant_plane(logits: Tensor) -> Tensor:  # (B, D, H, W) -> (B, H, W)
+    """Return the mean plane index about the likeliest plane, in float32.
+
+    The mean over all planes would put edges half-way between the near and the far side.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        index = torch.arange(logits.shape[1], device=logits.device)
+        away = (index.view(-1, 1, 1) - logits.argmax(dim=1, keepdim=True)).abs()
+        weights = logits.masked_fill(away > MODE_REACH, float("-inf")).softmax(dim=1)
+        mean = torch.matmul(index.to(weights.dtype), weights.flatten(2))
+        return mean.unflatten(1, logits.shape[2:])
+
+
+def look_up(
+    volume: Tensor,  # (B, G, D, H, W)
+    disparity: Tensor,  # (B, H, W), planes
+    reach: int,
+) -> Tensor:  # (B, G * (2 reach + 1), H, W)
+    """Return the volume at disparity - reach ... disparity + reach, linear between planes.
+
+    Planes that the volume does not have count as 0.
+    """
+    batch, groups, planes, height, width = volume.shape
+    below = disparity.floor()
+    part = (disparity - below)[:, None, None].to(volume.dtype)
+    steps = torch.arange(-reach, reach + 2, device=volume.device).view(-1, 1, 1)
+    index = below.long()[:, None] + steps  # (B, 2 reach + 2, H, W)
+    there = (index >= 0) & (index < planes)
+    index = index.clamp(0, planes - 1)[:, None].expand(-1, groups, -1, -1, -1)
+    values = volume.gather(2, index) * there[:, None]
+    between = values[:, :, :-1] + (values[:, :, 1:] - values[:, :, :-1]) * part
+    return between.reshape(batch, -1, height, width)
+
+
+def convex_upsample(
+    disparity: Tensor,  # (B, H, W), pixels of this size
+    logits: Tensor,  # (B, 9 * factor^2, H, W)
+    factor: int,
+) -> Tensor:  # (B, factor * H, factor * W), pixels of the larger size
+    """Let each fine pixel be a convex combination of the 3x3 coarse ones around it."""
+    batch, height, width = disparity.shape
+    with torch.autocast(disparity.device.type, enabled=False):
+        values = disparity.to(torch.promote_types(disparity.dtype, torch.float32))
+        weights = logits.to(values.dtype).view(batch, 9, factor**2, height, width).softmax(1)
+        padded = F.pad(factor * values[:, None], (1, 1, 1, 1), mode="replicate")
+        around = F.unfold(padded, 3).view(batch, 9, 1, height, width)
+        fine = (weights * around).sum(dim=1)  # (B, factor^2, H, W)
+        return F.pixel_shuffle(fine, factor)[:, 0]
+
+
+def _add_enlarged(volume: Tensor, doubled: Tensor) -> Tensor:
+    """Return relu of the sum; ``doubled`` is one cell too large along odd sides."""
+    depth, height, width = volume.shape[2:]
+    return relu(add(volume, doubled[:, :, :depth, :height, :width]))
+
+
+def _double(features: Tensor) -> Tensor:
+    return F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def _enlarge(disparity: Tensor) -> Tensor:
+    return F.interpolate(
+        disparity[:, None], scale_factor=FINE_FACTOR, mode="bilinear", align_corners=False
+    )[:, 0]

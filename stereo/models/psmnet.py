@@ -1,0 +1,89 @@
+"""PSMNet (Chang and Chen, CVPR 2018) and its relatives: one forward that names the stages."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from stereo.models.certainty import with_certainty
+from stereo.models.config import STRIDE, Upsampling
+from stereo.models.cost_volume import check_views
+from stereo.models.regression import FACTOR, regress_disparity, regress_plainly
+from stereo.models.stages import Stages
+
+
+class PSMNet(nn.Module):
+    """Shared features, concatenation volume, 3D aggregation, regression.
+
+    Args:
+        features: image to (B, C, H / 4, W / 4).
+        aggregation: two views' features and D to a list of logits (B, D, H / 4, W / 4), best last.
+        max_disparity: pixels; a multiple of 16. It may be changed on a built network, since no
+            weight depends on it.
+        upsampling: how logits are read at full resolution.
+    """
+
+    stride = STRIDE
+    feature_factors = (FACTOR,)
+    """Pixels per sample of what ``extract`` returns."""
+    coarsest_factor = 16
+    """Pixels per cell where cells are largest."""
+    plain = False
+    """Whether to make every volume whole, as the original does, for the same result."""
+
+    regress: Callable[[Tensor, Upsampling], Tensor] = staticmethod(regress_disparity)
+    """Logits (B, D, H / 4, W / 4) to disparity; ``stereo.models.kernels`` has another."""
+
+    def __init__(
+        self,
+        *,
+        features: nn.Module,
+        aggregation: nn.Module,
+        max_disparity: int,
+        upsampling: Upsampling,
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.aggregation = aggregation
+        self.max_disparity = max_disparity
+        self.upsampling = upsampling
+
+    def forward(
+        self,
+        left: Tensor,  # (B, 3, H, W)
+        right: Tensor,  # (B, 3, H, W)
+    ) -> Tensor | Stages:  # (B, H, W)
+        """Match a normalised pair; H and W are multiples of 16.
+
+        Returns:
+            Disparity in pixels; in training mode every supervised output's, and the logits of the
+            first.
+
+        Raises:
+            ValueError: the shapes differ, or are not multiples of 16.
+        """
+        check_views(left, right)
+        return self.match(self.extract(left), self.extract(right))
+
+    def extract(self, view: Tensor) -> tuple[Tensor, ...]:  # (B, 3, H, W)
+        """Return a view's features, one tensor per entry of ``feature_factors``."""
+        return (self.features(view),)
+
+    def match(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor | Stages:
+        """Match the features of two views; ``forward`` after ``extract``."""
+        logits = self._logits(left, right)
+        if self.training:
+            maps = tuple(self._regress(each) for each in logits)
+            return Stages(maps, logits[0], FACTOR)
+        return self._regress(logits[-1])
+
+    def estimate(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:  # (B, 3, H, W)
+        """Match the features of two views; return disparity and certainty, for inference."""
+        logits = self._logits(left, right)[-1]
+        return with_certainty(self._regress(logits), logits)
+
+    def _logits(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Sequence[Tensor]:
+        return self.aggregation(left[0], right[0], self.max_disparity // FACTOR)
+
+    def _regress(self, logits: Tensor) -> Tensor:
+        regress = regress_plainly if self.plain else self.regress
+        return regress(logits, self.upsampling)

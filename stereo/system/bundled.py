@@ -1,0 +1,33 @@
+"""What ships with the package: the default model, weights and sample pairs."""
+
+from pathlib import Path
+
+from stereo.errors import InputError
+
+SGBM = "sgbm"
+DEFAULT_MODEL = "ea_stereo_fast"
+DEFAULT_MAX_DISPARITY = 192
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_INSTALLED = _PACKAGE.parent / "stereo_bundled"
+
+
+def samples_root() -> Path:
+    """Return the folder of the bundled rendered pairs, Scene Flow's tree.
+
+    Raises:
+        InputError: it is neither in the clone nor beside the installed package.
+    """
+    for folder in (_PACKAGE.parent / "datasets" / "samples", _INSTALLED / "samples"):
+        if folder.is_dir():
+            return folder
+    raise InputError(f"the bundled samples are missing from {_PACKAGE}; install the package again")
+
+
+def bundled_weights(network: str) -> Path | None:
+    """Return the checkpoint that ships for a network, or None where none does."""
+    for folder in (_PACKAGE.parent / "checkpoints", _INSTALLED / "checkpoints"):
+        path = folder / f"{network}.safetensors"
+        if path.is_file():
+            return path
+    return None

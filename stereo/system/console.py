@@ -1,0 +1,67 @@
+"""What the commands print: progress, tables and warnings."""
+
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from stereo.system.distributed import is_main
+from stereo.system.stop import check_stop
+
+T = TypeVar("T")
+
+
+def progress(items: Iterable[T], label: str, count: int | None = None) -> Iterator[T]:
+    """Yield the items under a progress bar on a terminal; elsewhere callers' lines serve."""
+    hidden = not (sys.stderr.isatty() and is_main())
+    for item in tqdm(items, desc=label, unit="pair", total=count, disable=hidden):
+        check_stop()
+        yield item
+
+
+def say(line: str, *, everyone: bool = False) -> None:
+    """Print a line without breaking a progress bar.
+
+    Args:
+        line: the text.
+        everyone: of several processes, each prints its own; else the main one alone prints.
+    """
+    if sys.stdout is not None and (everyone or is_main()):
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+
+def complain(line: str) -> None:
+    """Print a line on stderr without breaking a progress bar."""
+    if sys.stderr is not None:
+        tqdm.write(line, file=sys.stderr)
+
+
+def show_warnings_as_lines() -> None:
+    """Print each Python warning as one line, without the place in the code."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        complain(f"warning: {message}")
+
+    warnings.showwarning = show
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return an aligned Markdown table; numbers get two decimals and stand on the right."""
+    text = [[f"{c:.2f}" if isinstance(c, float) else str(c) for c in row] for row in rows]
+    widths = [max(len(str(r[i])) for r in [header, *text]) for i in range(len(header))]
+    numeric = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        aligned = (
+            c.rjust(w) if right else c.ljust(w)
+            for c, w, right in zip(cells, widths, numeric, strict=True)
+        )
+        return "| " + " | ".join(aligned) + " |"
+
+    rule = [
+        "-" * (w - 1) + (":" if right else "-") for w, right in zip(widths, numeric, strict=True)
+    ]
+    return "\n".join([line(header), line(rule), *(line(row) for row in text)])

@@ -1,0 +1,408 @@
+"""The benchmark's measurements, its gate, and what it shows of the linear members."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from conftest import slow_but
+from PIL import Image
+
+from stereo.attention import ATTENTIONS
+from stereo.attention.volume import cells
+from stereo.benchmark import ceilings, measure, subjects, training
+from stereo.benchmark.attention import benchmark_attention, check_against_definition
+from stereo.benchmark.reference import ReferencePSMNet
+from stereo.commands.cli import run
+from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
+from stereo.errors import StereoError
+from stereo.matching.engine import normalise
+from stereo.models import NetworkConfig
+from stereo.models.convolution import Conv3d
+from stereo.system.machine import CLEAR_REFS
+from stereo.system.runtime import keep_freed_memory, return_freed_memory
+
+CPU = torch.device("cpu")
+LINEAR = [name for name in ATTENTIONS if ATTENTIONS[name].linear]
+needs_linux = pytest.mark.skipif(
+    not CLEAR_REFS.exists(), reason="resident memory is measured on Linux only"
+)
+
+
+@pytest.fixture(autouse=True)
+def quick_ceilings(monkeypatch):
+    monkeypatch.setattr(ceilings, "SECONDS", 0.01)
+    monkeypatch.setattr(ceilings, "SIDES", {"cpu": 64})
+    monkeypatch.setattr(ceilings, "VOLUME", (4, 8, 12))
+    monkeypatch.setattr(ceilings, "COPIED_BYTES", 2**16)
+
+
+def forward_peak(name, size):
+    module = ATTENTIONS[name](32, zero_init=False).eval()
+    volume = torch.randn(1, 32, *size)
+    with torch.inference_mode():
+        return measure.peak_bytes(lambda: module(volume), CPU)
+
+
+@needs_linux
+def test_peak_memory_is_that_of_a_known_allocation():
+    peak = measure.peak_bytes(lambda: torch.ones(100 * 2**20, dtype=torch.uint8), CPU)
+    assert 99 * 2**20 < peak < 110 * 2**20
+
+
+@needs_linux
+def test_freed_memory_is_kept_while_that_is_asked_for_and_then_given_back():
+    process, size = psutil.Process(), 64 * 2**20
+    keep_freed_memory()
+    try:
+        torch.ones(size, dtype=torch.uint8)
+        kept = process.memory_info().rss
+    finally:
+        return_freed_memory()
+    assert kept - process.memory_info().rss > 0.9 * size
+    before = process.memory_info().rss
+    torch.ones(size, dtype=torch.uint8)
+    assert process.memory_info().rss - before < 0.1 * size
+
+
+@needs_linux
+@pytest.mark.parametrize("name", slow_but("efficient", of=LINEAR))
+def test_memory_of_linear_members_grows_no_faster_than_the_volume(name):
+    sizes = [(24, 68, 120), (48, 68, 120), (48, 136, 120)]
+    peaks = [math.inf] * len(sizes)
+    for _ in range(3):  # resident memory is noisy upwards: what else the process keeps comes on top
+        peaks = [min(p, forward_peak(name, s)) for p, s in zip(peaks, sizes, strict=True)]
+        slope = np.polyfit(np.log([cells(s) for s in sizes]), np.log(peaks), 1)[0]
+        if slope <= 1.05:
+            break
+    assert slope <= 1.05
+
+
+@needs_linux
+@pytest.mark.parametrize("name", slow_but("efficient", of=LINEAR))
+def test_linear_members_take_the_volume_of_a_544x960_image_in_4_gib(name):
+    assert forward_peak(name, (48, 136, 240)) < 4 * 2**30
+
+
+@needs_linux
+def test_dot_product_never_holds_its_map():
+    size = (16, 32, 24)  # a map of 604 MB, far above what slices and libraries take
+    assert forward_peak("dot_product", size) < 0.5 * 4 * cells(size) ** 2
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_the_gate_is_green_for_every_member(name):
+    check_against_definition(name)
+
+
+def test_nothing_is_timed_on_a_red_gate(tmp_path, monkeypatch):
+    class Wrong(ATTENTIONS["linear"]):
+        def attend(self, *arguments):
+            return 1.001 * super().attend(*arguments)
+
+    monkeypatch.setitem(ATTENTIONS, "linear", Wrong)
+    with pytest.raises(StereoError, match="differs from its explicit form"):
+        benchmark_attention(tmp_path / "a.json", members=["linear"], sizes=[(2, 3, 4)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_writes_json_table_and_plot(tmp_path, capsys):
+    path = tmp_path / "deep" / "attention.json"
+    sizes = "2x4x4,4x6x8,8x10x12,48x68x120"
+    call = ["benchmark", "attention", "--output", str(path), "--sizes", sizes]
+    call += ["--members", "efficient,dot_product", "--repeats", "1", "--time-limit", "3"]
+    call += ["--precisions", "fp32,bf16"]
+    assert run(call) == 0
+    report = json.loads(path.read_text())
+    assert report["machine"]["threads"] >= 1
+    assert report["machine"]["commit"]
+    rows = {(r["member"], r["direction"], r["precision"], r["cells"]): r for r in report["rows"]}
+    assert len(rows) == 2 * 2 * 2 * 4
+    row = rows["efficient", "forward", "fp32", 960]
+    assert row["seconds"]["min"] <= row["seconds"]["median"] <= row["seconds"]["max"]
+    # Streamed: keys, what they gather of the volume, queries, and what they take from the table.
+    of_cells = 960 * 4 * 16 * 32
+    assert of_cells <= row["macs"] <= of_cells + 2 * 16 * 32 * 32
+    row = rows["efficient", "backward", "fp32", 960]
+    assert row["macs"] > 3 * of_cells
+    largest = rows["dot_product", "forward", "fp32", 48 * 68 * 120]
+    assert "expected to take" in largest["not_run"]
+    assert largest["map_bytes"] == 4 * (48 * 68 * 120) ** 2
+    assert len(report["exponents"]) == 8
+    assert "| efficient" in path.with_suffix(".md").read_text()
+    assert Image.open(path.with_suffix(".png")).size[0] > 800
+    assert "map 613.7 GB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--members", "efficent"],
+        ["--sizes", "48x136"],
+        ["--precisions", "fp8"],
+        ["--directions", "sideways"],
+    ],
+)
+def test_wrong_calls_are_refused_before_any_work(tmp_path, capsys, wrong):
+    assert run(["benchmark", "attention", "--output", str(tmp_path / "a.json"), *wrong]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def inference_call(path, *more):
+    call = ["benchmark", "inference", "--output", str(path), "--size", "64x128"]
+    return [*call, "--max-disparity", "32", "--repeats", "2", *more]
+
+
+@pytest.mark.parametrize(
+    "networks", slow_but("ea_stereo_fast", of=["ea_stereo_fast", "psmnet,ea_stereo_fast"])
+)
+def test_inference_is_compared_then_timed_in_turns(tmp_path, capsys, networks):
+    path = tmp_path / "deep" / "inference.json"
+    models = ["--models", f"{networks},sgbm", "--precisions", "fp32,bf16", "--busy", "1"]
+    assert run(inference_call(path, *models)) == 0
+    report = json.loads(path.read_text())
+    rows = {(r["model"], r["form"], r["precision"]): r for r in report["rows"]}
+    names = networks.split(",")
+    assert len(rows) == len(names) * 2 * 2 + 1
+    for (model, form, precision), row in rows.items():
+        assert row["seconds"]["min"] <= row["seconds"]["median"] <= row["seconds"]["max"]
+        assert row["times_as_fast"] > 0
+        assert ("times_idle" in row) == (form != "plain")
+        assert (row["macs"] is None) == (model == "sgbm")
+        if precision == "fp32":
+            assert row["macs_per_second"] == row["macs"] / row["seconds"]["median"]
+            assert row["share_of_ceiling"] > 0
+        if model != "sgbm" and precision == "fp32":
+            assert row["mean_difference_px"] <= 1e-3
+            assert row["yardstick"] == "plain fp32"
+        if (form, precision) == ("plain", "fp32"):
+            assert row["mean_difference_px"] == 0
+            assert row["times_as_fast"] == 1
+    assert report["settings"]["weights"].keys() == set(names)
+    assert report["ceilings"]["copy_bytes_per_second"] > 0
+    table = path.with_suffix(".md").read_text()
+    assert f"| {names[0]}" in table
+    assert "s beside 1 busy" in table
+    assert "ceilings of" in table
+    assert Image.open(path.with_suffix(".png")).size[0] > 800
+    assert "turn 2: sgbm" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("emulated", [True, False])
+def test_emulated_bf16_has_no_ceiling_and_no_rows_unless_named(monkeypatch, emulated):
+    monkeypatch.setattr(ceilings, "fast_at_bf16", lambda _: not emulated)
+    chosen = ceilings.pick_precisions(None, CPU)
+    assert chosen == (["fp32"] if emulated else ["fp32", "bf16"])
+    assert ceilings.pick_precisions(["bf16"], CPU) == ["bf16"]
+    found = ceilings.measure_ceilings(CPU, chosen)
+    assert (found["macs_per_second"]["bf16"] is None) == emulated
+    assert ("bf16 is emulated" in ceilings.describe(found, CPU)) == emulated
+    row = {"precision": "bf16", "seconds": {"median": 1.0}}
+    ceilings.add_share(row, 10**9, found)
+    assert (row["share_of_ceiling"] is None) == emulated
+    assert ceilings.share_columns(row)[:2] == ["1.0", "1.0"]
+
+
+def test_a_share_is_of_the_faster_of_product_and_convolution():
+    rates = {"fp32": {"product": 40e9, "convolution": 50e9}}
+    row = {"precision": "fp32", "seconds": {"median": 2.0}}
+    ceilings.add_share(row, 60 * 10**9, {"macs_per_second": rates})
+    assert ceilings.share_columns(row) == ["60.0", "30.0", "60"]
+
+
+def test_operations_are_counted_forward_and_backward():
+    weight = torch.randn(8, 4, 3, 3, requires_grad=True)
+    image = torch.randn(2, 4, 6, 10, requires_grad=True)
+
+    def step():
+        torch.nn.functional.conv2d(image, weight, padding=1).sum().backward()
+
+    forward = 2 * 6 * 10 * 8 * 4 * 9
+    assert measure.count_macs(step)[1] == 3 * forward
+    with torch.inference_mode():
+        assert measure.count_macs(lambda: image[0, 0] @ image[0, 1].T)[1] == 6 * 6 * 10
+
+
+@pytest.mark.parametrize("channels, planes", [(32, 4), (8, 1)], ids=["by planes", "single"])
+def test_faster_convolutions_are_counted_as_the_direct_ones(channels, planes):
+    conv = Conv3d(channels, channels, 3, padding=1, bias=False)
+    conv.to(memory_format=torch.channels_last_3d)
+    volume = torch.randn(1, channels, planes, 128, 256)
+    with torch.inference_mode():
+        macs = measure.count_macs(lambda: conv(volume))[1]
+    assert macs == planes * 128 * 256 * 27 * channels**2
+
+
+def test_busy_processes_end_however_the_benchmark_does():
+    with measure.busy_processes(2):
+        children = psutil.Process().children()
+        assert len(children) == 2
+    assert not any(child.is_running() for child in children)
+    starter = (
+        "import os, subprocess, sys\n"
+        "busy = subprocess.Popen([sys.executable, '-c', sys.argv[1], str(os.getpid())])\n"
+        "print(busy.pid, flush=True)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", starter, measure.BUSY], stdout=subprocess.PIPE, text=True
+    )
+    _, alive = psutil.wait_procs(orphans(int(done.stdout)), timeout=10)
+    assert not alive
+
+
+def orphans(pid):
+    try:
+        return [psutil.Process(pid)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def test_nothing_is_timed_where_the_fast_path_differs(tmp_path, monkeypatch, capsys):
+    prepare = subjects.prepare
+
+    def wrong(network):
+        prepare(network)
+        network.aggregation.heads[2].project.weight.data.mul_(1.1)
+
+    monkeypatch.setattr(subjects, "prepare", wrong)
+    path = tmp_path / "inference.json"
+    assert run(inference_call(path, "--models", "psmnet", "--precisions", "fp32")) == 1
+    assert "nothing is timed" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--models", "psmnt"],
+        ["--size", "64"],
+        ["--precisions", "fp8"],
+        ["--repeats", "0"],
+        ["--busy", "-1"],
+    ],
+)
+def test_wrong_inference_calls_are_refused(tmp_path, capsys, wrong):
+    assert run(inference_call(tmp_path / "a.json", *wrong)) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+REFERENCE = """
+import torch
+class PSMNet(torch.nn.Module):
+    def __init__(self, most):
+        super().__init__()
+        self.most = torch.ones(1).cuda() * most
+    def forward(self, left, right):
+        disparity = self.most.cuda() + left.cuda().mean(1, keepdim=True)
+        return (disparity, disparity, disparity) if self.training else disparity
+"""
+
+
+@pytest.fixture
+def reference(tmp_path):
+    models = tmp_path / "reference" / "models"
+    models.mkdir(parents=True)
+    (models / "__init__.py").write_text("")
+    (models / "stackhourglass.py").write_text(REFERENCE)
+    return models.parent
+
+
+def test_the_original_is_matched_at_sizes_that_are_no_multiple(reference):
+    pair = SyntheticScenes(SyntheticConfig(height=72, width=104, max_disparity=32)).render(0)
+    original = ReferencePSMNet(reference, 32, CPU)
+    subjects.see(original, original, pair, CPU)
+    config = NetworkConfig("psmnet", 32)
+    disparity = original.match(pair, config, torch.float32)
+    assert disparity.shape == (72, 104)
+    expected = 32 + normalise([pair.left], config, CPU)[0].mean(0)
+    np.testing.assert_allclose(disparity, expected, atol=1e-5)
+
+
+def test_a_reference_is_run_where_it_asks_for_cuda(reference):
+    before = torch.Tensor.cuda
+    network = ReferencePSMNet(reference, 32, CPU).eval()
+    assert network(*torch.zeros(2, 2, 3, 16, 16)).shape == (2, 16, 16)
+    assert torch.Tensor.cuda is before
+    assert "models" not in sys.modules
+
+
+def test_a_size_that_the_reference_does_not_take_is_said_in_a_line(reference, tmp_path, capsys):
+    pooled = "left = torch.nn.functional.avg_pool2d(left, 256)"
+    code = REFERENCE.replace("        disparity =", f"        {pooled}\n        disparity =")
+    (reference / "models" / "stackhourglass.py").write_text(code)
+    call = inference_call(tmp_path / "a.json", "--models", "psmnet", "--precisions", "fp32")
+    assert run([*call, "--reference-psmnet", str(reference)]) == 1
+    error = capsys.readouterr().err
+    assert "does not run on pictures of 64x128" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("code", [None, "import nothing_of_that_name", "PSMNet = 3"])
+def test_a_folder_without_the_reference_is_named(tmp_path, capsys, code):
+    if code is not None:
+        (tmp_path / "models").mkdir()
+        (tmp_path / "models" / "stackhourglass.py").write_text(code)
+    path = tmp_path / "out" / "a.json"
+    assert run(inference_call(path, "--reference-psmnet", str(tmp_path))) == 1
+    error = capsys.readouterr().err
+    assert str(tmp_path) in error
+    assert error.count("\n") == 1
+
+
+def training_call(path, *more):
+    call = ["benchmark", "training", "--output", str(path), "--crop", "64x128"]
+    return [*call, "--max-disparity", "32", "--repeats", "1", *more]
+
+
+@pytest.mark.slow
+def test_a_step_of_training_is_timed_and_the_batch_that_fits_computed(tmp_path):
+    path = tmp_path / "training.json"
+    assert run(training_call(path, "--models", "psmnet", "--precisions", "fp32")) == 0
+    report = json.loads(path.read_text())
+    rows = {row["form"]: row for row in report["rows"]}
+    assert rows.keys() == {"plain", "ours", "recompute"}
+    assert rows["ours"]["macs"] < rows["recompute"]["macs"]
+    assert rows["ours"]["share_of_ceiling"] > 0
+    for row in rows.values():
+        assert row["seconds"]["median"] > 0
+        if row["fits"] is not None:
+            twelve, twenty_four, eighty = row["fits"].values()
+            assert 0 < twelve < twenty_four < eighty
+            assert row["fixed_bytes"] + (twelve + 1) * row["bytes_of_a_pair"] > 12e9
+    if rows["ours"]["fits"] is not None:
+        assert rows["ours"]["bytes_of_a_pair"] < rows["plain"]["bytes_of_a_pair"]
+    assert "| psmnet" in path.with_suffix(".md").read_text()
+
+
+def test_no_step_is_timed_where_the_losses_differ(tmp_path, monkeypatch, capsys):
+    def wrong(network):
+        network.aggregation.heads[2].project.weight.data.mul_(3)
+
+    monkeypatch.setattr(training, "to_channels_last", wrong)
+    path = tmp_path / "training.json"
+    assert run(training_call(path, "--models", "psmnet", "--precisions", "fp32")) == 1
+    assert "nothing is timed" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--models", "sgbm"], ["--crop", "60x128"], ["--crop", "64"], ["--precisions", "fp8"]]
+)
+def test_wrong_training_calls_are_refused(tmp_path, capsys, wrong):
+    assert run(training_call(tmp_path / "a.json", *wrong)) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["attention", "inference", "training"])
+def test_the_json_file_is_not_named_as_what_stands_beside_it(name, tmp_path, capsys):
+    for suffix in (".md", ".png"):
+        assert run(["benchmark", name, "--output", str(tmp_path / f"out{suffix}")]) == 2
+        assert ".json" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,245 @@
+"""``infer --resume``: what counts as done, and what does not."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import stereo.commands.infer
+from stereo.commands.resume_log import RECORD, Record
+from stereo.data.io.disparities import read_disparity
+
+COUNT = 4
+SIZE = (24, 48)
+SGBM = ("--model", "sgbm")
+
+
+@pytest.fixture
+def pair(tmp_path, rng):
+    """Numbered pictures, as arguments; 5 px apart."""
+    for number in range(COUNT):
+        wide = rng.integers(0, 256, (SIZE[0], SIZE[1] + 5, 3), np.uint8)
+        for side, view in (("L", wide[:, :-5]), ("R", wide[:, 5:])):
+            (tmp_path / side).mkdir(exist_ok=True)
+            Image.fromarray(view).save(tmp_path / side / f"{number:06d}.png")
+    return tmp_path / "L" / "%06d.png", tmp_path / "R" / "%06d.png"
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def infer(stereo, pair, out):
+    def call(most, *options, formats="pfm"):
+        output = ("--output", out, "--formats", formats)
+        return stereo("infer", *pair, *output, *SGBM, "--max-disparity", most, *options)
+
+    return call
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Make infer be interrupted after so many maps."""
+
+    def after(count):
+        write, calls = stereo.commands.infer.write_pair, []
+
+        def counted(*arguments):
+            if len(calls) == count:
+                raise KeyboardInterrupt
+            calls.append(arguments)
+            return write(*arguments)
+
+        monkeypatch.setattr("stereo.commands.infer.write_pair", counted)
+
+    return after
+
+
+def maps(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.pfm"))}
+
+
+def test_a_run_is_taken_up_where_it_was_interrupted(infer, interrupt, monkeypatch, out):
+    interrupt(2)
+    assert infer(16).status == 130
+    monkeypatch.undo()
+    times = {path: path.stat().st_mtime_ns for path in out.glob("*.pfm")}
+    assert len(times) == 2
+    result = infer(16, "--resume")
+    assert f"2 of {COUNT} pairs written to {out}, 2 were there" in result.out
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    assert f"0 of {COUNT} pairs written to {out}, {COUNT} were there" in infer(16, "--resume").out
+
+
+def test_maps_of_a_run_that_was_being_replaced_do_not_count(infer, interrupt, monkeypatch, out):
+    assert infer(16).status == 0
+    first = maps(out)
+    interrupt(1)
+    assert infer(32).status == 130
+    monkeypatch.undo()
+    result = infer(32, "--resume")
+    assert (result.status, result.errors) == (0, [])
+    assert f"3 of {COUNT} pairs written to {out}, 1 were there" in result.out
+    resumed = maps(out)
+    assert infer(32).status == 0
+    assert maps(out) == resumed
+    assert set(resumed) == set(first)
+
+
+def test_other_settings_are_refused_by_name_whatever_the_formats(infer, out):
+    assert infer(16, "--resume").status == 0
+    before = maps(out)
+    for formats in ("npy", "pfm"):
+        result = infer(32, "--resume", formats=formats)
+        assert result.status == 1
+        (line,) = result.errors
+        assert "max disparity 16, not 32" in line
+        assert "leave --resume out" in line
+    assert maps(out) == before
+    assert infer(16, "--resume").out.endswith(f"0 of 4 pairs written to {out}, 4 were there\n")
+
+
+def test_further_formats_are_added_and_the_first_ones_stay_done(infer, out):
+    infer(16, "--resume")
+    assert f"{COUNT} of {COUNT} pairs written" in infer(16, "--resume", formats="npy").out
+    assert "4 were there" in infer(16, "--resume", formats="pfm,npy").out
+    (out / "000001_disparity.npy").unlink()
+    assert "1 of 4 pairs written" in infer(16, "--resume", formats="pfm,npy").out
+    assert "4 were there" in infer(16, "--resume", formats="pfm").out
+
+
+def test_the_other_view_is_added(infer, out):
+    infer(16, "--resume")
+    result = infer(16, "--resume", "--view", "both")
+    assert f"4 of 8 maps written to {out}, 4 were there" in result.out
+
+
+@pytest.mark.parametrize("change", ["size", "time"])
+def test_a_replaced_input_is_matched_anew(infer, pair, out, change):
+    infer(16, "--resume")
+    before = maps(out)
+    replaced = pair[1].with_name("000002.png")
+    if change == "size":
+        Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(replaced)
+    else:
+        status = replaced.stat()
+        os.utime(replaced, ns=(status.st_atime_ns, status.st_mtime_ns + 10**9))
+    result = infer(16, "--resume")
+    assert f"1 of {COUNT} pairs written to {out}, 3 were there" in result.out
+    changed = {name for name, content in maps(out).items() if content != before[name]}
+    assert changed == ({"000002_disparity.pfm"} if change == "size" else set())
+    assert "4 were there" in infer(16, "--resume").out
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "text", "list"])
+def test_maps_without_a_record_are_refused(infer, out, damage):
+    infer(16, "--resume")
+    if damage == "missing":
+        (out / RECORD).unlink()
+    else:
+        (out / RECORD).write_text({"empty": "", "text": "{", "list": "[1]\n"}[damage])
+    result = infer(16, "--resume")
+    assert result.status == 1
+    (line,) = result.errors
+    assert "no note of how they were made" in line
+    assert "--resume" in line
+
+
+def test_a_line_that_was_cut_off_costs_its_map_alone(infer, out):
+    infer(16, "--resume")
+    whole = (out / RECORD).read_text()
+    (out / RECORD).write_text(whole[:-20])
+    assert "1 of 4 pairs written" in infer(16, "--resume").out
+    assert "4 were there" in infer(16, "--resume").out
+
+
+def test_pictures_made_anew_without_a_record_are_not_taken_for_the_old_ones(
+    stereo, pair, tmp_path, out
+):
+    folders = pair[0].parent, pair[1].parent
+    call = ("infer", *folders, "--output", out, "--formats", "pfm", *SGBM, "--max-disparity")
+    assert stereo(*call, 16, "--resume").status == 0
+    assert (out / RECORD).is_file()
+    assert stereo(*call, 32).status == 0
+    assert not (out / RECORD).exists()
+    result = stereo(*call, 16, "--resume")
+    assert result.status == 1
+    assert len(result.errors) == 1
+
+
+def test_the_record_says_how_and_from_what(infer, out):
+    infer(16)
+    first, *rest = map(json.loads, (out / RECORD).read_text().splitlines())
+    assert first["settings"]["model"] == "sgbm"
+    assert first["settings"]["max_disparity"] == 16
+    assert [each["name"] for each in rest] == [f"{n:06d}" for n in range(COUNT)]
+    assert rest[0]["files"] == ["000000_disparity.pfm"]
+    assert len(rest[0]["inputs"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "words"),
+    [
+        ({"model": "a", "weights": "1"}, {"model": "b", "weights": "2"}, "model a, not b"),
+        ({"max_depth": None}, {"max_depth": 3.0}, "max depth none, not 3.0"),
+        ({"keep_edges": False}, {"keep_edges": True}, "keep edges off, not on"),
+        ({"calibration": None}, {"calibration": {"fx": 1}}, "no calibration"),
+        ({"calibration": {"fx": 2}}, {"calibration": {"fx": 1}}, "another calibration"),
+        ({"scale": "1"}, {}, "scale 1, not none"),
+    ],
+)
+def test_a_difference_is_named(tmp_path, before, now, words):
+    made = tmp_path / "a.pfm"
+    made.write_bytes(b"x")
+    record = Record(tmp_path, before, [])
+    record.start()
+    record.add("a", [], [made])
+    with pytest.raises(Exception, match=words):
+        Record(tmp_path, now, []).take_up([made])
+    made.unlink()  # and nothing is there to be mixed up
+    again = Record(tmp_path, now, [])
+    again.take_up([made])
+    assert not again.has("a", [], [])
+
+
+def test_resumed_maps_are_those_of_one_go(infer, interrupt, monkeypatch, out):
+    interrupt(2)
+    infer(16)
+    monkeypatch.undo()
+    infer(16, "--resume")
+    disparity = read_disparity(out / "000003_disparity.pfm")
+    assert abs(np.median(disparity) - 5) < 0.5
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"settings": 3}',
+        '{"settings": null}',
+        '{"name": [], "inputs": {}, "files": []}',
+        '{"name": "000000", "inputs": [], "files": []}',
+        '{"name": "000000", "inputs": {}, "files": 7}',
+        '{"name": "000000", "inputs": {}, "files": [{}]}',
+        '{"name": "000000", "inputs": {}, "files": ["../../etc/passwd", "' + "x" * 5000 + '"]}',
+        '{"name": "\\ud800", "inputs": {}, "files": []}',
+        '{"name": 1' + "0" * 5000 + ', "inputs": {}, "files": []}',
+        "[" * 100_000,
+        "[" * 1000 + "]" * 1000,
+        "7",
+    ],
+    ids=range(12),
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_odd_lines_of_a_record_are_passed_over(tmp_path, line, first):
+    settings = {"max_disparity": 16}
+    lines = [line] if first else ['{"settings": {"max_disparity": 16}}', line, line]
+    (tmp_path / RECORD).write_text("\n".join(lines) + "\n")
+    record = Record(tmp_path, settings, [])
+    record.take_up([])
+    record.start()
+    assert not record.has("000000", [], [])
+    assert (tmp_path / RECORD).read_text() == json.dumps({"settings": settings}) + "\n"

@@ -1,0 +1,479 @@
+"""Calibrating, rectifying and checking pairs."""
+
+import dataclasses
+import json
+from io import BytesIO
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY, shared
+from PIL import Image
+
+from stereo.data.finding.pairs import find_pairs
+from stereo.data.io.images import read_image
+from stereo.errors import InputError, UsageError
+from stereo.geometry import Calibration, Camera, check
+from stereo.geometry.calibrate import Board, calibrate, charuco_board
+from stereo.geometry.check import check_pair
+from stereo.geometry.rectify import plan_rectification
+
+cv2 = pytest.importorskip("cv2")
+SAMPLE = REPOSITORY / "datasets/samples/FlyingThings3D/frames_cleanpass/TEST/A/0000"
+LEFT, RIGHT = SAMPLE / "left/0006.png", SAMPLE / "right/0006.png"
+SIZE = (640, 480)
+
+
+def seen_by(camera, turn, move, board):
+    """Render a (H, W) picture of a flat board whose pixels are tenths of millimetres."""
+    points = np.float32([[0, 0], [board.shape[1], 0], [0, board.shape[0]], board.shape[::-1]])
+    places = np.concatenate([points * 1e-4, np.zeros((4, 1), np.float32)], axis=1)
+    corners, _ = cv2.projectPoints(
+        places.astype(np.float64), cv2.Rodrigues(turn)[0], move, camera.matrix(), None
+    )
+    fine = 4 * corners[:, 0].astype(np.float32) + 1.5
+    warp = cv2.getPerspectiveTransform(points, fine)
+    large = cv2.warpPerspective(board, warp, (4 * SIZE[0], 4 * SIZE[1]), borderValue=128)
+    return cv2.resize(large, SIZE, interpolation=cv2.INTER_AREA)
+
+
+@pytest.fixture(scope="module")
+def rig():
+    turn = cv2.Rodrigues(np.array([0.01, -0.02, 0.015]))[0]
+    rotation = tuple(tuple(float(n) for n in row) for row in turn)
+    left, right = Camera(700, 705, 325, 238), Camera(690, 700, 315, 245)
+    return Calibration(left, right, (-0.1, 0.002, 0.001), rotation, SIZE)
+
+
+def chessboard():
+    squares = np.indices((7, 10)).sum(axis=0) % 2 * 255
+    return np.kron(np.pad(squares, 1, constant_values=255), np.ones((250, 250))).astype(np.uint8)
+
+
+def photograph(folder, rig, board):
+    rng = np.random.default_rng(3)
+    rotation, translation = np.array(rig.rotation), np.array(rig.translation)
+    for index in range(10):
+        turn = cv2.Rodrigues(rng.uniform(-0.4, 0.4, 3))[0]
+        move = np.array([-0.12, -0.1, 0.55]) + rng.uniform(-0.05, 0.05, 3)
+        for side, camera, own in (
+            ("left", rig.left, (turn, move)),
+            ("right", rig.right, (rotation @ turn, rotation @ move + translation)),
+        ):
+            Image.fromarray(seen_by(camera, *own, board)).save(folder / f"{side}{index:02}.png")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory, rig):
+    folder = tmp_path_factory.mktemp("boards")
+    photograph(folder, rig, chessboard())
+    return folder
+
+
+def assert_is(found, rig):
+    for one, other in ((found.left, rig.left), (found.right, rig.right)):
+        assert one.fx == pytest.approx(other.fx, rel=0.01)
+        assert one.cx == pytest.approx(other.cx, abs=6)
+    assert found.baseline == pytest.approx(rig.baseline, rel=0.01)
+    assert np.abs(np.array(found.rotation) - np.array(rig.rotation)).max() < 0.01
+
+
+def test_a_known_rig_is_found_again(photographs, rig):
+    pairs = find_pairs(str(photographs / "left*.png"), str(photographs / "right*.png"))
+    found = calibrate(pairs, Board(9, 6, 0.025))
+    assert found.rms < 0.3
+    assert len(found.errors) >= 8
+    assert_is(found.calibration, rig)
+
+
+def test_charuco_boards_may_be_seen_in_part(tmp_path, rig):
+    board = Board(9, 7, 0.025, 0.018)
+    drawn = charuco_board(board).generateImage((2250, 1750))
+    drawn = np.pad(drawn, 250, constant_values=255)
+    photograph(tmp_path, rig, drawn)
+    path = tmp_path / "left00.png"
+    picture = read_image(path).copy()
+    picture[:, :250] = 128  # a hand before the board
+    Image.fromarray(picture).save(path)
+    pairs = find_pairs(str(tmp_path / "left*.png"), str(tmp_path / "right*.png"))
+    found = calibrate(pairs, board)
+    assert found.rms < 0.3
+    assert_is(found.calibration, rig)
+    for wrong in (Board(9, 7, 0.025, 0.03), Board(9, 7, 0.025, 0.018, "DICT_9X9")):
+        with pytest.raises(UsageError):
+            charuco_board(wrong)
+
+
+def test_bad_views_are_named_and_left_out(photographs, tmp_path, stereo):
+    for path in photographs.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    Image.new("L", SIZE, 90).save(tmp_path / "right04.png")
+    (tmp_path / "right07.png").write_bytes((tmp_path / "right02.png").read_bytes())
+    views = (tmp_path / "left*.png", tmp_path / "right*.png")
+    board = ("--board", "9x6", "--square", "0.025")
+    called = stereo("calibrate", *views, *board, "--output", tmp_path / "cameras.json")
+    assert called.status == 0, called.errors
+    told = "\n".join(called.errors)
+    assert "left04 is left out: no board in the right picture" in told
+    assert "left07 is left out: the cameras stand otherwise in it" in told
+    assert f"{10 - len(called.errors)} of 10 pairs" in called.out
+    assert Calibration.read(tmp_path / "cameras.json").size == SIZE
+    with Image.open(tmp_path / "cameras_coverage.png") as picture:
+        assert picture.size == (2 * SIZE[0], SIZE[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (("--board", "9", "--square", "0.025"), 2, "write COLUMNSxROWS"),
+        (("--board", "9x6", "--square", "-1"), 2, "positive number of metres"),
+        (("--board", "8x8", "--square", "0.025"), 1, "was found in 0 of"),
+        (("--board", "9x6", "--square", "0.02", "--marker", "0.03"), 2, "smaller than the square"),
+        (("--board", "2x2", "--square", "0.02"), 2, "at least 3x3"),
+    ],
+)
+def test_calibrate_says_what_is_wrong(photographs, tmp_path, stereo, options, status, message):
+    views = (photographs / "left0[0-3].png", photographs / "right0[0-3].png")
+    called = stereo("calibrate", *views, *options, "--output", tmp_path / "x.json")
+    assert called.status == status
+    assert message in called.errors[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_board_is_suggested_where_the_cameras_cannot_be(photographs, monkeypatch):
+    from stereo.geometry import calibrate as module
+
+    pairs = find_pairs(str(photographs / "left*.png"), str(photographs / "right*.png"))
+    with pytest.raises(InputError, match=r"^3 pairs are too few to calibrate: 4 are the least"):
+        calibrate(pairs[:3], Board(9, 6, 0.025))
+    with pytest.raises(InputError, match=r"8x8 was found in 0 of 5 pairs; .*check --board"):
+        calibrate(pairs[:5], Board(8, 8, 0.025))
+    # What OpenCV makes of a part of a board differs with its version.
+    for outcome in (InputError("the right focal length is -3026.05 px"), cv2.error("no")):
+
+        def fail(*_, error=outcome):
+            raise error
+
+        monkeypatch.setattr(module, "_solve_both", fail)
+        with pytest.raises(InputError, match=r"board of 9x6 like this \(.*check --board"):
+            calibrate(pairs[:5], Board(9, 6, 0.025))
+
+
+def test_a_part_of_a_board_never_passes_for_it_in_silence(photographs, tmp_path, stereo):
+    views = (photographs / "left*.png", photographs / "right*.png")
+    board = ("--board", "7x5", "--square", "0.025")
+    called = stereo("calibrate", *views, *board, "--output", tmp_path / "cameras.json")
+    assert any("--board" in line for line in called.errors), called.errors
+
+
+def corner_offsets(pairs, size):
+    """Return the vertical distances of a board's corners between views."""
+    away = []
+    for pair in pairs:
+        grey = [cv2.cvtColor(view, cv2.COLOR_RGB2GRAY) for view in pair]
+        found = [cv2.findChessboardCorners(view, size) for view in grey]
+        if all(there for there, _ in found):
+            stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 50, 1e-3)
+            one, other = (
+                cv2.cornerSubPix(view, corners, (5, 5), (-1, -1), stop).reshape(-1, 2)
+                for view, (_, corners) in zip(grey, found, strict=True)
+            )
+            away.append(np.abs(one[:, 1] - other[:, 1]))
+    return np.concatenate(away)
+
+
+def test_rectified_rows_correspond(photographs, tmp_path, stereo, rig):
+    rig.write(tmp_path / "cameras.json")
+    views = (photographs / "left0*.png", photographs / "right0*.png")
+    output = tmp_path / "out"
+    call = ("rectify", *views, "--calibration", tmp_path / "cameras.json", "--output", output)
+    called = stereo(*call)
+    assert called.status == 0, called.errors
+    pairs = [
+        (read_image(output / f"left0{i}_left.png"), read_image(output / f"left0{i}_right.png"))
+        for i in range(10)
+    ]
+    raw = [
+        (read_image(photographs / f"left0{i}.png"), read_image(photographs / f"right0{i}.png"))
+        for i in range(10)
+    ]
+    assert corner_offsets(raw, (9, 6)).mean() > 3
+    assert corner_offsets(pairs, (9, 6)).mean() < 0.1
+    written = Calibration.read(output / "calibration.json")
+    assert written.is_rectified
+    assert written.baseline == pytest.approx(rig.baseline)
+    assert (output / "left00_lines.png").is_file()
+
+
+@pytest.mark.slow
+def test_real_chessboards_calibrate_and_rectify():
+    folder = shared("calibration/opencv_chessboard")
+    pairs = find_pairs(str(folder / "left*.jpg"), str(folder / "right*.jpg"))
+    found = calibrate(pairs, Board(9, 6, 0.025))
+    assert found.rms < 0.5
+    assert len(found.errors) == 13
+    views = [(read_image(pair.left), read_image(pair.right)) for pair in pairs]
+    before = corner_offsets(views, (9, 6)).mean()
+    assert before == pytest.approx(12.8, abs=0.1)
+    theirs = Calibration.read(folder / "intrinsics.yml", raw=True)
+    for calibration in (found.calibration, theirs):
+        plan = plan_rectification(calibration, *SIZE)
+        assert corner_offsets([plan.apply(*pair) for pair in views], (9, 6)).mean() < 0.3
+
+
+def test_cameras_above_each_other_are_refused(rig):
+    upright = Calibration(rig.left, rig.right, (0.001, -0.1, 0.0), rig.rotation, SIZE)
+    with pytest.raises(InputError, match="above each other"):
+        plan_rectification(upright, *SIZE)
+
+
+def faults_of(left, right, **options):
+    return [fault.split(":")[0] for fault in check_pair(left, right, 192, **options).faults]
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_faults_of_a_pair_are_named(quick):
+    left, right = read_image(LEFT), read_image(RIGHT)
+    assert faults_of(LEFT, RIGHT, quick=quick) == []
+    assert faults_of(right, left, quick=quick) == ["swapped"]
+    assert faults_of(left, left, quick=quick) == ["identical"]
+    small = BytesIO()
+    Image.fromarray(left).save(small, "JPEG", quality=40)
+    assert faults_of(left, Image.open(small), quick=quick) == ["identical"]
+    assert faults_of(left, right[::-1], quick=quick) == ["unrelated"]
+    assert faults_of(left, np.full_like(left, 90), quick=quick) == ["blank"]
+    assert faults_of(left[:8], right[:8], quick=quick) == ["sizes"]
+    assert faults_of(left, right[:-2], quick=quick) == ["sizes"]
+    assert faults_of(left, np.roll(right, 3, axis=0), quick=quick) == ["vertical"]
+    assert faults_of(left, right[:, ::-1], quick=quick) == ["mirrored"]
+    assert faults_of(left[:, ::-1], right, quick=quick) == ["mirrored"]
+    assert faults_of(left, right[::-1, ::-1], quick=quick) == ["unrelated"]
+
+
+def test_two_mirrored_views_are_taken_for_swapped_ones_and_the_advice_says_so():
+    left, right = read_image(LEFT), read_image(RIGHT)
+    (fault,) = check_pair(left[:, ::-1], right[:, ::-1], 192).faults
+    assert fault.startswith("swapped")
+    assert "mirror both if they are mirrored" in fault
+
+
+def judged(left, disparity):
+    found = check.Findings()
+    right = left - np.stack([disparity, np.zeros(len(left))], axis=1)
+    check._judge(check.Matches(left, right), found, 192, 480)
+    assert not found.faults
+    return found.range, [note.split(":")[0] for note in found.notes]
+
+
+def test_wrong_matches_along_rows_do_not_widen_the_range(rng):
+    left = np.stack([rng.uniform(0, 640, 500), rng.uniform(0, 480, 500)], axis=1)
+    disparity = 20 + left[:, 1] / 20
+    disparity[:40] = rng.uniform(-200, 200, 40)
+    (low, high), notes = judged(left, disparity)
+    assert 19 < low < 23
+    assert 41 < high < 46
+    assert notes == ["range"]
+
+
+def test_the_range_is_never_below_0(rng):
+    left = np.stack([rng.uniform(0, 640, 500), rng.uniform(0, 480, 500)], axis=1)
+    (low, high), notes = judged(left, left[:, 1] / 20 - 8)
+    assert low == 0
+    assert high == pytest.approx(16, abs=1)
+    assert notes == ["negative", "range"]
+
+
+def test_unrelated_pictures_are_found(rng):
+    left = read_image(LEFT)
+    noise = cv2.GaussianBlur(rng.integers(0, 256, left.shape, np.uint8), (0, 0), 1.5)
+    noise = cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX)
+    assert faults_of(left, noise) == ["unrelated"]
+
+
+def test_notes_say_what_is_worth_knowing(tmp_path):
+    left, right = read_image(LEFT), read_image(RIGHT)
+
+    def notes(one, other, most=192):
+        found = check_pair(one, other, most)
+        assert not found.faults
+        return {note.split(":")[0]: note for note in found.notes}
+
+    assert set(notes(left, right)) == {"range"}
+    assert "within --max-disparity 192" in notes(left, right)["range"]
+    assert "rather than 16" in notes(left, right, 16)["range"]
+    dark = notes(left, (right * 0.4).astype(np.uint8))
+    assert "right view is darker by a factor of 2.5" in dark["exposure"]
+    assert "blur" not in dark
+    grey = np.repeat(left.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
+    assert "left view is grey" in notes(grey, right)["grey"]
+    deep = tmp_path / "deep.png"
+    Image.fromarray(grey[..., 0].astype(np.uint16) * 256).save(deep)
+    assert "left view" in notes(deep, right)["16-bit"]
+    assert "right view" in notes(left, cv2.GaussianBlur(right, (0, 0), 2.0))["blur"]
+    flat = np.full((64, 64, 3), 90, np.uint8)
+    flat[:, :32] = 110
+    assert "texture" in notes(flat, np.roll(flat, 9, axis=1))
+
+
+def test_check_pair_has_a_status_and_one_line_per_fault(stereo):
+    called = stereo("check-pair", LEFT, RIGHT)
+    assert (called.status, called.errors) == (0, [])
+    assert "fit to match" in called.out
+    called = stereo("check-pair", RIGHT, LEFT)
+    assert called.status == 1
+    assert len(called.errors) == 1
+    assert "swapped" in called.errors[0]
+
+
+def test_infer_warns_of_a_pair_that_is_wrong(stereo, tmp_path):
+    called = stereo("infer", RIGHT, LEFT, "--model", "sgbm", "--output", tmp_path)
+    assert called.status == 0
+    assert len(called.errors) == 1
+    assert called.errors[0].startswith("warning: 0006: swapped")
+    called = stereo(
+        *("infer", LEFT, RIGHT, "--model", "sgbm", "--output", tmp_path, "--max-disparity", "16")
+    )
+    assert "use --max-disparity" in called.errors[0]
+
+
+@pytest.mark.slow
+def test_every_real_pair_is_fit_and_made_wrong_is_not():
+    root = shared("real")
+    pairs = {
+        entry["name"]: (root / entry["left"], root / entry["right"])
+        for entry in json.loads((root / "manifest.json").read_text())
+    }
+    wild = shared("wild")
+    for name in ("crestereo", "waft_PianoL", "waft_Vintage"):
+        pairs[name] = (wild / f"{name}_left.png", wild / f"{name}_right.png")
+    keyboard = shared("calibration/keyboard_K_txt")
+    pairs["keyboard"] = (keyboard / "left.png", keyboard / "right.png")
+    for name, pair in pairs.items():
+        found = check_pair(*pair, 192, quick=True)
+        assert found.faults == [], name
+        assert found.range is None or found.range[0] >= 0, name
+    for name in ("kitti2015/000000_10", "mid2003/Teddy", "eth3d/playground"):
+        left, right = (read_image(path) for path in pairs[name])
+        assert faults_of(right, left) == ["swapped"], name
+        assert faults_of(left, np.roll(right, 3, axis=0)) == ["vertical"], name
+        assert faults_of(left, right[:, ::-1]) == ["mirrored"], name
+    raw = (wild / "unrectified_left.png", wild / "unrectified_right.png")
+    assert faults_of(*raw) == ["vertical"]
+    art, teddy = read_image(pairs["mid2005third/Art"][0]), read_image(pairs["mid2003/Teddy"][1])
+    assert faults_of(art[:370, :450], teddy[:370, :450]) == ["unrelated"]
+
+
+@pytest.fixture(scope="module")
+def fisheye_rig():
+    turn = cv2.Rodrigues(np.array([0.01, -0.03, 0.015]))[0]
+    rotation = tuple(tuple(float(n) for n in row) for row in turn)
+    left = Camera(300, 301, 322, 238, (0.02, -0.01, 0.004, -0.001), "fisheye")
+    right = Camera(298, 299, 318, 243, (0.015, -0.008, 0.003, -0.0008), "fisheye")
+    return Calibration(left, right, (-0.1, 0.002, 0.001), rotation, SIZE)
+
+
+def seen_by_fisheye(rig, points):
+    """Return the pixels of (N, 3) points of the left camera's frame in both views."""
+    turn = cv2.Rodrigues(np.array(rig.rotation))[0]
+    move = np.array(rig.translation).reshape(3, 1)
+    poses = ((np.zeros((3, 1)), np.zeros((3, 1))), (turn, move))
+    return [
+        cv2.fisheye.projectPoints(
+            points[None], *pose, camera.matrix(), np.array(camera.distortion)
+        )[0][0]
+        for pose, camera in zip(poses, (rig.left, rig.right), strict=True)
+    ]
+
+
+def rectified_pixels(plan, rig, points):
+    """Return row and column of the rectified pixels that show (N, 3) points, by the maps."""
+    pixels = []
+    for (x, y), seen in zip(plan.maps, seen_by_fisheye(rig, points), strict=True):
+        away = (x[..., None] - seen[:, 0]) ** 2 + (y[..., None] - seen[:, 1]) ** 2
+        flat = away.reshape(-1, len(points)).argmin(axis=0)
+        pixels.append(np.stack(np.unravel_index(flat, x.shape), axis=1))
+    return pixels
+
+
+@pytest.mark.parametrize("keep_all", [False, True])
+def test_fisheye_pairs_are_rectified_to_pinhole_ones(fisheye_rig, rng, keep_all):
+    plan = plan_rectification(fisheye_rig, *SIZE, keep_all=keep_all)
+    assert plan.calibration.is_rectified
+    assert plan.calibration.baseline == pytest.approx(fisheye_rig.baseline)
+    across = rng.uniform(-0.8, 0.8, (12, 2)) * (1, 0.7)  # up to 39 degrees from the axis
+    points = np.concatenate([across, np.ones((12, 1))], axis=1) * 2.0
+    left, right = rectified_pixels(plan, fisheye_rig, points)
+    assert np.abs(left[:, 0] - right[:, 0]).max() <= 1  # pixels, of whole ones
+    depth = plan.calibration.depth((left[:, 1] - right[:, 1]).astype(np.float32)[None])[0]
+    expected = (points @ plan.turns[0].T)[:, 2]
+    assert np.abs(1 / depth - 1 / expected).max() < 2 / (plan.calibration.fx * 0.1)
+    wrong = dataclasses.replace(
+        fisheye_rig,
+        left=dataclasses.replace(fisheye_rig.left, lens="pinhole"),
+        right=dataclasses.replace(fisheye_rig.right, lens="pinhole"),
+    )
+    maps = [plan_rectification(each, *SIZE).maps[0][0] for each in (fisheye_rig, wrong)]
+    assert np.abs(maps[0] - maps[1]).max() > 10  # so that the test tells the models
+
+
+def test_a_known_fisheye_rig_is_found_again(fisheye_rig, rng):
+    from stereo.geometry import calibrate as module
+
+    grid = np.indices((9, 6)).reshape(2, -1).T * 0.03
+    board = np.concatenate([grid - (0.12, 0.075), np.zeros((54, 1))], axis=1)
+    views = []
+    for index in range(12):
+        turn = cv2.Rodrigues(rng.uniform(-0.5, 0.5, 3))[0]
+        move = (*rng.uniform(-0.15, 0.15, 2), rng.uniform(0.2, 0.4))
+        count = 54 if index % 3 else 40  # a board seen in part
+        sides = seen_by_fisheye(fisheye_rig, board[:count] @ turn.T + move)
+        noisy = [(side + rng.normal(0, 0.05, side.shape)).astype(np.float32) for side in sides]
+        views.append(module.View(f"{index}", board[:count].astype(np.float32), *noisy))
+    found, rms, errors, away = module._solve(views, SIZE, Board(9, 6, 0.03), "fisheye")
+    assert_is(found, fisheye_rig)
+    assert found.left.lens == found.right.lens == "fisheye"
+    assert rms < 0.1
+    assert max(errors) < 0.15
+    assert max(away) < 0.1
+    other = np.stack(seen_by_fisheye(found, np.array([[0.5, 0.3, 1.0], [-0.7, 0.1, 1.0]])))
+    own = np.stack(seen_by_fisheye(fisheye_rig, np.array([[0.5, 0.3, 1.0], [-0.7, 0.1, 1.0]])))
+    assert np.abs(other - own).max() < 1
+
+
+def test_lenses_of_two_kinds_are_refused(fisheye_rig, rig):
+    mixed = dataclasses.replace(fisheye_rig, right=rig.right)
+    with pytest.raises(InputError, match="one camera has a pinhole lens"):
+        plan_rectification(mixed, *SIZE)
+
+
+@pytest.mark.parametrize("command", ["calibrate", "rectify"])
+def test_an_unknown_lens_is_a_wrong_call(photographs, tmp_path, stereo, command):
+    options = {
+        "calibrate": ("--board", "9x6", "--square", "0.025"),
+        "rectify": ("--calibration", tmp_path / "absent.json"),
+    }
+    views = (photographs / "left*.png", photographs / "right*.png")
+    called = stereo(
+        command, *views, "--output", tmp_path / "o.json", "--lens", "wide", *options[command]
+    )
+    assert called.status == 2
+    assert "unknown lens 'wide'; known: fisheye, pinhole" in called.errors[-1]
+
+
+def test_rectify_takes_the_lens_that_a_file_does_not_say(tmp_path, stereo, fisheye_rig):
+    fields = ""
+    for number, camera in (("1", fisheye_rig.left), ("2", fisheye_rig.right)):
+        for name, value in (("M", camera.matrix()), ("D", np.array([camera.distortion]).T)):
+            fields += f"{name}{number}: !!opencv-matrix\n  rows: {len(value)}\n"
+            fields += f"  cols: {value.shape[1]}\n  dt: d\n  data: {value.ravel().tolist()}\n"
+    fields += f"R: {np.ravel(fisheye_rig.rotation).tolist()}\nT: {list(fisheye_rig.translation)}\n"
+    (tmp_path / "stereo.yml").write_text(f"%YAML 1.2\n---\n{fields}image_size: [640, 480]\n")
+    for side in ("left", "right"):
+        Image.new("L", SIZE, 90).save(tmp_path / f"{side}.png")
+    call = ("rectify", tmp_path / "left.png", tmp_path / "right.png", "--output", tmp_path / "o")
+    call = (*call, "--calibration", tmp_path / "stereo.yml")
+    called = stereo(*call, "--lens", "fisheye")
+    assert (called.status, called.errors) == (0, [])
+    expected = plan_rectification(fisheye_rig, *SIZE).calibration
+    assert Calibration.read(tmp_path / "o" / "calibration.json").fx == pytest.approx(expected.fx)
+    called = stereo(*call)
+    assert any("say --lens fisheye" in line for line in called.errors)

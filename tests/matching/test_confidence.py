@@ -1,0 +1,302 @@
+"""Confidence: its measures against brute force, what it must rise and fall with, and its worth."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from conftest import shared
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import stereo as package
+from stereo.commands.cli import run
+from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
+from stereo.errors import InputError, UsageError
+from stereo.evaluation.sparsification import (
+    COVERAGES,
+    ORACLE,
+    reliability,
+    reliability_sums,
+    score_trust,
+)
+from stereo.matching.confidence import (
+    ANY_MODEL,
+    CERTAINTY,
+    COMMON,
+    ConfidenceModel,
+    confidence_model,
+)
+from stereo.matching.matcher import Matcher
+from stereo.models.checkpoint import load_checkpoint, save_checkpoint
+
+SCENE = SyntheticConfig(height=128, width=256, max_disparity=64, seed=5)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return SyntheticScenes(SCENE).render(0)
+
+
+@pytest.fixture(scope="module")
+def result(pair):
+    return package.load(max_disparity=64)(pair.left, pair.right)
+
+
+def plain_curve(risk, key):
+    """Return the mean risk of the first pixels in order, over many random orders of ties."""
+    rng = np.random.default_rng(0)
+    curves = []
+    for _ in range(400):
+        order = np.lexsort((rng.random(len(key)), key))
+        sums = np.cumsum(risk[order])
+        kept = np.maximum(np.rint(COVERAGES * len(key)).astype(int), 1)
+        curves.append(sums[kept - 1] / kept)
+    return np.mean(curves, axis=0)
+
+
+def test_risk_is_the_mean_over_the_surest_pixels_whatever_the_order_of_ties(rng):
+    error = rng.exponential(2, 200)
+    confidence = rng.random(200)
+    ties = rng.integers(0, 4, 200).astype(float)
+    curves = score_trust(error, confidence, {"ties": ties}).curves
+    assert np.allclose(curves["confidence"][0], plain_curve(error, -confidence))
+    drawn = plain_curve(100.0 * (error > 3), -ties)  # of few pixels, its mean is still rough
+    assert np.allclose(curves["ties"][1][20:], drawn[20:], atol=1.5)
+    assert np.allclose(curves[ORACLE][0], plain_curve(error, error))
+    assert np.allclose(curves["confidence"][0, -1], error.mean())
+
+
+def test_ause_is_zero_for_the_order_of_the_error_itself_and_largest_for_its_reverse(rng):
+    error = rng.exponential(2, 500)
+    found = score_trust(error, rng.random(500), {"best": -error, "worst": error}).ause()
+    for risk in ("ause_epe", "ause_bad_3"):
+        assert found[risk]["best"] == pytest.approx(0, abs=1e-9)
+        assert 0 < found[risk]["confidence"] < found[risk]["worst"]
+
+
+def test_reliability_compares_what_was_said_with_what_was_so():
+    said = np.array([0.0, 0.05, 0.92, 0.94, 1.0], np.float32)
+    within = np.array([False, True, True, False, True])
+    low, high = reliability(reliability_sums(said, within))
+    assert (low["low"], low["high"], low["pixels"], low["within_3_px"]) == (0.0, 0.1, 2, 0.5)
+    assert low["confidence"] == pytest.approx(0.025)
+    assert (high["pixels"], high["within_3_px"]) == (3, pytest.approx(2 / 3))
+
+
+@pytest.mark.parametrize("count", CERTAINTY)
+@given(seed=st.integers(0, 2**31), step=st.floats(0.01, 3))
+def test_each_cue_moves_the_confidence_one_way(count, seed, step):
+    names = (*COMMON, *CERTAINTY[count])
+    torch.manual_seed(seed)
+    model = ConfidenceModel(names)
+    cues = torch.randn(8, len(names))
+    for i, name in enumerate(names):
+        moved = cues.clone()
+        moved[:, i] += step
+        gain = model(moved) - model(cues)
+        if name in ("texture", "matched", "about_plane", "order"):
+            gain = -gain
+        assert (gain <= 1e-5).all(), name
+
+
+def test_confidence_is_a_map_of_probabilities_that_is_made_once(result):
+    confidence = result.confidence
+    assert confidence.shape == result.disparity.shape
+    assert confidence.dtype == np.float32
+    assert 0 <= confidence.min() < confidence.max() <= 1
+    assert result.confidence is confidence
+
+
+@pytest.mark.parametrize("model", ["sgbm", "ea_stereo_fast"])
+def test_occluded_and_wrong_pixels_have_less_of_it(model):
+    matcher, scenes = package.load(model, max_disparity=64), SyntheticScenes(SCENE)
+    confidence, right, seen = [], [], []
+    for pair in map(scenes.render, range(4)):
+        found = matcher(pair.left, pair.right)
+        confidence.append(found.confidence)
+        right.append(np.abs(found.disparity - pair.disparity) <= 3)
+        seen.append(pair.nonoccluded)
+    confidence = np.stack(confidence)
+    for good in (np.stack(right), np.stack(seen)):
+        assert confidence[good].mean() > confidence[~good].mean() + 0.1
+
+
+def test_the_right_view_has_the_confidence_of_its_mirror(pair):
+    matcher = package.load("sgbm", max_disparity=64)
+    found = matcher(pair.left, pair.right, view="right")
+    mirror = matcher(pair.right[:, ::-1], pair.left[:, ::-1])
+    assert np.array_equal(found.confidence, mirror.confidence[:, ::-1])
+    measures = found.trusted.measures()
+    assert np.array_equal(measures["left_right"], mirror.trusted.baselines["left_right"][:, ::-1])
+
+
+def test_a_result_made_by_hand_has_none():
+    with pytest.raises(UsageError, match="made by hand"):
+        package.Result(np.zeros((2, 3), np.float32), 0.1).confidence  # noqa: B018
+
+
+@pytest.mark.parametrize("model", ["sgbm", "ea_stereo_fast"])
+def test_both_views_give_what_each_gives_alone_with_two_matches(pair, model, monkeypatch):
+    matcher = package.load(model, max_disparity=64, precision="fp32")
+    alone = [matcher(pair.left, pair.right, view=view) for view in ("left", "right")]
+    estimate, calls = Matcher._estimate, []
+
+    def counted(self, lefts, rights):
+        calls.append(len(lefts))
+        return estimate(self, lefts, rights)
+
+    monkeypatch.setattr(Matcher, "_estimate", counted)
+    both = matcher.both(pair.left, pair.right)
+    confidences = [result.confidence for result in both]
+    assert calls == [1, 1]
+    for result, confidence, other in zip(both, confidences, alone, strict=True):
+        assert np.array_equal(result.disparity, other.disparity)
+        assert np.allclose(confidence, other.confidence, atol=1e-5)
+        assert result.seconds > 0
+
+
+def test_infer_matches_twice_for_both_views_with_confidence(files, tmp_path, monkeypatch):
+    estimate, calls = Matcher._estimate, []
+
+    def counted(self, lefts, rights):
+        calls.append(len(lefts))
+        return estimate(self, lefts, rights)
+
+    monkeypatch.setattr(Matcher, "_estimate", counted)
+    call = ["infer", *map(str, files[:2]), "--output", str(tmp_path / "out"), "--view", "both"]
+    call += ["--model", "sgbm", "--max-disparity", "64", "--formats", "confidence"]
+    assert run(call) == 0
+    assert calls == [1, 1]
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_a_model_without_a_fit_of_its_own_says_so(pair):
+    matcher = package.load("ea_psmnet", max_disparity=16, allow_untrained=True)
+    found = matcher(pair.left[:32, :64], pair.right[:32, :64])
+    with pytest.warns(UserWarning, match="fit-confidence"):
+        confidence = found.confidence
+    assert confidence.shape == (32, 64)
+
+
+@pytest.mark.parametrize("name", ["sgbm", ANY_MODEL, None])
+def test_what_ships_kept_its_word_on_held_out_pairs(name):
+    if name is None:
+        checkpoint = load_checkpoint("checkpoints/ea_stereo_fast.safetensors")
+        model = ConfidenceModel.from_dict(checkpoint.confidence)
+    else:
+        model = confidence_model(name)
+    bins = {each["low"]: each for each in model.facts["reliability"]}
+    assert model.facts["held_out"] >= 96
+    sure = bins[0.9]
+    assert abs(sure["within_3_px"] - sure["confidence"]) < 0.03
+
+
+@pytest.mark.slow
+def test_ninety_percent_sure_is_right_nine_times_in_ten():
+    matcher = package.load()
+    most = matcher.description["max_disparity"]
+    sums = np.zeros((10, 3))
+    for index in range(6):
+        scene = SyntheticConfig(height=256, width=448, max_disparity=most, seed=4711)
+        drawn = SyntheticScenes(scene).render(index)
+        found = matcher(drawn.left, drawn.right)
+        within = np.abs(found.disparity - drawn.disparity) <= 3
+        sums += reliability_sums(found.confidence.ravel(), within.ravel())
+    _, said, right = sums[7:].sum(axis=0)
+    assert abs(right / said - 1) < 0.06
+
+
+@pytest.mark.slow
+def test_it_ranks_real_pixels_better_than_its_baselines(tmp_path):
+    root = shared("real")
+    call = ["evaluate", "--dataset", "manifest", "--root", str(root), "--output", str(tmp_path)]
+    for model in ("ea_stereo_fast", "sgbm"):
+        assert run([*call, "--model", model, "--limit", "7", "--confidence"]) == 0
+        report = json.loads((tmp_path / "metrics.json").read_text())
+        trust = report["summary"]["confidence"]
+        for risk in ("ause_epe", "ause_bad_3"):
+            own, *others = trust[risk].values()
+            assert own < min(others), (model, risk)
+        assert len(others) == (1 if model == "sgbm" else 2)
+        assert "confidence" in report["images"][0]
+        assert trust["curves"]["epe"]["oracle"][-1] == pytest.approx(
+            np.mean([image["epe"] for image in report["images"]])
+        )
+
+
+@pytest.fixture
+def files(pair, tmp_path):
+    paths = [tmp_path / name for name in ("left.png", "right.png", "calib.json")]
+    for path, view in zip(paths, (pair.left, pair.right), strict=False):
+        Image.fromarray(view).save(path)
+    cameras = package.geometry.Calibration.rectified(
+        fx=200, cx0=128, cy=64, baseline=0.1, size=(256, 128)
+    )
+    cameras.write(paths[2])
+    return paths
+
+
+def test_infer_writes_it_and_leaves_out_points_of_less(files, tmp_path):
+    left, right, calibration = map(str, files)
+    counts = []
+    for least in ("0", "0.9"):
+        output = tmp_path / least
+        call = ["infer", left, right, "--output", str(output), "--calibration", calibration]
+        call += ["--model", "sgbm", "--max-disparity", "64", "--formats", "confidence,ply"]
+        assert run([*call, "--min-confidence", least]) == 0
+        counts.append(len(trimesh.load(output / "left.ply").vertices))
+        picture = Image.open(output / "left_confidence.png")
+        assert picture.mode == "L"
+        assert picture.size == (256, 128)
+    assert 0 < counts[1] < counts[0]
+
+
+@pytest.mark.parametrize("wrong", [["--min-confidence", "2"], ["--min-confidence", "-0.1"]])
+def test_a_limit_that_is_no_probability_is_refused(files, tmp_path, capsys, wrong):
+    left, right, calibration = map(str, files)
+    call = ["infer", left, right, "--output", str(tmp_path / "out"), "--model", "sgbm"]
+    assert run([*call, "--calibration", calibration, *wrong]) == 2
+    assert run([*call, *wrong]) == 2
+    assert capsys.readouterr().err.count("\n") == 2
+
+
+@pytest.mark.slow
+def test_a_fit_goes_into_a_copy_of_the_checkpoint(tmp_path, capsys):
+    path = tmp_path / "fitted.safetensors"
+    call = ["fit-confidence", "ea_stereo_fast", "--output", str(path)]
+    assert run([*call, "--pairs", "2", "--held-out", "2"]) == 0
+    assert "within 3 px" in capsys.readouterr().out
+    before, after = load_checkpoint("checkpoints/ea_stereo_fast.safetensors"), load_checkpoint(path)
+    assert after.training == before.training
+    assert all(torch.equal(after.weights[name], each) for name, each in before.weights.items())
+    assert after.confidence["facts"]["pairs"] == 2
+    assert isinstance(package.load(path), Matcher)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["sgbm", "--output", "a.safetensors"],
+        ["sgbm", "--output", "a.txt"],
+        ["psmnet", "--output", "a.safetensors"],
+        ["sgbm", "--output", "a.json", "--pairs", "1"],
+    ],
+)
+def test_fits_that_cannot_be_are_refused(tmp_path, monkeypatch, capsys, wrong):
+    monkeypatch.chdir(tmp_path)
+    assert run(["fit-confidence", *wrong]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("stored", [{}, [], "", {"cues": ["magic"], "facts": {}, "weights": {}}])
+def test_a_damaged_fit_is_one_line(tmp_path, stored):
+    checkpoint = load_checkpoint("checkpoints/ea_stereo_fast.safetensors")
+    path = tmp_path / "damaged.safetensors"
+    whole = {name: getattr(checkpoint, name) for name in ("config", "weights", "training")}
+    save_checkpoint(path, type(checkpoint)(**whole, confidence=stored))
+    with pytest.raises(InputError, match="confidence model"):
+        package.load(path)

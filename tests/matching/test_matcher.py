@@ -1,0 +1,247 @@
+"""The matcher: any size, padding and cropping, engines behind one interface."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import stereo
+from stereo.data.sets.datasets import open_dataset
+from stereo.errors import InputError, UsageError
+from stereo.matching.engine import pad_to_multiple
+from stereo.matching.sgbm import fill_from_background, semi_global_matching
+from stereo.models import AttentionConfig, NetworkConfig, build_network
+from stereo.models.checkpoint import Checkpoint, save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def network_matcher():
+    return stereo.load("ea_psmnet", max_disparity=32, allow_untrained=True)
+
+
+@pytest.fixture(scope="module")
+def shifted_pair():
+    """A texture, and the same moved 7 px to the left, as a plane at disparity 7 appears."""
+    texture = np.random.default_rng(0).integers(0, 256, (60, 100, 3), np.uint8)
+    return texture[:, :-7], texture[:, 7:]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    multiple=st.integers(1, 20),
+    padding=st.sampled_from(["replicate", "zeros"]),
+)
+def test_padding_then_cropping_gives_the_image_back(height, width, multiple, padding):
+    image = torch.arange(3.0 * height * width).view(1, 3, height, width)
+    padded = pad_to_multiple(image, multiple, padding)
+    assert padded.shape[2] % multiple == padded.shape[3] % multiple == 0
+    assert padded.shape[2] - height < multiple > padded.shape[3] - width
+    assert torch.equal(padded[..., -height:, :width], image)
+    rim = padded[..., :-height, :] if padded.shape[2] > height else padded[..., width:]
+    assert padding == "replicate" or not rim.any()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (17, 31), (48, 64), (33, 16)])
+@pytest.mark.parametrize("engine", ["sgbm", "network"])
+def test_map_has_the_left_images_size(network_matcher, engine, size, rng):
+    matcher = stereo.load("sgbm", max_disparity=32) if engine == "sgbm" else network_matcher
+    left, right = rng.integers(0, 256, (2, *size, 3), np.uint8)
+    disparity = matcher(left, right).disparity
+    assert disparity.shape == size
+    assert disparity.dtype == np.float32
+    assert np.isfinite(disparity).all()
+    assert (disparity >= 0).all()
+
+
+def test_arrays_pil_images_and_paths_are_equal(network_matcher, rng, tmp_path):
+    left, right = rng.integers(0, 256, (2, 20, 30, 3), np.uint8)
+    expected = network_matcher(left, right).disparity
+    Image.fromarray(left).save(tmp_path / "left.png")
+    Image.fromarray(right).save(tmp_path / "right.png")
+    for pair in (
+        (Image.fromarray(left), Image.fromarray(right)),
+        (tmp_path / "left.png", str(tmp_path / "right.png")),
+    ):
+        assert np.array_equal(network_matcher(*pair).disparity, expected)
+
+
+def test_a_batch_equals_its_pairs(network_matcher, rng):
+    lefts, rights = rng.integers(0, 256, (2, 3, 20, 30, 3), np.uint8)
+    batch = network_matcher.batch(list(lefts), list(rights))
+    for left, right, result in zip(lefts, rights, batch, strict=True):
+        assert np.abs(network_matcher(left, right).disparity - result.disparity).max() < 1e-3
+
+
+def test_different_sizes_are_refused(network_matcher):
+    with pytest.raises(InputError, match=r"30x20.*31x20"):
+        network_matcher(np.zeros((20, 30, 3), np.uint8), np.zeros((20, 31, 3), np.uint8))
+
+
+def test_untrained_weights_are_refused_and_repeatable():
+    with pytest.raises(UsageError, match="--allow-untrained"):
+        stereo.load("psmnet")
+    first, second = (stereo.load("psmnet", allow_untrained=True).network for _ in range(2))
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "call", [{"model": "psmnt"}, {"device": "tpu"}, {"precision": "int3"}, {"max_disparity": 100}]
+)
+def test_wrong_calls_list_what_is_known(call):
+    with pytest.raises(UsageError, match=r"known|multiple of 16"):
+        stereo.load(**{"model": "psmnet", "allow_untrained": True, **call})
+
+
+def test_bf16_is_close_to_fp32(rng):
+    left, right = rng.integers(0, 256, (2, 32, 48, 3), np.uint8)
+    fp32, bf16 = (
+        stereo.load("psmnet", precision=p, max_disparity=32, allow_untrained=True)(left, right)
+        for p in ("fp32", "bf16")
+    )
+    assert not np.array_equal(fp32.disparity, bf16.disparity)
+    assert np.abs(fp32.disparity - bf16.disparity).mean() < 1.0
+
+
+def test_a_checkpoint_rebuilds_everything(tmp_path, rng):
+    attention = AttentionConfig(sites=("eighth",), options={"heads": 2, "zero_init": False})
+    config = NetworkConfig("ea_psmnet", 32, "half_pixel", "zeros", attention, mean=(0.1, 0.2, 0.3))
+    network = build_network(config)
+    path = tmp_path / "mine.safetensors"
+    save_checkpoint(path, Checkpoint(config, network.state_dict(), {"recipe": "test"}))
+    matcher = stereo.load(path)
+    assert matcher.description["network"] == config.to_dict()
+    assert matcher.description["max_disparity"] == 32
+    left, right = rng.integers(0, 256, (2, 20, 30, 3), np.uint8)
+    tensors = [
+        pad_to_multiple(
+            (torch.from_numpy(view).permute(2, 0, 1)[None] / 255 - mean) / std, 16, "zeros"
+        )
+        for mean, std in [(torch.tensor(m).view(3, 1, 1) for m in (config.mean, config.std))]
+        for view in (left, right)
+    ]
+    with torch.inference_mode():
+        expected = network.eval()(*tensors)[0, -20:, :30]
+    assert np.abs(matcher(left, right).disparity - expected.numpy()).max() < 1e-3
+
+
+def test_sgbm_finds_a_known_shift(shifted_pair):
+    disparity, _ = semi_global_matching(*shifted_pair, 32)
+    assert np.median(disparity) == 7
+    assert np.mean(np.abs(disparity - 7) < 1) > 0.9
+
+
+def test_sgbm_finds_shifts_inside_the_left_band(shifted_pair):
+    # OpenCV alone has no estimate in the first max_disparity columns.
+    disparity, _ = semi_global_matching(*shifted_pair, 64)
+    assert np.median(disparity[:, 8:64]) == 7
+
+
+def test_the_right_view_has_its_own_map(shifted_pair):
+    left, right = shifted_pair
+    disparity = stereo.load("sgbm", max_disparity=32)(left, right, view="right").disparity
+    assert np.median(disparity) == 7
+    with pytest.raises(UsageError, match="unknown view 'top'"):
+        stereo.load("sgbm")(left, right, view="top")
+
+
+def test_holes_take_the_background():
+    nan = np.nan
+    disparity = np.array([[nan, 5, nan, 3, nan], [nan] * 5, [1, 1, nan, 9, 9]], np.float32)
+    filled = fill_from_background(disparity, np.isfinite(disparity))
+    assert filled.tolist() == [[5, 5, 3, 3, 3], [5, 5, 3, 3, 3], [1, 1, 1, 9, 9]]
+    assert not fill_from_background(disparity, np.zeros_like(disparity, bool)).any()
+
+
+def test_samples_are_matched_to_a_useful_map():
+    samples = open_dataset("sceneflow", REPOSITORY / "datasets/samples")
+    sample = samples.samples[0].read()
+    disparity = stereo.load()(sample.left, sample.right).disparity
+    assert np.abs(disparity - sample.disparity).mean() < 3
+
+
+def test_a_batch_of_several_sizes_is_refused(network_matcher):
+    small, large = np.zeros((16, 16, 3), np.uint8), np.zeros((16, 32, 3), np.uint8)
+    with pytest.raises(InputError, match="pairs of a batch differ in size"):
+        network_matcher.batch([small, large], [small, large])
+
+
+def test_a_compiled_network_gives_the_same_map(rng):
+    # Not inductor, which takes minutes and a C++ compiler: only that the network can be captured.
+    left, right = rng.integers(0, 256, (2, 32, 48, 3), np.uint8)
+    options = {"max_disparity": 32, "precision": "fp32", "scale": "1"}
+    expected = stereo.load(**options)(left, right).disparity
+    compiled = stereo.load(**options, compile="eager")
+    assert np.abs(compiled(left, right).disparity - expected).max() < 1e-3
+    assert compiled.description["compile"] == "eager"
+    with pytest.raises(UsageError, match="backend 'gcc'"):
+        stereo.load(compile="gcc")
+
+
+def test_sgbm_takes_no_tiles():
+    for manner in ({"tile": "512"}, {"coarse_to_fine": True}):
+        with pytest.raises(UsageError, match="neither"):
+            stereo.load("sgbm", **manner)
+
+
+def test_an_unknown_scale_is_refused():
+    with pytest.raises(UsageError, match="scale"):
+        stereo.load("sgbm", scale="2")
+    with pytest.raises(UsageError, match="scale"):
+        stereo.load("psmnet", allow_untrained=True, scale="3")
+
+
+def test_dir_shows_the_public_names_before_they_are_loaded():
+    code = "import stereo; print(*dir(stereo))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert {*stereo.__all__} <= {*shown.stdout.split()}
+
+
+@pytest.mark.parametrize("module", [stereo, stereo.attention], ids=["stereo", "attention"])
+def test_dir_shows_no_names_but_the_public_ones(module):
+    assert {name for name in dir(module) if not name.startswith("__")} <= {*module.__all__}
+    assert {*module.__all__} <= {*dir(module)}
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *({"max_disparity": value} for value in ("a", 16.0, True, [16])),
+        *({key: value} for key in ("device", "precision", "tile", "scale") for value in (3, [])),
+        *({key: None} for key in ("device", "precision", "tile", "scale", "kernels", "compile")),
+        {"coarse_to_fine": "no"},
+        {"allow_untrained": 1},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("model", ["sgbm", "ea_stereo_fast", "network.onnx"])
+def test_options_of_another_type_are_refused_by_name(model, option):
+    with pytest.raises(UsageError, match="|".join((*option, "max disparity"))):
+        stereo.load(model, **option)
+
+
+def test_a_largest_disparity_may_be_any_whole_number():
+    assert type(stereo.load("sgbm", max_disparity=np.int64(32)).description["max_disparity"]) is int
+
+
+def test_the_second_match_of_small_pictures_is_said_once_with_its_cost(rng):
+    views = rng.integers(0, 256, (2, 32, 48, 3), np.uint8)
+    matcher = stereo.load(max_disparity=16)
+    result = matcher(*views)
+    assert 0 < result.again < result.seconds
+    assert f"{result.again:.2f} of it at twice the size" in repr(result)
+    said = matcher.second_match_note(result)
+    assert f"{result.seconds / (result.seconds - result.again):.1f} times as long" in said
+    assert "--scale 1" in said
+    assert matcher.second_match_note(matcher(*views)) is None
+    for scale in ("1", "2"):
+        asked = stereo.load(max_disparity=16, scale=scale)
+        assert asked.second_match_note(asked(*views)) is None

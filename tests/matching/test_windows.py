@@ -1,0 +1,110 @@
+"""Volumes in windows give the map of the whole."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+
+import stereo
+from stereo.attention import ATTENTIONS
+from stereo.data.sets.datasets import open_dataset
+from stereo.matching.windows import SEAM, match_in_windows, spans
+from stereo.models import AttentionConfig, NetworkConfig, build_network
+
+
+@pytest.mark.parametrize("grid", [16, 32])
+@pytest.mark.parametrize("size", [16, 48, 96, 160, 176, 320])
+@pytest.mark.parametrize("most", [16, 48, 64, 400])
+def test_spans_cover_an_axis_once_and_weights_sum_to_one(size, most, grid):
+    found = spans(size, most, overlap=32, reach=48, grid=grid)
+    assert [s.first for s in found] == [0, *(s.last for s in found[:-1])]
+    assert found[-1].last == size
+    total = torch.zeros(size)
+    for span in found:
+        assert 0 < span.last - span.first <= max(most, grid) + grid
+        assert span.outer_first % grid == span.first % grid == 0
+        assert span.first - 80 - grid < span.outer_first <= max(span.first - 80, 0)
+        assert span.outer_last == min(span.last + 32, size)
+        total[span.outer_first : span.outer_last] += span.ramp(size)
+    assert (total > 0.99).all()
+    if min(span.last - span.first for span in found) >= SEAM:
+        assert torch.allclose(total, torch.ones(size))
+
+
+def network_of(network, **attention):
+    torch.manual_seed(0)
+    options = {}
+    if network.startswith("ea"):
+        attention.setdefault("options", {"zero_init": False})
+        options["attention"] = AttentionConfig(**attention)
+    return build_network(NetworkConfig(network, 32, **options)).double().eval()
+
+
+@pytest.mark.parametrize("name", ["psmnet", "ea_psmnet", "ea_stereo_fast"])
+def test_one_window_is_the_whole(name):
+    network = network_of(name)
+    views = torch.randn(2, 1, 3, 48, 80, dtype=torch.float64)
+    with torch.inference_mode():
+        expected = network.estimate(*map(network.extract, views))
+        assert torch.equal(expected[:, 0].double(), network(*views).float().double())
+        assert (match_in_windows(network, *views, (48, 80), 16) - expected).abs().max() < 1e-5
+        after = network.estimate(*map(network.extract, views))
+        assert torch.equal(after, expected)  # nothing of the windows is left
+
+
+def test_attention_gathers_over_the_cores_of_all_windows():
+    # With the attention at the entry, whose convolutions see few cells, its context is exact.
+    network = network_of("ea_psmnet", sites=("quarter",))
+    views = torch.randn(2, 1, 3, 64, 144, dtype=torch.float64)
+    seen = []
+    give = type(network.aggregation.attention_quarter).give
+
+    def note(self, volume, gathering):
+        seen.append(gathering)
+        return give(self, volume, gathering)
+
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(network.aggregation.attention_quarter), "give", note)
+        network(*views)
+        match_in_windows(network, *views, (32, 48), 32)
+    whole, *parts = seen
+    assert len(parts) == 2 * 3
+    for part in parts:
+        mean = part.volume / part.total.transpose(1, 2)
+        assert torch.allclose(mean, whole.volume / whole.total.transpose(1, 2), atol=1e-9)
+
+
+@pytest.mark.parametrize("sites", [("sixteenth",), ("eighth", "sixteenth")])
+def test_every_site_gathers_in_turn(sites):
+    network = network_of("ea_stereo_fast", sites=sites)
+    views = torch.randn(2, 1, 3, 64, 144, dtype=torch.float64)
+    found = match_in_windows(network, *views, (32, 64), 32)
+    assert found.shape == (1, 3, 64, 144)
+    assert found.isfinite().all()
+
+
+def test_members_that_do_not_stream_attend_within_their_window():
+    name = next(name for name, member in ATTENTIONS.items() if not member.streams)
+    network = network_of("ea_stereo_fast", name=name, options={"zero_init": False})
+    views = torch.randn(2, 1, 3, 32, 96, dtype=torch.float64)
+    assert match_in_windows(network, *views, (32, 48), 16).isfinite().all()
+
+
+def test_windows_are_forgotten_after_an_error():
+    network = network_of("ea_stereo_fast")
+    views = torch.randn(2, 1, 3, 32, 96, dtype=torch.float64)
+    network.refinement = None
+    with pytest.raises(TypeError):
+        match_in_windows(network, *views, (32, 48), 16)
+    assert all(getattr(m, "elsewhere", None) is None for m in network.modules())
+
+
+def test_tiles_of_a_trained_network_give_the_map_of_the_whole():
+    matcher = stereo.load(precision="fp32", scale="1")
+    sample = open_dataset("sceneflow", REPOSITORY / "datasets/samples").samples[0].read()
+    left, right = np.tile(sample.left, (1, 2, 1)), np.tile(sample.right, (1, 2, 1))
+    tiled = stereo.load(precision="fp32", scale="1", tile="128")
+    whole = matcher(left, right).disparity
+    away = np.abs(tiled(left, right).disparity - whole)
+    assert away.max() > 0  # it was tiled indeed
+    assert np.mean(away < 0.1) > 0.99

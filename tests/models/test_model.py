@@ -1,0 +1,271 @@
+"""The networks: parts, sizes, memory and conventions."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from stereo.attention import ATTENTIONS
+from stereo.errors import UsageError
+from stereo.models import NETWORK_NAMES, AttentionConfig, NetworkConfig, build_network
+from stereo.models.aggregation import SLAB, project_by_slabs
+from stereo.models.blocks import ConvNorm3d
+from stereo.models.checkpoint import Checkpoint, load_checkpoint, restore_network, save_checkpoint
+from stereo.models.config import SITES
+from stereo.models.cost_volume import concatenation_volume
+from stereo.models.regression import regress_disparity, regress_plainly
+
+
+@pytest.mark.parametrize(("name", "count"), [("psmnet", 5_224_768), ("psmnet_basic", 3_672_896)])
+def test_parameter_counts_are_the_originals(name, count):
+    assert sum(p.numel() for p in build_network(NetworkConfig(name)).parameters()) == count
+
+
+def test_volume_holds_left_beside_shifted_right(rng):
+    left, right = torch.from_numpy(rng.normal(size=(2, 2, 3, 4, 7)))
+    volume = concatenation_volume(left, right, 9)
+    assert volume.shape == (2, 6, 9, 4, 7)
+    for d in range(9):
+        for x in range(7):
+            if x < d:
+                assert not volume[:, :, d, :, x].any()
+            else:
+                assert torch.equal(volume[:, :3, d, :, x], left[..., x])
+                assert torch.equal(volume[:, 3:, d, :, x], right[..., x - d])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("size", [(1, 1, 1), (3, 4, 5), (SLAB, 2, 3), (2 * SLAB + 1, 3, 2)])
+def test_projecting_by_slabs_is_two_convolutions(size, layout):
+    torch.manual_seed(0)
+    hidden = ConvNorm3d(6, 6).double().eval()
+    volume = torch.randn(2, 6, *size, dtype=torch.float64).contiguous(memory_format=layout)
+    weight = torch.randn(1, 6, 3, 3, 3, dtype=torch.float64)
+    expected = F.conv3d(hidden(volume), weight, padding=1)[:, 0]
+    assert (project_by_slabs(hidden, volume, weight) - expected).abs().max() < 1e-12
+    found = project_by_slabs(hidden.bfloat16(), volume.bfloat16(), weight)
+    assert found.dtype == torch.float32
+
+
+@pytest.mark.parametrize("plane", range(48))
+def test_a_sharp_peak_at_plane_k_is_disparity_4k(plane):
+    logits = torch.zeros(1, 48, 2, 3)
+    logits[:, plane] = 100
+    disparity = regress_disparity(logits, "unbiased")
+    assert disparity.shape == (1, 8, 12)
+    assert (disparity - 4 * plane).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("axis", ["rows", "columns"])
+def test_quarter_sample_i_is_pixel_4i(axis):
+    logits = torch.full((1, 48, 5, 6), -100.0)
+    for i in range(5 if axis == "rows" else 6):
+        index = (0, 2 * i, i) if axis == "rows" else (0, 2 * i, slice(None), i)
+        logits[index] = 100
+    disparity = regress_disparity(logits, "unbiased")[0]
+    samples = disparity[::4, 0] if axis == "rows" else disparity[0, ::4]
+    expected = 8.0 * torch.arange(len(samples))
+    assert (samples - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("upsampling", ["align_corners", "half_pixel"])
+def test_psmnets_conventions_equal_interpolate_and_softmax(rng, upsampling):
+    logits = torch.from_numpy(rng.normal(0, 3, (2, 6, 3, 5)))
+    fine = F.interpolate(
+        logits[:, None],
+        scale_factor=4,
+        mode="trilinear",
+        align_corners=upsampling == "align_corners",
+    )[:, 0]
+    expected = (fine.softmax(1) * torch.arange(24.0).view(24, 1, 1)).sum(1)
+    assert (regress_plainly(logits, upsampling) - expected).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("elements", [1, 200, 10**6])
+@pytest.mark.parametrize("upsampling", ["unbiased", "align_corners", "half_pixel"])
+def test_strips_equal_the_whole_in_value_and_gradient(rng, monkeypatch, upsampling, elements):
+    monkeypatch.setattr("stereo.models.regression.STRIP_ELEMENTS", elements)
+    logits = torch.from_numpy(rng.normal(0, 9, (2, 8, 9, 7))).requires_grad_()
+    outside = torch.from_numpy(rng.normal(size=(2, 36, 28)))
+    maps = [regress(logits, upsampling) for regress in (regress_disparity, regress_plainly)]
+    gradients = [torch.autograd.grad(each, logits, outside)[0] for each in maps]
+    assert (maps[0] - maps[1]).abs().max() < 1e-11
+    assert (gradients[0] - gradients[1]).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("upsampling", ["unbiased", "half_pixel"])
+def test_logits_far_apart_neither_overflow_nor_vanish(upsampling):
+    logits = torch.tensor([-3e4, 80.0, 2e3, -500.0]).view(1, 4, 1, 1).requires_grad_()
+    maps = [regress(logits, upsampling) for regress in (regress_disparity, regress_plainly)]
+    assert maps[0].isfinite().all()
+    assert (maps[0] - maps[1]).abs().max() < 1e-4
+    assert torch.autograd.grad(maps[0].sum(), logits)[0].isfinite().all()
+
+
+def test_regression_runs_in_fp32_under_autocast(rng):
+    logits = torch.from_numpy(rng.normal(0, 3, (1, 8, 4, 4)).astype(np.float32))
+    expected = regress_disparity(logits, "unbiased")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(regress_disparity(logits, "unbiased"), expected)
+
+
+@pytest.mark.parametrize("name", NETWORK_NAMES)
+def test_training_gives_every_output_and_gradients_reach_every_weight(name):
+    attention = {"attention": AttentionConfig(options={"zero_init": False})}
+    config = NetworkConfig(name, max_disparity=32, **(attention if name.startswith("ea") else {}))
+    network = build_network(config).train()
+    left, right = torch.randn(2, 2, 3, 32, 48)
+    predictions = network(left, right).disparities
+    assert [p.shape for p in predictions] == [(2, 32, 48)] * (1 if name == "psmnet_basic" else 3)
+    sum(p.mean() for p in predictions).backward()
+    without = [n for n, p in network.named_parameters() if p.grad is None]
+    assert not without
+
+
+@pytest.mark.parametrize("sites", [("quarter",), ("eighth",), ("quarter", "eighth", "sixteenth")])
+def test_attention_acts_at_each_configured_site(sites):
+    torch.manual_seed(0)
+    options = {"zero_init": False, "heads": 2}
+    config = NetworkConfig("ea_psmnet", 32, attention=AttentionConfig(sites=sites, options=options))
+    network = build_network(config).eval()
+    names = {n.split(".queries")[0] for n, _ in network.named_parameters() if "queries" in n}
+    assert {n.rpartition("attention_")[2] for n in names} == set(sites)
+    left, right = torch.randn(2, 1, 3, 32, 48)
+    with torch.inference_mode():
+        before = network(left, right)
+        for site in sites:
+            module = next(m for n, m in network.named_modules() if n.endswith(f"attention_{site}"))
+            weight = module.reprojection.weight.clone()
+            module.reprojection.weight.mul_(-10)
+            assert (network(left, right) - before).abs().max() > 1e-4, site
+            module.reprojection.weight.copy_(weight)
+
+
+def test_attention_is_the_identity_at_step_0():
+    config = NetworkConfig("ea_psmnet", 32)
+    network = build_network(config).eval()
+    volume = torch.randn(1, 32, 8, 4, 4)
+    assert torch.equal(network.aggregation.attention_quarter(volume), volume)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (16, 272), (64, 48)])
+@pytest.mark.parametrize("name", ["ea_psmnet", "ea_stereo_fast"])
+def test_networks_take_any_multiple_of_16(name, size):
+    network = build_network(NetworkConfig(name, 48)).eval()
+    with torch.inference_mode():
+        disparity = network(torch.randn(2, 3, *size), torch.randn(2, 3, *size))
+    assert disparity.shape == (2, *size)
+    assert disparity.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["ea_psmnet", "ea_stereo_fast"])
+def test_one_pair_of_a_batch_does_not_touch_another(name):
+    torch.manual_seed(0)
+    network = build_network(NetworkConfig(name, 32)).double().eval()
+    left, right = torch.randn(2, 3, 3, 32, 48, dtype=torch.float64)
+    with torch.inference_mode():
+        together = network(left, right)
+        alone = torch.cat([network(left[i : i + 1], right[i : i + 1]) for i in range(3)])
+    assert (together - alone).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": "psmnt"},
+        {"name": "psmnet", "max_disparity": 200},
+        {"name": "psmnet", "upsampling": "bilinear"},
+        {"name": "psmnet", "padding": "reflect"},
+        {"name": "psmnet", "attention": {"name": "efficient"}},
+        {"name": "ea_stereo_fast", "attention": {"sites": ["quarter"]}},
+        {"name": "ea_psmnet", "attention": {"name": "nothing"}},
+        {"name": "ea_psmnet", "attention": {"name": "none", "options": {"heads": 2}}},
+        {"name": "ea_psmnet", "attention": {"sites": ["half"]}},
+        {"name": "ea_psmnet", "attention": {"sites": []}},
+        {"name": "ea_psmnet", "attention": {"sites": ["eighth", "eighth"]}},
+    ],
+)
+def test_impossible_configurations_say_so(wrong):
+    with pytest.raises(UsageError):
+        NetworkConfig.from_dict(wrong)
+
+
+@pytest.mark.parametrize("options", [{"heads": 5}, {"hads": 2}])
+def test_impossible_attention_options_say_so(options):
+    config = NetworkConfig("ea_psmnet", attention=AttentionConfig(options=options))
+    with pytest.raises(UsageError, match="efficient"):
+        build_network(config)
+
+
+@pytest.mark.parametrize("name", ["ea_psmnet", "ea_stereo_fast"])
+def test_attention_can_be_left_out_for_comparisons(name):
+    torch.manual_seed(0)
+    with_it = build_network(NetworkConfig(name, 32)).eval()
+    config = NetworkConfig(name, 32, attention=AttentionConfig("none"))
+    without = build_network(NetworkConfig.from_dict(config.to_dict())).eval()
+    names = with_it.state_dict().keys() - without.state_dict().keys()
+    assert names
+    assert all("attention" in n for n in names)
+    without.load_state_dict({n: t for n, t in with_it.state_dict().items() if n not in names})
+    views = torch.randn(2, 1, 3, 32, 48)
+    with torch.inference_mode():  # the reprojection starts at zero
+        assert torch.equal(with_it(*views), without(*views))
+
+
+@pytest.mark.parametrize("field", [each.name for each in dataclasses.fields(NetworkConfig)])
+def test_a_description_that_lacks_a_field_is_refused(field):
+    stored = NetworkConfig("ea_psmnet", 64).to_dict()
+    del stored[field]
+    with pytest.raises(UsageError, match=f"lacks '{field}'"):
+        NetworkConfig.from_dict(stored)
+
+
+def test_configuration_survives_plain_data():
+    config = NetworkConfig("ea_psmnet", 64, attention=AttentionConfig(sites=("eighth",)))
+    assert NetworkConfig.from_dict(config.to_dict()) == config
+    assert dataclasses.replace(config, max_disparity=32).max_disparity == 32
+
+
+def test_sizes_that_are_not_multiples_of_16_are_refused_by_the_network():
+    network = build_network(NetworkConfig("psmnet", 32))
+    for size in [(24, 32), (32, 24)]:
+        with pytest.raises(ValueError, match="multiples of 16"):
+            network(torch.zeros(1, 3, *size), torch.zeros(1, 3, *size))
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_every_attention_trains_saves_and_loads_at_every_site(name, tmp_path):
+    attention = AttentionConfig(name, SITES, {"zero_init": False, "heads": 2})
+    config = NetworkConfig("ea_psmnet", 32, attention=attention)
+    torch.manual_seed(0)
+    network = build_network(config).train()
+    left, right = torch.randn(2, 2, 3, 32, 48)
+    modules = [m for n, m in network.named_modules() if n.rpartition("attention_")[2] in SITES]
+    assert [type(m) for m in modules] == [ATTENTIONS[name]] * 3
+    optimizer = torch.optim.Adam(network.parameters())
+    sum(p.mean() for p in network(left, right).disparities).backward()
+    optimizer.step()
+    assert all(m.reprojection.weight.grad.any() for m in modules)
+    save_checkpoint(tmp_path / "it.safetensors", Checkpoint(config, network.state_dict()))
+    loaded = restore_network(load_checkpoint(tmp_path / "it.safetensors"), "it").eval()
+    with torch.inference_mode():
+        maps = loaded(left, right), network.eval()(left, right)
+    torch.testing.assert_close(*maps, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("site", ["quarter", "eighth", "sixteenth"])
+def test_invalid_cells_can_be_left_out_as_keys(site):
+    seen = []
+    attention = AttentionConfig("efficient", (site,), mask_invalid=True)
+    network = build_network(NetworkConfig("ea_psmnet", 64, attention=attention)).eval()
+    module = next(m for n, m in network.named_modules() if n.endswith(f"attention_{site}"))
+    module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
+    with torch.inference_mode():
+        network(*torch.randn(2, 1, 3, 32, 64))
+    (mask,) = seen
+    d, x = torch.meshgrid(*map(torch.arange, mask.shape[2:5:2]), indexing="ij")
+    assert torch.equal(mask[0, 0], (x >= d)[:, None].expand(mask.shape[2:]))
+    with pytest.raises(UsageError, match="reformer"):
+        AttentionConfig("reformer", mask_invalid=True)

@@ -1,0 +1,276 @@
+"""Devices, memory and precision, without a GPU."""
+
+import contextlib
+import errno
+import resource
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from stereo.attention import ATTENTIONS
+from stereo.matching.engine import computing_in
+from stereo.models.kernels import pick_kernels
+from stereo.system import runtime
+from stereo.system.runtime import exact_fp32, free_bytes, is_out_of_memory, pick_device
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def raised(call):
+    try:
+        call()
+    except Exception as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+OUT_OF_MEMORY = [
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you "
+    "tried to allocate 4000000000000 bytes. Error code 12 (Cannot allocate memory)",
+    "[enforce fail at alloc_cpu.cpp:114] data. DefaultCPUAllocator: not enough memory: you tried "
+    "to allocate 4000000000000 bytes.",
+    "std::bad_alloc",
+    "Invalid buffer size: 20.00 GiB",
+    "MPS backend out of memory (MPS allocated: 17.0 GiB, max allowed: 18.1 GiB)",
+    "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "unable to mmap 4096 bytes from file </x>: Cannot allocate memory (12)",
+]
+OTHER_FAULTS = [
+    "unsupported memory format option ChannelsLast3d",
+    "required rank 4 tensor to use channels_last format, memory format wrong",
+    "CUDA error: an illegal memory access was encountered",
+    "could not create a memory object",
+    "some elements of the input tensor and the written-to tensor refer to a single memory location",
+    "Trying to access pinned memory of another device",
+    "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+    "shared memory limit exceeded; raise /dev/shm",
+]
+
+
+@pytest.mark.parametrize("text", OUT_OF_MEMORY)
+def test_what_libraries_say_when_memory_is_short_is_out_of_memory(text):
+    assert is_out_of_memory(RuntimeError(text))
+
+
+@pytest.mark.parametrize("text", OTHER_FAULTS)
+def test_other_faults_that_speak_of_memory_are_not(text):
+    assert not is_out_of_memory(RuntimeError(text))
+
+
+def test_real_errors_and_types_of_missing_memory_are_told_apart():
+    assert is_out_of_memory(raised(lambda: torch.empty(2**58)))
+    assert is_out_of_memory(raised(lambda: np.empty(2**58)))
+    assert is_out_of_memory(raised(lambda: cv2.resize(np.zeros((1, 1), np.uint8), (2**30, 2**30))))
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    assert not is_out_of_memory(OSError(errno.ENOENT, "std::bad_alloc"))
+    assert not is_out_of_memory(ValueError("std::bad_alloc"))
+    assert not is_out_of_memory(raised(lambda: cv2.cvtColor(np.zeros(3), cv2.COLOR_BGR2GRAY)))
+    assert not is_out_of_memory(raised(lambda: torch.zeros(2).view(3)))
+
+
+@pytest.fixture
+def cgroups(tmp_path, monkeypatch):
+    """Give a function that writes a tree of control groups and makes it this process's."""
+    monkeypatch.setattr(runtime, "_CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(runtime, "_OWN_CGROUPS", tmp_path / "own")
+
+    def write(own, files):
+        (tmp_path / "own").write_text(own)
+        for name, text in files.items():
+            path = tmp_path / "cgroup" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return free_bytes(CPU)
+
+    return write
+
+
+MIB = 2**20
+
+
+def test_page_cache_of_a_container_counts_as_free(cgroups):
+    files = {
+        "memory.max": f"{100 * MIB}\n",
+        "memory.current": f"{90 * MIB}\n",
+        "memory.stat": f"anon {10 * MIB}\nfile {80 * MIB}\ninactive_file {70 * MIB}\n",
+    }
+    assert cgroups("0::/\n", files) == 80 * MIB
+
+
+def test_the_closest_limit_of_nested_groups_counts(cgroups):
+    files = {
+        "a/memory.max": f"{50 * MIB}",
+        "a/memory.current": f"{30 * MIB}",
+        "a/memory.stat": f"inactive_file {5 * MIB}",
+        "a/b/memory.max": "max",
+        "a/b/memory.current": f"{20 * MIB}",
+        "a/b/memory.stat": f"inactive_file {5 * MIB}",
+        "c/memory.max": "1",
+        "c/memory.current": "1",
+    }
+    assert cgroups("0::/a/b\n", files) == 25 * MIB
+
+
+def test_a_group_whose_path_is_the_hosts_is_read_at_the_root(cgroups):
+    files = {"memory.max": f"{50 * MIB}", "memory.current": f"{30 * MIB}"}
+    assert cgroups("0::/kubepods/pod1/abc\n", files) == 20 * MIB
+
+
+def test_cgroups_of_version_1_are_read_too(cgroups):
+    files = {
+        "memory/docker/x/memory.limit_in_bytes": f"{64 * MIB}",
+        "memory/docker/x/memory.usage_in_bytes": f"{60 * MIB}",
+        "memory/docker/x/memory.stat": f"inactive_file 1\ntotal_inactive_file {40 * MIB}",
+        "memory/memory.limit_in_bytes": "9223372036854771712",
+        "memory/memory.usage_in_bytes": f"{60 * MIB}",
+    }
+    assert cgroups("5:cpu,cpuacct:/x\n4:memory:/docker/x\n0::/\n", files) == 44 * MIB
+
+
+def test_no_limit_and_a_limit_that_is_exceeded_are_fine(cgroups):
+    assert cgroups("0::/\n", {"memory.max": "max", "memory.current": "5"}) > MIB
+    assert cgroups("0::/\n", {"memory.max": "5", "memory.current": "9"}) == 0
+
+
+def precision():
+    cudnn = torch.backends.cudnn
+    return {
+        "everywhere": torch.backends.fp32_precision,
+        "cudnn": cudnn.fp32_precision,
+        "convolutions": cudnn.conv.fp32_precision,
+        "rnn": cudnn.rnn.fp32_precision,
+        "matmul": torch.backends.cuda.matmul.fp32_precision,
+        "enabled": cudnn.enabled,
+        "benchmark": cudnn.benchmark,
+        "deterministic": cudnn.deterministic,
+    }
+
+
+@pytest.fixture
+def restored():
+    """Begin and end with PyTorch's defaults, whatever ran before in this process."""
+    _set_defaults()
+    kept = precision()
+    yield
+    _set_defaults()
+    assert precision() == kept
+
+
+def _set_defaults():
+    cudnn = torch.backends.cudnn
+    torch.backends.fp32_precision = cudnn.fp32_precision = "none"
+    torch.backends.cuda.matmul.fp32_precision = "none"
+    cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = "tf32"
+    cudnn.benchmark, cudnn.deterministic = False, False
+
+
+SETTINGS = {
+    "none": lambda torch: None,
+    "all of PyTorch": lambda torch: setattr(torch.backends, "fp32_precision", "tf32"),
+    "all of it, ieee": lambda torch: setattr(torch.backends, "fp32_precision", "ieee"),
+    "cuDNN": lambda torch: setattr(torch.backends.cudnn, "fp32_precision", "tf32"),
+    "convolutions": lambda torch: setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32"),
+    "without": lambda torch: setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+    "the older way": lambda torch: setattr(torch.backends.cudnn, "allow_tf32", False),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_fp32_is_exact_and_the_callers_settings_stay(setting, restored):
+    SETTINGS[setting](torch)
+    torch.backends.cudnn.benchmark = torch.backends.cudnn.deterministic = True
+    before = precision()
+    with computing_in(torch.float32, CPU):
+        inside = precision()
+    assert precision() == before
+    assert inside["convolutions"] != "tf32"
+    for name in ("enabled", "benchmark", "deterministic"):
+        assert inside[name] == before[name]
+    with computing_in(torch.bfloat16, CPU):
+        assert precision() == before
+
+
+def test_a_default_stays_a_default(restored):
+    # PyTorch has no way back from a setting to its default: a process of its own would be needed.
+    torch.backends.cudnn.conv.fp32_precision = "none"
+    torch.backends.fp32_precision = "tf32"
+    with contextlib.suppress(ZeroDivisionError), exact_fp32():
+        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+        raise ZeroDivisionError
+    torch.backends.fp32_precision = "ieee"
+    assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+
+
+def test_nothing_untested_is_chosen_by_itself(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"
+    assert pick_device("mps").type == "mps"
+    assert pick_kernels("auto", CUDA) == "torch"
+
+
+@pytest.mark.parametrize("name", ["performer", "reformer"])
+def test_redrawing_keeps_the_buffers_and_where_they_are(name):
+    module = ATTENTIONS[name](8)
+    before = dict(module.named_buffers())
+    module.begin_step(1000)
+    after = dict(module.named_buffers())
+    assert before and all(after[key] is tensor for key, tensor in before.items())
+    module.to("meta").begin_step(2000)
+    assert {buffer.device.type for buffer in module.buffers()} == {"meta"}
+
+
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+
+
+def new_pages(call):
+    """Pages that the system gave this process, and filled with zeros, during a call."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    call()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+MEMORY_FROM_PYTHON = """
+import resource
+import numpy, psutil, stereo, torch
+def new_pages(call):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    call()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+matcher = stereo.load("ea_stereo_fast", device="cpu", scale="1", precision="fp32")
+views = numpy.random.default_rng(0).integers(0, 255, (2, 320, 512, 3), numpy.uint8)
+print(*(new_pages(lambda: matcher(*views)) for _ in range(3)))
+before = psutil.Process().memory_info().rss
+torch.ones(2**30, dtype=torch.uint8)
+print((psutil.Process().memory_info().rss - before) / 2**30)
+"""
+
+
+@pytest.mark.slow
+@needs_linux
+def test_from_python_matches_reuse_memory_and_large_arrays_go_back():
+    """In a process of its own: what others have allocated decides which heap malloc uses."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY_FROM_PYTHON], capture_output=True, text=True, check=True
+    )
+    *pages, still_held = map(float, done.stdout.split())
+    assert min(pages[1:]) < 0.02 * pages[0]
+    assert still_held < 0.1
+
+
+@needs_linux
+def test_settings_of_malloc_in_the_environment_win(monkeypatch):
+    runtime.return_freed_memory()
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    size = 64 * 2**20
+    runtime.keep_freed_memory()
+    first, second = (new_pages(lambda: torch.ones(size, dtype=torch.uint8)) for _ in range(2))
+    assert second > 0.5 * first > 0

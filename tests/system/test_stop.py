@@ -1,0 +1,100 @@
+"""Ctrl-C and SIGTERM end a command wherever they find it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+
+from stereo.commands.cli import run
+from stereo.data.io.disparities import read_disparity
+from stereo.system.distributed import MAIN_SPEAKS_WITHIN
+
+SWALLOWED = """
+import os, signal, sys, weakref
+from stereo.commands.cli import main
+from stereo.commands import COMMANDS
+import stereo.commands.cli
+from stereo.system.console import progress
+
+class Thing: pass
+
+def command(config):
+    if sys.argv[2] == "before the first step":
+        lose_signal()
+    for step in progress(range(100), "steps"):
+        print(step, flush=True)
+        if step == 3 and sys.argv[2] == "in a step":
+            lose_signal()
+    if sys.argv[2] == "after the last step":
+        lose_signal()
+    return 0
+
+def lose_signal():
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), getattr(signal, sys.argv[1])))
+    del thing
+
+(index,) = (i for i, each in enumerate(COMMANDS) if each.name == "demo")
+object.__setattr__(COMMANDS[index], "function", command)
+main(["demo"])
+"""
+
+
+@pytest.mark.parametrize("where", ["before the first step", "in a step", "after the last step"])
+@pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_that_python_drops_ends_the_command_at_the_next_step(where, name, status):
+    call = [sys.executable, "-c", SWALLOWED, name, where]
+    done = subprocess.run(call, capture_output=True, text=True)
+    assert "Exception ignored" in done.stderr  # it was dropped
+    assert done.returncode == status, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "each file written so far is whole" in last
+    steps = {"before the first step": 0, "in a step": 4, "after the last step": 100}
+    assert len(done.stdout.splitlines()) == steps[where]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(6))
+def test_infer_ends_with_whole_files_wherever_sigterm_finds_it(tmp_path, part):
+    frames = REPOSITORY / "datasets" / "samples" / "FlyingThings3D" / "frames_finalpass" / "TEST"
+    left, right = (sorted(frames.glob(f"A/*/{side}/*.png"))[0] for side in ("left", "right"))
+    for number in range(30):
+        for side, source in (("left", left), ("right", right)):
+            path = tmp_path / side / f"{number:03d}.png"
+            path.parent.mkdir(exist_ok=True)
+            os.link(source, path)
+    out = tmp_path / "out"
+    options = ["--model", "sgbm", "--formats", "color,npy", "--output", out, "--resume"]
+    call = [sys.executable, "-m", "stereo", "infer", tmp_path / "left", tmp_path / "right"]
+    process = subprocess.Popen([*call, *options], stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (out / f"{4 * part:03d}_disparity.npy").exists():
+        time.sleep(0.001)
+    time.sleep(0.006 * part)
+    process.send_signal(signal.SIGTERM)
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 143, errors
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+    maps = sorted(out.glob("*.npy"))
+    assert maps and all(np.isfinite(read_disparity(path)[0]).all() for path in maps)
+    noted = [json.loads(line) for line in (out / "infer.jsonl").read_text().splitlines()][1:]
+    assert len(noted) == len(maps) < 30
+
+
+def test_what_one_process_meets_first_is_left_to_the_main_one(monkeypatch, capsys):
+    """torchrun ends the main process as soon as another leaves: it would never get to say it."""
+    slept = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, expected in (("0", []), ("1", [MAIN_SPEAKS_WITHIN])):
+        monkeypatch.setenv("RANK", rank)
+        assert (
+            run(["evaluate", "--dataset", "sceneflow", "--root", "nowhere", "--output", "o"]) != 0
+        )
+        assert slept == expected
+        assert capsys.readouterr().err.count("stereo evaluate: error") == 1

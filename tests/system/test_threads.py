@@ -1,0 +1,105 @@
+"""Threads sleep while they wait, however the package is used."""
+
+import os
+import subprocess
+import sys
+import types
+import warnings
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from stereo.system import threads
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """A process that has neither PyTorch nor a setting."""
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(threads, "_state", {"too_late": False})
+    return monkeypatch
+
+
+def test_import_alone_sets_the_policy_before_pytorch_is_there():
+    code = "import stereo, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert done.stdout.split() == [b"PASSIVE", b"False"]
+
+
+@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
+def test_a_setting_of_the_users_own_wins(fresh, name):
+    fresh.setenv(name, "7")
+    threads.wait_passively()
+    assert os.environ.get("OMP_WAIT_POLICY") == ("7" if name == "OMP_WAIT_POLICY" else None)
+
+
+def test_pytorch_first_is_said_once(fresh):
+    fresh.setitem(sys.modules, "torch", types.ModuleType("torch"))
+    threads.wait_passively()
+    assert "OMP_WAIT_POLICY" not in os.environ
+    with pytest.warns(UserWarning, match="Import stereo first, or set OMP_WAIT_POLICY=PASSIVE"):
+        threads.warn_if_threads_spin()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        threads.warn_if_threads_spin()
+
+
+def test_nothing_is_said_where_stereo_came_first(fresh):
+    threads.wait_passively()
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        threads.warn_if_threads_spin()
+
+
+@pytest.mark.parametrize(
+    ("cores", "environment", "threads_each"),
+    [
+        (8, {}, None),  # one process: PyTorch's choice
+        (8, {"LOCAL_WORLD_SIZE": "1", "OMP_NUM_THREADS": "1"}, None),  # the user's own setting
+        (8, {"LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}, 4),  # torchrun's
+        (8, {"LOCAL_WORLD_SIZE": "3", "OMP_NUM_THREADS": "1"}, 2),
+        (8, {"LOCAL_WORLD_SIZE": "2"}, 4),
+        (8, {"LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "3"}, None),  # the user's own again
+        (2, {"LOCAL_WORLD_SIZE": "4", "OMP_NUM_THREADS": "1"}, 1),
+    ],
+)
+def test_threads_of_torchruns_processes_add_up_to_the_cores(
+    monkeypatch, cores, environment, threads_each
+):
+    for name in ("LOCAL_WORLD_SIZE", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    given = []
+    monkeypatch.setattr(threads, "_cores", lambda: cores)
+    monkeypatch.setattr("torch.set_num_threads", given.append)
+    threads.share_cores()
+    assert given == ([] if threads_each is None else [threads_each])
+
+
+def test_two_hardware_threads_are_one_core(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr("psutil.cpu_count", lambda logical: 8 if logical else 4)
+    assert threads._cores() == 4
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    assert threads._cores() == 2
+
+
+class Threads(Dataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return torch.get_num_threads(), os.environ.get("OMP_WAIT_POLICY") or "none"
+
+
+def test_a_loaders_process_has_one_thread_that_sleeps_while_it_waits(monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # as wait_passively does
+    for counts, policies in DataLoader(Threads(), num_workers=2):
+        assert counts.tolist() == [1]
+        assert list(policies) == ["PASSIVE"]
