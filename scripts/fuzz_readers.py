@@ -9,9 +9,6 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 TESTS = ("tests", "tests/geometry", "tests/commands")
 sys.path[:0] = [str(REPOSITORY / each) for each in TESTS]  # files of real forms stand there
-    str(REPOSITORY / "tests"),
-    str(REPOSITORY / "tests/geometry"),
-]  # files of real forms
 
 Read = Callable[[Path], object]
 
