@@ -22,7 +22,7 @@ from stereo.app import limits
 from stereo.app.limits import MOST_JSON_BYTES, MOST_NUMBER, MOST_TOLD
 from stereo.app.uploads import Uploads
 from stereo.errors import InputError
-from stereo.system.console import complain
+from stereo.system.console import warn
 from stereo.system.limits import parse_json
 
 VISITOR = "stereo.visitor"  # where a request's scope names its visitor; "" for one without a cookie
@@ -184,7 +184,7 @@ class Guard:
         except Exception as error:
             if exchange.status is None or exchange.status >= 500:
                 line = " ".join(f"{type(error).__name__}: {error}".split())
-                complain(f"stereo app: error: {line[:MOST_TOLD]}")
+                warn(f"stereo app: error: {line[:MOST_TOLD]}")
             if exchange.status is None:
                 await refuse(500, "the page failed at this; its terminal says why")
             else:  # a stream whose last event says what is wrong

@@ -13,7 +13,7 @@ from stereo.app.store import Store
 from stereo.data.io.images import read_image
 from stereo.errors import InputError, StereoError
 from stereo.system.bundled import DEFAULT_MODEL
-from stereo.system.console import complain
+from stereo.system.console import warn
 
 File = dict[str, Any] | None  # what a component sends of an upload
 PROGRESS = gr.Progress()  # gradio tells arguments of this kind by their default
@@ -158,6 +158,6 @@ def _told(error: Exception) -> str:
         line = "not enough memory; use smaller pictures or a smaller max disparity"
     else:
         line = f"stereo app: error: {type(error).__name__}: {' '.join(str(error).split())}"
-        complain(line[: limits.MOST_TOLD])
+        warn(line[: limits.MOST_TOLD])
         line = "the page failed at this; its terminal says why"
     return line if len(line) <= limits.MOST_TOLD else f"{line[: limits.MOST_TOLD]} ..."

@@ -24,7 +24,7 @@ def _check_pair_arguments(parser: ArgumentParser) -> None:
 def _check_pair(config: Namespace) -> int:
     from stereo.geometry.check import check_pair
     from stereo.models.config import check_max_disparity, check_min_disparity
-    from stereo.system.console import complain, say
+    from stereo.system.console import say, warn
 
     check_max_disparity(config.max_disparity)
     check_min_disparity(config.min_disparity)
@@ -32,7 +32,7 @@ def _check_pair(config: Namespace) -> int:
         config.left, config.right, config.max_disparity, min_disparity=config.min_disparity
     )
     for fault in found.faults:
-        complain(f"stereo check-pair: fault: {fault}")
+        warn(f"stereo check-pair: fault: {fault}")
     for note in found.notes:
         say(note)
     if not found.faults:

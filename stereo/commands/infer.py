@@ -260,10 +260,10 @@ def infer(
             pair, sample, results = outcome.item, outcome.read, outcome.matched
             failed += [(pair.index, each.name) for each in pair.maps if each.name not in written]
             if outcome.error is not None or sample is None or results is None:
-                console.complain(f"stereo infer: error: {outcome.error}")
+                console.warn(f"stereo infer: error: {outcome.error}")
                 continue
             for note in outcome.written:
-                console.complain(f"warning: {note}")
+                console.warn(f"warning: {note}")
             for each, result in results.items():
                 console.say(_map_line(each, result), everyone=True)
                 if note := model.second_match_note(result):
@@ -363,7 +363,7 @@ def _report_check(sample: Sample, matcher: Matcher, *, notes: bool) -> None:
         if line.startswith("sizes"):
             continue
         if line in found.faults or "use --m" in line:
-            console.complain(f"warning: {sample.name}: {line}")
+            console.warn(f"warning: {sample.name}: {line}")
         elif notes:
             console.say(f"note: {sample.name}: {line}")
 

@@ -273,12 +273,12 @@ def chosen_model(config: Namespace, further: str | None = None) -> Callable[[], 
 
 def _load_model(name: str, **options: Any) -> Any:
     from stereo.matching.matcher import load
-    from stereo.system.console import complain, say
+    from stereo.system.console import say, warn
 
     matcher = load(name, **options)
     facts = matcher.description
     if facts.get("weights") == "untrained":
-        complain(f"warning: '{facts['name']}' runs with random weights; its map means nothing")
+        warn(f"warning: '{facts['name']}' runs with random weights; its map means nothing")
     say(
         f"model {facts['name']}, max disparity {facts['max_disparity']} px, "
         + (f"min disparity {matcher.min_disparity} px, " if matcher.min_disparity else "")

@@ -152,7 +152,7 @@ def _score(
             result = model(sample.left, sample.right)
             measures = result.trusted.measures() if confidence else None
         except StereoError as error:
-            console.complain(f"stereo evaluate: error: {item.name}: {error}")
+            console.warn(f"stereo evaluate: error: {item.name}: {error}")
             failed.append((index, item.name))
             continue
         scores.append(score_result(sample, result, index, rules, measures))
@@ -248,7 +248,7 @@ class Shown:
             self._keeper.keep(score.index, *maps, epe)
         except OutputError as error:
             self._full = True
-            console.complain(f"warning: {error}; the report goes without further pictures")
+            console.warn(f"warning: {error}; the report goes without further pictures")
 
     def records(self) -> dict[int, dict[str, Any]]:
         """Return what ``metrics.json`` says of the pictures of all processes, by place."""
@@ -397,7 +397,7 @@ def say_hint(runs: Sequence[Scored], option: str, stored: float | None = None) -
         hint = scale_hint(ratios, option, stored)
         if hint is not None:
             if is_main():
-                console.complain(f"warning: {hint}")
+                console.warn(f"warning: {hint}")
             return
 
 

@@ -42,7 +42,7 @@ def calibrate_folder(
     pairs = find_pairs(left, right)
     found = calibrate(list(console.progress(pairs, "read", len(pairs))), board, lens)
     for name, reason in found.left_out.items():
-        console.complain(f"warning: {name} is left out: {reason}")
+        console.warn(f"warning: {name} is left out: {reason}")
     rows = [[name, error] for name, error in sorted(found.errors.items(), key=lambda row: -row[1])]
     console.say(console.table(["pair", "error, px"], rows))
     own = found.calibration
@@ -56,11 +56,9 @@ def calibrate_folder(
         f"baseline {1000 * own.baseline:.2f} mm"
     )
     if own.baseline > LIKELY_METRES:
-        console.complain(
-            f"warning: a baseline of {own.baseline:g} m is long: is --square in metres?"
-        )
+        console.warn(f"warning: a baseline of {own.baseline:g} m is long: is --square in metres?")
     if found.rms > GOOD_RMS:
-        console.complain(
+        console.warn(
             f"warning: an error of {found.rms:.2f} px is large: sharper pictures, a flatter board, "
             "or a wrong --board"
         )
@@ -107,7 +105,7 @@ def rectify_pairs(
             size = views[0].shape[1], views[0].shape[0]
             if size not in plans:
                 if plans:
-                    console.complain(
+                    console.warn(
                         "warning: pictures of several sizes; calibration.json is of the last"
                     )
                 plans[size] = plan_rectification(raw, *size, keep_all=keep_all)
@@ -115,7 +113,7 @@ def rectify_pairs(
             rectified = plans[size].apply(*views)
             _write(folder, pair.name, *rectified)
         except StereoError as error:
-            console.complain(f"stereo rectify: error: {error}")
+            console.warn(f"stereo rectify: error: {error}")
             failed += 1
             continue
         console.say(f"{pair.name}: {size[0]}x{size[1]}")

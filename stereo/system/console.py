@@ -33,8 +33,8 @@ def say(line: str, *, everyone: bool = False) -> None:
         sys.stdout.flush()
 
 
-def complain(line: str) -> None:
-    """Print a line on stderr without breaking a progress bar."""
+def warn(line: str) -> None:
+    """Print a warning or an error on stderr without breaking a progress bar."""
     if sys.stderr is not None:
         tqdm.write(line, file=sys.stderr)
 
@@ -43,7 +43,7 @@ def show_warnings_as_lines() -> None:
     """Print each Python warning as one line, without the place in the code."""
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        complain(f"warning: {message}")
+        warn(f"warning: {message}")
 
     warnings.showwarning = show
 

@@ -11,7 +11,7 @@ from stereo.data.augmentation.augment import AugmentationConfig, augment, to_ten
 from stereo.data.augmentation.training_pair import TrainingPair
 from stereo.data.sets.sample import Readable
 from stereo.errors import InputError, StereoError, UsageError
-from stereo.system.console import complain
+from stereo.system.console import warn
 from stereo.training.order import SampleKey
 
 TRIES = 20
@@ -111,7 +111,7 @@ class TrainingSet(Dataset[Item]):
             except InputError as error:
                 if not self.skip_damaged:
                     raise
-                complain(f"warning: skipped: {error}")
+                warn(f"warning: skipped: {error}")
         raise InputError(f"{TRIES} pairs in a row cannot be read; see 'stereo data check'")
 
 

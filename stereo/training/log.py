@@ -107,7 +107,7 @@ class RunLog:
         try:
             write_validation_pictures(self.folder, step, examples)
         except StereoError as error:  # the run matters more
-            console.complain(f"warning: {error}; the report goes without these pictures")
+            console.warn(f"warning: {error}; the report goes without these pictures")
         example = examples[-1]
         truth = np.where(example["valid"], example["truth"], np.nan)
         limit = colors.disparity_limit(truth)
@@ -148,7 +148,7 @@ class RunLog:
                 self._writer.flush()
             write_training_report(self.folder, facts, data, self.max_steps, device)
         except Exception as error:  # a page must never cost a run of days
-            console.complain(f"warning: no report.html: {type(error).__name__}: {error}")
+            console.warn(f"warning: no report.html: {type(error).__name__}: {error}")
 
     def close(self) -> None:
         """Close the bar and flush TensorBoard; once more does nothing."""

@@ -521,7 +521,7 @@ def _validate(
         if errors and not run.skip_damaged:
             raise InputError(errors[0])
         for message in errors if accelerator.is_main_process else ():
-            console.complain(f"warning: left out of validation: {message}")
+            console.warn(f"warning: left out of validation: {message}")
         summary = metric.compute()
     network.train(training)
     if all_of_them and "epe_image" not in summary:
@@ -551,7 +551,7 @@ def _compare_with(path: Path, checkpoint: Checkpoint, run: Run) -> None:
     before, now = (f.get("recipe", {}) for f in (checkpoint.training, run.facts))
     apart = _differences(before, json.loads(json.dumps(now)))
     if apart and is_main():
-        console.complain(f"warning: the run goes on with other settings: {apart}")
+        console.warn(f"warning: the run goes on with other settings: {apart}")
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> str:

@@ -18,7 +18,7 @@ from stereo.models import NETWORK_NAMES, NetworkConfig, build_network
 from stereo.models.checkpoint import load_checkpoint, load_weights
 from stereo.models.convert import convert_psmnet
 from stereo.system.bundled import bundled_weights
-from stereo.system.console import complain
+from stereo.system.console import warn
 from stereo.training.data import DiskPairs, PairSource, TrainingSet
 from stereo.training.held_out import hold_out
 from stereo.training.loop import Run
@@ -117,7 +117,7 @@ def _compare_conventions(theirs: NetworkConfig, ours: NetworkConfig, source: str
     apart = [name for name in names if getattr(theirs, name) != getattr(ours, name)]
     if apart:
         kept = " ".join(f"--network.{name} {getattr(theirs, name)}" for name in apart)
-        complain(
+        warn(
             f"warning: {source} was trained under other conventions than the recipe's, so that "
             f"its first maps will be worse; keep them with {kept}"
         )
@@ -128,7 +128,7 @@ def _warn_of_overlap(training: PairSource, validation: Sequence[Readable]) -> No
         seen = {pair.name for pair in training.files}
         shared = sum(pair.name in seen for pair in validation)
         if shared:
-            complain(
+            warn(
                 f"warning: {shared} of the {len(validation)} validation pairs are trained on too; "
                 "name others with --data.validation.name, .root and .split"
             )

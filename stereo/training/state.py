@@ -20,7 +20,7 @@ from torch import Tensor
 
 from stereo.errors import InputError, StereoError, UsageError
 from stereo.models.checkpoint import STATE_PREFIX, Checkpoint, load_checkpoint, save_checkpoint
-from stereo.system.console import complain
+from stereo.system.console import warn
 from stereo.system.limits import parse_json
 
 LAST, BEST = "last", "best"
@@ -175,7 +175,7 @@ def read_best_epe(folder: Path) -> float | None:
     try:
         epe = load_checkpoint(path).training.get("validation_epe_px")
     except StereoError as error:
-        complain(f"warning: {error}; the next validation replaces it")
+        warn(f"warning: {error}; the next validation replaces it")
         return None
     return float(epe) if isinstance(epe, int | float) and math.isfinite(epe) else None
 
@@ -220,7 +220,7 @@ def find_resume(folder: Path, resume: str) -> tuple[Path, Checkpoint, RunState] 
         except StereoError as error:
             if resume != "auto":
                 raise
-            complain(f"warning: {error}; trying the checkpoint before it")
+            warn(f"warning: {error}; trying the checkpoint before it")
     if candidates:
         raise InputError(f"{folder}: none of its {len(candidates)} checkpoints can be read")
     return None
@@ -238,4 +238,4 @@ def set_aside_later(folder: Path, step: int) -> None:
     for path in checkpoints_of(folder):
         if path > last_path(folder, step):
             path.replace(path.with_name(f"aside-{path.name}"))
-            complain(f"warning: {path} is beyond step {step}; renamed to aside-{path.name}")
+            warn(f"warning: {path} is beyond step {step}; renamed to aside-{path.name}")
