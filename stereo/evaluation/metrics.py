@@ -10,8 +10,7 @@ Each figure is given twice: over all pixels that a protocol counts, and over the
 among them (``noc``), by the data set's mask or, without one, the ground truth's own geometry.
 
 Everything is kept as one row of sums per image, so no figure depends on the batch size, on the
-order of work or on the number of processes. ``stereo.evaluation.torch_metric`` wraps the same
-rows as a torchmetrics ``Metric``.
+order of work or on the number of processes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -137,6 +136,29 @@ def score_image(
         others = {name: each[counted] for name, each in measures.items()}
         score.trust = score_trust(error, others.pop("confidence"), others)
     return score
+
+
+def score_all_pixels(
+    name: str,
+    index: int,
+    estimate: np.ndarray,
+    truth: np.ndarray,
+    valid: np.ndarray,
+    protocol: Protocol,
+) -> ImageScore:
+    """Score one image without its regions, which is all that training validates by.
+
+    Args:
+        name: the image's name.
+        index: its place in the list of images.
+        estimate: (H, W) float32, pixels.
+        truth: (H, W) float32, pixels.
+        valid: (H, W) bool, true where the data set has ground truth.
+        protocol: the rules.
+    """
+    counted = protocol.valid_pixels(truth, valid)
+    sums = {ALL: error_sums(estimate, truth, counted)}
+    return ImageScore(name, index, sums, skipped=not protocol.enough_valid(counted))
 
 
 def figures(sums: np.ndarray) -> dict[str, float]:

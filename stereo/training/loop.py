@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 from stereo.attention import VolumeAttention
 from stereo.data.sets.sample import Readable
 from stereo.errors import InputError, OutputError, StereoError, UsageError
+from stereo.evaluation.metrics import ImageScore, score_all_pixels, summarise
 from stereo.evaluation.protocols import get_protocol
-from stereo.evaluation.torch_metric import DisparityMetric
 from stereo.matching.engine import NetworkEngine
 from stereo.models import NetworkConfig, StereoNetwork
 from stereo.models.checkpoint import Checkpoint, load_weights, save_checkpoint
@@ -479,7 +479,7 @@ def _validate(
     """
     reach = run.network_config.max_disparity
     protocol = dataclasses.replace(get_protocol("pooled"), below=reach)
-    metric = DisparityMetric(protocol).to(accelerator.device)
+    scores: list[ImageScore] = []
     count = TruthCount(reach)
     own = range(accelerator.process_index, len(pairs), accelerator.num_processes)
     places = np.linspace(0, len(own) - 1, min(len(own), SHOWN_PAIRS)).round().astype(int)
@@ -502,11 +502,9 @@ def _validate(
             except StereoError as error:
                 errors.append(str(error))
                 continue
-            truth, valid = torch.from_numpy(sample.disparity), torch.from_numpy(sample.valid)
-            count.add(truth, valid)
-            metric.update(
-                torch.from_numpy(disparity)[None], truth[None], valid[None], torch.tensor([index])
-            )
+            truth, valid = sample.disparity, sample.valid
+            count.add(torch.from_numpy(truth), torch.from_numpy(valid))
+            scores.append(score_all_pixels(sample.name, index, disparity, truth, valid, protocol))
             if index in shown:
                 examples.append(
                     {
@@ -522,7 +520,7 @@ def _validate(
             raise InputError(errors[0])
         for message in errors if accelerator.is_main_process else ():
             console.warn(f"warning: left out of validation: {message}")
-        summary = metric.compute()
+        summary = summarise(gather_object(scores), protocol.averaging)
     network.train(training)
     if all_of_them and "epe_image" not in summary:
         raise count.error("the validation pairs")

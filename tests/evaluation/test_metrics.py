@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
-import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +12,7 @@ from stereo.evaluation.metrics import (
     error_sums,
     figures,
     image_record,
+    score_all_pixels,
     score_image,
     score_of_record,
     summaries,
@@ -21,7 +20,6 @@ from stereo.evaluation.metrics import (
 )
 from stereo.evaluation.protocols import PROTOCOLS, get_protocol
 from stereo.evaluation.regions import BINS, EDGE_REACH, is_flat, near_edges, regions, seen_by_right
-from stereo.evaluation.torch_metric import DisparityMetric
 from stereo.evaluation.truth_scale import constant_ratio, ratio_to_map, scale_hint
 
 
@@ -329,60 +327,23 @@ def test_an_estimate_that_is_not_finite_is_refused():
 
 
 @pytest.mark.parametrize("protocol", ["pooled", "psmnet", "gwcnet"])
-def test_metric_does_not_depend_on_batches_or_processes(rng, protocol):
+def test_training_scores_as_evaluation_does_in_any_order(rng, protocol):
     rules = get_protocol(protocol)
-    truth = torch.from_numpy(rng.uniform(0, 200, (19, 6, 7)).astype(np.float32))
-    estimate = truth + torch.from_numpy(rng.normal(0, 3, truth.shape).astype(np.float32))
-    valid = torch.from_numpy(rng.random(truth.shape) < 0.8)
-    index = torch.arange(19)
-    expected = summarise(
-        [
-            score_image(str(i), i, estimate[i].numpy(), truth[i].numpy(), valid[i].numpy(), rules)
-            for i in range(19)
-        ],
-        rules.averaging,
-    )
-    expected.pop("regions")  # which the metric of training does not count
-    for size in (1, 4, 8, 19):
-        metric = DisparityMetric(rules)
-        for part in index.split(size):
-            metric.update(estimate[part], truth[part], valid[part], part)
-        assert metric.compute() == expected
-    # Two processes with every second image each, one image handed out twice to even the shares.
-    gathered = DisparityMetric(rules)
-    for part in (index[0::2], torch.cat([index[1::2], index[:1]])):
-        gathered.update(estimate[part], truth[part], valid[part], part)
-    assert gathered.compute() == expected
-
-
-def test_skipped_images_are_counted_by_the_metric():
-    metric = DisparityMetric(get_protocol("pooled"))
-    metric.update(
-        torch.ones(2, 3, 3), torch.ones(2, 3, 3), torch.zeros(2, 3, 3).bool(), torch.arange(2)
-    )
-    summary = metric.compute()
-    assert (summary["images"], summary["skipped"]) == (0, 2)
+    truth = rng.uniform(0, 200, (19, 6, 7)).astype(np.float32)
+    estimate = truth + rng.normal(0, 3, truth.shape).astype(np.float32)
+    valid = rng.random(truth.shape) < 0.8
+    valid[7] = False
+    images = [(f"image {i}", i, estimate[i], truth[i], valid[i], rules) for i in range(19)]
+    expected = summarise([score_image(*image) for image in images], rules.averaging)
+    expected.pop("regions")  # which training does not count
+    scores = [score_all_pixels(*image) for image in images]
+    assert expected["skipped_names"] == ["image 7"]
+    assert summarise(scores[0::2] + scores[1::2], rules.averaging) == expected  # two processes
 
 
 def test_records_keep_their_numbers_of_pixels():
     score = ImageScore("a", 0, {"all": error_sums(*np.ones((2, 2, 3)), np.ones((2, 3), bool))})
     assert image_record(score)["valid_pixels"] == 6
-
-
-def gather(rank, folder):
-    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    metric = DisparityMetric(get_protocol("pooled"))
-    truth = torch.arange(1.0, 25).view(2, 3, 4)
-    if rank == 0:  # the other process has no image at all
-        metric.update(truth + 1, truth, torch.ones_like(truth).bool(), torch.arange(2))
-    summary = metric.compute()
-    assert (summary["epe"], summary["images"]) == (1.0, 2)
-    dist.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_metric_gathers_over_processes_even_from_one_without_images(tmp_path):
-    torch.multiprocessing.spawn(gather, (tmp_path,), nprocs=2)
 
 
 def test_every_pixel_with_truth_lies_in_one_bin():

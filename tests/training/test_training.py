@@ -463,6 +463,9 @@ def test_two_processes_equal_one_with_batch_norm_frozen(tmp_path):
         finish(command(tmp_path / str(processes), *options, processes=processes))
     one, two = (load_file(tmp_path / n / "last-00000003.safetensors") for n in ("1", "2"))
     assert_close_but_for_rounding(one, two)
+    # One pair to validate on: the second process gathers no score of its own.
+    best = [read_best_epe(tmp_path / n) for n in ("1", "2")]
+    assert best[1] == pytest.approx(best[0], rel=1e-3)
 
 
 def test_accumulation_equals_one_large_batch_with_batch_norm_frozen(here, tmp_path):
