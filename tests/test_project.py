@@ -1,6 +1,7 @@
 """The project's own shape: layers, data folders, README commands, what imports what."""
 
 import ast
+import graphlib
 import re
 import shutil
 import subprocess
@@ -50,6 +51,32 @@ def test_rooms_import_only_from_the_floors_below():
             continue
         for imported in imports_of(path):
             assert imported == module or level[imported] < level[module], f"{path}: {imported}"
+
+
+def test_no_imports_go_in_a_circle():
+    files = {}
+    for path in (REPOSITORY / "stereo").rglob("*.py"):
+        parts = path.relative_to(REPOSITORY).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    graph = {}
+    for name, path in files.items():
+        imported = set()
+        for node in runtime_nodes(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                imported |= {name if name in files else node.module for name in names}
+        graph[name] = (imported & files.keys()) - {name}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def runtime_nodes(tree):
+    """Walk a module, functions included, without what only type checkers read."""
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
+            yield node
+            yield from runtime_nodes(node)
 
 
 @pytest.mark.parametrize("folder", ["datasets", "checkpoints", "scripts"])

@@ -76,7 +76,7 @@ def _rectify_arguments(parser: ArgumentParser) -> None:
 
 
 def _check_lens(lens: str) -> None:
-    from stereo.geometry.calibration import LENSES
+    from stereo.geometry.parameters import LENSES
 
     if lens not in LENSES:
         raise unknown_name("lens", lens, LENSES)

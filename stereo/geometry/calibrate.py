@@ -9,7 +9,8 @@ import numpy as np
 from stereo.data.finding.pairs import PairFiles
 from stereo.data.io.images import as_images
 from stereo.errors import InputError, UsageError
-from stereo.geometry.calibration import Calibration, Camera
+from stereo.geometry.calibration import Calibration
+from stereo.geometry.parameters import Camera
 from stereo.system.opencv import import_cv2
 
 FEWEST_VIEWS = 4

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,65 +11,29 @@ from typing import Any
 import numpy as np
 
 from stereo.errors import InputError, UsageError
+from stereo.geometry.parameters import FORMAT, Camera, StereoParameters, check_camera
+from stereo.geometry.readers import read_parameters
 from stereo.system.files import staged
 from stereo.system.limits import MAX_SIDE
 
-LENSES = ("pinhole", "fisheye")
 POSSIBLE_BASELINES = (1e-5, 1e5)  # metres; beyond them a number is damaged
-POSSIBLE_FOCAL_LENGTHS = (1.0, 1e7)  # pixels
-POSSIBLE_POINT = 1e6  # pixels from the first one, of a principal point
-POSSIBLE_COEFFICIENT = 1e6  # of a lens
 BASELINES = (0.002, 20.0)  # metres, of pairs that people have; beyond them a unit is likely wrong
-LIKELY_METRES = 1.0  # of a baseline whose unit is not certain; more are likely centimetres
 SHORTEST_FOCAL_LENGTH = 40.0  # pixels; less is likely a focal length in millimetres
 LONGEST_FOCAL_LENGTH = 50_000.0  # pixels, where the pictures' width is unknown
-FOCAL_WIDTHS = (
-    0.2,
-    10.0,
-)  # of the pictures, where it is known: fields of view of 136 and 6 degrees
-LENS_COUNTS = (0, 4, 5, 8, 12, 14)  # coefficients that OpenCV's pinhole model can have
-FISHEYE_COUNT = 4
+FOCAL_WIDTHS = (0.2, 10.0)  # of the pictures, where known: fields of view of 136 and 6 degrees
 OFF_CENTRE = (1.1, 1.4, 1.5)
 """How often a principal point may be as far from the edge as the middle is, or the other way round:
 along x warned of, refused; along y warned of. KITTI's differ by 1.02, its crops' by 1.2 along y."""
 SQUARE_PIXELS = (1.1, 1.5)  # ratio of fx and fy, or fy and fx: warned of, refused
 BEHIND_INFINITY = 0.02  # of the focal length: how negative doffs may be, a degree between the axes
 ORTHONORMAL = 0.01  # how far a rotation as printed may be from one
-FORMAT = "stereo calibration, pixels and metres"
 RECTIFIED_TOLERANCE = 1e-3
 SAME_SHAPE = 0.02  # of the ratio of width to height
 
 
 @dataclass(frozen=True)
-class Camera:
-    """A camera with one of OpenCV's lens models.
-
-    Attributes:
-        fx: focal length along x, pixels.
-        fy: focal length along y, pixels.
-        cx: principal point, pixels; the centre of the first pixel is 0.
-        cy: the same along y.
-        distortion: OpenCV's coefficients: k1, k2, p1, p2, k3, ... of a pinhole, empty for none;
-            k1 to k4 of a fisheye.
-        lens: ``pinhole``, or ``fisheye`` for the model of ``cv2.fisheye`` (Kannala and Brandt's,
-            "equidistant" in ROS and Kalibr).
-    """
-
-    fx: float
-    fy: float
-    cx: float
-    cy: float
-    distortion: tuple[float, ...] = ()
-    lens: str = "pinhole"
-
-    def matrix(self) -> np.ndarray:
-        """Return K, (3, 3) float64."""
-        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], np.float64)
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """A calibrated pair of cameras.
+class Calibration(StereoParameters):
+    """A calibrated pair of cameras, checked.
 
     Attributes:
         left: the left camera.
@@ -85,11 +48,6 @@ class Calibration:
         InputError: numbers that cannot be: focal lengths, lenses, pose, size.
     """
 
-    left: Camera
-    right: Camera
-    translation: tuple[float, float, float]
-    rotation: tuple[tuple[float, ...], ...] = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
-    size: tuple[int, int] | None = None
     uncut: "Calibration | None" = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -151,34 +109,6 @@ class Calibration:
                 stacklevel=3,
             )
 
-    @classmethod
-    def rectified(
-        cls,
-        *,
-        fx: float,
-        cx0: float,
-        cy: float,
-        baseline: float,
-        fy: float | None = None,
-        cx1: float | None = None,
-        size: tuple[int, int] | None = None,
-    ) -> "Calibration":
-        """Make the calibration of a rectified pair.
-
-        Args:
-            fx: focal length, pixels.
-            cx0: principal point of the left camera along x, pixels.
-            cy: principal point of both along y, pixels.
-            baseline: metres.
-            fy: focal length along y; None for fx.
-            cx1: principal point of the right camera along x; None for that of the left.
-            size: width and height, pixels.
-        """
-        fy = fx if fy is None else fy
-        left = Camera(fx, fy, cx0, cy)
-        right = Camera(fx, fy, cx0 if cx1 is None else cx1, cy)
-        return cls(left, right, (-baseline, 0.0, 0.0), size=size)
-
     @property
     def fx(self) -> float:
         """Focal length of the left camera along x, pixels."""
@@ -203,11 +133,6 @@ class Calibration:
     def cy(self) -> float:
         """Principal point of the left camera along y, pixels."""
         return self.left.cy
-
-    @property
-    def baseline(self) -> float:
-        """Distance of the cameras, metres."""
-        return math.hypot(*self.translation)
 
     @property
     def doffs(self) -> float:
@@ -421,10 +346,15 @@ class Calibration:
             raise UsageError(
                 f"calibration {path!r}: expected a Calibration or the path of its file"
             )
-        from stereo.geometry.readers import read_calibration
-
         left = None if pictures is None else Path(pictures).absolute()
-        return read_calibration(Path(path), raw=raw, lens=lens, pictures=left)
+        found = read_parameters(Path(path), raw=raw, lens=lens, pictures=left)
+        try:
+            uncut = None if found.uncut is None else cls(**vars(found.uncut))
+            calibration = cls(**(vars(found) | {"uncut": uncut}))
+            calibration.check_plausible()
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        return calibration
 
     def write(self, path: str | Path) -> None:
         """Write as JSON, which ``read`` reads.
@@ -441,86 +371,6 @@ class Calibration:
         fields = dataclasses.asdict(self)
         del fields["uncut"]
         return {"format": FORMAT, **fields}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "Calibration":
-        """Undo ``to_dict``."""
-        left, right = (_camera_from_dict(data[side]) for side in ("left", "right"))
-        x, y, z = (number(each) for each in data["translation"])
-        rotation = tuple(
-            tuple(number(each) for each in np.atleast_1d(row)) for row in data["rotation"]
-        )
-        size = data.get("size")
-        if size is not None:
-            if not isinstance(size, list | tuple) or len(size) != 2:
-                raise InputError(f"the size is {size}: expected width and height")
-            size = picture_size(*size)
-        return cls(left, right, (x, y, z), rotation, size)
-
-
-def check_camera(name: str, camera: Camera) -> None:
-    """Raise ``InputError`` for a camera that cannot be; ``name`` is left or right."""
-    for focal in (camera.fx, camera.fy):
-        if not (math.isfinite(focal) and focal > 0):
-            raise InputError(f"the {name} focal length is {focal:g} px: it must be positive")
-        if not POSSIBLE_FOCAL_LENGTHS[0] <= focal <= POSSIBLE_FOCAL_LENGTHS[1]:
-            raise InputError(
-                f"the {name} focal length is {focal:g} px, which no camera has: it must be in "
-                "pixels, neither in widths of the picture nor in metres"
-            )
-    if not all(map(math.isfinite, (camera.cx, camera.cy, *camera.distortion))):
-        raise InputError(f"the {name} camera has numbers that are not finite")
-    if max(abs(camera.cx), abs(camera.cy)) > POSSIBLE_POINT:
-        raise InputError(
-            f"the {name} principal point ({camera.cx:g}, {camera.cy:g}) is none of a picture"
-        )
-    if any(abs(each) > POSSIBLE_COEFFICIENT for each in camera.distortion):
-        raise InputError(f"the {name} lens has coefficients that no lens has")
-    if camera.lens not in LENSES:
-        raise InputError(f"the {name} lens is '{camera.lens}'; known: {', '.join(LENSES)}")
-    count = len(camera.distortion)
-    if camera.lens == "fisheye" and count != FISHEYE_COUNT:
-        raise InputError(
-            f"the {name} fisheye lens has {count} coefficients; its model has {FISHEYE_COUNT} "
-            "(k1 to k4)"
-        )
-    if count not in LENS_COUNTS:
-        raise InputError(
-            f"the {name} lens has {count} coefficients; OpenCV's model has "
-            f"{', '.join(map(str, LENS_COUNTS[:-1]))} or {LENS_COUNTS[-1]} (k1, k2, p1, p2, k3, "
-            "...): add zeros for those that are missing"
-        )
-
-
-def picture_size(width: Any, height: Any) -> tuple[int, int]:
-    """Return width and height as whole numbers; some files have them as 741.0.
-
-    Raises:
-        InputError: they are none.
-    """
-    sides = number(width), number(height)
-    if not all(side.is_integer() for side in sides):
-        raise InputError(f"the size is {width} x {height}: expected whole numbers of pixels")
-    return int(sides[0]), int(sides[1])
-
-
-def number(value: Any) -> float:
-    """Return a number of a file, in decimal ASCII digits.
-
-    Raises:
-        ValueError: it is none, or one such as 0700, which some programs read as octal.
-    """
-    try:
-        text = str(value)
-        if isinstance(value, bool) or "_" in text or not text.isascii():
-            raise ValueError
-        if re.fullmatch(r"[-+]?0[0-9]+", text):
-            raise ValueError
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(
-            f"could not convert '{str(value)[:40]}' to a number: write it in plain decimal digits"
-        ) from None
 
 
 def _off_centre(point: float, side: int) -> float:
@@ -568,9 +418,3 @@ def _check_pose(rotation: tuple[tuple[float, ...], ...], translation: tuple[floa
             "the rotation is none: its rows must have length 1, be at right angles to each other "
             "and not mirror"
         )
-
-
-def _camera_from_dict(data: dict[str, Any]) -> Camera:
-    fx, fy, cx, cy = (number(data[key]) for key in ("fx", "fy", "cx", "cy"))
-    distortion = tuple(number(each) for each in data["distortion"])
-    return Camera(fx, fy, cx, cy, distortion, str(data.get("lens", "pinhole")))

@@ -9,7 +9,8 @@ from stereo.data.finding.pairs import find_pairs
 from stereo.data.sets.sample import read_pair
 from stereo.errors import StereoError, UsageError
 from stereo.geometry.calibrate import Board, calibrate, charuco_board, coverage_picture
-from stereo.geometry.calibration import LIKELY_METRES, Calibration
+from stereo.geometry.calibration import Calibration
+from stereo.geometry.parameters import LIKELY_METRES
 from stereo.geometry.rectify import Rectification, plan_rectification, with_lines
 from stereo.system import console
 from stereo.system.files import output_folder, staged, writes_alone

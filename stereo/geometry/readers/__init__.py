@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from stereo.errors import InputError, unknown_name
-from stereo.geometry.calibration import LENSES, Calibration
+from stereo.geometry.parameters import LENSES, StereoParameters
 from stereo.geometry.readers import rigs, texts
 from stereo.geometry.readers.common import Source, note_unit, read_text
 from stereo.geometry.readers.storage import load_entries
@@ -32,9 +32,9 @@ _WRITE_K = (
 )
 
 
-def read_calibration(
+def read_parameters(
     path: Path, *, raw: bool = False, lens: str | None = None, pictures: Path | None = None
-) -> Calibration:
+) -> StereoParameters:
     """Read a file of any kind above.
 
     Args:
@@ -69,7 +69,7 @@ def read_calibration(
     )
 
 
-def _read(kind: str, read: "_Reader", source: Source) -> Calibration:
+def _read(kind: str, read: "_Reader", source: Source) -> StereoParameters:
     path = source.path
     try:
         found = read(source)
@@ -85,10 +85,6 @@ def _read(kind: str, read: "_Reader", source: Source) -> Calibration:
         ) from error
     if kind:
         note_unit(found, path, kind)
-    try:
-        found.check_plausible()
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
     return found
 
 
@@ -100,7 +96,7 @@ def _any(*names: str) -> Callable[[Mapping[str, Any]], bool]:
     return lambda fields: any(name in fields for name in names)
 
 
-_Reader = Callable[[Source], Calibration]
+_Reader = Callable[[Source], StereoParameters]
 # The first entry names the kind where its unit is not certain.
 _TEXTS: tuple[tuple[str, Callable[[str], bool], _Reader], ...] = (
     ("", _has(r"^[ \t]*cam0[ \t]*=[ \t]*\["), texts.read_middlebury),

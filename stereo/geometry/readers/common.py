@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from stereo.errors import InputError
-from stereo.geometry.calibration import (
+from stereo.geometry.parameters import (
     FISHEYE_COUNT,
     LIKELY_METRES,
-    Calibration,
     Camera,
+    StereoParameters,
     check_camera,
     number,
 )
@@ -255,7 +255,7 @@ def same_size(
 
 def rectified_pair(
     left: Camera, right: Camera, baseline: float, size: tuple[int, int] | None
-) -> Calibration:
+) -> StereoParameters:
     """Return the calibration of a pair that is said to be rectified.
 
     Raises:
@@ -273,7 +273,7 @@ def rectified_pair(
             f"cy is {left.cy:g} px in the left camera and {right.cy:g} in the right one: no "
             "rectified pair's, whose rows correspond"
         )
-    return Calibration.rectified(
+    return StereoParameters.rectified(
         fx=left.fx,
         fy=left.fy,
         cx0=left.cx,
@@ -284,7 +284,9 @@ def rectified_pair(
     )
 
 
-def projected_pair(projections: Sequence[np.ndarray], size: tuple[int, int] | None) -> Calibration:
+def projected_pair(
+    projections: Sequence[np.ndarray], size: tuple[int, int] | None
+) -> StereoParameters:
     """Return the rectified pair of the left and right projection matrix, P = K [I | t], (3, 4).
 
     Raises:
@@ -321,7 +323,7 @@ def raw_pair(
     rotation: np.ndarray,
     translation: np.ndarray,
     size: tuple[int, int] | None,
-) -> Calibration:
+) -> StereoParameters:
     """Return the pair whose right camera has a point X of the left one's frame at R @ X + T.
 
     Args:
@@ -333,12 +335,12 @@ def raw_pair(
     rows = np.asarray(rotation, np.float64).reshape(3, 3).tolist()
     x, y, z = np.asarray(translation, np.float64).reshape(3).tolist()
     left, right = cameras
-    return Calibration(left, right, (x, y, z), tuple(tuple(row) for row in rows), size)
+    return StereoParameters(left, right, (x, y, z), tuple(tuple(row) for row in rows), size)
 
 
 def posed_pair(
     cameras: Sequence[Camera], pose: np.ndarray, size: tuple[int, int] | None
-) -> Calibration:
+) -> StereoParameters:
     """Return the pair of a rigid motion, (4, 4), from the left camera's frame to the right's."""
     return raw_pair(cameras, pose[:3, :3], pose[:3, 3], size)
 
@@ -348,7 +350,7 @@ def unrectified_pair(
     turns: Sequence[np.ndarray],
     baseline: float,
     size: tuple[int, int] | None,
-) -> Calibration:
+) -> StereoParameters:
     """Return the raw pair of cameras by their turns (3, 3) into the rectified frame."""
     move = turns[1].T @ np.array([-baseline, 0, 0])
     return raw_pair(cameras, turns[1].T @ turns[0], move, size)
@@ -366,14 +368,14 @@ def rigid(value: Any) -> np.ndarray:
     return pose
 
 
-def note_unit(calibration: Calibration, path: Path, kind: str) -> None:
+def note_unit(parameters: StereoParameters, path: Path, kind: str) -> None:
     """Warn where the unit of a baseline, which files of this kind do not state, is hardly metres.
 
     OpenCV's files, for one, have the unit of the board's squares.
     """
-    if calibration.baseline > LIKELY_METRES:
+    if parameters.baseline > LIKELY_METRES:
         warnings.warn(
-            f"{path}: {kind} files state no unit: the baseline of {calibration.baseline:g} is "
+            f"{path}: {kind} files state no unit: the baseline of {parameters.baseline:g} is "
             "taken as metres; if it is in centimetres or in squares of the board, depths come in "
             "those",
             stacklevel=2,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stereo.errors import InputError
-from stereo.geometry.calibration import FORMAT, Calibration, Camera, number, picture_size
+from stereo.geometry.parameters import FORMAT, Camera, StereoParameters, number, picture_size
 from stereo.geometry.readers.common import (
     HALVES,
     SIDES,
@@ -42,14 +42,14 @@ _ROI = ("x_offset", "y_offset", "width", "height")
 _SIZES = ("image_size", "imageSize", "size", "img_size")
 
 
-def read_ours(source: Source) -> Calibration:
+def read_ours(source: Source) -> StereoParameters:
     """A calibration of this program."""
     found = source.fields.get("format")
     if found != FORMAT:
         raise ValueError(f"its format is '{str(found)[:40]}', not '{FORMAT}'")
-    calibration = Calibration.from_dict(dict(source.fields))
-    settle_lens(calibration.left.lens, source)
-    return calibration
+    parameters = StereoParameters.from_dict(dict(source.fields))
+    settle_lens(parameters.left.lens, source)
+    return parameters
 
 
 def is_opencv(fields: Mapping[str, Any]) -> bool:
@@ -82,7 +82,7 @@ def _find(fields: Mapping[str, Any], bases: Sequence[str]) -> tuple[Any, Any]:
     return found[0] if found else (None, None)
 
 
-def read_opencv(source: Source) -> Calibration:
+def read_opencv(source: Source) -> StereoParameters:
     """An OpenCV calibration."""
     fields = dict(source.fields)
     partner, _ = find_partner(source.path, HALVES + SIDES)
@@ -142,7 +142,7 @@ def _opencv_lens(
     return lens
 
 
-def refuse_one_camera(source: Source) -> Calibration:
+def refuse_one_camera(source: Source) -> StereoParameters:
     """An OpenCV calibration of one camera."""
     raise InputError(
         "holds one camera and not how the other one stands to it: calibrate both together, with "
@@ -150,7 +150,7 @@ def refuse_one_camera(source: Source) -> Calibration:
     )
 
 
-def read_orb_slam(source: Source) -> Calibration:
+def read_orb_slam(source: Source) -> StereoParameters:
     """An ORB-SLAM configuration."""
     fields = source.fields
     if {"DepthMapFactor", "RGBD.DepthMapFactor"} & fields.keys():
@@ -169,7 +169,7 @@ def read_orb_slam(source: Source) -> Calibration:
     return posed_pair(cameras, np.linalg.inv(rigid(fields["Stereo.T_c1_c2"])), size)
 
 
-def _orb_slam_2(source: Source, size: tuple[int, int] | None) -> Calibration:
+def _orb_slam_2(source: Source, size: tuple[int, int] | None) -> StereoParameters:
     """Read the older form: a rectified pair, and the raw one beside it where there is one."""
     fields = source.fields
     kind = str(fields.get("Camera.type", "PinHole"))
@@ -205,7 +205,7 @@ def _orb_camera(fields: Mapping[str, Any], name: str, lens: str) -> Camera:
     return Camera(fx, fy, cx, cy, tuple(given) if any(given) or lens == "fisheye" else (), lens)
 
 
-def read_ros(source: Source) -> Calibration:
+def read_ros(source: Source) -> StereoParameters:
     """A ROS camera_info."""
     partner, is_right = find_partner(source.path, SIDES)
     if partner is None:
@@ -215,7 +215,7 @@ def read_ros(source: Source) -> Calibration:
         )
     other = load_entries(read_text(partner), str(partner)) or {}
 
-    def read(is_cut: bool) -> Calibration:
+    def read(is_cut: bool) -> StereoParameters:
         infos = [_camera_info(source.fields, source, is_cut)]
         try:
             infos.append(_camera_info(other, source, is_cut))
@@ -237,7 +237,7 @@ def _roi(entries: Mapping[str, Any]) -> Mapping[str, Any]:
     return roi if any(roi.get(name) for name in _ROI) else {}
 
 
-def _ros_pair(infos: Sequence[Mapping[str, Any]], source: Source) -> Calibration:
+def _ros_pair(infos: Sequence[Mapping[str, Any]], source: Source) -> StereoParameters:
     size = same_size(*(info["size"] for info in infos))
     rectified = projected_pair([info["projection"] for info in infos], size)
     if not source.raw:
@@ -300,7 +300,7 @@ def _camera_info(entries: Mapping[str, Any], source: Source, is_cut: bool) -> di
     return found
 
 
-def read_kalibr(source: Source) -> Calibration:
+def read_kalibr(source: Source) -> StereoParameters:
     """A Kalibr camchain."""
     chain = [source.fields[name] for name in ("cam0", "cam1")]
     cameras = [
@@ -316,7 +316,7 @@ def read_kalibr(source: Source) -> Calibration:
     return posed_pair(cameras, pose, same_size(*(_resolution(camera) for camera in chain)))
 
 
-def read_euroc(source: Source) -> Calibration:
+def read_euroc(source: Source) -> StereoParameters:
     """An EuRoC sensor.yaml."""
     partner, is_right = find_partner(source.path, SIDES)
     if partner is None:

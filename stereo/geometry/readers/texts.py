@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 
 from stereo.errors import InputError
-from stereo.geometry.calibration import Calibration, number, picture_size
+from stereo.geometry.parameters import StereoParameters, number, picture_size
 from stereo.geometry.readers.common import (
     Source,
     matrix,
@@ -49,7 +49,7 @@ def _pairs(text: str, sign: str) -> dict[str, str]:
     return found
 
 
-def read_middlebury(source: Source) -> Calibration:
+def read_middlebury(source: Source) -> StereoParameters:
     """A Middlebury or ETH3D calib.txt."""
     fields = _pairs(source.text, "=")
     left, right = (pinhole(numbers(fields[key], 9)) for key in ("cam0", "cam1"))
@@ -92,7 +92,7 @@ def _check_end(text: str) -> None:
         )
 
 
-def read_kitti(source: Source) -> Calibration:
+def read_kitti(source: Source) -> StereoParameters:
     """A KITTI or DrivingStereo calibration."""
     fields = _pairs(source.text, ":")
     names = _COLOR[:2] + _GREY + _COLOR[2:]
@@ -110,7 +110,7 @@ def read_kitti(source: Source) -> Calibration:
 
 def _rectified_kitti(
     source: Source, fields: dict[str, str], prefix: str, cameras: tuple[str, str]
-) -> Calibration:
+) -> StereoParameters:
     sizes = [
         picture_size(*numbers(fields[f"S_rect_{camera}"], 2))
         if "rect" in prefix and f"S_rect_{camera}" in fields
@@ -144,7 +144,7 @@ def _pose(fields: dict[str, str], left: str, right: str) -> tuple[np.ndarray, np
     return rotation, moves[1] - rotation @ moves[0]
 
 
-def _raw_kitti(fields: dict[str, str], left: str, right: str) -> Calibration:
+def _raw_kitti(fields: dict[str, str], left: str, right: str) -> StereoParameters:
     cameras = [
         pinhole(numbers(fields[f"K_{camera}"], 9), numbers(fields[f"D_{camera}"]))
         for camera in (left, right)
@@ -156,7 +156,7 @@ def _raw_kitti(fields: dict[str, str], left: str, right: str) -> Calibration:
     return raw_pair(cameras, *_pose(fields, left, right), same_size(*sizes))
 
 
-def read_matrix_and_baseline(source: Source) -> Calibration:
+def read_matrix_and_baseline(source: Source) -> StereoParameters:
     """A K.txt (nine numbers, then the baseline)."""
     entries = numbers(source.text, 10)
     camera = pinhole(entries[:9])
@@ -166,7 +166,7 @@ def read_matrix_and_baseline(source: Source) -> Calibration:
             "so are all depths; end the line if it is whole",
             stacklevel=2,
         )
-    return Calibration.rectified(
+    return StereoParameters.rectified(
         fx=camera.fx, fy=camera.fy, cx0=camera.cx, cy=camera.cy, baseline=entries[9]
     )
 
@@ -180,7 +180,7 @@ def is_matrix_and_baseline(text: str) -> bool:
         return False
 
 
-def read_scene_flow(source: Source) -> Calibration:
+def read_scene_flow(source: Source) -> StereoParameters:
     """A Scene Flow camera_data.txt."""
     poses = {
         line.split()[0]: matrix(line[1:], 4, 4)
@@ -201,4 +201,6 @@ def read_scene_flow(source: Source) -> Calibration:
         + (" (other sets have 1050 px)" if short else " (that set has 450 px)"),
         stacklevel=2,
     )
-    return Calibration.rectified(fx=focal, cx0=479.5, cy=269.5, baseline=baseline, size=(960, 540))
+    return StereoParameters.rectified(
+        fx=focal, cx0=479.5, cy=269.5, baseline=baseline, size=(960, 540)
+    )

@@ -1,0 +1,179 @@
+"""Cameras and stereo parameters as plain values: what the readers of calibration files return."""
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from stereo.errors import InputError
+
+LENSES = ("pinhole", "fisheye")
+POSSIBLE_FOCAL_LENGTHS = (1.0, 1e7)  # pixels; beyond them a number is damaged
+POSSIBLE_POINT = 1e6  # pixels from the first one, of a principal point
+POSSIBLE_COEFFICIENT = 1e6  # of a lens
+LIKELY_METRES = 1.0  # of a baseline whose unit is not certain; more are likely centimetres
+LENS_COUNTS = (0, 4, 5, 8, 12, 14)  # coefficients that OpenCV's pinhole model can have
+FISHEYE_COUNT = 4
+FORMAT = "stereo calibration, pixels and metres"
+_Parameters = TypeVar("_Parameters", bound="StereoParameters")
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera with one of OpenCV's lens models.
+
+    Attributes:
+        fx: focal length along x, pixels.
+        fy: focal length along y, pixels.
+        cx: principal point, pixels; the centre of the first pixel is 0.
+        cy: the same along y.
+        distortion: OpenCV's coefficients: k1, k2, p1, p2, k3, ... of a pinhole, empty for none;
+            k1 to k4 of a fisheye.
+        lens: ``pinhole``, or ``fisheye`` for the model of ``cv2.fisheye`` (Kannala and Brandt's,
+            "equidistant" in ROS and Kalibr).
+    """
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    distortion: tuple[float, ...] = ()
+    lens: str = "pinhole"
+
+    def matrix(self) -> np.ndarray:
+        """Return K, (3, 3) float64."""
+        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], np.float64)
+
+
+@dataclass(frozen=True)
+class StereoParameters:
+    """The parameters of a pair of cameras, unchecked; ``Calibration`` describes and checks them."""
+
+    left: Camera
+    right: Camera
+    translation: tuple[float, float, float]
+    rotation: tuple[tuple[float, ...], ...] = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+    size: tuple[int, int] | None = None
+    uncut: "StereoParameters | None" = dataclasses.field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def rectified(
+        cls: "type[_Parameters]",
+        *,
+        fx: float,
+        cx0: float,
+        cy: float,
+        baseline: float,
+        fy: float | None = None,
+        cx1: float | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> _Parameters:
+        """Make the calibration of a rectified pair.
+
+        Args:
+            fx: focal length, pixels.
+            cx0: principal point of the left camera along x, pixels.
+            cy: principal point of both along y, pixels.
+            baseline: metres.
+            fy: focal length along y; None for fx.
+            cx1: principal point of the right camera along x; None for that of the left.
+            size: width and height, pixels.
+        """
+        fy = fx if fy is None else fy
+        left = Camera(fx, fy, cx0, cy)
+        right = Camera(fx, fy, cx0 if cx1 is None else cx1, cy)
+        return cls(left, right, (-baseline, 0.0, 0.0), size=size)
+
+    @classmethod
+    def from_dict(cls: "type[_Parameters]", data: dict[str, Any]) -> _Parameters:
+        """Undo ``Calibration.to_dict``."""
+        left, right = (_camera_from_dict(data[side]) for side in ("left", "right"))
+        x, y, z = (number(each) for each in data["translation"])
+        rotation = tuple(
+            tuple(number(each) for each in np.atleast_1d(row)) for row in data["rotation"]
+        )
+        size = data.get("size")
+        if size is not None:
+            if not isinstance(size, list | tuple) or len(size) != 2:
+                raise InputError(f"the size is {size}: expected width and height")
+            size = picture_size(*size)
+        return cls(left, right, (x, y, z), rotation, size)
+
+    @property
+    def baseline(self) -> float:
+        """Distance of the cameras, metres."""
+        return math.hypot(*self.translation)
+
+
+def check_camera(name: str, camera: Camera) -> None:
+    """Raise ``InputError`` for a camera that cannot be; ``name`` is left or right."""
+    for focal in (camera.fx, camera.fy):
+        if not (math.isfinite(focal) and focal > 0):
+            raise InputError(f"the {name} focal length is {focal:g} px: it must be positive")
+        if not POSSIBLE_FOCAL_LENGTHS[0] <= focal <= POSSIBLE_FOCAL_LENGTHS[1]:
+            raise InputError(
+                f"the {name} focal length is {focal:g} px, which no camera has: it must be in "
+                "pixels, neither in widths of the picture nor in metres"
+            )
+    if not all(map(math.isfinite, (camera.cx, camera.cy, *camera.distortion))):
+        raise InputError(f"the {name} camera has numbers that are not finite")
+    if max(abs(camera.cx), abs(camera.cy)) > POSSIBLE_POINT:
+        raise InputError(
+            f"the {name} principal point ({camera.cx:g}, {camera.cy:g}) is none of a picture"
+        )
+    if any(abs(each) > POSSIBLE_COEFFICIENT for each in camera.distortion):
+        raise InputError(f"the {name} lens has coefficients that no lens has")
+    if camera.lens not in LENSES:
+        raise InputError(f"the {name} lens is '{camera.lens}'; known: {', '.join(LENSES)}")
+    count = len(camera.distortion)
+    if camera.lens == "fisheye" and count != FISHEYE_COUNT:
+        raise InputError(
+            f"the {name} fisheye lens has {count} coefficients; its model has {FISHEYE_COUNT} "
+            "(k1 to k4)"
+        )
+    if count not in LENS_COUNTS:
+        raise InputError(
+            f"the {name} lens has {count} coefficients; OpenCV's model has "
+            f"{', '.join(map(str, LENS_COUNTS[:-1]))} or {LENS_COUNTS[-1]} (k1, k2, p1, p2, k3, "
+            "...): add zeros for those that are missing"
+        )
+
+
+def number(value: Any) -> float:
+    """Return a number of a file, in decimal ASCII digits.
+
+    Raises:
+        ValueError: it is none, or one such as 0700, which some programs read as octal.
+    """
+    try:
+        text = str(value)
+        if isinstance(value, bool) or "_" in text or not text.isascii():
+            raise ValueError
+        if re.fullmatch(r"[-+]?0[0-9]+", text):
+            raise ValueError
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(
+            f"could not convert '{str(value)[:40]}' to a number: write it in plain decimal digits"
+        ) from None
+
+
+def picture_size(width: Any, height: Any) -> tuple[int, int]:
+    """Return width and height as whole numbers; some files have them as 741.0.
+
+    Raises:
+        InputError: they are none.
+    """
+    sides = number(width), number(height)
+    if not all(side.is_integer() for side in sides):
+        raise InputError(f"the size is {width} x {height}: expected whole numbers of pixels")
+    return int(sides[0]), int(sides[1])
+
+
+def _camera_from_dict(data: dict[str, Any]) -> Camera:
+    fx, fy, cx, cy = (number(data[key]) for key in ("fx", "fy", "cx", "cy"))
+    distortion = tuple(number(each) for each in data["distortion"])
+    return Camera(fx, fy, cx, cy, distortion, str(data.get("lens", "pinhole")))
