@@ -26,6 +26,7 @@ from stereo.app.uploads import Uploads
 from stereo.data.io import colors
 from stereo.errors import UsageError
 from stereo.system.console import say
+from stereo.system.extras import import_extra
 from stereo.system.files import staged
 from stereo.system.stop import clear_stop
 
@@ -55,22 +56,18 @@ def serve(host: str, port: int, *, model: str | None = None, device: str = "auto
         device: where to run, as in ``stereo.load``.
 
     Raises:
-        UsageError: gradio is missing, or the port cannot be bound.
-        StereoError: the model cannot be loaded.
+        UsageError: the port cannot be bound.
+        StereoError: gradio is missing, or the model cannot be loaded.
     """
+    import_extra("gradio", "app", "the page")
+    import uvicorn
+
     models = Models(device, model)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_without_waiting())
         listener = stack.enter_context(contextlib.closing(_bind(host, port)))
         folder = stack.enter_context(_kept_together())
-        try:
-            import uvicorn
-
-            app = application(models, folder, host)
-        except ImportError as error:
-            raise UsageError(
-                f'the page needs gradio ({error}): run pip install -e ".[app]"'
-            ) from error
+        app = application(models, folder, host)
         models.get(models.names[0], models.max_disparity(models.names[0]))
         collect_warnings()
         # The guard says what goes wrong; what these would add, any client could fill a disk with.

@@ -3,17 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from stereo.errors import StereoError
+from stereo.system.extras import import_extra
 
 
 def require_matplotlib() -> None:
     """Raise ``StereoError`` before any work if the plot could not be drawn."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise StereoError(
-            "the benchmark draws a plot with matplotlib: pip install -e '.[benchmark]'"
-        ) from error
+    import_extra("matplotlib", "benchmark", "the plot of a benchmark")
 
 
 def growth_plot(path: Path, report: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """``stereo export``: trace, check, and write."""
 
 import dataclasses
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,11 @@ from stereo.export.check import UNSEEN, compare, mean_error, rendered
 from stereo.export.graph import check_exportable, describe, trace
 from stereo.export.precision import halve, quantize
 from stereo.matching.matcher import Matcher, load
-from stereo.matching.onnx_engine import EXTRA, FORMAT, PRECISIONS, OnnxEngine
+from stereo.matching.onnx_engine import FORMAT, PRECISIONS, OnnxEngine
 from stereo.models import NETWORK_NAMES, NetworkConfig
 from stereo.system import console
 from stereo.system.bundled import SGBM, bundled_weights
+from stereo.system.extras import import_extra
 from stereo.system.files import output_folder, staged
 from stereo.version import __version__
 
@@ -159,7 +159,4 @@ def _write(proto: Any, facts: dict[str, str], path: Path) -> None:
 
 def _import_exporters() -> None:
     for name in ("onnx", "onnxscript", "onnxruntime"):
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise StereoError(f"'stereo export' needs the package {name}: {EXTRA}") from error
+        import_extra(name, "export", "'stereo export'")

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from stereo.errors import InputError, StereoError
 from stereo.matching.engine import FREE_SHARE, NOT_FINITE, Estimate, pad_to_multiple
-from stereo.matching.onnx_file import EXTRA, read_onnx
+from stereo.matching.onnx_file import read_onnx
 from stereo.models import NetworkConfig
 from stereo.models.checkpoint import file_sha256
 from stereo.models.config import STRIDE, check_max_disparity
+from stereo.system.extras import import_extra
 from stereo.system.limits import parse_json
 from stereo.system.runtime import free_bytes
 from stereo.version import __version__
@@ -214,11 +215,7 @@ def _ended_after(seconds: float, options: Any) -> Iterator[None]:
 
 
 def _import_runtime() -> ModuleType:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise StereoError(f".onnx files need the package onnxruntime: {EXTRA}") from error
-    return onnxruntime
+    return import_extra("onnxruntime", "export", "an .onnx file")
 
 
 def _first_line(error: Exception) -> str:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from stereo.data.io.images import check_readable
-from stereo.errors import InputError, StereoError
+from stereo.errors import InputError
+from stereo.system.extras import import_extra
 from stereo.system.limits import check_bytes
 
-EXTRA = "pip install 'stereo-efficient-attention[export]', or -e '.[export]' in a clone"
 MOST_BYTES = 2**30
 MOST_NODES = 50_000
 MOST_CONSTANT_BYTES = 2**26  # of a value that no input reaches; or eight times the file's size
@@ -30,7 +30,8 @@ def read_onnx(path: Path) -> bytes:
         InputError: missing, damaged, larger than ``MOST_BYTES``, or a graph of another kind.
         StereoError: the package ``onnx`` is not installed.
     """
-    onnx = _import_onnx()
+    onnx = import_extra("onnx", "export", "an .onnx file")
+    import_extra("onnx.shape_inference", "export", "an .onnx file")
     check_readable(path)
     check_bytes(path, MOST_BYTES, "an ONNX file")
     data = path.read_bytes()
@@ -104,12 +105,3 @@ def _item_bytes(onnx: Any, kind: int) -> int:
         return int(onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize)
     except KeyError:
         return 1
-
-
-def _import_onnx() -> Any:
-    try:
-        import onnx
-        import onnx.shape_inference
-    except ImportError as error:
-        raise StereoError(f".onnx files need the package onnx: {EXTRA}") from error
-    return onnx

@@ -192,7 +192,7 @@ def _started(process: int) -> str | None:
         text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
         fields = text.rpartition(")")[2].split()
         return None if fields[0] == "Z" else fields[19]
-    import psutil  # comes with accelerate
+    import psutil
 
     try:
         return str(int(psutil.Process(process).create_time()))

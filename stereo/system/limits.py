@@ -206,7 +206,7 @@ def parse_yaml(text: str, name: str) -> Any:
         InputError: not YAML; larger, deeper or with more nodes (aliases counted as what they stand
             for) than the limits above; a key that stands twice; a tag other than YAML's own.
     """
-    import yaml  # comes with jsonargparse
+    import yaml
 
     if len(text) > MAX_YAML_BYTES:
         raise InputError(f"{name}: more than {MAX_YAML_BYTES / 2**20:g} MiB of YAML")

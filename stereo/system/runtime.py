@@ -103,7 +103,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
-    import psutil  # comes with accelerate
+    import psutil
 
     return max(0, min([psutil.virtual_memory().available, *_free_in_containers()]))
 

@@ -52,7 +52,7 @@ def share_cores() -> None:
 
 def _cores() -> int:
     """Count the cores that this process may use; two hardware threads of a core are one."""
-    import psutil  # comes with accelerate
+    import psutil
 
     affinity = getattr(os, "sched_getaffinity", None)
     usable = len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import struct
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -212,13 +211,6 @@ def test_a_port_in_use_is_one_line(stereo):
         done = stereo("app", "--port", taken.getsockname()[1])
     assert done.status == 2
     assert len(done.errors) == 1 and "another --port" in done.errors[0]
-
-
-def test_without_gradio_one_line_names_the_extra(stereo, monkeypatch):
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    done = stereo("app", "--port", 0)
-    assert done.status == 2
-    assert len(done.errors) == 1 and 'pip install -e ".[app]"' in done.errors[0]
 
 
 # The page, served by a process of its own.

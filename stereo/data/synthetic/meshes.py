@@ -1,6 +1,5 @@
 """Triangle meshes from a folder of the user's: read by trimesh, traced by Embree."""
 
-import importlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 from stereo.data.synthetic.room import View
 from stereo.data.synthetic.space import Pose
 from stereo.errors import InputError
+from stereo.system.extras import import_extra
 
 MESH_SUFFIXES = (".obj", ".glb", ".ply", ".stl", ".off")
 LARGEST_MESH = 1_500_000  # bytes of a file; larger ones are left out
@@ -64,18 +64,13 @@ def find_meshes(folder: str) -> list[Path]:
     if not found:
         kinds = ", ".join(MESH_SUFFIXES)
         raise InputError(f"{root}: holds no mesh ({kinds}) of up to {LARGEST_MESH / 1e6:g} MB")
-    _module("trimesh")
-    _module("embreex")
+    for name in ("trimesh", "embreex"):
+        _module(name)
     return found
 
 
 def _module(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise InputError(
-            f"--meshes needs trimesh and embreex ({error}): run pip install -e '.[render]'"
-        ) from error
+    return import_extra(name, "render", "--meshes")
 
 
 @lru_cache(maxsize=1024)
@@ -85,8 +80,9 @@ def read_mesh(path: Path) -> Mesh:
     Raises:
         InputError: it cannot be read, or has no face.
     """
+    trimesh = _module("trimesh")
     try:
-        parts = _module("trimesh").load(path, process=False, force="scene").dump()
+        parts = trimesh.load(path, process=False, force="scene").dump()
     except Exception as error:  # trimesh's readers raise whatever their parsers do
         raise InputError(f"{path}: not a mesh that can be read ({error})") from error
     parts = [p for p in parts if len(getattr(p, "faces", ()))]

@@ -1,6 +1,5 @@
 """Solids and meshes of rendered scenes: exact in both views, and what is wrong with a folder."""
 
-import importlib
 from dataclasses import replace
 
 import numpy as np
@@ -159,7 +158,7 @@ def test_dull_photographs_are_exposed_anew(tmp_path):
     assert np.ptp(means) > 0.1
 
 
-def test_folders_without_usable_meshes_are_named(tmp_path, cubes, monkeypatch):
+def test_folders_without_usable_meshes_are_named(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         SyntheticScenes(replace(SMALL, meshes=str(tmp_path / "none")))
     with pytest.raises(InputError, match=r"holds no mesh \(\.obj"):
@@ -168,10 +167,3 @@ def test_folders_without_usable_meshes_are_named(tmp_path, cubes, monkeypatch):
         (tmp_path / "bad.obj").write_text(text)
         with pytest.raises(InputError, match=r"bad\.obj"):
             read_mesh.__wrapped__(tmp_path / "bad.obj")
-
-    def absent(name):
-        raise ImportError(f"No module named '{name}'")
-
-    monkeypatch.setattr(importlib, "import_module", absent)
-    with pytest.raises(InputError, match=r"trimesh.*pip install -e '\.\[render\]'"):
-        SyntheticScenes(replace(SMALL, meshes=str(cubes)))

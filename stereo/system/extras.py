@@ -1,0 +1,26 @@
+"""Packages of the extras in ``pyproject.toml``, which the core does not need."""
+
+import importlib
+from types import ModuleType
+
+from stereo.errors import StereoError
+
+
+def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
+    """Import a module that an extra installs.
+
+    Args:
+        module: its name, dots included.
+        extra: the extra's name.
+        purpose: what needs it, the subject of the message.
+
+    Raises:
+        StereoError: it is not installed; the message has the pip command.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise StereoError(
+            f"{purpose} needs the package {module} ({error}): run pip install "
+            f"'stereo-efficient-attention[{extra}]', or pip install -e '.[{extra}]' in a clone"
+        ) from error
