@@ -1,4 +1,4 @@
-"""Fetch the public pairs of the README's accuracy table, and list them in a manifest.
+"""Fetch the public pairs of the accuracy table, and list them in a manifest.
 
     python scripts/fetch_public_pairs.py --root pairs
     stereo evaluate --dataset manifest --root pairs --protocol pooled --output results

@@ -219,3 +219,21 @@ main(["demo", "--output", sys.argv[1]])
     assert done.stderr.count("\n") == 1
     assert "libGL.so.1" in done.stderr
     assert "apt-get install" in done.stderr
+
+
+def test_links_between_documents_lead_somewhere():
+    def anchor(heading):
+        words = re.sub(r"[^\w\- ]", "", heading.strip("# `").lower())
+        return words.replace(" ", "-")
+
+    pages = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("*/*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            if re.match(r"\w+:", target):
+                continue
+            path, _, part = target.partition("#")
+            found = (page.parent / path).resolve() if path else page
+            assert found.exists(), f"{page.name}: {target}"
+            if part:
+                headings = re.findall(r"^#+ .*$", found.read_text(), re.M)
+                assert part in map(anchor, headings), f"{page.name}: {target}"
