@@ -123,19 +123,29 @@ def test_a_clone_named_stereo_does_not_hide_the_package(tmp_path):
     subprocess.run([sys.executable, "-S", "-c", code], check=True, cwd=tmp_path)
 
 
-@pytest.mark.slow
-def test_a_clone_named_stereo_can_be_installed_and_used_from_its_parent(tmp_path):
+def clone_and_environment(folder):
+    """A clone named stereo, and a fresh environment's Python with this one's packages at hand."""
     pytest.importorskip("hatchling")
-    clone, venv = tmp_path / "stereo", tmp_path / "venv"
+    clone, venv = folder / "stereo", folder / "venv"
     subprocess.run(["git", "clone", "-q", "--depth", "1", REPOSITORY.as_uri(), clone], check=True)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
-    python = venv / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    python = venv / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     find = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     theirs = Path(subprocess.check_output(find, text=True).strip())
     shared = [path for path in sys.path if path.endswith("site-packages")]
     (theirs / "0_shared.pth").write_text("\n".join(shared))
+    return clone, python
+
+
+def install(python, *what):
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps"]
-    subprocess.run([*pip, "--no-build-isolation", "--no-index", "-e", clone], check=True)
+    subprocess.run([*pip, "--no-build-isolation", "--no-index", *what], check=True)
+
+
+@pytest.mark.slow
+def test_a_clone_named_stereo_can_be_installed_and_used_from_its_parent(tmp_path):
+    clone, python = clone_and_environment(tmp_path)
+    install(python, "-e", clone)
     code = "import stereo; print(stereo.__file__, stereo.load)"
     said = subprocess.check_output([python, "-c", code], cwd=tmp_path, text=True)
     assert said.startswith(str(clone / "stereo" / "__init__.py"))
@@ -146,6 +156,24 @@ def test_a_clone_named_stereo_can_be_installed_and_used_from_its_parent(tmp_path
         subprocess.check_output([python, "-c", missing], cwd=clone.parent, text=True)
         == "None None\n"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["wheel", "sdist"])
+def test_what_a_release_consists_of_installs_and_runs_the_demo(tmp_path, target):
+    clone, python = clone_and_environment(tmp_path)
+    build = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", tmp_path / "dist"]
+    subprocess.run(build, check=True, cwd=clone)
+    (built,) = (tmp_path / "dist").iterdir()
+    shutil.rmtree(clone)
+    install(python, built)
+    code = "import stereo, stereo_bundled; print(stereo.__file__, *stereo_bundled.__path__)"
+    said = subprocess.check_output([python, "-c", code], cwd=tmp_path, text=True)
+    assert said.count(str(python.parent.parent)) == 2
+    subprocess.run(
+        [python.with_name("stereo"), "demo", "--output", "out"], check=True, cwd=tmp_path
+    )
+    assert (tmp_path / "out" / "metrics.json").is_file()
 
 
 def test_commands_that_write_many_files_lock_their_folder():

@@ -158,6 +158,7 @@ def test_dull_photographs_are_exposed_anew(tmp_path):
     assert np.ptp(means) > 0.1
 
 
+@pytest.mark.usefixtures("cubes")
 def test_folders_without_usable_meshes_are_named(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         SyntheticScenes(replace(SMALL, meshes=str(tmp_path / "none")))
