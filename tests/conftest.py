@@ -35,6 +35,9 @@ def pytest_configure():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc on this system")
+posix_only = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and file size limits")
+
 SLOW_FIXTURES = {"traced"}  # a minute to make, and so is each test that asks for one
 
 

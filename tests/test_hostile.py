@@ -37,7 +37,7 @@ from stereo.errors import InputError
 read_video = lambda path: is_video(str(path)) and Video(path).read(0)
 warnings.simplefilter("ignore")
 peak = lambda: 0
-with contextlib.suppress(ImportError):  # Windows
+with contextlib.suppress(ImportError, ValueError):  # Windows; macOS has no such limit
     import resource
     unit = 1 if sys.platform == "darwin" else 1024
     peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20

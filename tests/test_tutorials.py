@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 
 import pytest
@@ -20,7 +21,7 @@ KINDS = {"bash", "python", "yaml", "text"}  # text is not run, and says so
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder that looks like the clone, with nothing of a reader's own in it."""
-    (tmp_path / "datasets").symlink_to(REPOSITORY / "datasets")
+    shutil.copytree(REPOSITORY / "datasets" / "samples", tmp_path / "datasets" / "samples")
     monkeypatch.chdir(tmp_path)
     for name, attention in list(ATTENTIONS.items()):
         monkeypatch.setitem(ATTENTIONS, name, attention)

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from conftest import posix_only
 from PIL import Image
 
 import stereo as package
@@ -427,6 +428,7 @@ def test_a_path_that_no_upload_gave_is_not_opened(tmp_path):
 
 
 @needs_gradio
+@posix_only
 def test_at_last_a_page_that_is_stopped_leaves_no_file(page_server):
     process, address, folder = page_server
     assert fetch(address)[0] == 200

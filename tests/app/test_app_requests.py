@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
+from conftest import posix_only
 from PIL import Image
 
 from stereo.app import limits, server, store
@@ -683,6 +684,7 @@ def test_a_body_that_stops_on_its_way_is_given_up(tmp_path, monkeypatch):
         assert sent[len(start)]["status"] == 408
 
 
+@posix_only
 def test_at_last_a_server_with_a_match_in_flight_stops_within_seconds(page_server, visitor):
     process, _, folder = page_server
     picture = io.BytesIO()

@@ -1,6 +1,5 @@
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -9,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from conftest import needs_proc, posix_only
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -267,7 +267,9 @@ def test_a_checkpoint_that_cannot_be_read_is_one_line(stereo, pair, tmp_path, ki
     assert_one_line(result, 1, path)
 
 
-@pytest.mark.parametrize("below", ["file", "file/deeper", "/proc/nope"])
+@pytest.mark.parametrize(
+    "below", ["file", "file/deeper", pytest.param("/proc/nope", marks=needs_proc)]
+)
 @pytest.mark.parametrize("name", ["infer", "evaluate"])
 def test_an_output_folder_that_cannot_be_written_is_one_line(stereo, pair, tmp_path, name, below):
     (tmp_path / "file").write_text("x")
@@ -287,6 +289,13 @@ def test_a_target_that_is_a_folder_is_one_line_and_nothing_of_the_pair_is_writte
     assert written(out) == ["inside", "l_disparity.pfm"]
 
 
+def limit_files(size):
+    import resource  # of POSIX
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@posix_only
 def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(pair, tmp_path):
     for path in pair:
         picture(path, (100, 200), seed=3)
@@ -298,7 +307,7 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(pair, tmp_path):
         "--formats",
         "npy,color,pfm,png16",
         *SHORT,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+        preexec_fn=lambda: limit_files(20_000),
     )
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -308,12 +317,15 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(pair, tmp_path):
     assert written(tmp_path / "out") == []
 
 
+@posix_only
 @pytest.mark.parametrize("name", ["color", "pfm", "png16", "npy"])
 def test_every_format_survives_a_full_disk(stereo, pair, tmp_path, name):
     left = np.asarray(Image.open(picture(pair[0], (100, 200), seed=3)))
     # Row bands of different disparities, so that no file compresses to less than the limit.
     right = np.stack([np.roll(row, -(3 * y // 10) % 14, axis=0) for y, row in enumerate(left)])
     Image.fromarray(right).save(pair[1])
+    import resource  # of POSIX
+
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (900, limits[1]))
     try:
@@ -325,6 +337,7 @@ def test_every_format_survives_a_full_disk(stereo, pair, tmp_path, name):
     assert written(tmp_path / "out") == []
 
 
+@posix_only
 def test_ctrl_c_in_a_folder_run_leaves_complete_pairs_only(tmp_path):
     left, right = tmp_path / "L", tmp_path / "R"
     picture(left / "00.png", (240, 320), seed=1)

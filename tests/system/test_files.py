@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import needs_proc
 
 from stereo.errors import FolderInUseError, OutputError
 from stereo.evaluation.outputs import PairOutput, write_pair
@@ -116,7 +117,7 @@ def test_ctrl_c_between_two_renames_leaves_all_or_none(tmp_path, monkeypatch, af
         replace(source, target)
         done.append(target)
         if len(done) == after:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(os, "replace", replace_and_press_ctrl_c)
     with pytest.raises(KeyboardInterrupt), staged(*paths) as temporary:
@@ -189,7 +190,7 @@ def test_an_output_folder_at_or_below_a_file_is_refused(tmp_path, below):
     assert (tmp_path / "file").read_text() == "x"
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc on this system")
+@needs_proc
 def test_an_output_folder_that_cannot_be_made_is_refused():
     with pytest.raises(OutputError, match="/proc/nope"):
         output_folder(Path("/proc/nope"))
@@ -213,6 +214,7 @@ def test_a_clamping_warning_names_the_pair_and_no_temporary_file(tmp_path):
     assert "partial" not in note
 
 
+@needs_proc
 def test_new_files_have_the_mode_that_the_umask_leaves_and_no_thread_changes_it(tmp_path):
     before = os.umask(0o027)
     try:
@@ -248,19 +250,19 @@ def test_the_umask_is_never_set_to_be_read(tmp_path, monkeypatch):
 
 
 KILLED = """
-import os, signal, sys
+import os, sys
 from pathlib import Path
 from stereo.system.files import staged
 with staged(*map(Path, sys.argv[1:])) as temporary:
     for path in temporary:
         path.write_text("half")
-    os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(9)
 """
 
 
 def test_temporary_files_of_killed_processes_go_and_all_others_stay(tmp_path):
     killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "a.png", tmp_path / "b"])
-    assert killed.returncode == -signal.SIGKILL
+    assert killed.returncode == 9
     left = names(tmp_path)
     assert len(left) == 2
     others = [".hidden.png", ".stereo-notes", left[0].replace(left[0][8:16], "0" * 8)]
@@ -357,9 +359,10 @@ def test_a_forked_process_does_not_keep_the_lock(tmp_path):
     run_in(tmp_path, fork)
     try:
         code = "from test_files import *; run_in(Path(sys.argv[1]))"
-        subprocess.run(
-            [sys.executable, "-c", code, tmp_path], check=True, cwd=Path(__file__).parent
-        )
+        here = Path(__file__).parent
+        path = {"PYTHONPATH": str(here.parent)}  # for conftest
+        call = [sys.executable, "-c", code, tmp_path]
+        subprocess.run(call, check=True, cwd=here, env=os.environ | path)
     finally:
         os.kill(children[0], signal.SIGKILL)
         os.waitpid(children[0], 0)

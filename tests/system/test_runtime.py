@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import resource
 import subprocess
 import sys
 
@@ -233,6 +232,8 @@ needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="glibc's alloca
 
 def new_pages(call):
     """Pages that the system gave this process, and filled with zeros, during a call."""
+    import resource  # of POSIX
+
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     call()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before

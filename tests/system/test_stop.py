@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, posix_only
 
 from stereo.commands.cli import run
 from stereo.data.io.disparities import read_disparity
@@ -37,7 +37,7 @@ def command(config):
 
 def lose_signal():
     thing = Thing()
-    reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), getattr(signal, sys.argv[1])))
+    reference = weakref.ref(thing, lambda _: signal.raise_signal(getattr(signal, sys.argv[1])))
     del thing
 
 (index,) = (i for i, each in enumerate(COMMANDS) if each.name == "demo")
@@ -60,6 +60,7 @@ def test_a_signal_that_python_drops_ends_the_command_at_the_next_step(where, nam
 
 
 @pytest.mark.slow
+@posix_only
 @pytest.mark.parametrize("part", range(6))
 def test_infer_ends_with_whole_files_wherever_sigterm_finds_it(tmp_path, part):
     frames = REPOSITORY / "datasets" / "samples" / "FlyingThings3D" / "frames_finalpass" / "TEST"

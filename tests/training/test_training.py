@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -16,9 +15,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import REPOSITORY, posix_only
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -132,6 +132,8 @@ def here(stereo):
 
 def limit_files(size):
     """Let every file that the process writes end at a size, in bytes, as on a full disk."""
+    import resource  # of POSIX
+
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
@@ -172,11 +174,9 @@ def test_a_killed_run_comes_back_bit_for_bit(tmp_path, processes):
     finish(whole)
     killed = command(tmp_path / "killed", *options, processes=processes)
     wait_for(tmp_path / "killed" / "last-00000020.safetensors", killed)
-    children = subprocess.run(
-        ["pgrep", "-P", str(killed.pid)], capture_output=True, text=True
-    ).stdout.split()
-    for pid in [*children, killed.pid]:
-        os.kill(int(pid), signal.SIGKILL)
+    launcher = psutil.Process(killed.pid)
+    for process in [*launcher.children(recursive=True), launcher]:
+        process.kill()
     killed.communicate()
     assert not (tmp_path / "killed" / "last-00000040.safetensors").exists()
     assert "resumed from step 20" in finish(
@@ -383,7 +383,7 @@ def test_a_signal_ends_training_as_it_ends_other_commands(
 
     def validate(*_, **__):
         if last_path(out, 1).exists():  # in the loop
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         return {"epe_image": 9.0, "images": 1, "skipped": 0}, []
 
     monkeypatch.setattr(loop, "_validate", validate)
@@ -477,6 +477,7 @@ def test_accumulation_equals_one_large_batch_with_batch_norm_frozen(here, tmp_pa
 
 
 # 143 and 130 as of every other command: a cluster tells its own SIGTERM from a failure by them.
+@posix_only
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_stops(tmp_path, number, status):
     run = command(tmp_path, "--trainer.max_steps", 5000, "--trainer.checkpoint_every", 2)
@@ -505,6 +506,7 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(here, tmp_path):
 
 
 @pytest.mark.slow
+@posix_only
 def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path):
     options = ("--trainer.max_steps", 4, "--trainer.checkpoint_every", 2)
     finish(command(tmp_path, "--trainer.max_steps", 2))
