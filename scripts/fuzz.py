@@ -71,6 +71,7 @@ def work(connection: Connection, folder: Path, seed: int) -> None:
     while (task := connection.recv()) is not None:
         name, number = task
         paths, read, valid = known[name]
+        (folder / "current").unlink(missing_ok=True)
         dice = random.Random(f"{seed} {name} {number}")
         chosen = dice.randrange(len(paths))
         data = damage(valid[chosen], valid, dice)
@@ -157,6 +158,8 @@ def fuzz(minutes: float, seed: int, workers: int, output: Path) -> dict[str, Cou
 
 def keep(output: Path, name: str, number: int, folder: Path, told: str) -> None:
     """Keep a finding: the file, and beside it what came out."""
+    if not (folder / "current").exists():
+        raise SystemExit(f"{name} {number}: this script failed before anything was read: {told}")
     path = Path((folder / "current").read_text())
     place = output / f"{name}--{number}" / path.relative_to(folder / name)
     place.parent.mkdir(parents=True, exist_ok=True)

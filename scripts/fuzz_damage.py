@@ -84,7 +84,7 @@ def _edited(tree: Any, dice: random.Random) -> str:
                 nodes.append(node[key])
     node, key = dice.choice(places) if places else ([tree], 0)
     odd = dice.choice(ODD)
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, RecursionError):  # it may be damaged already
         inner = json.loads(node[key])
         odd = _edited(inner, dice) if isinstance(inner, dict | list) else odd
     if places and dice.random() < 0.1:
