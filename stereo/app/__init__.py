@@ -1,6 +1,6 @@
 """The web page: what a visitor may send, what a request does, and the pages that show it.
 
 ``guard`` passes on what the page itself sends and nothing else; ``arriving`` and ``uploads`` take
-and keep visitors' files. ``desk`` answers what the components send, ``page`` lays them out,
-``server`` binds, serves and cleans up; the others know nothing of gradio.
+and keep visitors' files. ``handlers`` answers what the components send, ``page`` lays them out,
+``routes`` serves it, ``server`` binds and cleans up; the others know nothing of gradio.
 """

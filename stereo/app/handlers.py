@@ -19,7 +19,7 @@ File = dict[str, Any] | None  # what a component sends of an upload
 PROGRESS = gr.Progress()  # gradio tells arguments of this kind by their default
 
 
-class Desk:
+class Handlers:
     """Answers the page's events.
 
     Args:

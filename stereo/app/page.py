@@ -2,14 +2,14 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 from PIL import Image
 
 from stereo.app import html, limits
 from stereo.app.guard import Field
-from stereo.app.handlers import Desk
+from stereo.app.handlers import Handlers
 from stereo.app.models import Models
 from stereo.app.store import Store
 from stereo.data.sets.datasets import open_dataset
@@ -20,6 +20,8 @@ from stereo.system.bundled import DEFAULT_MODEL, samples_root
 WAITING = 16  # requests that may queue
 SESSIONS = 256  # that gradio remembers the components of, 100 kB each
 THUMBNAIL = 280  # pixels
+# Nothing is preprocessed: gradio would open files before the handlers have looked at them.
+_RAW: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
 # The camera of scripts/render_samples.py, whose scenes are as large as one says: here the baseline
 # is 10 cm.
 BUNDLED_CAMERA = Calibration.rectified(fx=448, cx0=224, cy=92, baseline=0.1, size=(448, 256))
@@ -47,6 +49,23 @@ def theme() -> gr.themes.Base:
     )
 
 
+class _Inputs(NamedTuple):
+    """The components that a visitor fills in, in the order of ``Handlers.match``."""
+
+    left: gr.Image
+    right: gr.Image
+    model: gr.Dropdown
+    max_disparity: gr.Slider
+    confidence: gr.Checkbox
+    calibration: gr.File
+    max_depth: gr.Number
+    min_confidence: gr.Slider
+    truth: gr.File
+    truth_scale: gr.Number
+    view: gr.Radio
+    min_disparity: gr.Number
+
+
 def build(models: Models, store: Store, uploads: Path) -> gr.Blocks:
     """Return the page.
 
@@ -55,108 +74,99 @@ def build(models: Models, store: Store, uploads: Path) -> gr.Blocks:
         store: where results go.
         uploads: the folder of uploads, and of copies of the bundled pairs.
     """
-    desk = Desk(models, store, uploads)
+    handlers = Handlers(models, store, uploads)
     pairs = _copy_bundled_pairs(uploads / "bundled")
     with gr.Blocks(title="Stereo depth", analytics_enabled=False) as page:
         _text(html.HEADER)
         with gr.Row(elem_id="st-columns"):
             with gr.Column(scale=4, min_width=320, elem_id="st-inputs"):
-                with gr.Row(elem_id="st-pair"):
-                    left = _picture("Left picture", "left")
-                    right = _picture("Right picture", "right")
-                bundled = gr.Dataset(
-                    label="Or a bundled pair",
-                    components=[gr.Image(visible=False, type="filepath")],
-                    samples=[[str(pair["thumbnail"])] for pair in pairs],
-                    layout="gallery",
-                    type="index",
-                    elem_id="st-bundled",
-                )
-                model = gr.Dropdown(
-                    models.names, value=models.names[0], label="Model", filterable=False
-                )
-                max_disparity = gr.Slider(
-                    16,
-                    limits.MOST_DISPARITY,
-                    value=models.max_disparity(models.names[0]),
-                    step=16,
-                    label="Max disparity, pixels",
-                    buttons=[],
-                )
-                confidence = gr.Checkbox(
-                    models.names[0] == DEFAULT_MODEL,
-                    label="Confidence",
-                    info="Matches the other view too, for twice the time.",
-                )
-                with gr.Accordion("Calibration, points, ground truth, view, range", open=False):
-                    calibration = _file("Calibration of the pair")
-                    max_depth = gr.Number(
-                        0, label="Max depth of points, metres", info="0: 100 baselines."
-                    )
-                    min_confidence = gr.Slider(
-                        0,
-                        0.95,
-                        value=0,
-                        step=0.05,
-                        label="Least confidence of points",
-                        buttons=[],
-                    )
-                    truth = _file("Ground truth, left view")
-                    truth_scale = gr.Number(
-                        0,
-                        label="Ground truth scale",
-                        info="Stored value per pixel, for 8-bit pictures; 0: as its format says.",
-                    )
-                    view = gr.Radio(
-                        [("Left", "left"), ("Right", "right")],
-                        value="left",
-                        label="Map of the view",
-                    )
-                    min_disparity = gr.Number(
-                        0,
-                        precision=0,
-                        label="Min disparity, pixels",
-                        info="Where the search starts; negative for points behind infinity.",
-                    )
+                inputs, bundled = _inputs(models, pairs)
                 notice = _text("", "notice")
                 button = gr.Button("Match", variant="primary", size="lg", elem_id="st-match")
             with gr.Column(scale=7, min_width=320, elem_id="st-output"):
                 shown = _text(html.EMPTY, "shown")
-
-        def choose(index: int) -> list[str]:
-            return [pairs[index][key] for key in ("left", "right", "truth", "calibration")] + [""]
-
-        # Nothing is preprocessed: gradio would open files before the desk has looked at them.
-        ours: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
-        quick: dict[str, Any] = {"show_progress": "hidden", **ours}
-        left.upload(desk.left_arrived, [left, right], [left, notice], **quick)
-        right.upload(desk.right_arrived, [right, left], [right, notice], **quick)
-        for picture in (left, right):
-            picture.clear(desk.check, [left, right], notice, **quick)
+        _connect(handlers, inputs, notice)
         bundled.click(
-            choose,
+            lambda i: [pairs[i][key] for key in ("left", "right", "truth", "calibration")] + [""],
             bundled,
-            [left, right, truth, calibration, notice],
+            [inputs.left, inputs.right, inputs.truth, inputs.calibration, notice],
             api_visibility="private",
             show_progress="hidden",
         )
-        model.input(desk.model_chosen, model, [confidence, max_disparity], **quick)
         button.click(
-            desk.match,
-            [
-                *(left, right, model, max_disparity, confidence),
-                *(calibration, max_depth, min_confidence, truth, truth_scale, view),
-                min_disparity,
-            ],
+            handlers.match,
+            list(inputs),
             [shown, notice],
             concurrency_limit=1,
             show_progress_on=shown,
-            **ours,
+            **_RAW,
         )
-        page.unload(desk.leave)
+        page.unload(handlers.leave)
     page.queue(max_size=WAITING)
     page.state_session_capacity = SESSIONS
     return page
+
+
+def _inputs(models: Models, pairs: list[dict[str, str]]) -> tuple[_Inputs, gr.Dataset]:
+    """Lay out the left column; return its fields, and the gallery of bundled pairs."""
+    with gr.Row(elem_id="st-pair"):
+        left = _picture("Left picture", "left")
+        right = _picture("Right picture", "right")
+    bundled = gr.Dataset(
+        label="Or a bundled pair",
+        components=[gr.Image(visible=False, type="filepath")],
+        samples=[[str(pair["thumbnail"])] for pair in pairs],
+        layout="gallery",
+        type="index",
+        elem_id="st-bundled",
+    )
+    first = models.names[0]
+    model = gr.Dropdown(models.names, value=first, label="Model", filterable=False)
+    max_disparity = gr.Slider(
+        16,
+        limits.MOST_DISPARITY,
+        value=models.max_disparity(first),
+        step=16,
+        label="Max disparity, pixels",
+        buttons=[],
+    )
+    confidence = gr.Checkbox(
+        first == DEFAULT_MODEL,
+        label="Confidence",
+        info="Matches the other view too, for twice the time.",
+    )
+    with gr.Accordion("Calibration, points, ground truth, view, range", open=False):
+        further = (
+            _file("Calibration of the pair"),
+            gr.Number(0, label="Max depth of points, metres", info="0: 100 baselines."),
+            gr.Slider(0, 0.95, 0, step=0.05, label="Least confidence of points", buttons=[]),
+            _file("Ground truth, left view"),
+            gr.Number(
+                0,
+                label="Ground truth scale",
+                info="Stored value per pixel, for 8-bit pictures; 0: as its format says.",
+            ),
+            gr.Radio([("Left", "left"), ("Right", "right")], value="left", label="Map of the view"),
+            gr.Number(
+                0,
+                precision=0,
+                label="Min disparity, pixels",
+                info="Where the search starts; negative for points behind infinity.",
+            ),
+        )
+    return _Inputs(left, right, model, max_disparity, confidence, *further), bundled
+
+
+def _connect(handlers: Handlers, inputs: _Inputs, notice: gr.HTML) -> None:
+    """Have uploads checked as they arrive, and a model set its own range."""
+    left, right = inputs.left, inputs.right
+    quick: dict[str, Any] = {"show_progress": "hidden", **_RAW}
+    left.upload(handlers.left_arrived, [left, right], [left, notice], **quick)
+    right.upload(handlers.right_arrived, [right, left], [right, notice], **quick)
+    for picture in (left, right):
+        picture.clear(handlers.check, [left, right], notice, **quick)
+    chosen = [inputs.confidence, inputs.max_disparity]
+    inputs.model.input(handlers.model_chosen, inputs.model, chosen, **quick)
 
 
 def accepted(page: gr.Blocks) -> dict[int, list[Field]]:

@@ -106,9 +106,6 @@ def evaluate(
         runs.append(_score(name, each, files, rules, facts, output_folder(own_folder), confidence))
     print_summary(runs, rules, line)
     say_hint(runs, "'gt_scale' in manifest.json" if dataset == "manifest" else "a scale")
-    if is_main():
-        for own_folder in folders[1:]:
-            write_report(own_folder, [own_folder])
     make_report(folder, folders)
     wait_for_all()
     return runs[0].report, sum(len(run.failed) for run in runs)
@@ -273,8 +270,13 @@ def run_facts(matcher: Matcher, peak: PeakMemory) -> dict[str, Any]:
 
 
 def make_report(folder: Path, folders: Sequence[Path]) -> None:
-    """Write ``report.html`` from the runs in ``folders``, if this is the main process."""
+    """Write ``report.html`` of the runs in ``folders`` together, and of each but the first alone.
+
+    Only the main process writes.
+    """
     if is_main():
+        for own in folders[1:]:
+            write_report(own, [own])
         write_report(folder, folders)
         console.say(f"report: {folder / 'report.html'}")
 

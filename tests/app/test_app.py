@@ -419,12 +419,12 @@ def test_the_server_answers_its_own_name_small_requests_and_known_files_alone(ad
 
 @needs_gradio
 def test_a_path_that_no_upload_gave_is_not_opened(tmp_path):
-    from stereo.app.handlers import Desk
+    from stereo.app.handlers import Handlers
 
-    desk = Desk(Models(), Store(tmp_path / "results"), tmp_path / "uploads")
+    handlers = Handlers(Models(), Store(tmp_path / "results"), tmp_path / "uploads")
     for path in (str(LEFT), "/etc/passwd", f"{tmp_path}/uploads/../../etc/passwd", 3, None):
-        assert "picture" in desk.check({"path": path}, None)
-        assert "st-problem" in desk.check({"path": path}, None)
+        assert "picture" in handlers.check({"path": path}, None)
+        assert "st-problem" in handlers.check({"path": path}, None)
 
 
 @needs_gradio

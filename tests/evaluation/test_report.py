@@ -15,7 +15,7 @@ from PIL import Image
 from stereo.commands.cli import run
 from stereo.data.io.disparities import write_disparity
 from stereo.errors import InputError
-from stereo.evaluation.report import compare, evaluation
+from stereo.evaluation.report import compare, images
 from stereo.evaluation.report.charts import Line, line_chart, ticks
 from stereo.evaluation.report.pictures import (
     ALL_UP_TO,
@@ -312,7 +312,7 @@ def test_a_hundred_images_stay_under_30_mb(tmp_path, show):
 
 
 def test_a_budget_bounds_the_pictures_and_the_page_says_what_is_left_out(runs, monkeypatch):
-    monkeypatch.setattr(evaluation, "PICTURE_BUDGET", 1)
+    monkeypatch.setattr(images, "PICTURE_BUDGET", 1)
     page = compare([runs / "run"], runs / "small").read_text(encoding="utf-8")
     assert page.count('class="card"') == 1
     assert "Pictures of 1 of 3 images" in page

@@ -7,20 +7,20 @@ from typing import Any
 
 from stereo.errors import InputError, UsageError
 from stereo.evaluation import tables
-from stereo.evaluation.metrics import NOC, OCCLUDED, REGION_METRICS
+from stereo.evaluation.metrics import NOC, OCCLUDED
 from stereo.evaluation.protocols import AVERAGING_TEXT, Averaging
 from stereo.evaluation.regions import BINS
 from stereo.evaluation.report.charts import Line, line_chart
+from stereo.evaluation.report.images import RATES, image_cards, image_row
 from stereo.evaluation.report.page import (
     NONE,
-    data_uri,
     flattened,
     memory,
     number,
     seconds,
     write_page,
 )
-from stereo.evaluation.report.pictures import KINDS, SAMPLED, WORST, read_picture
+from stereo.evaluation.report.pictures import WORST
 from stereo.evaluation.report.runs import (
     Comparison,
     Key,
@@ -29,15 +29,13 @@ from stereo.evaluation.report.runs import (
     match_runs,
     protocol_line,
     read_run,
+    smallest,
 )
 from stereo.system import console
 from stereo.system.files import output_folder
 
 REPORT_FILE = "report.html"
 OPEN_AT_FIRST = 6  # images; the others are one click away
-PICTURE_BUDGET = 20 * 2**20  # bytes, before their text form makes a third more of them
-RATES = {"bad_1": "bad-1", "bad_2": "bad-2", "bad_3": "bad-3", "d1": "D1"}
-STYLES = ("main", "second", "third", "faint")
 
 # Region -> what it is called, and what it is.
 _WHERE: dict[str, dict[str, tuple[str, str]]] = {
@@ -76,7 +74,7 @@ def write_report(output: Path, folders: Sequence[Path]) -> None:
     comparison = match_runs([read_run(folder) for folder in folders])
     first = comparison.runs[0]
     ranking = f" of {first.label}" if len(comparison.runs) > 1 else ""
-    _write(output, comparison, lambda key: _epe(first, key), ranking)
+    _write(output, comparison, lambda key: first.epe(key), ranking)
 
 
 def compare(paths: Sequence[str | Path], output: str | Path) -> Path:
@@ -100,7 +98,7 @@ def compare(paths: Sequence[str | Path], output: str | Path) -> Path:
     folder = output_folder(Path(output))
 
     def worst(key: Key) -> float | None:
-        errors = [_epe(run, key) for run in comparison.runs]
+        errors = [run.epe(key) for run in comparison.runs]
         return max((error for error in errors if error is not None), default=None)
 
     try:
@@ -124,7 +122,7 @@ def _write(
     worst_first = sorted(
         found.keys, key=lambda key: -1.0 if (value := ranks[key]) is None else value, reverse=True
     )
-    cards, left_out = _cards(runs, worst_first)
+    cards, left_out = image_cards(runs, worst_first)
     anchors = {card["key"]: card["anchor"] for card in cards}
     protocol = runs[0].protocol
     dates = sorted({str(run.metrics.get("run", {}).get("date", ""))[:10] for run in runs} - {""})
@@ -149,7 +147,7 @@ def _write(
         "open_at_first": OPEN_AT_FIRST,
         "worst_count": min(WORST, len(cards)),
         "left_out": left_out,
-        "rows": [_row(runs, key, anchors.get(key)) for key in worst_first],
+        "rows": [image_row(runs, key, anchors.get(key)) for key in worst_first],
         "facts": [(run.label, _facts(run)) for run in runs],
     }
     write_page(output / REPORT_FILE, "evaluation.html", context)
@@ -168,7 +166,7 @@ def _tiles(runs: Sequence[Run], keys: Sequence[Key]) -> list[dict[str, Any]]:
             made["others"] = [("non-occluded", number(runs[0].noc.get(name), digits))]
         return made
 
-    times = [_times(run, keys) for run in runs]
+    times = [run.times(keys) for run in runs]
     return [
         error("EPE", "px", "epe", 2),
         error("bad-2", "%", "bad_2", 1),
@@ -195,9 +193,9 @@ def _summary(runs: Sequence[Run], keys: Sequence[Key]) -> dict[str, Any]:
         regions[f"Non-occluded pixels{by}"] = [run.noc for run in runs]
     costs = []
     for run in runs:
-        times = _times(run, keys)
+        times = run.times(keys)
         costs.append(
-            (statistics.median(times) if times else None, _memory(run).get("above_start_bytes"))
+            (statistics.median(times) if times else None, run.memory.get("above_start_bytes"))
         )
     groups: list[tuple[str, list[Any]]] = []
     for title, parts in regions.items():
@@ -210,7 +208,7 @@ def _summary(runs: Sequence[Run], keys: Sequence[Key]) -> dict[str, Any]:
             row += [time, peak] if not groups else [None, None]
             text += [seconds(time), memory(peak)] if not groups else ["", ""]
         best = [
-            _best([text[i] for text in texts], [row[i] for row in values])
+            smallest([text[i] for text in texts], [row[i] for row in values])
             for i in range(len(columns) + 2)
         ]
         rows = [
@@ -220,15 +218,6 @@ def _summary(runs: Sequence[Run], keys: Sequence[Key]) -> dict[str, Any]:
         groups.append((title, rows))
     heads = [(label, unit) for label, unit, _ in columns]
     return {"columns": [*heads, ("Time", "median"), ("Memory", "working")], "groups": groups}
-
-
-def _best(texts: Sequence[str], values: Sequence[Any]) -> set[int]:
-    """Return the places of the smallest value, those that read the same included."""
-    numbers = [value for value in values if is_number(value)]
-    if len(numbers) < 2:
-        return set()
-    chosen = texts[list(values).index(min(numbers))]
-    return {i for i, text in enumerate(texts) if text == chosen}
 
 
 def _where(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -257,7 +246,7 @@ def _where(runs: Sequence[Run]) -> list[dict[str, Any]]:
             whole = runs[0].all if title == "Visibility" else runs[0].summary
             of = whole.get("valid_pixels")
             texts = [number(epe, 2) for epe in epes]
-            best = _best(texts, epes)
+            best = smallest(texts, epes)
             cells = [
                 {
                     "epe": texts[i],
@@ -331,7 +320,7 @@ def _confidence(run: Run) -> dict[str, Any] | None:
 
 
 def _cost(run: Run, keys: Sequence[Key]) -> dict[str, Any]:
-    times, peak = _times(run, keys), _memory(run)
+    times, peak = run.times(keys), run.memory
     machine = run.metrics.get("run", {}).get("machine", {})
     model = run.metrics["model"]
     return {
@@ -357,114 +346,6 @@ def _cost(run: Run, keys: Sequence[Key]) -> dict[str, Any]:
     }
 
 
-def _cards(runs: Sequence[Run], worst_first: list[Key]) -> tuple[list[dict[str, Any]], int]:
-    """Return the images shown with pictures, the worst first, and how many are not."""
-    having = [key for key in worst_first if any("pictures" in run.images[key] for run in runs)]
-    chosen, rest = having[:WORST], having[WORST:]
-    if rest:
-        count = min(SAMPLED, len(rest))
-        chosen += [rest[round(i * (len(rest) - 1) / max(count - 1, 1))] for i in range(count)]
-    place = {key: number for number, key in enumerate(worst_first, start=1)}
-    cards: list[dict[str, Any]] = []
-    spent = 0
-    for key in dict.fromkeys(chosen):
-        panels, size, limits = _panels(runs, key)
-        spent += size
-        if not panels or (cards and spent > PICTURE_BUDGET):
-            continue
-        cards.append(
-            {
-                "key": key,
-                "anchor": f"image-{place[key]}",
-                "place": place[key],
-                "name": key[0],
-                "figures": [(run.label, number(_epe(run, key), 2)) for run in runs],
-                "rates": [
-                    (label, number(runs[0].images[key].get(name), 1))
-                    for name, label in RATES.items()
-                ],
-                "noc": number(runs[0].images[key].get(NOC, {}).get("epe"), 2),
-                "panels": panels,
-                **limits,
-            }
-        )
-    return cards, len(worst_first) - len(cards)
-
-
-def _panels(runs: Sequence[Run], key: Key) -> tuple[list[dict[str, Any]], int, dict[str, str]]:
-    """Return an image's pictures, their size in bytes, and the ends of its scales."""
-    several = len(runs) > 1
-    wanted = [("left", runs), ("truth", runs)]
-    wanted += [(kind, [run]) for run in runs for kind in ("disparity", "error")]
-    words = {"left": "Left view", "truth": "Ground truth", "disparity": "Disparity"}
-    panels, size = [], 0
-    limits = {"disparity_low": "0", "disparity_limit": NONE, "error_limit": NONE}
-    for kind, sources in wanted:
-        for run in sources:
-            facts = run.images[key].get("pictures")
-            picture = _read_picture(run.folder, facts, kind)
-            if facts is None or picture is None:
-                continue
-            owner = run.label if several and kind in ("disparity", "error") else ""
-            panels.append(
-                {
-                    "label": words.get(kind, "Error"),
-                    "owner": owner,
-                    "kind": kind,
-                    "src": data_uri(picture),
-                    "width": int(facts["width"]),
-                    "height": int(facts["height"]),
-                }
-            )
-            low = facts.get("disparity_low_px")
-            limits = {
-                "disparity_low": f"{float(low) if is_number(low) else 0:g}",
-                "disparity_limit": f"{float(facts['disparity_limit_px']):g}",
-                "error_limit": f"{float(facts['error_limit_px']):g}",
-            }
-            size += len(picture)
-            break
-    return panels, size, limits
-
-
-def _read_picture(folder: Path, facts: Any, kind: str) -> bytes | None:
-    """Read a picture that ``metrics.json`` names, if it lies below the run's folder."""
-    assert kind in KINDS
-    if not isinstance(facts, dict) or not isinstance(facts.get(kind), str):
-        return None
-    if not all(is_number(facts.get(k)) for k in ("width", "height", "disparity_limit_px")):
-        return None
-    try:
-        return read_picture(folder, facts[kind])
-    except (OSError, ValueError):  # they may have been left behind: figures still make a report
-        return None
-
-
-def _row(runs: Sequence[Run], key: Key, anchor: str | None) -> dict[str, Any]:
-    """One line of the table of all images; several runs show fewer metrics each."""
-    records = [run.images[key] for run in runs]
-    nocs = [record.get(NOC, {}) for record in records]
-    skipped = any(record.get("skipped") for record in records)
-    several = len(runs) > 1
-    shown = [(name, records) for name in (REGION_METRICS if several else ("epe", *RATES))]
-    shown += [(name, nocs) for name in (("epe",) if several else ("epe", "bad_2"))]
-    cells = []
-    for name, sources in shown:
-        values = [source.get(name) for source in sources]
-        texts = [number(value, 3 if name == "epe" else 2) for value in values]
-        best = _best(texts, values)
-        cells += [
-            (text, value if is_number(value) else "", i in best)
-            for i, (text, value) in enumerate(zip(texts, values, strict=True))
-        ]
-    pixels = records[0].get("valid_pixels")
-    cells.append((number(pixels, 0), pixels if is_number(pixels) else "", False))
-    for record in records:
-        time = record.get("seconds")
-        cells.append((number(time, 2), time if is_number(time) else "", False))
-    return {"name": key[0], "anchor": anchor, "skipped": skipped, "cells": cells}
-
-
 def _facts(run: Run) -> list[tuple[str, str]]:
     machine = run.metrics.get("run", {}).get("machine", {})
     return flattened(run.metrics["model"]) + flattened({"machine": machine} if machine else {})
@@ -484,17 +365,3 @@ def _skipped(runs: Sequence[Run]) -> list[str]:
                 more = f" and {len(names) - 5} more" if len(names) > 5 else ""
                 lines.append(f"{owner}{what}: {', '.join(names[:5])}{more}.")
     return lines
-
-
-def _epe(run: Run, key: Key) -> float | None:
-    value = run.images[key].get("epe")
-    return float(value) if is_number(value) else None
-
-
-def _times(run: Run, keys: Sequence[Key]) -> list[float]:
-    values = (run.images[key].get("seconds") for key in keys if key in run.images)
-    return [value for value in values if is_number(value)]
-
-
-def _memory(run: Run) -> dict[str, Any]:
-    return run.metrics.get("run", {}).get("memory", {})

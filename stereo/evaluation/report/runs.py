@@ -48,6 +48,21 @@ class Run:
         """The protocol's facts."""
         return self.metrics["protocol"]
 
+    @property
+    def memory(self) -> dict[str, Any]:
+        """Peak memory as ``metrics.json`` has it; empty where it was not measured."""
+        return self.metrics.get("run", {}).get("memory", {})
+
+    def epe(self, key: Key) -> float | None:
+        """Return an image's end-point error, pixels; None if it has none."""
+        value = self.images[key].get("epe")
+        return float(value) if is_number(value) else None
+
+    def times(self, keys: Sequence[Key]) -> list[float]:
+        """Return the seconds that images took, of those that have a time."""
+        values = (self.images[key].get("seconds") for key in keys if key in self.images)
+        return [value for value in values if is_number(value)]
+
 
 @dataclass
 class Comparison:
@@ -221,3 +236,12 @@ def _said(value: object) -> str:
 
 def _count(number: int, one: str, many: str) -> str:
     return f"{number} {one if number == 1 else many}"
+
+
+def smallest(texts: Sequence[str], values: Sequence[Any]) -> set[int]:
+    """Return the places of the smallest value, those that read the same included."""
+    numbers = [value for value in values if is_number(value)]
+    if len(numbers) < 2:
+        return set()
+    chosen = texts[list(values).index(min(numbers))]
+    return {i for i, text in enumerate(texts) if text == chosen}
