@@ -12,7 +12,6 @@ from stereo.data.sets.sample import SampleFiles
 from stereo.system import console
 
 _SHOWN_PER_KIND = 20
-_BAR = 40
 
 
 @dataclass
@@ -292,8 +291,7 @@ def _disparity_lines(section: dict[str, Any], max_disparity: int) -> list[str]:
     for low, count in list(zip(facts["histogram"]["edges"], counts, strict=True))[: last + 1]:
         bounds = f"{low:4d} .. {low + BIN_WIDTH:4d}" if low != EDGES[-1] else f"{low:4d} and up"
         share = count / facts["valid_pixels"]
-        bar = "#" * round(_BAR * count / max(counts))
-        lines.append(f"  {bounds:12} {100 * share:6.2f} % {bar}".rstrip())
+        lines.append(f"  {bounds:12} {100 * share:6.2f} %")
     return lines
 
 

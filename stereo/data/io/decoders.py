@@ -25,7 +25,6 @@ Decoder: TypeAlias = Callable[[Path, Shape], np.ndarray]
 MaskReader: TypeAlias = Callable[[Path], np.ndarray]
 
 # Middlebury 2005 and 2006 store pixels of the full size, whatever the size of the picture.
-_MIDDLEBURY_FULL_HEIGHT = 1110
 _MIDDLEBURY_DIVISORS = {1110: 1, 555: 2, 370: 3}
 _MIDDLEBURY_2003_HEIGHT = 375
 

@@ -27,7 +27,6 @@ class Sample:
         disparity_right: (H, W) float32, pixels, positive: a pixel of the right view lies that far
             to the right in the left one; None if unknown or not asked for.
         valid_right: (H, W) bool, true where the right view has ground truth.
-        calibration: the calibration file, unread; None if there is none.
     """
 
     name: str
@@ -38,7 +37,6 @@ class Sample:
     nonoccluded: np.ndarray | None = None
     disparity_right: np.ndarray | None = None
     valid_right: np.ndarray | None = None
-    calibration: Path | None = None
 
 
 class Readable(Protocol):
@@ -113,9 +111,7 @@ class SampleFiles:
             self.disparity_right if disparity_right else None, left
         )
         mask = self.read_nonoccluded(left) if nonoccluded else None
-        return Sample(
-            self.name, left, right, truth, valid, mask, truth_right, valid_right, self.calibration
-        )
+        return Sample(self.name, left, right, truth, valid, mask, truth_right, valid_right)
 
     def read_truth(
         self, path: Path | None, left: np.ndarray
