@@ -31,16 +31,16 @@ def serve(host: str, port: int, *, model: str | None = None, device: str = "auto
         UsageError: the port cannot be bound.
         StereoError: gradio is missing, or the model cannot be loaded.
     """
-    import_extra("gradio", "app", "the page")
-    import uvicorn
-
-    from stereo.app.routes import application
-
     models = Models(device, model)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_without_waiting())
         listener = stack.enter_context(contextlib.closing(_bind(host, port)))
-        folder = stack.enter_context(_kept_together())
+        folder = stack.enter_context(_kept_together())  # sets what gradio reads when imported
+        import_extra("gradio", "app", "the page")
+        import uvicorn
+
+        from stereo.app.routes import application
+
         app = application(models, folder, host)
         models.get(models.names[0], models.max_disparity(models.names[0]))
         collect_warnings()
