@@ -21,7 +21,7 @@ import pytest
 from conftest import posix_only
 from PIL import Image
 
-from stereo.app import limits, server, store
+from stereo.app import limits, routes, store
 from stereo.app.guard import VISITOR, Guard, Refused
 from stereo.app.uploads import Uploads
 from stereo.errors import InputError
@@ -573,7 +573,7 @@ def test_uploads_go_after_an_hour_and_bundled_files_stay(tmp_path):
 
 
 def test_old_files_and_results_are_looked_for_while_the_page_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(server, "CLEANED", 0.01)
+    monkeypatch.setattr(routes, "CLEANED", 0.01)
     monkeypatch.setattr(store, "IDLE", 0.0)
     uploads, results = Uploads(tmp_path / "uploads"), store.Store(tmp_path / "results")
     old = uploads.keep("a", "left.png", io.BytesIO(b"x"))
@@ -581,7 +581,7 @@ def test_old_files_and_results_are_looked_for_while_the_page_runs(tmp_path, monk
     _, result = results.new("a")
 
     async def run():
-        async with server.cleaned(uploads, results):
+        async with routes.cleaned(uploads, results):
             deadline = time.monotonic() + 20
             while (old.exists() or result.exists()) and time.monotonic() < deadline:
                 await asyncio.sleep(0.01)
@@ -601,7 +601,7 @@ def test_an_archive_is_found_when_it_is_whole(tmp_path, monkeypatch):
         write(archive, *given)
 
     monkeypatch.setattr(zipfile.ZipFile, "write", written)
-    assert server._archive(results, token, "x.zip") == results.find(token, "x.zip")
+    assert routes._archive(results, token, "x.zip") == results.find(token, "x.zip")
     with zipfile.ZipFile(folder / "x.zip") as archive:
         assert archive.namelist() == ["x_color.png"]
 
