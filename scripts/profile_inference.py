@@ -17,6 +17,7 @@ from stereo.benchmark.reference import ReferencePSMNet
 from stereo.benchmark.subjects import plain_form, see, shipped_form, trained_like
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.matching.engine import NetworkEngine
+from stereo.matching.options import MatchOptions
 from stereo.system import console
 from stereo.system.runtime import pick_device
 
@@ -47,7 +48,10 @@ def main() -> None:
         arguments.model, arguments.max_disparity, original, pair, device
     )
     form = plain_form(network) if arguments.plain else shipped_form(network)
-    engine = NetworkEngine(form, config, device, arguments.precision)
+    options = MatchOptions(
+        device=arguments.device, precision=arguments.precision, scale="1", tile="off"
+    )
+    engine = NetworkEngine(form, config, options)
     match: Callable[[], object] = functools.partial(engine, [pair.left], [pair.right])
     if original is not None:
         match = functools.partial(original.match, pair, config, engine.dtype)

@@ -19,14 +19,16 @@ wait_passively()
 
 if TYPE_CHECKING:
     from stereo import attention, geometry
-    from stereo.matching.matcher import Matcher, Result, load
+    from stereo.matching.loading import load
+    from stereo.matching.matcher import Matcher
+    from stereo.matching.result import Result
     from stereo.system.bundled import DEFAULT_MODEL
 
 _HOME = {
     "DEFAULT_MODEL": "stereo.system.bundled",
     "Matcher": "stereo.matching.matcher",
-    "Result": "stereo.matching.matcher",
-    "load": "stereo.matching.matcher",
+    "Result": "stereo.matching.result",
+    "load": "stereo.matching.loading",
 }
 _MODULES = ("attention", "geometry")
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import stereo.models.checkpoint
 from stereo.errors import InputError, StereoError
 from stereo.matching.confidence import ConfidenceModel
-from stereo.matching.matcher import load
+from stereo.matching.loading import load
 from stereo.models import AttentionConfig, NetworkConfig, build_network
 from stereo.models.checkpoint import FORMAT, load_checkpoint, restore_network
 from stereo.models.convert import convert_psmnet

@@ -1,12 +1,15 @@
 """Models that stay loaded from one request to the next."""
 
+import dataclasses
 import threading
 from collections import OrderedDict
 from pathlib import Path
 
 from stereo.app.limits import MOST_DISPARITY
 from stereo.errors import unknown_name
-from stereo.matching.matcher import Matcher, load, own_max_disparity
+from stereo.matching.loading import load, own_max_disparity
+from stereo.matching.matcher import Matcher
+from stereo.matching.options import MatchOptions
 from stereo.models import NETWORK_NAMES
 from stereo.system.bundled import DEFAULT_MODEL, SGBM, bundled_weights
 
@@ -17,14 +20,14 @@ class Models:
     """The models that the page offers: those that have weights, and the owner's own file.
 
     Args:
-        device: where to run, as in ``stereo.load``.
+        options: how the models match; the range is each request's.
         own: a checkpoint of the owner of the page, offered first; None for none.
     """
 
-    def __init__(self, device: str = "auto", own: str | None = None) -> None:
-        self._device = device
+    def __init__(self, options: MatchOptions | None = None, own: str | None = None) -> None:
+        self._options = options or MatchOptions()
         self._files = {} if own is None else {_label(own): own}
-        self._loaded: OrderedDict[tuple[str, int, int], Matcher] = OrderedDict()
+        self._loaded: OrderedDict[tuple[str, MatchOptions], Matcher] = OrderedDict()
         self._ranges: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -54,16 +57,14 @@ class Models:
         """
         if name not in self.names:
             raise unknown_name("model", name, self.names)
-        key = (name, max_disparity, min_disparity)
+        options = dataclasses.replace(
+            self._options, max_disparity=max_disparity, min_disparity=min_disparity
+        )
+        key = (name, options)
         with self._lock:
             if key not in self._loaded:
                 source = self._files.get(name, name)
-                self._loaded[key] = load(
-                    source,
-                    device=self._device,
-                    max_disparity=max_disparity,
-                    min_disparity=min_disparity,
-                )
+                self._loaded[key] = load(source, options)
             self._loaded.move_to_end(key)
             while len(self._loaded) > KEPT:
                 self._loaded.popitem(last=False)

@@ -40,7 +40,8 @@ from stereo.evaluation.truth_scale import scale_hint
 from stereo.geometry import Calibration
 from stereo.geometry.check import check_pair
 from stereo.geometry.points import write_glb
-from stereo.matching.matcher import Matcher, Result
+from stereo.matching.matcher import Matcher
+from stereo.matching.result import Result
 from stereo.system.files import staged
 
 SHOWN_PIXELS = 1_000_000  # of what the browser gets; larger maps are thinned out

@@ -13,6 +13,7 @@ from pathlib import Path
 from stereo.app.models import Models
 from stereo.app.pipeline import collect_warnings
 from stereo.errors import UsageError
+from stereo.matching.options import MatchOptions
 from stereo.system.console import say
 from stereo.system.extras import import_extra
 from stereo.system.stop import clear_stop
@@ -31,7 +32,7 @@ def serve(host: str, port: int, *, model: str | None = None, device: str = "auto
         UsageError: the port cannot be bound.
         StereoError: gradio is missing, or the model cannot be loaded.
     """
-    models = Models(device, model)
+    models = Models(MatchOptions(device=device), model)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_without_waiting())
         listener = stack.enter_context(contextlib.closing(_bind(host, port)))

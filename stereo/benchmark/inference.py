@@ -25,7 +25,8 @@ from stereo.benchmark.subjects import plain_form, see, settle, shipped_form, tra
 from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
 from stereo.errors import StereoError, UsageError
 from stereo.matching.engine import NetworkEngine
-from stereo.matching.matcher import load
+from stereo.matching.loading import load
+from stereo.matching.options import MatchOptions
 from stereo.models import NETWORK_NAMES
 from stereo.system import console
 from stereo.system.bundled import SGBM
@@ -140,8 +141,14 @@ def benchmark_inference(
                 match = functools.partial(beside.match, pair, config, dtype)
                 subjects.append(Subject(name, ORIGINAL, precision, match))
             for form, own in forms.items():
-                kernels = "auto" if form == OURS else "torch"
-                engine = NetworkEngine(own, config, where, precision, kernels=kernels)
+                options = MatchOptions(
+                    device=str(where),
+                    precision=precision,  # type: ignore[arg-type]
+                    scale="1",
+                    tile="off",
+                    kernels="auto" if form == OURS else "torch",
+                )
+                engine = NetworkEngine(own, config, options)
                 match = functools.partial(_first_map, engine, pair)
                 subjects.append(Subject(name, form, precision, match, form == OURS))
 

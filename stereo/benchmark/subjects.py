@@ -11,8 +11,8 @@ from stereo.benchmark.ceilings import pick_precisions
 from stereo.benchmark.reference import ReferencePSMNet
 from stereo.data.synthetic import RenderedPair
 from stereo.errors import UsageError, unknown_name
-from stereo.matching.engine import pad_to_multiple, prepare
-from stereo.matching.matcher import own_max_disparity
+from stereo.matching.engine import optimize_for_inference, pad_to_multiple
+from stereo.matching.loading import own_max_disparity
 from stereo.models import AttentionConfig, NetworkConfig, StereoNetwork, build_network
 from stereo.models.checkpoint import load_checkpoint, load_weights, restore_network
 from stereo.models.config import check_max_disparity
@@ -114,5 +114,5 @@ def plain_form(network: StereoNetwork) -> StereoNetwork:
 def shipped_form(network: StereoNetwork) -> StereoNetwork:
     """Return a copy as ``stereo.load`` prepares it."""
     fast = copy.deepcopy(network)
-    prepare(fast)
+    optimize_for_inference(fast)
     return fast

@@ -1,8 +1,11 @@
 """What a command is made of, and arguments that several share."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args, get_origin, get_type_hints
 
+from docstring_parser import parse_from_object
 from jsonargparse import ArgumentParser, Namespace
 
 from stereo.system.limits import DEFAULT_MAX_MEGAPIXELS, MAX_MEGAPIXELS_VARIABLE
@@ -56,3 +59,23 @@ def add_choices(parser: ArgumentParser, default_pass: str) -> None:
     parser.add_argument(
         "--unused", help="Scene Flow's all_unused_files.txt; its frames are left out"
     )
+
+
+def add_fields(parser: ArgumentParser, options: type) -> None:
+    """Add an option for each field of a dataclass, with the field's docstring as its help.
+
+    The field ``max_disparity`` becomes ``--max-disparity``, a truth value a switch.
+    """
+    help_of = {each.arg_name: each.description or "" for each in parse_from_object(options).params}
+    hints = get_type_hints(options)
+    for each in dataclasses.fields(options):
+        flag, hint = f"--{each.name.replace('_', '-')}", hints[each.name]
+        text = " ".join(help_of[each.name].split()).removesuffix(".")
+        text = text[0].lower() + text[1:]
+        if hint is bool:
+            parser.add_argument(flag, action="store_true", help=text)
+        elif get_origin(hint) is Literal:
+            parser.add_argument(flag, default=each.default, choices=list(get_args(hint)), help=text)
+        else:
+            kind = next(part for part in get_args(hint) or (hint,) if part is not type(None))
+            parser.add_argument(flag, type=kind, default=each.default, help=text)

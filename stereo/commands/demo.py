@@ -12,7 +12,7 @@ from stereo.evaluation import tables
 from stereo.evaluation.evaluate import metrics_report, score_result, write_metrics
 from stereo.evaluation.metrics import NOC, ImageScore, summaries
 from stereo.evaluation.protocols import get_protocol
-from stereo.matching.matcher import load
+from stereo.matching.loading import load
 from stereo.system import console
 from stereo.system.bundled import DEFAULT_MODEL, SGBM, samples_root
 from stereo.system.files import output_folder, staged, writes_alone

@@ -43,7 +43,9 @@ from stereo.evaluation.protocols import get_protocol
 from stereo.evaluation.report.pictures import picture_targets
 from stereo.geometry import Calibration
 from stereo.geometry.check import check_pair
-from stereo.matching.matcher import Matcher, Result, loaded
+from stereo.matching.loading import loaded
+from stereo.matching.matcher import Matcher
+from stereo.matching.result import Result
 from stereo.system import console
 from stereo.system.distributed import is_main, own_share, wait_for_all
 from stereo.system.files import output_folder, staged, writes_alone

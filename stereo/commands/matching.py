@@ -1,13 +1,15 @@
 """Commands that match pairs, and ``compare``, which sets their figures side by side."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from stereo.commands.command import Command, add_choices
+from stereo.commands.command import Command, add_choices, add_fields
 from stereo.errors import UsageError
+from stereo.matching.options import MatchOptions
 from stereo.system.bundled import DEFAULT_MODEL, SGBM
 
 
@@ -111,71 +113,7 @@ def model_arguments(parser: ArgumentParser) -> None:
         help="sgbm, psmnet, psmnet_basic, ea_psmnet, ea_stereo_fast, a .safetensors file or an "
         ".onnx file of 'stereo export'",
     )
-    parser.add_argument(
-        "--max-disparity",
-        type=int,
-        help="disparities searched, pixels, a multiple of 16 (default: the checkpoint's own, for "
-        "sgbm and untrained networks 192)",
-    )
-    parser.add_argument(
-        "--min-disparity",
-        type=int,
-        default=0,
-        help="where the search starts, pixels, negative for points behind infinity: the range is N "
-        "to N + max-disparity",
-    )
-    parser.add_argument(
-        "--device",
-        default="auto",
-        choices=["auto", "cpu", "cuda", "mps"],
-        help="where to run; auto: cuda, else cpu",
-    )
-    parser.add_argument(
-        "--precision",
-        default="auto",
-        choices=["auto", "fp32", "bf16", "fp16"],
-        help="auto: bf16 for ea_stereo_fast where the hardware is fast at it, else fp32",
-    )
-    parser.add_argument(
-        "--scale",
-        default="auto",
-        choices=["auto", "1", "2"],
-        help="2: networks match at twice the pair's size as well, finer and slower; auto: with "
-        "ea_stereo_fast, for pictures of up to 0.4 megapixels",
-    )
-    parser.add_argument(
-        "--tile",
-        default="auto",
-        help="auto: in tiles where memory is short of the whole; off; or a tile's size in pixels",
-    )
-    parser.add_argument(
-        "--coarse-to-fine",
-        action="store_true",
-        help="find the disparity range at half the size first: faster where it is much smaller "
-        "than --max-disparity",
-    )
-    parser.add_argument(
-        "--kernels",
-        default="auto",
-        choices=["auto", "torch", "triton"],
-        help="of regression and attention; auto: torch; triton: for NVIDIA GPUs, untested there",
-    )
-    parser.add_argument(
-        "--compile",
-        default="off",
-        help="a backend of torch.compile, such as inductor: minutes for each new size of picture",
-    )
-    parser.add_argument(
-        "--allow-untrained",
-        action="store_true",
-        help="run a network that ships without weights with random ones; its map means nothing",
-    )
-
-
-_MODEL_OPTIONS = (
-    *("device", "precision", "max_disparity", "min_disparity", "scale", "tile"),
-    *("coarse_to_fine", "kernels", "compile", "allow_untrained"),
-)
+    add_fields(parser, MatchOptions)
 
 
 def _demo(config: Namespace) -> int:
@@ -257,25 +195,21 @@ def chosen_model(config: Namespace, further: str | None = None) -> Callable[[], 
 
     Args:
         config: the options.
-        further: another model, to be loaded in the same manner.
+        further: another model, to be loaded with the same options.
     """
-    from stereo.matching.matcher import check_choice
-    from stereo.models.config import check_min_disparity
-
-    check_min_disparity(config.min_disparity)
+    options = MatchOptions(**{each.name: config[each.name] for each in fields(MatchOptions)})
+    if further == SGBM:  # it knows none of the networks' options
+        options = MatchOptions(options.max_disparity, options.min_disparity)
     name = further or config.model
-    # As a further model semi-global matching knows none of the networks' options.
-    known = ("max_disparity", "min_disparity") if further == SGBM else _MODEL_OPTIONS
-    options = {option: config[option] for option in known}
-    check_choice(name, **options)
-    return lambda: _load_model(name, **options)
+    options.check(name)
+    return lambda: _load_model(name, options)
 
 
-def _load_model(name: str, **options: Any) -> Any:
-    from stereo.matching.matcher import load
+def _load_model(name: str, options: MatchOptions) -> Any:
+    from stereo.matching.loading import load
     from stereo.system.console import say, warn
 
-    matcher = load(name, **options)
+    matcher = load(name, options)
     facts = matcher.description
     if facts.get("weights") == "untrained":
         warn(f"warning: '{facts['name']}' runs with random weights; its map means nothing")

@@ -95,7 +95,7 @@ def _fit_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--held-out", type=int, default=96, help="others, to check it with")
     parser.add_argument("--seed", type=int, default=77, help="of the rendered pairs")
     parser.add_argument(
-        "--common", action="store_true", help="read only the cues that every model has"
+        "--common", action="store_true", help="read only the features that every model has"
     )
 
 

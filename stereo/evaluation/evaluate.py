@@ -18,7 +18,9 @@ from stereo.evaluation.metrics import ImageScore, figures, image_record, score_i
 from stereo.evaluation.protocols import Protocol, get_protocol
 from stereo.evaluation.report import PictureKeeper, write_report
 from stereo.evaluation.truth_scale import scale_hint
-from stereo.matching.matcher import Matcher, Result, loaded
+from stereo.matching.loading import loaded
+from stereo.matching.matcher import Matcher
+from stereo.matching.result import Result
 from stereo.system import console
 from stereo.system.distributed import gather, is_main, own_share, wait_for_all
 from stereo.system.files import output_folder, staged, writes_alone
@@ -147,7 +149,7 @@ def _score(
         try:
             sample = item.read(nonoccluded=True)
             result = model(sample.left, sample.right)
-            measures = result.trusted.measures() if confidence else None
+            measures = result.confidence_maps.measures() if confidence else None
         except StereoError as error:
             console.warn(f"stereo evaluate: error: {item.name}: {error}")
             failed.append((index, item.name))

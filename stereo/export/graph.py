@@ -56,8 +56,8 @@ class Exportable(nn.Module):
         right: Tensor,  # (B, 3, H, W)
     ) -> tuple[Tensor, Tensor]:  # (B, H, W) and (B, 2, H, W), as ``OUTPUTS`` names them
         """Match RGB pictures of 0..255."""
-        features = [self.network.extract((view - self.mean) / self.std) for view in (left, right)]
-        found = self.network.estimate(*features)
+        left, right = ((view - self.mean) / self.std for view in (left, right))
+        found = self.network.estimate(self.network.extract(left), self.network.extract(right))
         return found[:, 0].clamp(min=0), found[:, 1:]
 
 

@@ -9,7 +9,8 @@ from stereo.errors import StereoError, UsageError, unknown_name
 from stereo.export.check import UNSEEN, compare, mean_error, rendered
 from stereo.export.graph import check_exportable, describe, trace
 from stereo.export.precision import halve, quantize
-from stereo.matching.matcher import Matcher, load
+from stereo.matching.loading import load
+from stereo.matching.matcher import Matcher
 from stereo.matching.onnx_engine import FORMAT, PRECISIONS, OnnxEngine
 from stereo.models import NETWORK_NAMES, NetworkConfig
 from stereo.system import console

@@ -1,10 +1,9 @@
-"""How far each pixel of a map can be trusted: the probability that it is within 3 px.
+"""The confidence of each pixel of a map: the probability that its error is at most 3 px.
 
-A few cues per pixel, none of which knows the truth, go through a small network with a logistic
-function at its end; fitted with cross entropy on rendered pairs (``stereo fit-confidence``), it
-answers with frequencies. It can only rise or only fall with each cue, as common sense has it: what
-it learns of rendered pictures then holds for photographs, which a free network's does not. The cues
-are:
+A small network reads a few features of each pixel, none of which needs ground truth, and ends in a
+logistic function; fitted with cross entropy on rendered pairs (``stereo fit-confidence``), it is
+calibrated. It is monotone in each feature, so that what it learns from rendered pictures holds for
+photographs, where an unconstrained network fails. The features are:
 
 * how far the map of the left view and that of the right one, matched by mirroring, disagree,
   |d(x) - d_R(x - d(x))|, the left-right check, and whether x - d lies outside the right view;
@@ -26,22 +25,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stereo.errors import InputError
-from stereo.matching.engine import Estimate
+from stereo.matching.estimate import Estimate
 
 ANY_MODEL = "any"
 FARTHEST = 32.0  # pixels of disagreement; beyond, all are alike
 HIDDEN = 16
 COMMON = ("disagreement", "outside", "difference", "texture", "roughness", "disparity")
-CERTAINTY = {0: (), 1: ("matched",), 2: ("about_plane", "order")}
-WELCOME = ("texture", "matched", "about_plane", "order")  # the more of it, the surer
+CERTAINTY = {0: (), 1: ("matched",), 2: ("about_plane", "negative_entropy")}
+_FORMER_NAMES = {"order": "negative_entropy"}  # in files
+RISING = ("texture", "matched", "about_plane", "negative_entropy")  # the more, the surer
 
 
 @dataclass(frozen=True, eq=False)
-class Cues:
-    """What is known of each pixel without the truth.
+class ConfidenceFeatures:
+    """What is known of each pixel without ground truth.
 
     Attributes:
-        values: cue -> (H, W) float32, scaled to about -2..2.
+        values: feature -> (H, W) float32, scaled to about -2..2.
         disagreement: (H, W) float32, pixels: the left-right check.
     """
 
@@ -50,8 +50,8 @@ class Cues:
 
 
 @dataclass(frozen=True, eq=False)
-class Trust:
-    """How far a map can be trusted, by several measures; more is better in all of them.
+class ConfidenceMaps:
+    """The confidence of a map by several measures; more is better in all of them.
 
     Attributes:
         confidence: (H, W) float32, the probability of an error of at most 3 px.
@@ -66,16 +66,18 @@ class Trust:
         """Return all of them by name."""
         return {"confidence": self.confidence, **self.baselines}
 
-    def mirrored(self) -> "Trust":
+    def mirrored(self) -> "ConfidenceMaps":
         """Return the same of a map whose columns run backwards."""
-        return Trust(
+        return ConfidenceMaps(
             np.ascontiguousarray(self.confidence[:, ::-1]),
             {name: each[:, ::-1] for name, each in self.baselines.items()},
         )
 
 
-def find_cues(estimate: Estimate, other: np.ndarray, left: np.ndarray, right: np.ndarray) -> Cues:
-    """Gather the cues of a map.
+def confidence_features(
+    estimate: Estimate, other: np.ndarray, left: np.ndarray, right: np.ndarray
+) -> ConfidenceFeatures:
+    """Compute the features of a map.
 
     Args:
         estimate: of the left view.
@@ -102,61 +104,61 @@ def find_cues(estimate: Estimate, other: np.ndarray, left: np.ndarray, right: np
         names = CERTAINTY[len(estimate.certainty)]
         own = (2 * torch.from_numpy(each) - 1 for each in estimate.certainty)
         values |= dict(zip(names, own, strict=True))
-    return Cues(values, disagreement)
+    return ConfidenceFeatures(values, disagreement)
 
 
 class ConfidenceModel(nn.Module):
-    """Cues to probability, pixel by pixel; monotone in each.
+    """Features to probability, pixel by pixel; monotone in each.
 
     Args:
-        cues: their names, of ``COMMON`` and ``CERTAINTY``.
+        features: their names, of ``COMMON`` and ``CERTAINTY``.
         facts: how it was fitted.
     """
 
-    def __init__(self, cues: Sequence[str], facts: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, features: Sequence[str], facts: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        self.cues = tuple(cues)
-        unknown = set(self.cues).difference(COMMON, *CERTAINTY.values())
+        self.features = tuple(features)
+        unknown = set(self.features).difference(COMMON, *CERTAINTY.values())
         if unknown:
-            raise ValueError(f"unknown cue '{min(unknown)}'")
-        if not self.cues:
-            raise ValueError("no cues")
+            raise ValueError(f"unknown feature '{min(unknown)}'")
+        if not self.features:
+            raise ValueError("no features")
         self.facts = dict(facts or {})
-        self.hidden = nn.Linear(len(self.cues), HIDDEN)
+        self.hidden = nn.Linear(len(self.features), HIDDEN)
         self.out = nn.Linear(HIDDEN, 1)
-        self.signs = [1.0 if name in WELCOME else -1.0 for name in self.cues]
+        self.signs = [1.0 if name in RISING else -1.0 for name in self.features]
 
-    def forward(self, cues: Tensor) -> Tensor:  # (N, K)
+    def forward(self, features: Tensor) -> Tensor:  # (N, K)
         """Return the logit of being within 3 px, (N,)."""
-        signs = torch.tensor(self.signs, device=cues.device)
-        hidden = F.linear(signs * cues, self.hidden.weight.abs(), self.hidden.bias)
+        signs = torch.tensor(self.signs, device=features.device)
+        hidden = F.linear(signs * features, self.hidden.weight.abs(), self.hidden.bias)
         return F.linear(hidden.tanh(), self.out.weight.abs(), self.out.bias)[:, 0]
 
     @torch.inference_mode()
-    def trust(self, cues: Cues) -> Trust:
+    def predict(self, features: ConfidenceFeatures) -> ConfidenceMaps:
         """Judge every pixel.
 
         Raises:
-            InputError: the model reads a cue that there is none of.
+            InputError: the model reads a feature that there is none of.
         """
-        missing = [name for name in self.cues if name not in cues.values]
+        missing = [name for name in self.features if name not in features.values]
         if missing:
             raise InputError(
-                f"the confidence model reads '{missing[0]}', which this matcher does not tell; fit "
+                f"the confidence model reads '{missing[0]}', which this matcher does not give; fit "
                 "one with stereo fit-confidence"
             )
-        size = cues.disagreement.shape
-        rows = torch.stack([cues.values[name].flatten() for name in self.cues], dim=1)
+        size = features.disagreement.shape
+        rows = torch.stack([features.values[name].flatten() for name in self.features], dim=1)
         logits = torch.cat([self(part) for part in rows.split(2**18)])
-        baselines = {"left_right": -cues.disagreement.numpy()}
-        if "order" in cues.values:
-            baselines["entropy"] = cues.values["order"].numpy()
-        return Trust(logits.sigmoid().view(size).numpy(), baselines)
+        baselines = {"left_right": -features.disagreement.numpy()}
+        if "negative_entropy" in features.values:
+            baselines["entropy"] = features.values["negative_entropy"].numpy()
+        return ConfidenceMaps(logits.sigmoid().view(size).numpy(), baselines)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``from_dict`` reads, for JSON."""
         weights = {name: _rounded(each) for name, each in self.state_dict().items()}
-        return {"cues": list(self.cues), "weights": weights, "facts": self.facts}
+        return {"cues": list(self.features), "weights": weights, "facts": self.facts}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "ConfidenceModel":
@@ -166,7 +168,8 @@ class ConfidenceModel(nn.Module):
             InputError: it cannot be.
         """
         try:
-            model = cls(stored["cues"], stored["facts"])
+            names = [_FORMER_NAMES.get(name, name) for name in stored["cues"]]
+            model = cls(names, stored["facts"])
             weights = {name: torch.tensor(each) for name, each in stored["weights"].items()}
             model.load_state_dict(weights)
             if not all(each.isfinite().all() for each in model.parameters()):
@@ -178,7 +181,7 @@ class ConfidenceModel(nn.Module):
 
 
 def confidence_model(name: str) -> ConfidenceModel:
-    """Return a model that ships: ``sgbm``, or ``any``, which reads the common cues alone."""
+    """Return a model that ships: ``sgbm``, or ``any``, which reads the common features alone."""
     path = Path(__file__).with_name(f"confidence_{name}.json")
     return ConfidenceModel.from_dict(json.loads(path.read_text(encoding="utf-8")))
 

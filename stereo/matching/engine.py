@@ -5,7 +5,6 @@ import math
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,8 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stereo.attention import VolumeAttention
-from stereo.errors import StereoError, UsageError, unknown_name
+from stereo.errors import StereoError
+from stereo.matching.estimate import Estimate
 from stereo.matching.memory import bytes_needed, largest_core
+from stereo.matching.options import MatchOptions
 from stereo.matching.windows import OVERLAP, SMALLEST_CORE, match_in_windows
 from stereo.models import NetworkConfig, StereoNetwork
 from stereo.models.config import BF16_NETWORKS, ENLARGED_PIXELS, STRIDE
@@ -26,11 +27,11 @@ from stereo.system.runtime import (
     give_back_freed_memory,
     is_out_of_memory,
     large_blocks_kept,
+    pick_device,
     pick_dtype,
     to_channels_last,
 )
 
-SCALES = ("auto", "1", "2")
 RANGE_MARGIN = 32  # pixels searched beyond the largest disparity found at the smaller size
 NOT_FINITE = (
     "the network gave values that are not finite: damaged weights, or too little range in this "
@@ -39,47 +40,8 @@ NOT_FINITE = (
 FREE_SHARE = 0.9  # of the free memory that a match may plan with
 
 
-@dataclass(frozen=True, eq=False)
-class Estimate:
-    """What an engine gives for a pair.
-
-    Attributes:
-        disparity: (H, W) float32, pixels.
-        certainty: (2, H, W) float32, see ``stereo.models.certainty``; None of an engine without a
-            distribution of disparities.
-        again: seconds of the second match, at twice the size; 0 where there was none.
-    """
-
-    disparity: np.ndarray
-    certainty: np.ndarray | None = None
-    again: float = 0.0
-
-
-@dataclass(frozen=True)
-class Manner:
-    """How a network is applied to a pair; ``stereo.load`` says more of each."""
-
-    scale: str = "1"
-    """``auto``, ``1`` or ``2``."""
-    tile: str = "off"
-    """``auto``, ``off``, or the height and width of a tile's core in pixels."""
-    coarse_to_fine: bool = False
-    """Whether to search only the range that was found at half the size."""
-
-    def __post_init__(self) -> None:
-        if self.scale not in SCALES:
-            raise unknown_name("scale", self.scale, SCALES)
-        if self.tile in ("auto", "off"):
-            return
-        if not self.tile.isdecimal() or int(self.tile) < SMALLEST_CORE or int(self.tile) % STRIDE:
-            raise UsageError(
-                f"tile '{self.tile}': expected auto, off, or pixels, "
-                f"a multiple of {STRIDE} from {SMALLEST_CORE} on"
-            )
-
-
-def prepare(network: StereoNetwork) -> None:
-    """Make a network as fast as it gets without changing its maps, in place; not for training."""
+def optimize_for_inference(network: StereoNetwork) -> None:
+    """Fold, lay out and free memory for inference, in place: faster, with the same maps."""
     fold_batch_norms(network.eval())
     to_channels_last(network)
     for module in network.modules():
@@ -93,40 +55,34 @@ class NetworkEngine:
     Args:
         network: the network.
         config: its conventions.
-        device: where to run.
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        manner: at which size, over which range and in which pieces.
-        kernels: ``auto``, ``torch`` or ``triton``.
-        added_columns: how many columns of the views are padding that ``scale`` shall not count.
+        options: how it matches. The range is the network's; that of ``min_disparity`` columns of
+            the views are padding, which ``scale`` does not count.
     """
 
     def __init__(
         self,
         network: StereoNetwork,
         config: NetworkConfig,
-        device: torch.device,
-        precision: str,
-        manner: Manner = Manner(),
-        kernels: str = "torch",
-        added_columns: int = 0,
+        options: MatchOptions,
     ) -> None:
+        device = pick_device(options.device)
         self.network = network.eval().to(device)
         self.config = config
+        self.options = options
         self.device = device
-        self.dtype = pick_dtype(precision, device, bf16_serves=config.name in BF16_NETWORKS)
-        self.manner = manner
-        self.added_columns = added_columns
+        bf16_serves = config.name in BF16_NETWORKS
+        self.dtype = pick_dtype(options.precision, device, bf16_serves=bf16_serves)
         # In fp32 the volumes of 3D networks would not fit the gaps that others leave.
-        compact = self.dtype is not torch.float32 or config.name in BF16_NETWORKS
+        compact = self.dtype is not torch.float32 or bf16_serves
         self.keeps_large = compact and device.type == "cpu"
-        self.kernels = pick_kernels(kernels, device)
+        self.kernels = pick_kernels(options.kernels, device)
         use_kernels(self.network, self.kernels)
 
     @torch.inference_mode()
     def __call__(self, lefts: Sequence[np.ndarray], rights: Sequence[np.ndarray]) -> list[Estimate]:
         """Match views of one size, (H, W, 3) uint8 each."""
         left, right = (normalise(views, self.config, self.device) for views in (lefts, rights))
-        again = 0.0
+        seconds = 0.0
         keeping = large_blocks_kept(enabled=self.keeps_large)
         with keeping, computing_in(self.dtype, self.device):
             found = self._match(left, right, self._range(left, right))
@@ -134,19 +90,19 @@ class NetworkEngine:
                 most = _range_beyond(found, 2 * self.network.max_disparity)
                 start = time.perf_counter()
                 found = self._match_enlarged(left, right, most).cpu()
-                again = (time.perf_counter() - start) / len(lefts)
-        return [Estimate(each[0], each[1:], again) for each in found.cpu().numpy()]
+                seconds = (time.perf_counter() - start) / len(lefts)
+        return [Estimate(each[0], each[1:], seconds) for each in found.cpu().numpy()]
 
     def _enlarges(self, view: Tensor) -> bool:
-        if self.manner.scale != "auto":
-            return self.manner.scale == "2"
-        pixels = view.shape[2] * (view.shape[3] - self.added_columns)
+        if self.options.scale != "auto":
+            return self.options.scale == "2"
+        pixels = view.shape[2] * (view.shape[3] - abs(self.options.min_disparity))
         return pixels <= ENLARGED_PIXELS.get(self.config.name, 0)
 
     def _range(self, left: Tensor, right: Tensor) -> int:
         """Return the range to search at the views' own size."""
         most = self.network.max_disparity
-        if not self.manner.coarse_to_fine or min(left.shape[2:]) < 2:
+        if not self.options.coarse_to_fine or min(left.shape[2:]) < 2:
             return most
         left, right = (F.interpolate(v, scale_factor=0.5, mode="area") for v in (left, right))
         return _range_beyond(self._match(left, right, _whole_planes(most / 2)), most)
@@ -169,30 +125,27 @@ class NetworkEngine:
             pad_to_multiple(view, self.network.stride, self.config.padding)
             for view in (left, right)
         )
-        usual = self.network.max_disparity
-        self.network.max_disparity = max_disparity
-        try:
-            found = self._match_within_memory(left, right)
-        finally:
-            self.network.max_disparity = usual
+        found = self._match_within_memory(left, right, max_disparity)
         # Before it says which range to search next.
         if not found.isfinite().all():
             raise StereoError(NOT_FINITE)
         return found[..., -height:, :width].clamp(min=0)
 
-    def _match_within_memory(self, left: Tensor, right: Tensor) -> Tensor:
+    def _match_within_memory(self, left: Tensor, right: Tensor, max_disparity: int) -> Tensor:
         """Match whole or in tiles; in smaller ones where the memory proves too small."""
         height, width = left.shape[2:]
-        core = self._core(left)
+        core = self._core(left, max_disparity)
         while True:
             try:
                 if core is None:
                     extract = self.network.extract
-                    return self.network.estimate(extract(left), extract(right))
-                return match_in_windows(self.network, left, right, (core, core), OVERLAP)
+                    return self.network.estimate(extract(left), extract(right), max_disparity)
+                return match_in_windows(
+                    self.network, left, right, (core, core), OVERLAP, max_disparity
+                )
             except (MemoryError, RuntimeError) as error:
                 smaller = (core or max(height, width)) // 2 // STRIDE * STRIDE
-                can_go_smaller = self.manner.tile == "auto" and smaller >= SMALLEST_CORE
+                can_go_smaller = self.options.tile == "auto" and smaller >= SMALLEST_CORE
                 if not (can_go_smaller and is_out_of_memory(error)):
                     raise
             core = smaller
@@ -201,23 +154,22 @@ class NetworkEngine:
                 stacklevel=2,
             )
 
-    def _core(self, view: Tensor) -> int | None:
+    def _core(self, view: Tensor, max_disparity: int) -> int | None:
         """Return the size of the tiles' cores, or None to match whole."""
-        if self.manner.tile == "off":
+        if self.options.tile == "off":
             return None
         batch, _, height, width = view.shape
-        if self.manner.tile != "auto":
-            return int(self.manner.tile)
-        candidates = self.network.max_disparity
-        needed = bytes_needed(self.config, batch, (height, width), candidates, self.dtype)
+        if self.options.tile != "auto":
+            return int(self.options.tile)
+        needed = bytes_needed(self.config, batch, (height, width), max_disparity, self.dtype)
         if needed > FREE_SHARE * free_bytes(self.device):
             give_back_freed_memory()
         free = int(FREE_SHARE * free_bytes(self.device))
         if needed <= free:
             return None
-        core = largest_core(self.config, batch, (height, width), candidates, self.dtype, free)
+        core = largest_core(self.config, batch, (height, width), max_disparity, self.dtype, free)
         warnings.warn(
-            f"{width}x{height} pixels and {candidates} disparities would take about "
+            f"{width}x{height} pixels and {max_disparity} disparities would take about "
             f"{needed / 2**30:.1f} GiB, {free / 2**30:.1f} are free: matched in tiles of "
             f"{core} px; see --tile",
             stacklevel=2,

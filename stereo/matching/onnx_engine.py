@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from stereo.errors import InputError, StereoError
-from stereo.matching.engine import FREE_SHARE, NOT_FINITE, Estimate, pad_to_multiple
+from stereo.matching.engine import FREE_SHARE, NOT_FINITE, pad_to_multiple
+from stereo.matching.estimate import Estimate
 from stereo.matching.onnx_file import read_onnx
 from stereo.models import NetworkConfig
 from stereo.models.checkpoint import file_sha256
@@ -174,21 +175,20 @@ class OnnxEngine:
         zero = 255 * torch.tensor(self.config.mean).view(3, 1, 1)  # what is normalised to it
         return (pad_to_multiple(pixels - zero, self.stride, "zeros") + zero).contiguous()
 
-
-def describe(engine: OnnxEngine) -> dict[str, Any]:
-    """Return what ``metrics.json`` stores about an exported network."""
-    return {
-        "name": engine.path.stem,
-        "network": engine.config.to_dict(),
-        "weights": f"sha256:{file_sha256(engine.path)}",
-        "exported_from": engine.facts["weights"],
-        "exported_by": engine.facts["version"],
-        "max_disparity": engine.max_disparity,
-        "device": "cpu",
-        "precision": engine.facts["precision"],
-        "scale": "1",
-        "version": __version__,
-    }
+    def description(self) -> dict[str, Any]:
+        """Return what ``metrics.json`` stores about the network."""
+        return {
+            "name": self.path.stem,
+            "network": self.config.to_dict(),
+            "weights": f"sha256:{file_sha256(self.path)}",
+            "exported_from": self.facts["weights"],
+            "exported_by": self.facts["version"],
+            "max_disparity": self.max_disparity,
+            "device": "cpu",
+            "precision": self.facts["precision"],
+            "scale": "1",
+            "version": __version__,
+        }
 
 
 @functools.cache

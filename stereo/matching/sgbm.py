@@ -1,13 +1,41 @@
 """Semi-global matching (Hirschmüller, PAMI 2008) as OpenCV has it: the baseline."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from stereo.matching.estimate import Estimate
 from stereo.system.opencv import import_cv2
 
 BLOCK_SIZE = 3
 FIXED_POINT = 16.0
 MARGIN = 8
 SGBM_LIMIT = 2048  # larger disparities leave its 16-bit fixed point
+
+
+class SgbmEngine:
+    """Semi-global matching as an engine.
+
+    Args:
+        max_disparity: pixels, a multiple of 16 up to ``SGBM_LIMIT``.
+
+    Raises:
+        StereoError: OpenCV cannot be loaded.
+    """
+
+    def __init__(self, max_disparity: int) -> None:
+        import_cv2()
+        self.max_disparity = max_disparity
+
+    def __call__(self, lefts: Sequence[np.ndarray], rights: Sequence[np.ndarray]) -> list[Estimate]:
+        """Match views of one size, (H, W, 3) uint8 each; the certainty is whether it matched."""
+        maps = [
+            semi_global_matching(left, right, self.max_disparity)
+            for left, right in zip(lefts, rights, strict=True)
+        ]
+        return [
+            Estimate(disparity, matched[None].astype(np.float32)) for disparity, matched in maps
+        ]
 
 
 def semi_global_matching(

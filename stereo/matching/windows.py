@@ -70,6 +70,7 @@ def match_in_windows(
     right: Tensor,  # (B, 3, H, W)
     most: tuple[int, int],
     overlap: int,
+    max_disparity: int | None = None,
 ) -> Tensor:  # (B, 3, H, W)
     """Do what ``network.estimate`` does to the features of two views, window by window.
 
@@ -79,10 +80,11 @@ def match_in_windows(
         right: the same.
         most: height and width of the largest core.
         overlap: pixels that a window sees around its core, a multiple of 16.
+        max_disparity: pixels, a multiple of 16; None for the network's own.
     """
     height, width = left.shape[2:]
     grid: int = network.coarsest_factor  # type: ignore[assignment]
-    reach: int = network.max_disparity  # type: ignore[assignment]
+    reach: int = max_disparity or network.max_disparity  # type: ignore[assignment]
     rows = spans(height, most[0], overlap, grid=grid)
     columns = spans(width, most[1], overlap, reach, grid)
     windows = list(itertools.product(rows, columns))
@@ -90,7 +92,7 @@ def match_in_windows(
 
     def match(row: Span, column: Span) -> Tensor:
         cut = [_cut(each, network.feature_factors, row, column) for each in features]  # type: ignore[arg-type]
-        return network.estimate(*cut)  # type: ignore[operator]
+        return network.estimate(*cut, reach)  # type: ignore[operator]
 
     attentions = [m for m in network.modules() if isinstance(m, VolumeAttention) and m.streams]
     contexts = {attention: _Context() for attention in attentions}

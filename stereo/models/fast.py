@@ -199,23 +199,31 @@ class FastStereo(nn.Module):
 
     def match(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor | Stages:
         """Match the features of two views; ``forward`` after ``extract``."""
-        stages, best, logits = self._match(left, right)
+        stages, best, logits = self._match(left, right, self.max_disparity)
         if not self.training:
             return best
         outputs = [FINE_FACTOR * _enlarge(each) for each in stages]
         return Stages((*outputs, best), logits, VOLUME_FACTOR)
 
-    def estimate(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:  # (B, 3, H, W)
-        """Match the features of two views; return disparity and certainty, for inference."""
-        _, best, logits = self._match(left, right)
+    def estimate(
+        self, left: Sequence[Tensor], right: Sequence[Tensor], max_disparity: int | None = None
+    ) -> Tensor:  # (B, 3, H, W)
+        """Match the features of two views; return disparity and certainty, for inference.
+
+        Args:
+            left: what ``extract`` gives.
+            right: the same.
+            max_disparity: pixels, a multiple of 16; None for the network's own.
+        """
+        _, best, logits = self._match(left, right, max_disparity or self.max_disparity)
         return with_certainty(best, logits)
 
     def _match(
-        self, left: Sequence[Tensor], right: Sequence[Tensor]
+        self, left: Sequence[Tensor], right: Sequence[Tensor], max_disparity: int
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         left_fine, left_coarse = left
         right_fine, right_coarse = right
-        planes = self.max_disparity // VOLUME_FACTOR
+        planes = max_disparity // VOLUME_FACTOR
         coarse_volume = group_correlation(left_coarse, right_coarse, planes, GROUPS)
         volume = group_correlation(left_fine, right_fine, 2 * planes, FINE_GROUPS)
         evidence = self.aggregation(coarse_volume, volume)

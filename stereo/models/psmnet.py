@@ -70,19 +70,29 @@ class PSMNet(nn.Module):
 
     def match(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor | Stages:
         """Match the features of two views; ``forward`` after ``extract``."""
-        logits = self._logits(left, right)
+        logits = self._logits(left, right, self.max_disparity)
         if self.training:
             maps = tuple(self._regress(each) for each in logits)
             return Stages(maps, logits[0], FACTOR)
         return self._regress(logits[-1])
 
-    def estimate(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:  # (B, 3, H, W)
-        """Match the features of two views; return disparity and certainty, for inference."""
-        logits = self._logits(left, right)[-1]
+    def estimate(
+        self, left: Sequence[Tensor], right: Sequence[Tensor], max_disparity: int | None = None
+    ) -> Tensor:  # (B, 3, H, W)
+        """Match the features of two views; return disparity and certainty, for inference.
+
+        Args:
+            left: what ``extract`` gives.
+            right: the same.
+            max_disparity: pixels, a multiple of 16; None for the network's own.
+        """
+        logits = self._logits(left, right, max_disparity or self.max_disparity)[-1]
         return with_certainty(self._regress(logits), logits)
 
-    def _logits(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Sequence[Tensor]:
-        return self.aggregation(left[0], right[0], self.max_disparity // FACTOR)
+    def _logits(
+        self, left: Sequence[Tensor], right: Sequence[Tensor], max_disparity: int
+    ) -> Sequence[Tensor]:
+        return self.aggregation(left[0], right[0], max_disparity // FACTOR)
 
     def _regress(self, logits: Tensor) -> Tensor:
         regress = regress_plainly if self.plain else self.regress

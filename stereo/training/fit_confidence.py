@@ -15,7 +15,8 @@ from stereo.errors import UsageError
 from stereo.evaluation import tables
 from stereo.evaluation.sparsification import WITHIN, reliability, reliability_sums
 from stereo.matching.confidence import COMMON, ConfidenceModel
-from stereo.matching.matcher import Matcher, load
+from stereo.matching.loading import load
+from stereo.matching.matcher import Matcher
 from stereo.models import NETWORK_NAMES
 from stereo.models.checkpoint import load_checkpoint, save_checkpoint
 from stereo.system import console
@@ -50,7 +51,7 @@ def fit_confidence(
         pairs: rendered pairs to fit to.
         held_out: other rendered pairs to check it with.
         seed: of the rendered pairs.
-        common: read only the cues that every model has.
+        common: read only the features that every model has.
 
     Returns:
         How it was fitted, and what the held-out pairs say, as stored with it.
@@ -75,7 +76,7 @@ def fit_confidence(
         for i in console.progress(range(pairs + held_out), "match", pairs + held_out)
     ]
     names = [name for name in found[0][0] if name in COMMON or not common]
-    rows = [torch.stack([cues[name] for name in names], dim=1) for cues, _ in found]
+    rows = [torch.stack([features[name] for name in names], dim=1) for features, _ in found]
     right = [within for _, within in found]
     judge = ConfidenceModel(names)
     _descend(judge, torch.cat(rows[:pairs]), torch.cat(right[:pairs]), seed)
@@ -110,31 +111,31 @@ def _weights_of(model: str) -> Path:
 
 
 def _observe(matcher: Matcher, index: int, seed: int) -> tuple[dict[str, Tensor], Tensor]:
-    """Return the cues of some pixels of a rendered pair, and whether each is right."""
+    """Return the features of some pixels of a rendered pair, and whether each is right."""
     height, width = SIZES[index // 2 % len(SIZES)]
     most = matcher.description["max_disparity"]
     scene = SyntheticConfig(height=height, width=width, max_disparity=min(most, width), seed=seed)
     pair = SyntheticScenes(scene).render(index)
-    estimate, cues = matcher.cues(pair.left, pair.right)
+    estimate, features = matcher.confidence_features(pair.left, pair.right)
     known = np.flatnonzero((pair.disparity > 0) & (pair.disparity < most))
     chosen = np.random.default_rng((seed, index)).choice(known, min(PIXELS, len(known)), False)
     error = np.abs(estimate.disparity - pair.disparity).ravel()[chosen]
     at = torch.from_numpy(chosen)
-    values = {name: value.flatten()[at] for name, value in cues.values.items()}
+    values = {name: value.flatten()[at] for name, value in features.values.items()}
     return values, torch.from_numpy(error <= WITHIN)
 
 
-def _descend(model: ConfidenceModel, cues: Tensor, within: Tensor, seed: int) -> None:
+def _descend(model: ConfidenceModel, features: Tensor, within: Tensor, seed: int) -> None:
     target = within.float()
     generator = torch.Generator().manual_seed(seed)
     for weight in model.parameters():
-        bound = 1 / len(model.cues) ** 0.5
+        bound = 1 / len(model.features) ** 0.5
         torch.nn.init.uniform_(weight, -bound, bound, generator=generator)
     optimiser = torch.optim.Adam(model.parameters(), 1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
     for _ in console.progress(range(STEPS), "fit", STEPS):
-        some = torch.randint(len(cues), (BATCH,), generator=generator)
-        loss = F.binary_cross_entropy_with_logits(model(cues[some]), target[some])
+        some = torch.randint(len(features), (BATCH,), generator=generator)
+        loss = F.binary_cross_entropy_with_logits(model(features[some]), target[some])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

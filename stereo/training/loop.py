@@ -27,6 +27,7 @@ from stereo.errors import InputError, OutputError, StereoError, UsageError
 from stereo.evaluation.metrics import ImageScore, score_all_pixels, summarise
 from stereo.evaluation.protocols import get_protocol
 from stereo.matching.engine import NetworkEngine
+from stereo.matching.options import MatchOptions
 from stereo.models import NetworkConfig, StereoNetwork
 from stereo.models.checkpoint import Checkpoint, load_weights, save_checkpoint
 from stereo.models.config import BF16_NETWORKS
@@ -488,9 +489,13 @@ def _validate(
     errors: list[str] = []
     training = network.training
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        engine = NetworkEngine(
-            network, run.network_config, accelerator.device, run.trainer.precision
+        options = MatchOptions(
+            device=str(accelerator.device),
+            precision=run.trainer.precision,
+            scale="1",
+            tile="off",
         )
+        engine = NetworkEngine(network, run.network_config, options)
         for index in own:
             try:
                 sample = pairs[index].read()

@@ -263,13 +263,13 @@ def orphans(pid):
 
 
 def test_nothing_is_timed_where_the_fast_path_differs(tmp_path, monkeypatch, capsys):
-    prepare = subjects.prepare
+    optimize_for_inference = subjects.optimize_for_inference
 
     def wrong(network):
-        prepare(network)
+        optimize_for_inference(network)
         network.aggregation.heads[2].project.weight.data.mul_(1.1)
 
-    monkeypatch.setattr(subjects, "prepare", wrong)
+    monkeypatch.setattr(subjects, "optimize_for_inference", wrong)
     path = tmp_path / "inference.json"
     assert run(inference_call(path, "--models", "psmnet", "--precisions", "fp32")) == 1
     assert "nothing is timed" in capsys.readouterr().err

@@ -586,9 +586,9 @@ def test_sgbm_refuses_disparities_beyond_its_fixed_point(stereo, pair, tmp_path)
 def test_running_out_of_memory_is_one_line_and_the_other_pairs_go_on(
     stereo, folders, tmp_path, monkeypatch
 ):
-    import stereo.matching.matcher as matcher
+    from stereo.matching import sgbm
 
-    match, calls = matcher.semi_global_matching, []
+    match, calls = sgbm.semi_global_matching, []
 
     def fail_once(*arguments):
         calls.append(arguments)
@@ -596,7 +596,7 @@ def test_running_out_of_memory_is_one_line_and_the_other_pairs_go_on(
             raise MemoryError
         return match(*arguments)
 
-    monkeypatch.setattr(matcher, "semi_global_matching", fail_once)
+    monkeypatch.setattr(sgbm, "semi_global_matching", fail_once)
     call = ("infer", *folders[:2], "--output", tmp_path / "out", "--formats", "pfm", *SHORT)
     assert_one_line(stereo(*call, "--model", "sgbm"), 1, "out of memory")
     assert written(tmp_path / "out") == ["a_disparity.pfm", "c_disparity.pfm"]
@@ -667,7 +667,7 @@ def no_model(monkeypatch):
     def load(*_, **__):
         pytest.fail("the model was loaded")
 
-    monkeypatch.setattr("stereo.matching.matcher.load", load)
+    monkeypatch.setattr("stereo.matching.loading.load", load)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from PIL import Image
 import stereo as package
 from stereo.commands.cli import main
 from stereo.data.io.disparities import read_disparity, write_disparity
-from stereo.matching.matcher import own_max_disparity
+from stereo.matching.loading import own_max_disparity
 from stereo.models import NetworkConfig, build_network
 from stereo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 

@@ -17,8 +17,9 @@ from stereo.errors import InputError, UsageError
 from stereo.geometry import Calibration
 from stereo.geometry.check import check_pair
 from stereo.matching import engine
-from stereo.matching.engine import Estimate
+from stereo.matching.estimate import Estimate
 from stereo.matching.matcher import Matcher
+from stereo.models.config import MOST_DISPARITY
 
 SGBM = ("--model", "sgbm", "--max-disparity", "96")
 BEHIND = 20  # pixels: two thirds of the bundled pair's features are less
@@ -86,7 +87,7 @@ def test_the_views_are_moved_so_that_the_engine_starts_at_0(low, view):
 
 def test_certainties_are_cut_like_the_map():
     left = np.repeat(np.arange(40, dtype=np.uint8), 3).reshape(1, 40, 3)
-    estimate, cues = exact(-8).cues(left, np.roll(left, 3, axis=1))
+    estimate, cues = exact(-8).confidence_features(left, np.roll(left, 3, axis=1))
     assert estimate.certainty.shape == (1, 1, 40)
     assert np.array_equal(estimate.certainty[0], (estimate.disparity + 8) / 100)
     assert all(bool(each.isfinite().all()) for each in cues.values.values())
@@ -139,8 +140,8 @@ def test_a_batch_tiles_and_coarse_to_fine_start_there_too(sample):
 def test_scale_auto_looks_at_the_pairs_own_size(rng, monkeypatch):
     monkeypatch.setitem(engine.ENLARGED_PIXELS, "ea_stereo_fast", 32 * 48)
     left, right = rng.integers(0, 256, (2, 32, 48, 3), np.uint8)
-    assert package.load(max_disparity=16)(left, right).again > 0
-    assert package.load(max_disparity=16, min_disparity=-16)(left, right).again > 0
+    assert package.load(max_disparity=16)(left, right).second_match_seconds > 0
+    assert package.load(max_disparity=16, min_disparity=-16)(left, right).second_match_seconds > 0
 
 
 @pytest.mark.parametrize("wrong", [1.5, "8", True, None])
@@ -149,12 +150,18 @@ def test_it_is_a_whole_number(wrong):
         package.load("sgbm", min_disparity=wrong)
 
 
-@pytest.mark.parametrize("low", [48, 10**12, -64, -(10**12)])
+@pytest.mark.parametrize("low", [48, MOST_DISPARITY, -64, -MOST_DISPARITY])
 def test_a_range_that_no_pixel_can_reach_is_refused(low):
     matcher = package.load("sgbm", max_disparity=16, min_disparity=low)
     blank = np.zeros((32, 48, 3), np.uint8)
     with pytest.raises(InputError, match="cannot be in pictures 48 pixels wide"):
         matcher(blank, blank)
+
+
+@pytest.mark.parametrize("low", [MOST_DISPARITY + 1, -MOST_DISPARITY - 1, 10**12])
+def test_a_range_that_no_picture_has_is_refused_before_a_model_is_loaded(low):
+    with pytest.raises(UsageError, match="min disparity"):
+        package.load("sgbm", min_disparity=low)
 
 
 def test_the_matcher_says_what_it_is():

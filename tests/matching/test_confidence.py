@@ -88,16 +88,16 @@ def test_reliability_compares_what_was_said_with_what_was_so():
 
 @pytest.mark.parametrize("count", CERTAINTY)
 @given(seed=st.integers(0, 2**31), step=st.floats(0.01, 3))
-def test_each_cue_moves_the_confidence_one_way(count, seed, step):
+def test_each_feature_moves_the_confidence_one_way(count, seed, step):
     names = (*COMMON, *CERTAINTY[count])
     torch.manual_seed(seed)
     model = ConfidenceModel(names)
-    cues = torch.randn(8, len(names))
+    features = torch.randn(8, len(names))
     for i, name in enumerate(names):
-        moved = cues.clone()
+        moved = features.clone()
         moved[:, i] += step
-        gain = model(moved) - model(cues)
-        if name in ("texture", "matched", "about_plane", "order"):
+        gain = model(moved) - model(features)
+        if name in ("texture", "matched", "about_plane", "negative_entropy"):
             gain = -gain
         assert (gain <= 1e-5).all(), name
 
@@ -129,8 +129,10 @@ def test_the_right_view_has_the_confidence_of_its_mirror(pair):
     found = matcher(pair.left, pair.right, view="right")
     mirror = matcher(pair.right[:, ::-1], pair.left[:, ::-1])
     assert np.array_equal(found.confidence, mirror.confidence[:, ::-1])
-    measures = found.trusted.measures()
-    assert np.array_equal(measures["left_right"], mirror.trusted.baselines["left_right"][:, ::-1])
+    measures = found.confidence_maps.measures()
+    assert np.array_equal(
+        measures["left_right"], mirror.confidence_maps.baselines["left_right"][:, ::-1]
+    )
 
 
 def test_a_result_made_by_hand_has_none():
@@ -290,6 +292,13 @@ def test_fits_that_cannot_be_are_refused(tmp_path, monkeypatch, capsys, wrong):
     assert run(["fit-confidence", *wrong]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_stored_under_former_names_is_read():
+    model = ConfidenceModel((*COMMON, *CERTAINTY[2]), {"pairs": 3})
+    stored = model.to_dict()
+    stored["cues"] = ["order" if name == "negative_entropy" else name for name in stored["cues"]]
+    assert ConfidenceModel.from_dict(stored).features == model.features
 
 
 @pytest.mark.parametrize("stored", [{}, [], "", {"cues": ["magic"], "facts": {}, "weights": {}}])

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ from conftest import slow_but
 
 import stereo
 from stereo.errors import UsageError
-from stereo.matching.engine import Manner, NetworkEngine
+from stereo.matching.engine import NetworkEngine
 from stereo.matching.memory import bytes_needed
+from stereo.matching.options import MatchOptions
 from stereo.models import AttentionConfig, NetworkConfig
 from stereo.models.config import ENLARGED_PIXELS
 from stereo.system.machine import CLEAR_REFS
@@ -31,14 +34,15 @@ class Proportional(torch.nn.Module):
     def extract(self, view):
         return (view,)
 
-    def estimate(self, left, right):
+    def estimate(self, left, right, max_disparity):
         (left,), (right,) = left, right
-        self.asked.append((*left.shape[2:], self.max_disparity))
+        self.asked.append((*left.shape[2:], max_disparity))
         return torch.full((len(left), 3, *left.shape[2:]), left.shape[3] / 8)
 
 
-def engine_of(network, manner):
-    return NetworkEngine(network, NetworkConfig("psmnet"), torch.device("cpu"), "fp32", manner)
+def engine_of(network, name="psmnet", scale="1", tile="off", **options):
+    options = MatchOptions(device="cpu", precision="fp32", scale=scale, tile=tile, **options)
+    return NetworkEngine(network, NetworkConfig(name), options)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +58,7 @@ def engine_of(network, manner):
 def test_small_pictures_are_matched_at_twice_their_size(monkeypatch, scale, name, pixels, double):
     monkeypatch.setitem(ENLARGED_PIXELS, "ea_stereo_fast", pixels)
     network = Proportional()
-    engine = NetworkEngine(network, NetworkConfig(name), torch.device("cpu"), "fp32", Manner(scale))
+    engine = engine_of(network, name, scale)
     pair = np.zeros((48, 64, 3), np.uint8)
     disparity = engine([pair], [pair])[0].disparity
     assert disparity.shape == (48, 64)
@@ -67,9 +71,7 @@ def test_small_pictures_are_matched_at_twice_their_size(monkeypatch, scale, name
 def test_the_range_at_twice_the_size_is_at_most_twice_the_range(monkeypatch):
     network = Proportional()
     network.max_disparity = 16
-    engine = NetworkEngine(
-        network, NetworkConfig("psmnet"), torch.device("cpu"), "fp32", Manner("2")
-    )
+    engine = engine_of(network, scale="2")
     pair = np.zeros((16, 128, 3), np.uint8)
     engine([pair], [pair])
     assert network.asked == [(16, 128, 16), (32, 256, 32)]
@@ -77,13 +79,38 @@ def test_the_range_at_twice_the_size_is_at_most_twice_the_range(monkeypatch):
 
 def test_coarse_to_fine_searches_what_was_found_at_half_the_size():
     network = Proportional()
-    engine = engine_of(network, Manner(coarse_to_fine=True))
+    engine = engine_of(network, coarse_to_fine=True)
     pair = np.zeros((33, 65, 3), np.uint8)
     disparity = engine([pair], [pair])[0].disparity
     assert disparity.shape == (33, 65)
     # Found were 4 px (32 columns / 8), which are 8 at the size itself; 32 more are searched.
     assert network.asked == [(16, 32, 32), (48, 80, 48)]
     assert network.max_disparity == 64
+
+
+class Met(Proportional):
+    """A network whose threads wait for each other once their features are there."""
+
+    def __init__(self):
+        super().__init__()
+        self.barrier = threading.Barrier(2, timeout=10)
+
+    def extract(self, view):
+        self.barrier.wait()
+        return super().extract(view)
+
+    def estimate(self, left, right, max_disparity=None):
+        return super().estimate(left, right, max_disparity or self.max_disparity)
+
+
+def test_threads_that_share_a_network_search_their_own_ranges():
+    network = Met()
+    engine = engine_of(network, coarse_to_fine=True)
+    pairs = [np.zeros((32, width, 3), np.uint8) for width in (32, 256)]
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda pair: engine([pair], [pair]), pairs))
+    # An eighth of the width is found, and 32 px more are searched, in whole multiples of 16.
+    assert sorted(network.asked) == [(16, 16, 32), (16, 128, 32), (32, 32, 48), (32, 256, 64)]
 
 
 class Short(Proportional):
@@ -93,17 +120,17 @@ class Short(Proportional):
         super().__init__()
         self.most = most
 
-    def estimate(self, left, right):
+    def estimate(self, left, right, max_disparity):
         if left[0].shape[2] * left[0].shape[3] > self.most:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return super().estimate(left, right)
+        return super().estimate(left, right, max_disparity)
 
 
 def in_windows(monkeypatch, fits):
     """Let tiles be matched by the network itself where ``fits(core)``; return the cores asked."""
     asked = []
 
-    def match(network, left, right, most, overlap):
+    def match(network, left, right, most, overlap, max_disparity):
         asked.append(most)
         if not fits(most[0]):
             raise MemoryError
@@ -117,7 +144,7 @@ def test_an_estimate_that_proves_wrong_ends_in_tiles(monkeypatch):
     asked = in_windows(monkeypatch, lambda core: core <= 128)
     pair = np.zeros((256, 512, 3), np.uint8)
     with pytest.warns(UserWarning, match="out of memory matching 512x256") as seen:
-        (estimate,) = engine_of(Short(100), Manner(tile="auto"))([pair], [pair])
+        (estimate,) = engine_of(Short(100), tile="auto")([pair], [pair])
     assert estimate.disparity.shape == (256, 512)
     assert estimate.certainty.shape == (2, 256, 512)
     assert asked == [(256, 256), (128, 128)]
@@ -128,21 +155,21 @@ def test_memory_that_suffices_for_no_tile_is_an_error(monkeypatch):
     in_windows(monkeypatch, lambda core: False)
     pair = np.zeros((256, 512, 3), np.uint8)
     with pytest.warns(UserWarning), pytest.raises(MemoryError):
-        engine_of(Short(100), Manner(tile="auto"))([pair], [pair])
+        engine_of(Short(100), tile="auto")([pair], [pair])
     with pytest.raises(RuntimeError):
-        engine_of(Short(100), Manner(tile="off"))([pair], [pair])
+        engine_of(Short(100), tile="off")([pair], [pair])
 
 
 @pytest.mark.parametrize("fault", [ValueError("memory"), RuntimeError("a shape"), KeyError("x")])
 def test_other_faults_are_not_taken_for_a_lack_of_memory(monkeypatch, fault):
     class Faulty(Proportional):
-        def estimate(self, left, right):
+        def estimate(self, left, right, max_disparity):
             raise fault
 
     asked = in_windows(monkeypatch, lambda core: True)
     pair = np.zeros((256, 512, 3), np.uint8)
     with pytest.raises(type(fault)):
-        engine_of(Faulty(), Manner(tile="auto"))([pair], [pair])
+        engine_of(Faulty(), tile="auto")([pair], [pair])
     assert not asked
 
 
@@ -151,7 +178,7 @@ def test_pictures_too_large_for_the_memory_are_tiled_before_they_run(monkeypatch
     monkeypatch.setattr("stereo.matching.engine.free_bytes", lambda device: 2**29)
     network, pair = Proportional(), np.zeros((512, 512, 3), np.uint8)
     with pytest.warns(UserWarning, match="matched in tiles of"):
-        engine_of(network, Manner(tile="auto"))([pair], [pair])
+        engine_of(network, tile="auto")([pair], [pair])
     assert not network.asked
     ((core, _),) = asked
     needed = [
@@ -164,25 +191,27 @@ def test_pictures_too_large_for_the_memory_are_tiled_before_they_run(monkeypatch
 def test_a_tile_size_is_kept_to(monkeypatch):
     asked = in_windows(monkeypatch, lambda core: True)
     pair = np.zeros((256, 512, 3), np.uint8)
-    engine_of(Proportional(), Manner(tile="96"))([pair], [pair])
+    engine_of(Proportional(), tile="96")([pair], [pair])
     assert asked == [(96, 96)]
     for tile in ("48", "100", "-64", "all", "1e3"):
         with pytest.raises(UsageError, match=r"expected auto, off, or pixels"):
-            Manner(tile=tile)
+            MatchOptions(tile=tile)
 
 
 MEASURE = """
 import numpy as np
 import torch
 from stereo.benchmark.measure import peak_bytes
-from stereo.matching.engine import NetworkEngine, prepare
+from stereo.matching.engine import NetworkEngine, optimize_for_inference
+from stereo.matching.options import MatchOptions
 from stereo.models import NetworkConfig, build_network
 
 config = NetworkConfig("{name}")
 network = build_network(config).eval()
-prepare(network)
+optimize_for_inference(network)
 cpu = torch.device("cpu")
-engine = NetworkEngine(network, config, cpu, "{precision}")
+options = MatchOptions(device="cpu", precision="{precision}", scale="1", tile="off")
+engine = NetworkEngine(network, config, options)
 pair = np.zeros(({height}, {width}, 3), np.uint8)
 engine([pair], [pair])
 print(min(peak_bytes(lambda: engine([pair], [pair]), cpu) or 0 for _ in range(3)))

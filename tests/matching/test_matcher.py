@@ -1,5 +1,7 @@
 """The matcher: any size, padding and cropping, engines behind one interface."""
 
+import dataclasses
+import inspect
 import subprocess
 import sys
 
@@ -15,6 +17,7 @@ import stereo
 from stereo.data.sets.datasets import open_dataset
 from stereo.errors import InputError, UsageError
 from stereo.matching.engine import pad_to_multiple
+from stereo.matching.options import MatchOptions
 from stereo.matching.sgbm import fill_from_background, semi_global_matching
 from stereo.models import AttentionConfig, NetworkConfig, build_network
 from stereo.models.checkpoint import Checkpoint, save_checkpoint
@@ -216,6 +219,7 @@ def test_dir_shows_no_names_but_the_public_ones(module):
     [
         *({"max_disparity": value} for value in ("a", 16.0, True, [16])),
         *({key: value} for key in ("device", "precision", "tile", "scale") for value in (3, [])),
+        *({key: True} for key in ("tile", "scale")),
         *({key: None} for key in ("device", "precision", "tile", "scale", "kernels", "compile")),
         {"coarse_to_fine": "no"},
         {"allow_untrained": 1},
@@ -228,6 +232,26 @@ def test_options_of_another_type_are_refused_by_name(model, option):
         stereo.load(model, **option)
 
 
+@pytest.mark.parametrize("number", [int, np.int64])
+def test_a_scale_and_a_tile_may_be_numbers(number):
+    asked = MatchOptions(scale=number(1), tile=number(128))
+    assert asked == MatchOptions(scale="1", tile="128")
+    assert stereo.load("sgbm", scale=number(1), max_disparity=32).description["name"] == "sgbm"
+
+
+def test_load_takes_options_and_changes_to_them():
+    asked = MatchOptions(max_disparity=32, min_disparity=-8)
+    assert stereo.load("sgbm", asked).description["min_disparity"] == -8
+    assert stereo.load("sgbm", asked, min_disparity=4).description["min_disparity"] == 4
+    with pytest.raises(TypeError, match="max_disparty"):
+        stereo.load("sgbm", max_disparty=32)
+
+
+def test_the_signature_of_load_names_every_option():
+    names = {each.name for each in dataclasses.fields(MatchOptions)}
+    assert names < {*inspect.signature(stereo.load).parameters}
+
+
 def test_a_largest_disparity_may_be_any_whole_number():
     assert type(stereo.load("sgbm", max_disparity=np.int64(32)).description["max_disparity"]) is int
 
@@ -236,10 +260,13 @@ def test_the_second_match_of_small_pictures_is_said_once_with_its_cost(rng):
     views = rng.integers(0, 256, (2, 32, 48, 3), np.uint8)
     matcher = stereo.load(max_disparity=16)
     result = matcher(*views)
-    assert 0 < result.again < result.seconds
-    assert f"{result.again:.2f} of it at twice the size" in repr(result)
+    assert 0 < result.second_match_seconds < result.seconds
+    assert f"{result.second_match_seconds:.2f} of it at twice the size" in repr(result)
     said = matcher.second_match_note(result)
-    assert f"{result.seconds / (result.seconds - result.again):.1f} times as long" in said
+    assert (
+        f"{result.seconds / (result.seconds - result.second_match_seconds):.1f} times as long"
+        in said
+    )
     assert "--scale 1" in said
     assert matcher.second_match_note(matcher(*views)) is None
     for scale in ("1", "2"):

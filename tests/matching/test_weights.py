@@ -8,7 +8,7 @@ import stereo
 from stereo.data.sets.datasets import open_dataset
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.evaluation.evaluate import evaluate
-from stereo.matching.matcher import load
+from stereo.matching.loading import load
 from stereo.system.bundled import SGBM, bundled_weights, samples_root
 
 pytestmark = pytest.mark.skipif(

@@ -7,7 +7,7 @@ import torch
 
 from stereo.attention import ATTENTIONS
 from stereo.benchmark import measure
-from stereo.matching.engine import prepare
+from stereo.matching.engine import optimize_for_inference
 from stereo.models import NETWORK_NAMES, AttentionConfig, NetworkConfig, build_network
 from stereo.models.folding import fold_batch_norms
 from stereo.models.recompute import set_recompute
@@ -41,7 +41,7 @@ def test_folded_networks_give_the_map_of_plain_ones(name, upsampling):
     for module in plain.modules():
         if hasattr(module, "plain"):
             module.plain = True
-    prepare(network)
+    optimize_for_inference(network)
     views = torch.randn(2, 1, 3, 32, 80, dtype=torch.float64)
     expected = plain(*views).detach()
     assert expected.std() > 0.05

@@ -11,7 +11,7 @@ from stereo.data.io.images import as_image, as_images, read_both_views, read_ima
 from stereo.data.sets.sample import read_pair
 from stereo.errors import InputError
 from stereo.geometry.check import check_pair
-from stereo.matching.matcher import load
+from stereo.matching.loading import load
 
 ORIENTATION_TAG = 0x0112
 RGB = np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8)

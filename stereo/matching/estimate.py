@@ -1,0 +1,26 @@
+"""What every engine gives: an estimate per pair."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """What an engine gives for a pair.
+
+    Attributes:
+        disparity: (H, W) float32, pixels.
+        certainty: (2, H, W) float32, see ``stereo.models.certainty``; None of an engine without a
+            distribution of disparities.
+        second_match_seconds: of the match at twice the size; 0 where there was none.
+    """
+
+    disparity: np.ndarray
+    certainty: np.ndarray | None = None
+    second_match_seconds: float = 0.0
+
+
+Engine = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[Estimate]]
+"""Lists of left and right views of one size, (H, W, 3) uint8, to one estimate each, from 0 on."""

@@ -1,0 +1,177 @@
+"""Load a model, by name or file, ready to match."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stereo.errors import InputError, UsageError
+from stereo.matching.confidence import ConfidenceModel, confidence_model
+from stereo.matching.engine import NetworkEngine, optimize_for_inference
+from stereo.matching.matcher import Matcher
+from stereo.matching.onnx_engine import OnnxEngine
+from stereo.matching.options import MatchOptions
+from stereo.matching.sgbm import SgbmEngine
+from stereo.models import NETWORK_NAMES, NetworkConfig, StereoNetwork, build_network
+from stereo.models.checkpoint import file_sha256, load_checkpoint, restore_network
+from stereo.system.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL, SGBM, bundled_weights
+from stereo.system.runtime import keep_freed_memory, pick_device
+from stereo.system.threads import warn_if_threads_spin
+from stereo.version import __version__
+
+
+def load(
+    model: str | Path = DEFAULT_MODEL, options: MatchOptions | None = None, **fields: Any
+) -> Matcher:
+    """Load a model by name or file.
+
+    On a CPU the process then keeps freed memory from match to match, all that a match takes and of
+    all else blocks up to 32 MiB; ``stereo.system.runtime.return_freed_memory`` undoes that.
+
+    Args:
+        model: ``sgbm``, a network's name, the path of a ``.safetensors`` checkpoint, or that of an
+            ``.onnx`` file of ``stereo export``, which fixes its precision, its largest disparity,
+            the CPU, ``scale`` 1 and no tiles.
+        options: how it matches; None for the defaults.
+        fields: of ``stereo.matching.options.MatchOptions``, in place of those of ``options``, such
+            as ``device="cpu"`` or ``max_disparity=256``.
+
+    Raises:
+        UsageError: an unknown name or option, one that the model does not take, or no weights.
+        InputError: a checkpoint that cannot be used.
+        TypeError: a field that there is none of.
+    """
+    warn_if_threads_spin()
+    options = dataclasses.replace(options or MatchOptions(), **fields)
+    options.check(model)
+    if pick_device(options.device).type == "cpu":
+        keep_freed_memory(large=False)
+    name = str(model)
+    if name == SGBM:
+        return _load_sgbm(options)
+    if name.endswith(".onnx"):
+        return _load_onnx(Path(name), options)
+    return _load_network(model, options)
+
+
+def _signature() -> inspect.Signature:
+    """Return the signature of ``load`` with the fields as keywords, for help and notebooks."""
+    own = inspect.signature(load)
+    fields = inspect.signature(MatchOptions).parameters.values()
+    keywords = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in fields]
+    return own.replace(parameters=[own.parameters["model"], own.parameters["options"], *keywords])
+
+
+load.__signature__ = _signature()  # type: ignore[attr-defined]
+
+
+def own_max_disparity(model: str | Path) -> int:
+    """Return how many disparities ``load`` searches unless told otherwise, pixels.
+
+    Args:
+        model: as in ``load``.
+
+    Raises:
+        InputError: a file that cannot be used.
+    """
+    name = str(model)
+    if name.endswith(".onnx"):
+        return OnnxEngine(Path(name)).max_disparity
+    path = bundled_weights(name) if name in (SGBM, *NETWORK_NAMES) else Path(model)
+    return DEFAULT_MAX_DISPARITY if path is None else load_checkpoint(path).config.max_disparity
+
+
+def loaded(matcher: Matcher | Callable[[], Matcher]) -> Matcher:
+    """Return a model as it is, or load the one that is still to be loaded."""
+    return matcher if isinstance(matcher, Matcher) else matcher()
+
+
+def _load_network(model: str | Path, options: MatchOptions) -> Matcher:
+    name = str(model)
+    is_file = name not in NETWORK_NAMES
+    path = Path(model) if is_file else bundled_weights(name)
+    weights, confidence = "untrained", None
+    if path is not None:
+        checkpoint = load_checkpoint(path)
+        network = restore_network(checkpoint, str(path))
+        config, weights = checkpoint.config, f"sha256:{file_sha256(path)}"
+        if checkpoint.confidence is not None:
+            confidence = _stored_confidence(checkpoint.confidence, path)
+    else:
+        config = NetworkConfig(name)
+        network = _untrained_network(config)
+    network.max_disparity = options.max_disparity or config.max_disparity
+    optimize_for_inference(network)
+    engine = NetworkEngine(network, config, options)
+    if options.compile != "off":
+        _compile(network, options.compile)
+    description = {
+        "name": Path(name).stem if is_file else name,
+        "network": config.to_dict(),
+        "weights": weights,
+        "max_disparity": network.max_disparity,
+        "min_disparity": options.min_disparity,
+        "device": str(engine.device),
+        "precision": str(engine.dtype).removeprefix("torch."),
+        "kernels": engine.kernels,
+        "compile": options.compile,
+        "scale": options.scale,
+        "tile": options.tile,
+        "coarse_to_fine": options.coarse_to_fine,
+        "version": __version__,
+    }
+    return Matcher(engine, network, description, confidence)
+
+
+def _load_sgbm(options: MatchOptions) -> Matcher:
+    engine = SgbmEngine(options.max_disparity or DEFAULT_MAX_DISPARITY)
+    description = {
+        "name": SGBM,
+        "max_disparity": engine.max_disparity,
+        "min_disparity": options.min_disparity,
+        "device": "cpu",
+        "precision": "int16",
+        "version": __version__,
+    }
+    return Matcher(engine, None, description, confidence_model(SGBM))
+
+
+def _load_onnx(path: Path, options: MatchOptions) -> Matcher:
+    engine = OnnxEngine(path)
+    own = engine.facts["precision"]
+    if options.precision not in ("auto", own):
+        raise UsageError(
+            f"{path}: was exported in {own}, not {options.precision}; leave --precision out"
+        )
+    if options.max_disparity not in (None, engine.max_disparity):
+        raise UsageError(
+            f"{path}: was exported for disparities below {engine.max_disparity} px, not "
+            f"{options.max_disparity}; use --max-disparity {engine.max_disparity}, or export it "
+            "again"
+        )
+    stored = engine.confidence
+    confidence = None if stored is None else _stored_confidence(stored, path)
+    description = engine.description() | {"min_disparity": options.min_disparity}
+    return Matcher(engine, None, description, confidence)
+
+
+def _stored_confidence(stored: dict[str, Any], path: Path) -> ConfidenceModel:
+    try:
+        return ConfidenceModel.from_dict(stored)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _compile(network: StereoNetwork, backend: str) -> None:
+    for part in ("extract", "estimate"):
+        compiled = torch.compile(getattr(network, part), backend=backend, dynamic=False)
+        setattr(network, part, compiled)
+
+
+def _untrained_network(config: NetworkConfig) -> StereoNetwork:
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(0)
+        return build_network(config)

@@ -1,0 +1,166 @@
+"""How a model matches: the options of ``stereo.load``, of the commands and of the page."""
+
+import dataclasses
+import numbers
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from stereo.errors import UsageError, unknown_name
+from stereo.system.bundled import SGBM, bundled_weights
+
+
+@dataclass(frozen=True)
+class MatchOptions:
+    """How a model matches; what each option's docstring says is also the help of the commands.
+
+    A number serves where a text of digits does: ``scale=1``, ``tile=512``.
+
+    Raises:
+        UsageError: a value of another type, or one that no model takes.
+    """
+
+    max_disparity: int | None = None
+    """Disparities searched, pixels, a multiple of 16 (default: the checkpoint's own; 192 for sgbm
+    and untrained networks)."""
+    min_disparity: int = 0
+    """Where the search starts, pixels: the range is N to N + max-disparity. Negative for points
+    behind infinity, as crops and converging cameras make them."""
+    device: str = "auto"
+    """Where to run: cpu, cuda or mps; auto: cuda where there is a GPU, else cpu."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Precision of networks; auto: bf16 for ea_stereo_fast where the hardware is fast at it, else
+    fp32."""
+    scale: Literal["auto", "1", "2"] = "auto"
+    """2: networks match at the pair's size, then at twice that over the range found, finer and
+    slower; auto: with ea_stereo_fast, for pictures of up to 0.4 megapixels. The map always has the
+    pair's own size and pixels."""
+    tile: str = "auto"
+    """The size of a tile's core in pixels; auto: in tiles where memory is short of the whole; off:
+    never. Features, and attention that streams, still see the whole picture."""
+    coarse_to_fine: bool = False
+    """Find the disparity range at half the size first: faster where it is much smaller than
+    max-disparity."""
+    kernels: Literal["auto", "torch", "triton"] = "auto"
+    """Kernels of regression and attention; auto: torch; triton: for NVIDIA GPUs, untested there."""
+    compile: str = "off"
+    """A backend of torch.compile, such as inductor: minutes for each new size of picture."""
+    allow_untrained: bool = False
+    """Run a network that ships without weights with random ones, always the same; its map means
+    nothing."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for each in dataclasses.fields(self):
+            value, hint = getattr(self, each.name), hints[each.name]
+            if hint is bool:
+                if not isinstance(value, bool):
+                    raise UsageError(f"{each.name} {value!r}: expected True or False")
+            elif hint is str or get_origin(hint) is Literal:
+                if each.name in ("scale", "tile") and _is_whole(value):
+                    value = str(int(value))
+                    object.__setattr__(self, each.name, value)
+                if not isinstance(value, str):
+                    raise UsageError(f"{each.name} {value!r}: expected a text")
+                if get_origin(hint) is Literal and value not in get_args(hint):
+                    raise unknown_name(each.name, value, get_args(hint))
+        self._check_range()
+        self._check_tile()
+
+    def _check_range(self) -> None:
+        from stereo.models.config import check_max_disparity, check_min_disparity
+
+        if not _is_whole(self.min_disparity):
+            raise UsageError(f"min disparity {self.min_disparity!r} is not a whole number")
+        check_min_disparity(self.min_disparity)
+        object.__setattr__(self, "min_disparity", int(self.min_disparity))
+        if self.max_disparity is not None:
+            check_max_disparity(self.max_disparity)
+            object.__setattr__(self, "max_disparity", int(self.max_disparity))
+
+    def _check_tile(self) -> None:
+        from stereo.matching.windows import SMALLEST_CORE
+        from stereo.models.config import STRIDE
+
+        if self.tile in ("auto", "off"):
+            return
+        if not self.tile.isdecimal() or int(self.tile) < SMALLEST_CORE or int(self.tile) % STRIDE:
+            raise UsageError(
+                f"tile '{self.tile}': expected auto, off, or pixels, "
+                f"a multiple of {STRIDE} from {SMALLEST_CORE} on"
+            )
+
+    def check(self, model: str | Path) -> None:
+        """Refuse what ``stereo.load`` can refuse without reading any weights.
+
+        Args:
+            model: as in ``stereo.load``.
+
+        Raises:
+            UsageError: an unknown model, device or backend, a model without weights, or an option
+                that this model does not take.
+        """
+        from stereo.system.runtime import pick_device
+
+        name = str(model)
+        if name == SGBM:
+            pick_device(self.device)
+            self._check_sgbm()
+        elif name.endswith(".onnx"):
+            self._check_onnx(name)
+        else:
+            self._check_network(name)
+
+    def _check_sgbm(self) -> None:
+        from stereo.matching.sgbm import SGBM_LIMIT
+
+        if self.scale == "2":
+            raise UsageError(f"sgbm matches at scale 1, not '{self.scale}'; leave --scale out")
+        if self.tile not in ("auto", "off") or self.coarse_to_fine:
+            raise UsageError("sgbm takes neither --tile nor --coarse-to-fine")
+        if self.precision in ("bf16", "fp16"):
+            raise UsageError(f"sgbm computes in whole numbers, not {self.precision}; leave it out")
+        if (self.max_disparity or 0) > SGBM_LIMIT:
+            raise UsageError(f"sgbm searches at most {SGBM_LIMIT} px, not {self.max_disparity}")
+
+    def _check_onnx(self, name: str) -> None:
+        possible: dict[str, tuple[object, ...]] = {
+            "device": ("auto", "cpu"),
+            "scale": ("auto", "1"),
+            "tile": ("auto", "off"),
+            "coarse_to_fine": (False,),
+            "kernels": ("auto",),
+            "compile": ("off",),
+        }
+        for option, values in possible.items():
+            if getattr(self, option) not in values:
+                raise UsageError(
+                    f"{name}: an exported network takes no --{option.replace('_', '-')}; leave it "
+                    "out, or match with the network's name or checkpoint"
+                )
+
+    def _check_network(self, name: str) -> None:
+        import torch
+
+        from stereo.models.config import NETWORK_NAMES
+        from stereo.system.runtime import pick_device, pick_dtype
+
+        if name not in NETWORK_NAMES:
+            if not (name.endswith(".safetensors") or Path(name).is_file()):
+                known = [SGBM, *NETWORK_NAMES, "a .safetensors or .onnx file"]
+                raise unknown_name("model", name, known)
+        elif bundled_weights(name) is None and not self.allow_untrained:
+            raise UsageError(
+                f"'{name}' has no trained weights yet: give a checkpoint with --model "
+                "FILE.safetensors, use --model sgbm, or add --allow-untrained for random weights"
+            )
+        pick_dtype(self.precision, pick_device(self.device))
+        if self.compile != "off" and self.compile not in torch.compiler.list_backends(
+            exclude_tags=()
+        ):
+            known = torch.compiler.list_backends()
+            raise unknown_name("torch.compile backend", self.compile, ["off", *known])
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

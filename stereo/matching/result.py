@@ -1,0 +1,173 @@
+"""What a match gives: the map, its confidence, depth, points and picture."""
+
+import functools
+import numbers
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from stereo.errors import UsageError
+from stereo.geometry import Calibration
+from stereo.geometry.points import colored_points, write_glb, write_ply
+from stereo.matching.confidence import ConfidenceMaps
+from stereo.matching.notebook import png, result_picture
+from stereo.system.files import staged
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a match gives.
+
+    Attributes:
+        disparity: (H, W) float32, pixels of the left image; finite, never below the smallest that
+            was searched, 0 unless ``min_disparity`` says otherwise.
+        seconds: time of the match, without reading the images.
+        judge: computes ``confidence_maps``; None for a result made by hand.
+        image: (H, W, 3) uint8 RGB, the view that the map is of; None for a result made by hand.
+        second_match_seconds: of them, those of the second match, at twice the size; 0 if none.
+        path: of the left picture; None if it was no file.
+        is_right: whether the map is of the right view.
+    """
+
+    disparity: np.ndarray
+    seconds: float
+    judge: Callable[[], ConfidenceMaps] | None = None
+    image: np.ndarray | None = None
+    second_match_seconds: float = 0.0
+    path: Path | None = None
+    is_right: bool = False
+
+    def __repr__(self) -> str:
+        height, width = self.disparity.shape
+        low, high = self.disparity.min(), self.disparity.max()
+        second = self.second_match_seconds
+        again = f", {second:.2f} of it at twice the size" if second else ""
+        return (
+            f"<Result {width}x{height}, disparity {low:.1f} to {high:.1f} px, "
+            f"{self.seconds:.2f} s{again}>"
+        )
+
+    def _repr_png_(self) -> bytes:
+        """Return what a notebook shows: the picture without a calibration."""
+        return png(self.picture())
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """The probability that the disparity is within 3 px of the truth, (H, W) float32, 0..1.
+
+        The first access matches the other view as well.
+        """
+        return self.confidence_maps.confidence
+
+    @functools.cached_property
+    def confidence_maps(self) -> ConfidenceMaps:
+        """``confidence`` and the simpler measures beside it."""
+        if self.judge is None:
+            raise UsageError("a result made by hand has no confidence")
+        return self.judge()
+
+    def depth(self, calibration: Calibration | str | Path) -> np.ndarray:
+        """Return the depth along the optical axis.
+
+        Args:
+            calibration: of the rectified pair, or its file.
+
+        Returns:
+            (H, W) float32, metres; 0 for none.
+
+        Raises:
+            InputError: a calibration that cannot be used.
+        """
+        return self._fitted(calibration).depth(self.disparity)
+
+    def points(
+        self,
+        calibration: Calibration | str | Path,
+        *,
+        max_depth: float | None = None,
+        keep_edges: bool = False,
+        min_confidence: float = 0.0,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the points in the left camera's frame, and their colours.
+
+        Args:
+            calibration: of the rectified pair, or its file.
+            max_depth: metres, the depth of the furthest point; None for 100 baselines.
+            keep_edges: whether to keep points at jumps of the depth, many of which lie between two
+                surfaces.
+            min_confidence: 0..1, the least ``confidence`` of a point; above 0 it is computed.
+
+        Returns:
+            (N, 3) float32, metres: x to the right, y down, z along the optical axis; and (N, 3)
+            uint8 RGB. Pixels without a depth have no point.
+
+        Raises:
+            InputError: a calibration that cannot be used.
+            UsageError: an option out of its range, what is neither a calibration nor a path, or a
+                result made by hand, without a view.
+        """
+        if self.image is None:
+            raise UsageError("a result made by hand has no view to take the points' colours from")
+        if max_depth is not None and not (isinstance(max_depth, numbers.Real) and max_depth > 0):
+            raise UsageError(f"max_depth {max_depth}: expected a positive number of metres")
+        if not (isinstance(min_confidence, numbers.Real) and 0 <= min_confidence <= 1):
+            raise UsageError(f"min_confidence {min_confidence}: expected a number from 0 to 1")
+        return colored_points(
+            self.disparity,
+            self.image,
+            self._fitted(calibration),
+            is_right=self.is_right,
+            max_depth=max_depth,
+            keep_edges=keep_edges,
+            confidence=self.confidence if min_confidence > 0 else None,
+            min_confidence=min_confidence,
+        )
+
+    def write_points(
+        self, path: str | Path, calibration: Calibration | str | Path, **options: Any
+    ) -> int:
+        """Write the points to a ``.ply`` or ``.glb`` file, whole or not at all.
+
+        Args:
+            path: the file; its folder must be there.
+            calibration: as in ``points``.
+            options: those of ``points``.
+
+        Returns:
+            The number of points written.
+
+        Raises:
+            InputError: a calibration that cannot be used.
+            UsageError: another suffix, or as in ``points``.
+            OutputError: the file cannot be written.
+        """
+        path = Path(path)
+        writers = {".ply": write_ply, ".glb": write_glb}
+        if path.suffix.lower() not in writers:
+            raise UsageError(f"{path}: the name of a file of points ends in .ply or .glb")
+        points, tints = self.points(calibration, **options)
+        with staged(path) as (temporary,):
+            writers[path.suffix.lower()](temporary, points, tints)
+        return len(points)
+
+    def picture(self, calibration: Calibration | str | Path | None = None) -> Image.Image:
+        """Return the view beside its map in colours, at most 320 pixels high, with the scale.
+
+        Args:
+            calibration: of the rectified pair, or its file: the scale then says metres as well.
+
+        Raises:
+            InputError: a calibration that cannot be used.
+        """
+        fitted = None if calibration is None else self._fitted(calibration)
+        return result_picture(self.disparity, self.image, fitted)
+
+    def _fitted(self, calibration: Calibration | str | Path) -> Calibration:
+        if not isinstance(calibration, Calibration):
+            calibration = Calibration.read(calibration, pictures=self.path)
+        height, width = self.disparity.shape
+        return calibration.fitted(width, height)
