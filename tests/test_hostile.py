@@ -142,3 +142,11 @@ def test_examining_a_pair_names_its_bombs(tmp_path):
     paths[2].write_bytes(hostile.DISPARITIES["told.npz"])
     found = examine(Job(SampleFiles("a", *paths), truth=True, max_disparity=192))
     assert [fault.kind for fault in found.faults] == ["unreadable"] * 2
+
+
+def test_a_header_that_claims_more_than_memory_holds_is_damage(tmp_path):
+    path = tmp_path / "claims.jp2"
+    signature = b"\0\0\0\x0cjP  \x0d\x0a\x87\x0a" + b"\0\0\0\x14ftypjp2 \0\0\0\0jp2 "
+    path.write_bytes(signature + b"\0\0\0\x01jp2h" + (2**60).to_bytes(8, "big"))
+    with pytest.raises(InputError, match="damaged: its header claims more"):
+        read_image(path)

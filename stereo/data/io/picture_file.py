@@ -50,7 +50,7 @@ def open_picture(
             check_bytes(source, MOST_BYTES_PER_PIXEL * max_pixels() + MOST_METADATA, "a picture")
         _check_webp(source, name)  # of which Pillow allocates two canvases on opening
         _let_pillow_open_what_we_allow()
-        with Image.open(source, formats=formats) as image:
+        with _opened(source, name, formats) as image:
             _check(image, source, name)
             yield image
     except UnidentifiedImageError as error:
@@ -66,6 +66,13 @@ def open_picture(
     except Exception as error:  # a damaged file can raise nearly anything
         told = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{name}: damaged or truncated picture ({told})") from error
+
+
+def _opened(source: Path | BinaryIO, name: str, formats: tuple[str, ...]) -> ImageFile:
+    try:
+        return Image.open(source, formats=formats)
+    except MemoryError:  # a part of the header claims to have more bytes than there are
+        raise InputError(f"{name}: damaged: its header claims more than fits in memory") from None
 
 
 def check_one_frame(image: ImageFile, name: str) -> None:

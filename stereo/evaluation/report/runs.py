@@ -196,6 +196,8 @@ def _check(metrics: dict[str, Any]) -> None:
     for part in ("model", "protocol", "summary", NOC, ALL):
         if not isinstance(metrics.get(part, {} if part in (NOC, ALL) else None), dict):
             raise TypeError(part)
+        if not isinstance(metrics.get(part, {}).get("mask", ""), str):
+            raise TypeError("mask")
     for fact in ("name", "mask", "averaging"):
         if not isinstance(metrics["protocol"][fact], str):
             raise TypeError(fact)
