@@ -17,7 +17,8 @@ from stereo.models import NETWORK_NAMES, NetworkConfig, build_network
 from stereo.system import console
 from stereo.system.runtime import keep_freed_memory, to_channels_last
 from stereo.training.config import LossConfig
-from stereo.training.losses import counted_pixels, loss_sum
+from stereo.training.losses import loss_sum
+from stereo.training.truth import counted_pixels
 
 ROWS = 20
 

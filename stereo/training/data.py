@@ -1,11 +1,13 @@
 """From pairs on disk, or rendered on the spot, to the tensors of a training step."""
 
-from collections.abc import Sequence
+import contextlib
+import signal
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from stereo.data.augmentation.augment import AugmentationConfig, augment, to_tensors
 from stereo.data.augmentation.training_pair import TrainingPair
@@ -127,3 +129,22 @@ def collate(items: Sequence[Item]) -> Item:
             "the pairs of a batch differ in size; set --augmentation.crop, or --trainer.batch_size "
             "1 to train on whole pairs"
         )
+
+
+@contextlib.contextmanager
+def batches_of(loader: DataLoader[Item]) -> Iterator[Iterator[Item]]:
+    """Iterate, and end the loader's processes whatever happens: they ignore SIGTERM."""
+    batches = iter(loader)
+    try:
+        yield batches
+    finally:
+        if loader.num_workers:
+            batches._shutdown_workers()  # type: ignore[attr-defined]
+            for worker in batches._workers:  # type: ignore[attr-defined]
+                worker.kill()
+
+
+def ignore_signals(_worker: int) -> None:
+    """Let a loader's process ignore signals sent to the whole group: the loop saves, then stops."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

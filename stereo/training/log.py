@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -21,6 +22,8 @@ from stereo.evaluation.report.training import (
     write_validation_pictures,
 )
 from stereo.system import console
+from stereo.training.config import TrainerConfig
+from stereo.training.learner import Learner
 
 
 class RunLog:
@@ -28,56 +31,81 @@ class RunLog:
 
     Args:
         folder: the run's folder.
-        max_steps: steps in all.
+        trainer: how often to log, and how many steps there are.
         active: false on processes other than the first.
     """
 
-    def __init__(self, folder: Path, max_steps: int, active: bool) -> None:
+    def __init__(self, folder: Path, trainer: TrainerConfig, active: bool) -> None:
         self.folder = folder
-        self.max_steps = max_steps
+        self.trainer = trainer
         self.active = active
         self.bar = tqdm(disable=True)
-        self.epe: float | None = None
-        self.epe_step: int | None = None
+        self.skipped = 0  # damaged pairs
         self._first_step = 0
         self._writer: SummaryWriter | None = None
         self._earlier: set[Path] = set()
+        self.restart_watch()
 
     def start(self, step: int) -> None:
         """Begin after so many steps; what an earlier run wrote of later ones is hidden."""
         self._first_step = step
         self._earlier = set((self.folder / EVENTS).glob("*"))
         self.bar = tqdm(
-            total=self.max_steps,
+            total=self.trainer.max_steps,
             initial=step,
             desc="train",
             unit="step",
             disable=not (self.active and sys.stderr.isatty()),
         )
 
-    def step(self, step: int, facts: dict[str, float], *, speak: bool) -> None:
-        """Count a step; every so often write its scalars and say them in one line.
+    def restart_watch(self) -> None:
+        """Measure speed from here on."""
+        self._watch_started, self._waited, self._watched_steps = time.perf_counter(), 0.0, 0
+
+    @contextmanager
+    def waiting_for_data(self) -> Iterator[None]:
+        """Count the time of the block as waiting."""
+        start = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - start
+
+    def step(self, learner: Learner, *, loss: float, rate: float, norm: float) -> None:
+        """Count a step; every ``log_every`` steps write its scalars and say them in one line.
 
         Args:
-            step: steps done, this one included.
-            facts: names to values: loss, learning rate, gradient norm, throughput and so on.
-            speak: whether this step is one of those that are logged.
+            learner: after the step.
+            loss: mean over the step's pixels.
+            rate: its learning rate.
+            norm: of its gradient.
         """
+        self._watched_steps += 1
         self.bar.update(1)
-        if not (self.active and speak):
+        step, trainer = learner.step, self.trainer
+        if step % trainer.log_every and step != trainer.max_steps:
             return
-        self.scalars(step, facts, "train")
+        seconds = time.perf_counter() - self._watch_started
+        speed = self._watched_steps * trainer.batch_size / seconds
+        waiting = 100 * self._waited / seconds
+        self.restart_watch()
+        if not self.active:
+            return
+        scalars = {
+            "loss": loss,
+            "learning_rate": rate,
+            "gradient_norm": norm,
+            "pairs_per_second": speed,
+            "data_waiting_percent": waiting,
+        }
+        self.scalars(step, scalars, "train")
         epe = ""
-        if self.epe is not None:
-            at = "" if self.epe_step is None else f" at step {self.epe_step}"
-            epe = f"  validation EPE {self.epe:.3f} px{at}"
-        self.bar.set_postfix_str(f"loss {facts['loss']:.3f}{epe}")
+        if learner.epe is not None:
+            at = "" if learner.epe_step is None else f" at step {learner.epe_step}"
+            epe = f"  validation EPE {learner.epe:.3f} px{at}"
+        self.bar.set_postfix_str(f"loss {loss:.3f}{epe}")
         if self.bar.disable:
             console.say(
-                f"step {step}/{self.max_steps}  loss {facts['loss']:.3f}  "
-                f"lr {facts['learning_rate']:.2e}  gradient {facts['gradient_norm']:.2f}  "
-                f"{facts['pairs_per_second']:.2f} pairs/s  "
-                f"waiting for data {facts['data_waiting_percent']:.1f} %{epe}"
+                f"step {step}/{trainer.max_steps}  loss {loss:.3f}  lr {rate:.2e}  "
+                f"gradient {norm:.2f}  {speed:.2f} pairs/s  waiting for data {waiting:.1f} %{epe}"
             )
 
     def validation(
@@ -93,7 +121,6 @@ class RunLog:
         """
         if not self.active:
             return
-        self.epe, self.epe_step = summary.get("epe_image"), step
         names = ("epe_image", "bad_1_image", "bad_2_image", "bad_3_image", "d1_image")
         figures = {name: summary[name] for name in names if name in summary}
         self.scalars(step, figures, "validation")
@@ -118,6 +145,18 @@ class RunLog:
             colors.error_picture(example["disparity"], truth, example["valid"]),
         )
         self.writer.add_image("left, map, truth, error", picture, step, dataformats="HWC")
+
+    def finish(self, step: int, best_epe: float | None) -> None:
+        """Say how the run ended; every process has to call it."""
+        skipped = sum(gather_object([self.skipped]))
+        if not self.active:
+            return
+        if skipped:
+            console.say(f"damaged pairs skipped: {skipped}; 'stereo data check' names them")
+        best = "" if best_epe is None else f"; best validation EPE {best_epe:.3f} px"
+        console.say(
+            f"stopped at step {step} of {self.trainer.max_steps}{best}; saved in {self.folder}"
+        )
 
     @property
     def writer(self) -> SummaryWriter:
@@ -146,7 +185,7 @@ class RunLog:
         try:
             if self._writer is not None:
                 self._writer.flush()
-            write_training_report(self.folder, facts, data, self.max_steps, device)
+            write_training_report(self.folder, facts, data, self.trainer.max_steps, device)
         except Exception as error:  # a page must never cost a run of days
             console.warn(f"warning: no report.html: {type(error).__name__}: {error}")
 
@@ -166,28 +205,3 @@ class RunLog:
         events = self.folder / EVENTS
         if others == {EVENTS} and not self._earlier:
             shutil.rmtree(events, ignore_errors=True)
-
-
-class Stopwatch:
-    """Seconds spent in named parts of the loop since the last reset."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Start from zero."""
-        self.parts: dict[str, float] = {}
-        self.started = time.perf_counter()
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Add the time of the block to a part."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.parts[name] = self.parts.get(name, 0.0) + time.perf_counter() - start
-
-    def total(self) -> float:
-        """Return the seconds since the last reset."""
-        return time.perf_counter() - self.started

@@ -21,8 +21,8 @@ from stereo.system.bundled import bundled_weights
 from stereo.system.console import warn
 from stereo.training.data import DiskPairs, PairSource, TrainingSet
 from stereo.training.held_out import hold_out
-from stereo.training.loop import Run
 from stereo.training.recipe import DataConfig, Recipe
+from stereo.training.run import TrainingRun
 from stereo.version import __version__
 
 DEFAULT_SHARE = 0.1
@@ -49,7 +49,7 @@ class RenderedPairs:
         return TrainingPair.from_sample(rendered.sample())
 
 
-def prepare(recipe: Recipe, *, weights: str | None = None) -> Run:
+def prepare(recipe: Recipe, *, weights: str | None = None) -> TrainingRun:
     """Build what the loop needs.
 
     Args:
@@ -79,7 +79,7 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> Run:
     }
     training, validation = _pairs(recipe)
     _warn_of_overlap(training, validation)
-    return Run(
+    return TrainingRun(
         network=network,
         network_config=config,
         training_set=TrainingSet(

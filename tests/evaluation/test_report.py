@@ -544,10 +544,11 @@ def test_a_training_run_has_a_report(tmp_path, show, monkeypatch):
 
 def test_a_report_that_fails_does_not_end_a_run(tmp_path, monkeypatch, capsys):
     from stereo.training import log
+    from stereo.training.config import TrainerConfig
 
     def fail(*_):
         raise RuntimeError("no page today")
 
     monkeypatch.setattr(log, "write_training_report", fail)
-    log.RunLog(tmp_path, 1, active=True).report({}, "", None)
+    log.RunLog(tmp_path, TrainerConfig(), active=True).report({}, "", None)
     assert "no page today" in capsys.readouterr().err

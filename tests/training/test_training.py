@@ -35,17 +35,13 @@ from stereo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoin
 from stereo.models.fast import FastFeatures
 from stereo.models.stages import Stages
 from stereo.system.bundled import bundled_weights
-from stereo.training import loop
+from stereo.training import loop, saver
 from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
 from stereo.training.held_out import hold_out
-from stereo.training.loop import _Average, _told_plainly, train
-from stereo.training.losses import (
-    TruthCount,
-    counted_pixels,
-    loss_sum,
-    plane_cross_entropy_sum,
-    smooth_l1_sum,
-)
+from stereo.training.interrupt import explain_errors
+from stereo.training.learner import MovingAverage
+from stereo.training.loop import train
+from stereo.training.losses import loss_sum, plane_cross_entropy_sum, smooth_l1_sum
 from stereo.training.order import Share, StepSampler
 from stereo.training.prepare import prepare
 from stereo.training.recipe import RECIPES, DataConfig, Recipe, ValidationConfig, recipe_path
@@ -60,6 +56,7 @@ from stereo.training.state import (
     save_run,
     set_aside_later,
 )
+from stereo.training.truth import TruthCount, counted_pixels
 
 SAMPLES = REPOSITORY / "datasets" / "samples"
 
@@ -236,7 +233,7 @@ def scripted(monkeypatch):
                 raise Killed
             return {"epe_image": epe, "images": 1, "skipped": 0}, []
 
-        monkeypatch.setattr(loop, "_validate", validate)
+        monkeypatch.setattr(loop, "validate", validate)
 
     return script
 
@@ -249,16 +246,16 @@ def best_of(folder):
 def test_a_kill_after_validation_does_not_forget_the_best(tiny, scripted, monkeypatch, tmp_path):
     run, out = tiny_run(tiny(), validate_every=2, checkpoint_every=100), tmp_path / "run"
     scripted(9.0, 5.0)
-    save = loop.save_checkpoint
+    save = saver.save_checkpoint
 
     def killed_once_written(*arguments):
         save(*arguments)
         raise Killed
 
-    monkeypatch.setattr(loop, "save_checkpoint", killed_once_written)
+    monkeypatch.setattr(saver, "save_checkpoint", killed_once_written)
     with pytest.raises(Killed):
         train(run, out)
-    monkeypatch.setattr(loop, "save_checkpoint", save)
+    monkeypatch.setattr(saver, "save_checkpoint", save)
     scripted(5.0, 8.0)  # validated anew at step 2, since its state does not say that it was
     assert train(run, out) == 4
     assert best_of(out) == (2, 5.0)
@@ -386,7 +383,7 @@ def test_a_signal_ends_training_as_it_ends_other_commands(
             signal.raise_signal(number)
         return {"epe_image": 9.0, "images": 1, "skipped": 0}, []
 
-    monkeypatch.setattr(loop, "_validate", validate)
+    monkeypatch.setattr(loop, "validate", validate)
     monkeypatch.setattr(cli, "run", lambda _: train(run, out))
     monkeypatch.setattr(cli, "heed_signals", lambda: None)
     monkeypatch.setattr(cli, "leave_to_system", lambda: None)
@@ -801,7 +798,7 @@ def test_impossible_losses_say_so(wrong):
 def test_the_average_starts_fast_and_forgets_its_first_weights():
     network = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.zeros_(network.weight)
-    average = _Average(network, 0.999)
+    average = MovingAverage(network, 0.999)
     average.update(network)
     torch.nn.init.ones_(network.weight)
     for _ in range(30):
@@ -894,9 +891,9 @@ def test_a_pair_damaged_for_one_process_is_named_once_and_the_run_saved(tmp_path
 )
 def test_what_ends_a_run_from_outside_is_one_line(message, said, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(StereoError, match=said), _told_plainly():
+    with pytest.raises(StereoError, match=said), explain_errors():
         raise RuntimeError(message)
-    with pytest.raises(RuntimeError, match="a defect"), _told_plainly():
+    with pytest.raises(RuntimeError, match="a defect"), explain_errors():
         raise RuntimeError("a defect")
 
 
@@ -1000,7 +997,7 @@ def test_fine_tuning_keeps_the_first_weights_until_others_are_better(
 
 
 def test_a_batch_too_small_for_batch_norm_is_one_line():
-    with pytest.raises(UsageError, match="freeze_batch_norm"), loop._told_plainly():
+    with pytest.raises(UsageError, match="freeze_batch_norm"), explain_errors():
         torch.nn.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1))
 
 
