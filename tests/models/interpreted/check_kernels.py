@@ -11,6 +11,7 @@ import torch
 
 from stereo.attention import ATTENTIONS
 from stereo.models.kernels import attention as attending
+from stereo.models.kernels import attention_kernels as kernels
 from stereo.models.kernels import regression as kernel
 from stereo.models.regression import regress_plainly
 
@@ -120,14 +121,14 @@ def test_attention_reaches_offsets_beyond_32_bits(wide):
     weight, none = torch.zeros(2, channels), torch.zeros(2)
     table, last = torch.ones(1, 2, channels), torch.zeros(channels)
     sizes = {"KEYS": 16, "CHANNELS": 16, "CELLS": 16}
-    attending._give[(1, 1)](
+    kernels.apply[(1, 1)](
         *(volume, weight, none, table, last, volume, cells, channels * stride, stride, 1),
         *(1.0, 2, channels),
         HEADS=1,
         **sizes,
     )
     assert (volume[torch.tensor(at)] == 2).all()
-    attending._give_backward_volume[(1, 1)](
+    kernels.apply_backward_volume[(1, 1)](
         *(volume, volume, weight, none, 0 * table, volume, cells, channels * stride, stride, 1),
         *(1.0, 2, channels),
         HEADS=1,
@@ -135,7 +136,7 @@ def test_attention_reaches_offsets_beyond_32_bits(wide):
     )
     assert (volume[torch.tensor(at)] == 2).all()
     into = torch.empty(1, 1, 2, channels)
-    attending._gather_backward[(1, 1)](
+    kernels.accumulate_backward[(1, 1)](
         *(volume, volume, weight, none, none, none + 1, 1 + 0 * table, none, volume, into),
         *(torch.empty(1, 1, 2), cells, channels * stride, stride, 1, 1.0, 2, channels),
         MASKED=False,
