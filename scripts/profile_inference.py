@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from stereo.benchmark.networks import calibrate_batch_norms, plain_form, shipped_form, trained_like
 from stereo.benchmark.reference import ReferencePSMNet
-from stereo.benchmark.subjects import plain_form, see, shipped_form, trained_like
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.matching.engine import NetworkEngine
 from stereo.matching.options import MatchOptions
@@ -43,7 +43,7 @@ def main() -> None:
     original = None
     if arguments.reference_psmnet is not None:
         original = ReferencePSMNet(arguments.reference_psmnet, arguments.max_disparity, device)
-        see(original, original, pair, device)
+        calibrate_batch_norms(original, original, pair, device)
     network, config, _ = trained_like(
         arguments.model, arguments.max_disparity, original, pair, device
     )

@@ -114,7 +114,7 @@ def share_columns(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def describe(ceilings: dict[str, Any], device: torch.device) -> str:
+def ceilings_text(ceilings: dict[str, Any], device: torch.device) -> str:
     """Say in lines what was measured, and on what."""
     facts, shapes = machine(device), ceilings["shapes"]
     side, channels = shapes["product"][0], shapes["convolution"][1]

@@ -12,17 +12,11 @@ import numpy as np
 import torch
 
 from stereo.benchmark import measure
-from stereo.benchmark.ceilings import (
-    SHARE_HEADER,
-    add_share,
-    describe,
-    measure_ceilings,
-    share_columns,
-)
+from stereo.benchmark.bench import Bench, set_up
+from stereo.benchmark.ceilings import SHARE_HEADER, add_share, share_columns
+from stereo.benchmark.networks import plain_form, shipped_form, trained_like
 from stereo.benchmark.plot import bars_plot, require_matplotlib
-from stereo.benchmark.reference import ReferencePSMNet
-from stereo.benchmark.subjects import plain_form, see, settle, shipped_form, trained_like
-from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
+from stereo.data.synthetic import RenderedPair
 from stereo.errors import StereoError, UsageError
 from stereo.matching.engine import NetworkEngine
 from stereo.matching.loading import load
@@ -30,7 +24,6 @@ from stereo.matching.options import MatchOptions
 from stereo.models import NETWORK_NAMES
 from stereo.system import console
 from stereo.system.bundled import SGBM
-from stereo.system.machine import machine
 from stereo.system.runtime import keep_freed_memory, pick_dtype, return_freed_memory
 from stereo.system.threads import WAIT_POLICY
 
@@ -41,7 +34,7 @@ Matching = Callable[[], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Subject:
+class InferenceCase:
     """One line of the benchmark.
 
     Attributes:
@@ -108,41 +101,50 @@ def benchmark_inference(
         StereoError: a map that is not that of the plain form.
     """
     require_matplotlib()
-    models, max_disparity, precisions, where = settle(
-        models, (*NETWORK_NAMES, SGBM), max_disparity, precisions, device, repeats
-    )
     if busy < 0:
         raise UsageError(f"--busy {busy}: must be 0 or more")
-    path = measure.report_path(output)
-    height, width = size
-    scene = SyntheticConfig(height=height, width=width, max_disparity=max_disparity)
-    pair = SyntheticScenes(scene).render(0)
+    bench = set_up(
+        *(output, models, (*NETWORK_NAMES, SGBM), size, max_disparity),
+        *(precisions, device, repeats, reference_psmnet),
+    )
+    cases, weights = _cases(bench)
+    rows = _compare(cases, bench.device)
+    _time(cases, rows, bench.device, repeats, busy)
+    for row in rows:
+        add_share(row, row["macs"], bench.ceilings)
+    settings = {
+        "pair": bench.pair.name,
+        "busy_processes": busy,
+        "wait_policy": os.environ.get(WAIT_POLICY),
+        "weights": weights,
+        "equality_gate": f"fp32 maps within {TOLERANCE} px of the yardstick on average",
+    }
+    return bench.publish("inference", rows, settings, _table, bars_plot)
 
-    ceilings = measure_ceilings(where, precisions)
-    console.say(describe(ceilings, where))
 
-    original = None
-    if reference_psmnet is not None:
-        original = ReferencePSMNet(reference_psmnet, max_disparity, where)
-        see(original, original, pair, where)
-    subjects: list[Subject] = []
+def _cases(bench: Bench) -> tuple[list[InferenceCase], dict[str, str]]:
+    """Return the cases, the yardstick of each model first, and what each network's weights are."""
+    cases: list[InferenceCase] = []
     weights: dict[str, str] = {}
-    for name in models:
+    pair, device, original = bench.pair, bench.device, bench.original
+    for name in bench.models:
         if name == SGBM:
-            subjects.append(Subject(name, OPENCV, "int16", _sgbm(pair, max_disparity)))
+            cases.append(InferenceCase(name, OPENCV, "int16", _sgbm(pair, bench.max_disparity)))
             continue
-        network, config, weights[name] = trained_like(name, max_disparity, original, pair, where)
+        network, config, weights[name] = trained_like(
+            name, bench.max_disparity, original, pair, device
+        )
         beside = original if name == "psmnet" else None
         forms = {} if beside else {PLAIN: plain_form(network)}
         forms[OURS] = shipped_form(network)
-        for precision in precisions:
+        for precision in bench.precisions:
             if beside is not None:
-                dtype = pick_dtype(precision, where)
+                dtype = pick_dtype(precision, device)
                 match = functools.partial(beside.match, pair, config, dtype)
-                subjects.append(Subject(name, ORIGINAL, precision, match))
+                cases.append(InferenceCase(name, ORIGINAL, precision, match))
             for form, own in forms.items():
                 options = MatchOptions(
-                    device=str(where),
+                    device=str(device),
                     precision=precision,  # type: ignore[arg-type]
                     scale="1",
                     tile="off",
@@ -150,32 +152,8 @@ def benchmark_inference(
                 )
                 engine = NetworkEngine(own, config, options)
                 match = functools.partial(_first_map, engine, pair)
-                subjects.append(Subject(name, form, precision, match, form == OURS))
-
-    rows = _compare(subjects, where)
-    _time(subjects, rows, where, repeats, busy)
-    for row in rows:
-        add_share(row, row["macs"], ceilings)
-    report = {
-        "benchmark": "inference",
-        "machine": machine(where),
-        "ceilings": ceilings,
-        "settings": {
-            "height": height,
-            "width": width,
-            "max_disparity": max_disparity,
-            "pair": pair.name,
-            "repeats": repeats,
-            "busy_processes": busy,
-            "wait_policy": os.environ.get(WAIT_POLICY),
-            "weights": weights,
-            "equality_gate": f"fp32 maps within {TOLERANCE} px of the yardstick on average",
-        },
-        "rows": rows,
-    }
-    text = f"{_table(report)}\n\n{describe(ceilings, where)}"
-    measure.publish(path, report, text, bars_plot)
-    return report
+                cases.append(InferenceCase(name, form, precision, match, form == OURS))
+    return cases, weights
 
 
 def _first_map(engine: NetworkEngine, pair: RenderedPair) -> np.ndarray:
@@ -188,7 +166,7 @@ def _sgbm(pair: RenderedPair, max_disparity: int) -> Matching:
     return lambda: matcher(pair.left, pair.right).disparity
 
 
-def _compare(subjects: Sequence[Subject], device: torch.device) -> list[dict[str, Any]]:
+def _compare(cases: Sequence[InferenceCase], device: torch.device) -> list[dict[str, Any]]:
     """Return a row for each, with its operations, its peak memory and how far its map is off.
 
     Raises:
@@ -196,25 +174,25 @@ def _compare(subjects: Sequence[Subject], device: torch.device) -> list[dict[str
     """
     yardsticks: dict[str, np.ndarray] = {}
     rows: list[dict[str, Any]] = []
-    for subject in subjects:
-        row: dict[str, Any] = {"model": subject.model, "form": subject.form}
-        row["precision"] = subject.precision
+    for case in cases:
+        row: dict[str, Any] = {"model": case.model, "form": case.form}
+        row["precision"] = case.precision
         # Counting decomposes operations: the map that is compared is another call's.
-        row["macs"] = measure.count_macs(subject.match)[1]
-        with _memory_of(subject, device):
-            disparity, row["peak_bytes"] = measure.weigh(subject.match, device)
+        row["macs"] = measure.count_macs(case.match)[1]
+        with _memory_of(case, device):
+            disparity, row["peak_bytes"] = measure.weigh(case.match, device)
         if not np.isfinite(disparity).all():
-            raise StereoError(f"{subject.label}: a map that is not finite; nothing is timed")
+            raise StereoError(f"{case.label}: a map that is not finite; nothing is timed")
         rows.append(row)
-        if subject.form == OPENCV:
+        if case.form == OPENCV:
             continue
-        yardstick = yardsticks.setdefault(subject.model, disparity)
+        yardstick = yardsticks.setdefault(case.model, disparity)
         difference = np.abs(disparity - yardstick)
         mean, largest = float(difference.mean()), float(difference.max())
-        console.say(f"{subject.label}: {mean:.2g} px from its yardstick, at most {largest:.2g} px")
-        if subject.precision == "fp32" and mean > TOLERANCE:
+        console.say(f"{case.label}: {mean:.2g} px from its yardstick, at most {largest:.2g} px")
+        if case.precision == "fp32" and mean > TOLERANCE:
             raise StereoError(
-                f"{subject.label} is {mean:.2g} px from its yardstick on average, more than "
+                f"{case.label} is {mean:.2g} px from its yardstick on average, more than "
                 f"{TOLERANCE}; nothing is timed"
             )
         row |= {"mean_difference_px": mean, "largest_difference_px": largest}
@@ -222,19 +200,19 @@ def _compare(subjects: Sequence[Subject], device: torch.device) -> list[dict[str
 
 
 def _time(
-    subjects: Sequence[Subject],
+    cases: Sequence[InferenceCase],
     rows: Sequence[dict[str, Any]],
     device: torch.device,
     repeats: int,
     busy: int,
 ) -> None:
-    """Time all subjects in turns, and what ships beside busy processes; add the ratios."""
+    """Time all cases in turns, and what ships beside busy processes; add the ratios."""
 
-    def seconds(subject: Subject) -> float:
-        with _memory_of(subject, device):
-            return measure.elapsed(subject.match, device)
+    def seconds(case: InferenceCase) -> float:
+        with _memory_of(case, device):
+            return measure.elapsed(case.match, device)
 
-    timers = {subject.label: functools.partial(seconds, subject) for subject in subjects}
+    timers = {case.label: functools.partial(seconds, case) for case in cases}
     first: dict[str, dict[str, Any]] = {}
     for row, own in zip(rows, measure.in_turns(timers, repeats), strict=True):
         row["seconds"] = own
@@ -244,7 +222,7 @@ def _time(
     if not busy:
         return
     shipped = [row for row in rows if row["form"] in (OURS, OPENCV)]
-    beside = {s.label: timers[s.label] for s in subjects if s.form in (OURS, OPENCV)}
+    beside = {s.label: timers[s.label] for s in cases if s.form in (OURS, OPENCV)}
     console.say(f"beside {busy} busy processes:")
     with measure.busy_processes(busy):
         for row, own in zip(shipped, measure.in_turns(beside, repeats), strict=True):
@@ -253,14 +231,14 @@ def _time(
 
 
 @contextlib.contextmanager
-def _memory_of(subject: Subject, device: torch.device) -> Iterator[None]:
-    """Keep freed memory for one subject alone, filled by a call that does not count."""
-    if not (subject.keeps and device.type == "cpu"):
+def _memory_of(case: InferenceCase, device: torch.device) -> Iterator[None]:
+    """Keep freed memory for one case alone, filled by a call that does not count."""
+    if not (case.keeps and device.type == "cpu"):
         yield
         return
     keep_freed_memory(large=False)
     try:
-        subject.match()
+        case.match()
         yield
     finally:
         return_freed_memory()

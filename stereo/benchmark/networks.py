@@ -1,50 +1,19 @@
 """The networks that the benchmarks run, and the forms they run them in."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-from stereo.benchmark.ceilings import pick_precisions
 from stereo.benchmark.reference import ReferencePSMNet
 from stereo.data.synthetic import RenderedPair
-from stereo.errors import UsageError, unknown_name
 from stereo.matching.engine import optimize_for_inference, pad_to_multiple
-from stereo.matching.loading import own_max_disparity
 from stereo.models import AttentionConfig, NetworkConfig, StereoNetwork, build_network
 from stereo.models.checkpoint import load_checkpoint, load_weights, restore_network
-from stereo.models.config import check_max_disparity
 from stereo.models.convert import convert_state
 from stereo.system.bundled import bundled_weights
-from stereo.system.runtime import pick_device
-
-
-def settle(
-    models: Sequence[str],
-    known: Sequence[str],
-    max_disparity: int | None,
-    precisions: Sequence[str] | None,
-    device: str,
-    repeats: int,
-) -> tuple[list[str], int, list[str], torch.device]:
-    """Return the models, the range, the precisions and the device that a call asks for.
-
-    Raises:
-        UsageError: something that is not known or not possible.
-    """
-    for name in models:
-        if name not in known:
-            raise unknown_name("model", name, known)
-    if max_disparity is None:
-        max_disparity = max(own_max_disparity(name) for name in models)
-    check_max_disparity(max_disparity)
-    if repeats < 1:
-        raise UsageError(f"--repeats {repeats}: must be at least 1")
-    where = pick_device(device)
-    chosen = pick_precisions(precisions, where)
-    return list(dict.fromkeys(models)), max_disparity, chosen, where
 
 
 def trained_like(
@@ -77,14 +46,14 @@ def trained_like(
         load_weights(network, converted.weights, "the original", allow_new_attention=True)
         return network.eval().to(device), config, "random, the original's"
     network.to(device)
-    see(network, network, pair, device)
+    calibrate_batch_norms(network, network, pair, device)
     return network.eval(), config, "random"
 
 
-def see(
+def calibrate_batch_norms(
     network: nn.Module, forward: Callable[..., object], pair: RenderedPair, device: torch.device
 ) -> None:
-    """Let batch norms take their statistics from a part of the pair."""
+    """Set the statistics of batch norms to those of a part of the pair."""
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

@@ -12,22 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stereo.benchmark import measure
-from stereo.benchmark.ceilings import (
-    SHARE_HEADER,
-    add_share,
-    describe,
-    measure_ceilings,
-    share_columns,
-)
+from stereo.benchmark.bench import Bench, set_up
+from stereo.benchmark.ceilings import SHARE_HEADER, add_share, share_columns
+from stereo.benchmark.networks import plain_form, trained_like
 from stereo.benchmark.reference import ReferencePSMNet
-from stereo.benchmark.subjects import plain_form, see, settle, trained_like
-from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.errors import StereoError, UsageError
 from stereo.models import NETWORK_NAMES
 from stereo.models.kernels import pick_kernels, use_kernels
 from stereo.models.recompute import set_recompute
 from stereo.system import console
-from stereo.system.machine import machine
 from stereo.system.runtime import exact_fp32, pick_dtype, to_channels_last
 
 MODELS = ("psmnet", "ea_psmnet", "ea_stereo_fast")
@@ -38,7 +31,7 @@ TOLERANCE = 1e-3  # of the loss, relative
 
 
 @dataclass
-class Subject:
+class TrainingCase:
     """One line of the benchmark: a network in training mode and its optimiser.
 
     Attributes:
@@ -101,70 +94,57 @@ def benchmark_training(
         InputError: a reference that cannot be used.
         StereoError: a loss that is not that of the first form.
     """
-    models, max_disparity, precisions, where = settle(
-        models, NETWORK_NAMES, max_disparity, precisions, device, repeats
-    )
     if crop[0] % 16 or crop[1] % 16:
         raise UsageError(f"--crop {crop[0]}x{crop[1]}: both must be multiples of 16")
-    path = measure.report_path(output)
-    ceilings = measure_ceilings(where, precisions)
-    console.say(describe(ceilings, where))
-    scene = SyntheticConfig(height=crop[0], width=crop[1], max_disparity=max_disparity)
-    pair = SyntheticScenes(scene).render(0)
+    bench = set_up(
+        *(output, models, NETWORK_NAMES, crop, max_disparity),
+        *(precisions, device, repeats, reference_psmnet),
+    )
+    where = bench.device
     views = [
         (torch.from_numpy(view).to(where).permute(2, 0, 1)[None].float() / 128 - 1)
-        for view in (pair.left, pair.right)
+        for view in (bench.pair.left, bench.pair.right)
     ]
-    truth = torch.from_numpy(pair.disparity).to(where)[None]
+    truth = torch.from_numpy(bench.pair.disparity).to(where)[None]
 
-    original = None
-    if reference_psmnet is not None:
-        original = ReferencePSMNet(reference_psmnet, max_disparity, where)
-        see(original.original, original, pair, where)
-    subjects = []
-    for name in models:
-        network, _, _ = trained_like(name, max_disparity, original, pair, where)
-        for form in FORMS:
-            module = _in_form(form, name, network, original, where)
-            if module is not None:
-                subjects += [_subject(name, form, p, module) for p in precisions]
-
-    def step_of(subject: Subject, batch: int) -> Callable[[], float]:
+    def step_of(case: TrainingCase, batch: int) -> Callable[[], float]:
         left, right = (view.expand(batch, -1, -1, -1).contiguous() for view in views)
         target = truth.expand(batch, -1, -1)
-        return lambda: _step(subject, left, right, target)
+        return lambda: _step(case, left, right, target)
 
-    counts = _compare_losses(subjects, step_of)
+    cases = _cases(bench)
+    counts = _compare_losses(cases, step_of)
     rows = []
-    for subject in subjects:
-        facts = {"model": subject.model, "form": subject.form, "precision": subject.precision}
-        peaks = [measure.peak_bytes(step_of(subject, batch), where) for batch in BATCHES]
-        rows.append(facts | _memory(subject, peaks))
-        console.say(f"{subject.label}: {_megabytes(rows[-1]['bytes_of_a_pair'])} MiB a pair")
+    for case in cases:
+        facts = {"model": case.model, "form": case.form, "precision": case.precision}
+        peaks = [measure.peak_bytes(step_of(case, batch), where) for batch in BATCHES]
+        rows.append(facts | _memory(case, peaks))
+        console.say(f"{case.label}: {_megabytes(rows[-1]['bytes_of_a_pair'])} MiB a pair")
     timers: dict[str, Callable[[], float]] = {
-        s.label: functools.partial(measure.elapsed, step_of(s, BATCHES[0]), where) for s in subjects
+        c.label: functools.partial(measure.elapsed, step_of(c, BATCHES[0]), where) for c in cases
     }
     first: dict[str, float] = {}
     for row, own, macs in zip(rows, measure.in_turns(timers, repeats), counts, strict=True):
         row["seconds"] = own
         row["times_as_fast"] = first.setdefault(row["model"], own["median"]) / own["median"]
-        add_share(row, macs, ceilings)
-    report = {
-        "benchmark": "training",
-        "machine": machine(where),
-        "ceilings": ceilings,
-        "settings": {
-            "height": crop[0],
-            "width": crop[1],
-            "max_disparity": max_disparity,
-            "batch": BATCHES[0],
-            "repeats": repeats,
-            "equality_gate": f"fp32 losses within {TOLERANCE} of the first form's, relative",
-        },
-        "rows": rows,
-    }
-    measure.publish(path, report, f"{_table(report)}\n\n{describe(ceilings, where)}")
-    return report
+        add_share(row, macs, bench.ceilings)
+    gate = f"fp32 losses within {TOLERANCE} of the first form's, relative"
+    settings = {"batch": BATCHES[0], "equality_gate": gate}
+    return bench.publish("training", rows, settings, _table)
+
+
+def _cases(bench: Bench) -> list[TrainingCase]:
+    """Return the cases, the yardstick of each model first."""
+    cases = []
+    for name in bench.models:
+        network, _, _ = trained_like(
+            name, bench.max_disparity, bench.original, bench.pair, bench.device
+        )
+        for form in FORMS:
+            module = _in_form(form, name, network, bench.original, bench.device)
+            if module is not None:
+                cases += [_case(name, form, p, module) for p in bench.precisions]
+    return cases
 
 
 def _in_form(
@@ -185,27 +165,29 @@ def _in_form(
     return ours
 
 
-def _subject(name: str, form: str, precision: str, module: nn.Module) -> Subject:
+def _case(name: str, form: str, precision: str, module: nn.Module) -> TrainingCase:
     module = copy.deepcopy(module).train()
-    return Subject(name, form, precision, module, torch.optim.Adam(module.parameters(), lr=1e-6))
+    return TrainingCase(
+        name, form, precision, module, torch.optim.Adam(module.parameters(), lr=1e-6)
+    )
 
 
-def _step(subject: Subject, left: Tensor, right: Tensor, truth: Tensor) -> float:
-    dtype = pick_dtype(subject.precision, left.device)
+def _step(case: TrainingCase, left: Tensor, right: Tensor, truth: Tensor) -> float:
+    dtype = pick_dtype(case.precision, left.device)
     with exact_fp32(enabled=dtype is torch.float32):
         with torch.autocast(left.device.type, dtype, enabled=dtype is not torch.float32):
-            outputs = subject.network(left, right)
+            outputs = case.network(left, right)
         maps = getattr(outputs, "disparities", outputs)
         losses = [F.smooth_l1_loss(each.float(), truth.expand_as(each)) for each in maps]
         loss = torch.stack(losses).sum()
         loss.backward()
-    subject.optimizer.step()
-    subject.optimizer.zero_grad(set_to_none=True)
+    case.optimizer.step()
+    case.optimizer.zero_grad(set_to_none=True)
     return float(loss.detach())
 
 
 def _compare_losses(
-    subjects: Sequence[Subject], step_of: Callable[[Subject, int], Callable[[], float]]
+    cases: Sequence[TrainingCase], step_of: Callable[[TrainingCase, int], Callable[[], float]]
 ) -> list[int]:
     """Return the multiply-accumulates of a step of each, whose first losses must agree.
 
@@ -214,24 +196,24 @@ def _compare_losses(
     """
     first: dict[str, float] = {}
     counts = []
-    for subject in subjects:
-        loss, macs = measure.count_macs(step_of(subject, BATCHES[0]))
+    for case in cases:
+        loss, macs = measure.count_macs(step_of(case, BATCHES[0]))
         counts.append(macs)
-        expected = first.setdefault(subject.model, loss)
+        expected = first.setdefault(case.model, loss)
         apart = abs(loss - expected) / expected
-        console.say(f"{subject.label}: loss {loss:.6g}")
-        if subject.precision == "fp32" and not apart <= TOLERANCE:
+        console.say(f"{case.label}: loss {loss:.6g}")
+        if case.precision == "fp32" and not apart <= TOLERANCE:
             raise StereoError(
-                f"{subject.label} has a loss of {loss:.6g}, the first form one of {expected:.6g}; "
+                f"{case.label} has a loss of {loss:.6g}, the first form one of {expected:.6g}; "
                 "nothing is timed"
             )
     return counts
 
 
-def _memory(subject: Subject, peaks: Sequence[int | None]) -> dict[str, Any]:
+def _memory(case: TrainingCase, peaks: Sequence[int | None]) -> dict[str, Any]:
     """Return the bytes of a step, and how many pairs fit where."""
-    tensors = [*subject.network.parameters(), *subject.network.buffers()]
-    states = [t for state in subject.optimizer.state.values() for t in state.values()]
+    tensors = [*case.network.parameters(), *case.network.buffers()]
+    states = [t for state in case.optimizer.state.values() for t in state.values()]
     fixed = sum(t.numel() * t.element_size() for t in [*tensors, *states])
     less, more = peaks
     if less is None or more is None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from stereo.attention import ATTENTIONS
 from stereo.attention.volume import cells
-from stereo.benchmark import ceilings, measure, subjects, training
+from stereo.benchmark import ceilings, measure, networks, training
 from stereo.benchmark.attention import benchmark_attention, check_against_definition
 from stereo.benchmark.reference import ReferencePSMNet
 from stereo.commands.cli import run
@@ -201,7 +201,7 @@ def test_emulated_bf16_has_no_ceiling_and_no_rows_unless_named(monkeypatch, emul
     assert ceilings.pick_precisions(["bf16"], CPU) == ["bf16"]
     found = ceilings.measure_ceilings(CPU, chosen)
     assert (found["macs_per_second"]["bf16"] is None) == emulated
-    assert ("bf16 is emulated" in ceilings.describe(found, CPU)) == emulated
+    assert ("bf16 is emulated" in ceilings.ceilings_text(found, CPU)) == emulated
     row = {"precision": "bf16", "seconds": {"median": 1.0}}
     ceilings.add_share(row, 10**9, found)
     assert (row["share_of_ceiling"] is None) == emulated
@@ -263,13 +263,13 @@ def orphans(pid):
 
 
 def test_nothing_is_timed_where_the_fast_path_differs(tmp_path, monkeypatch, capsys):
-    optimize_for_inference = subjects.optimize_for_inference
+    optimize_for_inference = networks.optimize_for_inference
 
     def wrong(network):
         optimize_for_inference(network)
         network.aggregation.heads[2].project.weight.data.mul_(1.1)
 
-    monkeypatch.setattr(subjects, "optimize_for_inference", wrong)
+    monkeypatch.setattr(networks, "optimize_for_inference", wrong)
     path = tmp_path / "inference.json"
     assert run(inference_call(path, "--models", "psmnet", "--precisions", "fp32")) == 1
     assert "nothing is timed" in capsys.readouterr().err
@@ -316,7 +316,7 @@ def reference(tmp_path):
 def test_the_original_is_matched_at_sizes_that_are_no_multiple(reference):
     pair = SyntheticScenes(SyntheticConfig(height=72, width=104, max_disparity=32)).render(0)
     original = ReferencePSMNet(reference, 32, CPU)
-    subjects.see(original, original, pair, CPU)
+    networks.calibrate_batch_norms(original, original, pair, CPU)
     config = NetworkConfig("psmnet", 32)
     disparity = original.match(pair, config, torch.float32)
     assert disparity.shape == (72, 104)

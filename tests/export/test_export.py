@@ -14,7 +14,7 @@ from torch import nn
 
 import stereo
 from stereo.attention import ATTENTIONS
-from stereo.benchmark.subjects import see
+from stereo.benchmark.networks import calibrate_batch_norms
 from stereo.commands.cli import run
 from stereo.errors import InputError, StereoError, UsageError
 from stereo.export import export
@@ -148,11 +148,11 @@ def test_every_attention_is_a_graph_or_refused_with_its_reason(tmp_path):
 def test_ea_psmnet_with_a_random_reprojection_is_pytorchs_at_sizes_not_traced(tmp_path):
     torch.manual_seed(0)
     attention = AttentionConfig(options={"zero_init": False}, mask_invalid=True)
-    half = (0.5, 0.5, 0.5)  # as ``see`` normalises
+    half = (0.5, 0.5, 0.5)  # as ``calibrate_batch_norms`` normalises
     config = NetworkConfig("ea_psmnet", 32, attention=attention, mean=half, std=half)
     network = build_network(config)
     (pair,) = rendered(96, 160, 32, 1)
-    see(network, network, pair, torch.device("cpu"))
+    calibrate_batch_norms(network, network, pair, torch.device("cpu"))
     _temper(network, pair)
     engine = _engine(trace(network.eval(), config), tmp_path)
     whole = Exportable(network, config).eval()

@@ -1,0 +1,131 @@
+"""What the benchmarks of networks have in common: their checks, pair, ceilings and report."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stereo.benchmark import measure
+from stereo.benchmark.ceilings import ceilings_text, measure_ceilings, pick_precisions
+from stereo.benchmark.networks import calibrate_batch_norms
+from stereo.benchmark.reference import ReferencePSMNet
+from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
+from stereo.errors import UsageError, unknown_name
+from stereo.matching.loading import own_max_disparity
+from stereo.models.config import check_max_disparity
+from stereo.system import console
+from stereo.system.machine import machine
+from stereo.system.runtime import pick_device
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What a benchmark runs, and on what.
+
+    Attributes:
+        path: the JSON file.
+        models: networks' names.
+        max_disparity: pixels.
+        precisions: of ``fp32``, ``bf16`` and ``fp16``.
+        device: where it runs.
+        repeats: timed calls of each case.
+        pair: the rendered pair.
+        original: the authors' PSMNet, if it is there.
+        ceilings: what ``measure_ceilings`` returned.
+    """
+
+    path: Path
+    models: list[str]
+    max_disparity: int
+    precisions: list[str]
+    device: torch.device
+    repeats: int
+    pair: RenderedPair
+    original: ReferencePSMNet | None
+    ceilings: dict[str, Any]
+
+    def publish(
+        self,
+        name: str,
+        rows: list[dict[str, Any]],
+        settings: dict[str, Any],
+        table: Callable[[dict[str, Any]], str],
+        plot: Callable[[Path, dict[str, Any]], None] | None = None,
+    ) -> dict[str, Any]:
+        """Write the report as JSON, its table and its plot, if any; print the table.
+
+        Args:
+            name: of the benchmark.
+            rows: one per case.
+            settings: what the report says of the call besides size, range and repeats.
+            table: makes the table of a report.
+            plot: writes the picture of a report.
+
+        Returns:
+            The report.
+        """
+        height, width = self.pair.left.shape[:2]
+        common = {"height": height, "width": width, "max_disparity": self.max_disparity}
+        report = {
+            "benchmark": name,
+            "machine": machine(self.device),
+            "ceilings": self.ceilings,
+            "settings": common | {"repeats": self.repeats} | settings,
+            "rows": rows,
+        }
+        text = f"{table(report)}\n\n{ceilings_text(self.ceilings, self.device)}"
+        measure.publish(self.path, report, text, plot)
+        return report
+
+
+def set_up(
+    output: str | Path,
+    models: Sequence[str],
+    known: Sequence[str],
+    size: tuple[int, int],
+    max_disparity: int | None,
+    precisions: Sequence[str] | None,
+    device: str,
+    repeats: int,
+    reference_psmnet: str | Path | None,
+) -> Bench:
+    """Check a call's arguments, measure the machine's ceilings and render the pair.
+
+    Args:
+        output: the JSON file.
+        models: names.
+        known: the names that can be run.
+        size: height and width of the pair, pixels.
+        max_disparity: pixels; None for the largest of the models' own.
+        precisions: None for fp32, and bf16 where the hardware computes in it.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        repeats: timed calls of each case.
+        reference_psmnet: folder of the original PSMNet.
+
+    Raises:
+        UsageError: something that is not known or not possible.
+        InputError: a reference that cannot be used.
+    """
+    for name in models:
+        if name not in known:
+            raise unknown_name("model", name, known)
+    if max_disparity is None:
+        max_disparity = max(own_max_disparity(name) for name in models)
+    check_max_disparity(max_disparity)
+    if repeats < 1:
+        raise UsageError(f"--repeats {repeats}: must be at least 1")
+    where = pick_device(device)
+    chosen = pick_precisions(precisions, where)
+    path = measure.report_path(output)
+    scene = SyntheticConfig(height=size[0], width=size[1], max_disparity=max_disparity)
+    pair = SyntheticScenes(scene).render(0)
+    ceilings = measure_ceilings(where, chosen)
+    console.say(ceilings_text(ceilings, where))
+    original = None
+    if reference_psmnet is not None:
+        original = ReferencePSMNet(reference_psmnet, max_disparity, where)
+        calibrate_batch_norms(original, original, pair, where)
+    names = list(dict.fromkeys(models))
+    return Bench(path, names, max_disparity, chosen, where, repeats, pair, original, ceilings)
