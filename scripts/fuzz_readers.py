@@ -24,7 +24,7 @@ def readers(folder: Path) -> Iterator[tuple[str, list[Path], Read]]:
     from test_submit import write_tree
 
     from stereo import geometry, load
-    from stereo.commands.resume_log import Record
+    from stereo.commands.resume_log import ResumeLog
     from stereo.commands.submit import submit, validate
     from stereo.data.finding import listing
     from stereo.data.io import decoders, disparities, images
@@ -182,13 +182,13 @@ def readers(folder: Path) -> Iterator[tuple[str, list[Path], Read]]:
     )
 
     home = within("infer.jsonl")
-    record = Record(home, {"max_disparity": 16}, [plain])
+    record = ResumeLog(home, {"max_disparity": 16}, [plain])
     record.start()
     record.add("a", [plain], [plain])
 
     def resume(path: Path) -> None:
-        again = Record(path.parent, {"max_disparity": 16}, [plain])
-        again.take_up([plain])
+        again = ResumeLog(path.parent, {"max_disparity": 16}, [plain])
+        again.read([plain])
         again.has("a", [plain], [plain])
 
     yield "infer.jsonl", [record.path], resume

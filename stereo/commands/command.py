@@ -1,14 +1,16 @@
 """What a command is made of, and arguments that several share."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse_from_object
 from jsonargparse import ArgumentParser, Namespace
 
 from stereo.system.limits import DEFAULT_MAX_MEGAPIXELS, MAX_MEGAPIXELS_VARIABLE
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -61,21 +63,42 @@ def add_choices(parser: ArgumentParser, default_pass: str) -> None:
     )
 
 
-def add_fields(parser: ArgumentParser, options: type) -> None:
-    """Add an option for each field of a dataclass, with the field's docstring as its help.
+def add_fields(
+    parser: ArgumentParser, options: type, names: Sequence[str] = (), positional: bool = False
+) -> None:
+    """Add an argument for each field of a dataclass, with the field's docstring as its help.
 
     The field ``max_disparity`` becomes ``--max-disparity``, a truth value a switch.
+
+    Args:
+        parser: receives them.
+        options: the dataclass.
+        names: of the fields; none for all.
+        positional: whether they are positional; those with a default may then be left out.
     """
     help_of = {each.arg_name: each.description or "" for each in parse_from_object(options).params}
     hints = get_type_hints(options)
     for each in dataclasses.fields(options):
-        flag, hint = f"--{each.name.replace('_', '-')}", hints[each.name]
-        text = " ".join(help_of[each.name].split()).removesuffix(".")
-        text = text[0].lower() + text[1:]
-        if hint is bool:
+        if names and each.name not in names:
+            continue
+        hint, required = hints[each.name], each.default is dataclasses.MISSING
+        text = " ".join(help_of[each.name].split())
+        text = text[0].lower() + (text[1:] if text.endswith("...") else text[1:].removesuffix("."))
+        flag = f"--{each.name.replace('_', '-')}"
+        if positional:
+            parser.add_argument(each.name, nargs=None if required else "?", help=text)
+        elif required:
+            parser.add_argument(flag, required=True, help=text)
+        elif hint is bool:
             parser.add_argument(flag, action="store_true", help=text)
         elif get_origin(hint) is Literal:
             parser.add_argument(flag, default=each.default, choices=list(get_args(hint)), help=text)
         else:
             kind = next(part for part in get_args(hint) or (hint,) if part is not type(None))
             parser.add_argument(flag, type=kind, default=each.default, help=text)
+
+
+def read_fields(config: Namespace, options: type[T]) -> T:
+    """Return the dataclass whose fields ``add_fields`` made arguments of."""
+    fields = dataclasses.fields(options)  # type: ignore[arg-type]
+    return options(**{each.name: config[each.name] for each in fields})

@@ -7,7 +7,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from stereo.commands.command import Command, add_choices, add_fields
+from stereo.commands.command import Command, add_choices, add_fields, read_fields
+from stereo.commands.infer_options import InferOptions
 from stereo.errors import UsageError
 from stereo.matching.options import MatchOptions
 from stereo.system.bundled import DEFAULT_MODEL, SGBM
@@ -18,67 +19,11 @@ def _demo_arguments(parser: ArgumentParser) -> None:
 
 
 def _infer_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "left",
-        help="left view: a file, a folder, a quoted glob, a video, or numbered pictures such as "
-        "left_%06d.png",
-    )
-    parser.add_argument(
-        "right",
-        nargs="?",
-        help="right view: the same kind of thing, matched by name or number; none with --packing "
-        "or where LEFT is an MPO, whose two frames are the views",
-    )
-    parser.add_argument("--output", required=True, help="folder for the files")
-    parser.add_argument(
-        "--packing", help="side-by-side or top-bottom: LEFT holds both views in one picture"
-    )
+    add_fields(parser, InferOptions, ("left", "right"), positional=True)
+    add_fields(parser, InferOptions, ("output", "packing"))
     model_arguments(parser)
-    parser.add_argument(
-        "--formats",
-        help="comma-separated: color, pfm, png16 (KITTI), npy, confidence, depth, ply, glb, "
-        "error, video (MP4 of the colours); default color,pfm, and with --calibration depth,ply",
-    )
-    parser.add_argument(
-        "--calibration",
-        help="of the rectified pairs: Middlebury, ETH3D, KITTI, OpenCV, K.txt, ROS, ...",
-    )
-    parser.add_argument(
-        "--max-depth",
-        type=float,
-        help="metres; points beyond it are left out; default 100 baselines",
-    )
-    parser.add_argument(
-        "--keep-edges",
-        action="store_true",
-        help="keep the points at jumps of the depth, many of which lie between two surfaces",
-    )
-    parser.add_argument(
-        "--min-confidence",
-        type=float,
-        help="0 to 1; points of less confidence are left out; takes a second match",
-    )
-    parser.add_argument(
-        "--view",
-        default="left",
-        choices=["left", "right", "both"],
-        help="whose maps to write; the right view's files are named NAME_right...",
-    )
-    parser.add_argument(
-        "--ground-truth",
-        help="disparities of the left views: a file, folder or glob; adds metrics.json and errors",
-    )
-    parser.add_argument(
-        "--ground-truth-scale",
-        type=float,
-        help="stored value per pixel of ground truth in whole numbers (16-bit PNG: 256)",
-    )
-
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="leave out maps whose files are there from a call with the same settings",
-    )
+    own = [each.name for each in fields(InferOptions)]
+    add_fields(parser, InferOptions, own[own.index("formats") :])
 
 
 def _evaluate_arguments(parser: ArgumentParser) -> None:
@@ -126,22 +71,7 @@ def _demo(config: Namespace) -> int:
 def _infer(config: Namespace) -> int:
     from stereo.commands.infer import infer
 
-    failed = infer(
-        chosen_model(config),
-        config.left,
-        config.right,
-        config.output,
-        formats=config.formats,
-        calibration=config.calibration,
-        max_depth=config.max_depth,
-        keep_edges=config.keep_edges,
-        min_confidence=config.min_confidence,
-        view=config.view,
-        ground_truth=config.ground_truth,
-        ground_truth_scale=config.ground_truth_scale,
-        packing=config.packing,
-        resume=config.resume,
-    )
+    failed = infer(chosen_model(config), read_fields(config, InferOptions))
     return 1 if failed else 0
 
 
@@ -197,7 +127,7 @@ def chosen_model(config: Namespace, further: str | None = None) -> Callable[[], 
         config: the options.
         further: another model, to be loaded with the same options.
     """
-    options = MatchOptions(**{each.name: config[each.name] for each in fields(MatchOptions)})
+    options = read_fields(config, MatchOptions)
     if further == SGBM:  # it knows none of the networks' options
         options = MatchOptions(options.max_disparity, options.min_disparity)
     name = further or config.model

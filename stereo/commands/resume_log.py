@@ -15,13 +15,13 @@ from stereo.errors import InputError, OutputError
 from stereo.system.files import staged, why_not_written
 from stereo.system.limits import check_bytes, parse_json
 
-RECORD = "infer.jsonl"
+RESUME_LOG = "infer.jsonl"
 _MOST_BYTES = 2**30  # what some millions of maps need
 _REMEDY = "choose another --output, or leave --resume out to make all anew"
 
 
-class Record:
-    """The record of one run.
+class ResumeLog:
+    """The log of one run.
 
     Args:
         folder: where the maps are written.
@@ -31,13 +31,13 @@ class Record:
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], inputs: Iterable[Path]) -> None:
-        self.path = folder / RECORD
+        self.path = folder / RESUME_LOG
         self._settings: dict[str, Any] = json.loads(json.dumps(settings))  # as they come back
         self._finished: dict[str, dict[str, Any]] = {}
         # Size and time of change of each input, as it was before it was read.
         self._seen = {path: _stamp(path) for path in set(inputs) if path.is_file()}
 
-    def take_up(self, targets: Iterable[Path]) -> None:
+    def read(self, targets: Iterable[Path]) -> None:
         """Read what an earlier run has noted.
 
         Args:
@@ -46,7 +46,7 @@ class Record:
         Raises:
             InputError: maps of other settings, or of none that are known.
         """
-        lines = self._read()
+        lines = self._lines()
         if not lines:
             if any(target.is_file() for target in targets):
                 raise InputError(
@@ -117,10 +117,10 @@ class Record:
     def _stamps(self, inputs: Sequence[Path]) -> dict[str, list[int]]:
         return {str(path): self._seen[path] for path in inputs if path in self._seen}
 
-    def _read(self) -> list[dict[str, Any]]:
+    def _lines(self) -> list[dict[str, Any]]:
         """Return the settings and the finished maps, without lines that were cut off."""
         if self.path.exists():
-            check_bytes(self.path, _MOST_BYTES, "the record of a run")
+            check_bytes(self.path, _MOST_BYTES, "the log of a run")
         try:
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
@@ -139,7 +139,7 @@ def _stamp(path: Path) -> list[int]:
 def _parsed(line: str) -> dict[str, Any]:
     """Return what a line holds; nothing if it is none of ours, or not whole."""
     try:
-        found = parse_json(line, RECORD)
+        found = parse_json(line, RESUME_LOG)
     except InputError:
         return {}
     match found:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import stereo.commands.infer
-from stereo.commands.resume_log import RECORD, Record
+from stereo.commands.resume_log import RESUME_LOG, ResumeLog
 from stereo.data.io.disparities import read_disparity
 
 COUNT = 4
@@ -139,9 +139,9 @@ def test_a_replaced_input_is_matched_anew(infer, pair, out, change):
 def test_maps_without_a_record_are_refused(infer, out, damage):
     infer(16, "--resume")
     if damage == "missing":
-        (out / RECORD).unlink()
+        (out / RESUME_LOG).unlink()
     else:
-        (out / RECORD).write_text({"empty": "", "text": "{", "list": "[1]\n"}[damage])
+        (out / RESUME_LOG).write_text({"empty": "", "text": "{", "list": "[1]\n"}[damage])
     result = infer(16, "--resume")
     assert result.status == 1
     (line,) = result.errors
@@ -151,8 +151,8 @@ def test_maps_without_a_record_are_refused(infer, out, damage):
 
 def test_a_line_that_was_cut_off_costs_its_map_alone(infer, out):
     infer(16, "--resume")
-    whole = (out / RECORD).read_text()
-    (out / RECORD).write_text(whole[:-20])
+    whole = (out / RESUME_LOG).read_text()
+    (out / RESUME_LOG).write_text(whole[:-20])
     assert "1 of 4 pairs written" in infer(16, "--resume").out
     assert "4 were there" in infer(16, "--resume").out
 
@@ -163,9 +163,9 @@ def test_pictures_made_anew_without_a_record_are_not_taken_for_the_old_ones(
     folders = pair[0].parent, pair[1].parent
     call = ("infer", *folders, "--output", out, "--formats", "pfm", *SGBM, "--max-disparity")
     assert stereo(*call, 16, "--resume").status == 0
-    assert (out / RECORD).is_file()
+    assert (out / RESUME_LOG).is_file()
     assert stereo(*call, 32).status == 0
-    assert not (out / RECORD).exists()
+    assert not (out / RESUME_LOG).exists()
     result = stereo(*call, 16, "--resume")
     assert result.status == 1
     assert len(result.errors) == 1
@@ -173,7 +173,7 @@ def test_pictures_made_anew_without_a_record_are_not_taken_for_the_old_ones(
 
 def test_the_record_says_how_and_from_what(infer, out):
     infer(16)
-    first, *rest = map(json.loads, (out / RECORD).read_text().splitlines())
+    first, *rest = map(json.loads, (out / RESUME_LOG).read_text().splitlines())
     assert first["settings"]["model"] == "sgbm"
     assert first["settings"]["max_disparity"] == 16
     assert [each["name"] for each in rest] == [f"{n:06d}" for n in range(COUNT)]
@@ -195,14 +195,14 @@ def test_the_record_says_how_and_from_what(infer, out):
 def test_a_difference_is_named(tmp_path, before, now, words):
     made = tmp_path / "a.pfm"
     made.write_bytes(b"x")
-    record = Record(tmp_path, before, [])
+    record = ResumeLog(tmp_path, before, [])
     record.start()
     record.add("a", [], [made])
     with pytest.raises(Exception, match=words):
-        Record(tmp_path, now, []).take_up([made])
+        ResumeLog(tmp_path, now, []).read([made])
     made.unlink()  # and nothing is there to be mixed up
-    again = Record(tmp_path, now, [])
-    again.take_up([made])
+    again = ResumeLog(tmp_path, now, [])
+    again.read([made])
     assert not again.has("a", [], [])
 
 
@@ -237,9 +237,9 @@ def test_resumed_maps_are_those_of_one_go(infer, interrupt, monkeypatch, out):
 def test_odd_lines_of_a_record_are_passed_over(tmp_path, line, first):
     settings = {"max_disparity": 16}
     lines = [line] if first else ['{"settings": {"max_disparity": 16}}', line, line]
-    (tmp_path / RECORD).write_text("\n".join(lines) + "\n")
-    record = Record(tmp_path, settings, [])
-    record.take_up([])
+    (tmp_path / RESUME_LOG).write_text("\n".join(lines) + "\n")
+    record = ResumeLog(tmp_path, settings, [])
+    record.read([])
     record.start()
     assert not record.has("000000", [], [])
-    assert (tmp_path / RECORD).read_text() == json.dumps({"settings": settings}) + "\n"
+    assert (tmp_path / RESUME_LOG).read_text() == json.dumps({"settings": settings}) + "\n"

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from stereo.commands.resume_log import RECORD, Record
+from stereo.commands.resume_log import RESUME_LOG, ResumeLog
 from stereo.errors import InputError, UsageError
 from stereo.geometry import Calibration
 from stereo.system import limits
@@ -99,14 +99,14 @@ def test_json_keeps_pairs_of_surrogates_and_large_numbers():
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
 def test_pipes_and_devices_are_refused_before_they_are_opened(tmp_path):
-    pipe = tmp_path / RECORD
+    pipe = tmp_path / RESUME_LOG
     os.mkfifo(pipe)
     for path in (pipe, tmp_path.parent / os.devnull):
         for read in (limits.read_json, Calibration.read):
             with pytest.raises(InputError, match="is a pipe or a device, expected a file"):
                 read(path)
     with pytest.raises(InputError, match="is a pipe or a device"):
-        Record(tmp_path, {}, []).take_up([])
+        ResumeLog(tmp_path, {}, []).read([])
 
 
 @pytest.mark.parametrize("text", ["0700", "11:40", "1:2.5", "0x2bc", "0b11", "1_000", "0o17"])

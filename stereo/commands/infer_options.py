@@ -1,0 +1,67 @@
+"""What is asked of ``stereo infer``."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from stereo.errors import UsageError
+
+
+@dataclass(frozen=True)
+class InferOptions:
+    """What is asked of ``stereo infer``; what each docstring says is also its help.
+
+    Raises:
+        UsageError: a number out of its range, or options that exclude each other.
+    """
+
+    left: str
+    """Left view: a file, a folder, a quoted glob, a video, or numbered pictures such as
+    left_%06d.png."""
+    output: str
+    """Folder for the files."""
+    right: str | None = None
+    """Right view: the same kind of thing, matched by name or number; none with --packing or where
+    LEFT is an MPO, whose two frames are the views."""
+    packing: str | None = None
+    """How LEFT holds both views in one picture: side-by-side or top-bottom."""
+    formats: str | None = None
+    """Comma-separated: color, pfm, png16 (KITTI), npy, confidence, depth, ply, glb, error, video
+    (MP4 of the colours); default color,pfm, and with --calibration depth,ply."""
+    calibration: str | None = None
+    """Calibration of the rectified pairs: Middlebury, ETH3D, KITTI, OpenCV, K.txt, ROS, ..."""
+    max_depth: float | None = None
+    """Metres; points beyond it are left out; default 100 baselines."""
+    keep_edges: bool = False
+    """Keep the points at jumps of the depth, many of which lie between two surfaces."""
+    min_confidence: float | None = None
+    """0 to 1; points of less confidence are left out; takes a second match, but none with --view
+    both."""
+    view: Literal["left", "right", "both"] = "left"
+    """Whose maps to write; the right view's files are named NAME_right..."""
+    ground_truth: str | None = None
+    """Disparities of the left views: a file, folder or glob; adds metrics.json and errors."""
+    ground_truth_scale: float | None = None
+    """Stored value per pixel of ground truth in whole numbers (16-bit PNG: 256)."""
+    resume: bool = False
+    """Leave out maps whose files are there from a call with the same settings."""
+
+    def __post_init__(self) -> None:
+        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
+            raise UsageError(
+                f"--min-confidence {self.min_confidence:g}: expected a number from 0 to 1"
+            )
+        if self.max_depth is not None and not self.max_depth > 0:
+            raise UsageError(
+                f"--max-depth {self.max_depth:g}: expected a positive number of metres"
+            )
+        if self.ground_truth is not None and self.view == "right":
+            raise UsageError("--ground-truth is of the left view: use --view left or both with it")
+        if self.ground_truth is not None and self.resume:
+            raise UsageError(
+                "--resume leaves maps out, --ground-truth scores all: choose one of them"
+            )
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The views whose maps are made."""
+        return ("left", "right") if self.view == "both" else (self.view,)

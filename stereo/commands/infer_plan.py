@@ -1,0 +1,223 @@
+"""What ``stereo infer`` will do: which maps, from what, to where."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stereo.commands.infer_options import InferOptions
+from stereo.data.finding.sources import Film, Source, find_sources
+from stereo.data.sets.sample import Sample
+from stereo.errors import InputError, StereoError, UsageError
+from stereo.evaluation.outputs import OF_POINTS, pair_targets, parse_formats
+from stereo.evaluation.report.pictures import picture_targets
+from stereo.geometry import Calibration
+from stereo.matching.matcher import Matcher
+
+
+@dataclass(frozen=True)
+class MapJob:
+    """A map to be made.
+
+    Attributes:
+        source: its pair.
+        side: the view, ``left`` or ``right``.
+        formats: names of ``stereo.evaluation.outputs.FORMATS``.
+        targets: the files to write.
+    """
+
+    source: Source
+    side: str
+    formats: tuple[str, ...]
+    targets: tuple[Path, ...]
+
+    @property
+    def is_right(self) -> bool:
+        """Whether it is of the right view."""
+        return self.side == "right"
+
+    @property
+    def name(self) -> str:
+        """What its files are called."""
+        return _name_of(self.source, self.side)
+
+
+@dataclass(frozen=True)
+class PairJob:
+    """A pair to be matched, its place among all, and the maps to be made of it."""
+
+    index: int
+    source: Source
+    maps: tuple[MapJob, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a call will do.
+
+    Attributes:
+        options: what was asked.
+        formats: names of ``stereo.evaluation.outputs.FORMATS``.
+        calibration: of the rectified pairs, or None.
+        folder: where the files go.
+        pairs: all of them, in order.
+        film: what the pairs are frames of, or None.
+        films: view -> MP4 to write.
+    """
+
+    options: InferOptions
+    formats: tuple[str, ...]
+    calibration: Calibration | None
+    folder: Path
+    pairs: tuple[PairJob, ...]
+    film: Film | None
+    films: dict[str, Path]
+
+    @functools.cached_property
+    def maps(self) -> list[MapJob]:
+        """All maps, in order."""
+        return [each for pair in self.pairs for each in pair.maps]
+
+    @property
+    def targets(self) -> list[Path]:
+        """The files of all maps."""
+        return [path for each in self.maps for path in each.targets]
+
+    @property
+    def needs_confidence(self) -> bool:
+        """Whether the confidence of each map is computed."""
+        return "confidence" in self.formats or bool(self.options.min_confidence)
+
+    @functools.cached_property
+    def first(self) -> Sample | None:
+        """The first pair, or None if it cannot be read, which is said when its turn comes."""
+        try:
+            return self.pairs[0].source.read()
+        except StereoError:
+            return None
+
+    @functools.cached_property
+    def _fit(self) -> Callable[[int, int], Calibration]:
+        assert self.calibration is not None
+        return functools.cache(self.calibration.fitted)
+
+    def fitted(self, sample: Sample) -> Calibration | None:
+        """Return the calibration for a pair's size, or None without one; computed once per size.
+
+        Raises:
+            InputError: it is for pictures of another shape.
+        """
+        if self.calibration is None:
+            return None
+        height, width = sample.left.shape[:2]
+        try:
+            return self._fit(width, height)
+        except InputError as error:
+            raise InputError(f"{sample.name}: {error}") from error
+
+    def check_first(self, model: Matcher | None = None) -> None:
+        """Refuse before any work what no pair can have: a list's pairs may differ, frames do not.
+
+        Args:
+            model: checks the range searched too.
+
+        Raises:
+            InputError: a calibration for another shape, or pictures too narrow for the range.
+        """
+        if self.film is None and len(self.pairs) > 1:
+            return
+        if self.calibration is not None and self.first is not None:
+            self.fitted(self.first)
+        if model is not None and model.min_disparity and self.first is not None:
+            model.check_reach(self.first.left.shape[1])
+
+
+def make_plan(options: InferOptions) -> Plan:
+    """Find the pairs and name the files, before a model is loaded or anything written.
+
+    Raises:
+        UsageError: an unknown format, one that the pairs do not allow, or options about points
+            without a format of points.
+        InputError: files without partners, a calibration that cannot be used, an output that
+            would replace an input, or two outputs of one name.
+    """
+    formats = _parsed_formats(options)
+    calibration = None
+    if options.calibration is not None:
+        calibration = Calibration.read(options.calibration, pictures=options.left)
+        calibration.check_rectified()
+    sources = find_sources(
+        options.left,
+        options.right,
+        packing=options.packing,
+        truth=options.ground_truth,
+        truth_scale=options.ground_truth_scale,
+    )
+    film = sources[0].film
+    if "video" in formats and film is None:
+        raise UsageError("the format 'video' is for videos; the pairs are pictures")
+    folder = Path(options.output)
+    pairs = tuple(
+        PairJob(
+            index,
+            source,
+            tuple(_map_job(source, side, formats, folder) for side in options.sides),
+        )
+        for index, source in enumerate(sources)
+    )
+    films: dict[str, Path] = {}
+    if "video" in formats and film is not None:
+        ends = {"left": "_color.mp4", "right": "_right_color.mp4"}
+        films = {side: folder / f"{film.name}{ends[side]}" for side in options.sides}
+    plan = Plan(options, tuple(formats), calibration, folder, pairs, film, films)
+    pictures = [] if options.ground_truth is None else picture_targets(folder, len(pairs))
+    _check_targets(sources, plan.targets, [*pictures, *films.values()])
+    plan.check_first()
+    return plan
+
+
+def _parsed_formats(options: InferOptions) -> list[str]:
+    """Return the formats asked for, or refuse options about points where there are none."""
+    names = parse_formats(
+        options.formats,
+        has_truth=options.ground_truth is not None,
+        has_calibration=options.calibration is not None,
+    )
+    given = {
+        "--max-depth": options.max_depth is not None,
+        "--keep-edges": options.keep_edges,
+        "--min-confidence": options.min_confidence is not None,
+    }
+    about_points = [option for option, is_given in given.items() if is_given]
+    if about_points and not set(OF_POINTS) & set(names):
+        raise UsageError(
+            f"{about_points[0]} is about points, and none are asked for: add --calibration, "
+            f"and to --formats {' or '.join(OF_POINTS)}"
+        )
+    return names
+
+
+def _name_of(source: Source, side: str) -> str:
+    return f"{source.name}_right" if side == "right" else source.name
+
+
+def _map_job(source: Source, side: str, formats: Sequence[str], folder: Path) -> MapJob:
+    own = tuple(name for name in formats if not (side == "right" and name == "error"))
+    return MapJob(source, side, own, tuple(pair_targets(folder, _name_of(source, side), own)))
+
+
+def _check_targets(
+    sources: Sequence[Source], maps: Sequence[Path], further: Sequence[Path]
+) -> None:
+    """Raise ``InputError`` if an output would replace an input, or a map another map."""
+    inputs = {path.resolve() for source in sources for path in source.files()}
+    for target in (*maps, *further):
+        if target.resolve() in inputs:
+            raise InputError(
+                f"{target}: is an input and would be overwritten; choose another --output"
+            )
+    seen: set[str] = set()
+    for target in maps:
+        if str(target).casefold() in seen:
+            raise InputError(f"{target}: two maps would have this name; rename the pictures")
+        seen.add(str(target).casefold())

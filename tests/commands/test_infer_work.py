@@ -1,0 +1,64 @@
+"""What ``infer`` does once only: the first frame's match, the fit of a calibration."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stereo.geometry import Calibration
+from stereo.matching import sgbm
+
+COUNT = 3
+SGBM = ("--model", "sgbm", "--max-disparity", "16")
+
+
+@pytest.fixture
+def frames(tmp_path, rng):
+    for number in range(COUNT):
+        for side in "LR":
+            (tmp_path / side).mkdir(exist_ok=True)
+            view = rng.integers(0, 256, (24, 48, 3), np.uint8)
+            Image.fromarray(view).save(tmp_path / side / f"{number:06d}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def matches(monkeypatch):
+    """Return the list that each match of a pair is added to."""
+    match, calls = sgbm.semi_global_matching, []
+
+    def counted(left, *rest):
+        calls.append(left.copy())
+        return match(left, *rest)
+
+    monkeypatch.setattr(sgbm, "semi_global_matching", counted)
+    return calls
+
+
+def test_the_frame_whose_colour_scale_all_share_is_matched_once(stereo, frames, matches):
+    call = ("infer", frames / "L" / "%06d.png", frames / "R" / "%06d.png", *SGBM)
+    output = ("--output", frames / "out", "--formats", "color,npy")
+    assert stereo(*call, *output).status == 0
+    assert len(matches) == COUNT
+    colors = sorted((frames / "out").glob("*_color.png"))
+    whole = [path.read_bytes() for path in colors]
+    for path in colors[1:]:
+        path.unlink()
+    # Resumed, the first frame's map is not made: it is matched for the scale alone, once.
+    assert stereo(*call, *output, "--resume").status == 0
+    assert len(matches) == 2 * COUNT
+    assert [path.read_bytes() for path in colors] == whole
+
+
+def test_a_calibration_is_fitted_once_for_pairs_of_one_size(stereo, frames, monkeypatch):
+    Calibration.rectified(fx=40, cx0=24, cy=12, baseline=0.1).write(frames / "calibration.json")
+    fit, calls = Calibration.fitted, []
+
+    def counted(self, *size):
+        calls.append(size)
+        return fit(self, *size)
+
+    monkeypatch.setattr(Calibration, "fitted", counted)
+    call = ("infer", frames / "L", frames / "R", "--calibration", frames / "calibration.json")
+    assert stereo(*call, *SGBM, "--output", frames / "out").status == 0
+    assert len(list((frames / "out").glob("*.ply"))) == COUNT
+    assert calls == [(48, 24)]
