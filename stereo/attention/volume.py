@@ -8,6 +8,7 @@ batch multiplied by their number.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -129,6 +130,13 @@ class Gathering(NamedTuple):
     volume: Tensor
 
 
+tile_hook: ContextVar["Callable[[VolumeAttention, Tensor, Tensor | None], Tensor] | None"] = (
+    ContextVar("tile_hook", default=None)
+)
+"""What members with ``streams`` do instead of attending where their volume is a tile of the whole:
+it gets the member, the volume and the mask. Each thread has its own."""
+
+
 class VolumeAttention(nn.Module, ABC):
     """Queries, keys and values by 1x1x1 convolutions, attention, reprojection, residual.
 
@@ -162,8 +170,6 @@ class VolumeAttention(nn.Module, ABC):
     """Whether it has ``gather`` and ``give``, taken where no gradients are."""
     overwrites = False
     """Whether ``give`` may write into the volume it was given, which nobody else reads."""
-    elsewhere: "Callable[[VolumeAttention, Tensor, Tensor | None], Tensor] | None" = None
-    """What ``forward`` does instead of the two, where the volume is a part of the whole."""
     fused: "Callable[[Any, Tensor, Tensor | None], Tensor] | None" = None
     """What ``forward`` is done by instead, for members with ``streams``: see
     ``stereo.models.kernels``."""
@@ -224,11 +230,12 @@ class VolumeAttention(nn.Module, ABC):
         self._check_volume(volume)
         size = (volume.shape[2], volume.shape[3], volume.shape[4])
         key_mask = self._check_mask(mask, volume)
-        if self.fused is not None and self.elsewhere is None:
+        streams = self.streams and not torch.is_grad_enabled()
+        if streams and (hook := tile_hook.get()) is not None:
+            return hook(self, volume, mask)
+        if self.fused is not None:
             return self.fused(self, volume, mask)
-        if self.streams and not torch.is_grad_enabled():
-            if self.elsewhere is not None:
-                return self.elsewhere(self, volume, mask)
+        if streams:
             return self.give(volume, self.gather(volume, mask))
         queries, keys, values = self.project(volume)
         if key_mask is not None:  # whatever stands in the cells left out, infinities included

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from stereo.attention import VolumeAttention
-from stereo.attention.volume import Gathering
+from stereo.attention.volume import Gathering, tile_hook
 from stereo.models.certainty import CERTAINTIES
 from stereo.models.config import STRIDE
 
@@ -94,16 +94,17 @@ def match_in_windows(
         cut = [_cut(each, network.feature_factors, row, column) for each in features]  # type: ignore[arg-type]
         return network.estimate(*cut, reach)  # type: ignore[operator]
 
-    attentions = [m for m in network.modules() if isinstance(m, VolumeAttention) and m.streams]
-    contexts = {attention: _Context() for attention in attentions}
+    hook = _TileHook()
+    token = tile_hook.set(hook)
     try:
-        for attention in attentions:
-            attention.elsewhere = contexts[attention].gather
-            for row, column in windows:
-                contexts[attention].window = (row, column)
+        for attention in network.modules():
+            if not (isinstance(attention, VolumeAttention) and attention.streams):
+                continue
+            hook.gathers = attention
+            for hook.window in windows:
                 with contextlib.suppress(_Gathered):
-                    match(row, column)
-            attention.elsewhere = contexts[attention].give
+                    match(*hook.window)
+        hook.gathers = None
         total = left.new_zeros(len(left), 1 + CERTAINTIES, height, width, dtype=torch.float32)
         weight = torch.zeros_like(total[:1, :1])
         for row, column in windows:
@@ -114,23 +115,38 @@ def match_in_windows(
             total[inside] += own * match(row, column)
             weight[inside] += own
     finally:
-        for attention in attentions:
-            attention.elsewhere = None
+        tile_hook.reset(token)
     return total / weight
 
 
 class _Gathered(Exception):
-    """The window has given what attention wanted of it; the rest is not needed yet."""
+    """The attention has what it wanted of this window; the rest is not needed yet."""
 
 
-class _Context:
-    """What one attention gathers over all windows, and gives to each."""
+class _TileHook:
+    """Lets one attention after the other gather over all windows; those before it then give.
+
+    Attributes:
+        window: the one being matched.
+        gathers: the attention that gathers; None once all have.
+    """
 
     def __init__(self) -> None:
         self.window: tuple[Span, Span] | None = None
-        self.gathering: Gathering | None = None
+        self.gathers: VolumeAttention | None = None
+        self._gathered: dict[VolumeAttention, Gathering] = {}
 
-    def gather(self, attention: VolumeAttention, volume: Tensor, mask: Tensor | None) -> Tensor:
+    def __call__(self, attention: VolumeAttention, volume: Tensor, mask: Tensor | None) -> Tensor:
+        if attention is not self.gathers:
+            return attention.give(volume, self._gathered[attention])
+        core = self._core(volume)
+        kept = core if mask is None else core & mask
+        before = self._gathered.get(attention)
+        self._gathered[attention] = attention.gather(volume, kept, before)
+        raise _Gathered
+
+    def _core(self, volume: Tensor) -> Tensor:  # (B, 1, D, H, W) bool
+        """Return which cells of a window's volume are of its core."""
         assert self.window is not None
         core = volume.new_zeros(volume.shape[0], 1, *volume.shape[2:], dtype=torch.bool)
         inside: list[slice] = []
@@ -139,13 +155,7 @@ class _Context:
             start = (span.first - span.outer_first) // factor
             inside.append(slice(start, start + (span.last - span.first) // factor))
         core[:, :, :, inside[0], inside[1]] = True
-        kept = core if mask is None else core & mask
-        self.gathering = attention.gather(volume, kept, self.gathering)
-        raise _Gathered
-
-    def give(self, attention: VolumeAttention, volume: Tensor, _mask: Tensor | None) -> Tensor:
-        assert self.gathering is not None
-        return attention.give(volume, self.gathering)
+        return core
 
 
 def _cut(

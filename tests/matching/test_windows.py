@@ -1,5 +1,7 @@
 """Volumes in windows give the map of the whole."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from conftest import REPOSITORY
 
 import stereo
 from stereo.attention import ATTENTIONS
+from stereo.attention.volume import tile_hook
 from stereo.data.sets.datasets import open_dataset
 from stereo.matching.windows import SEAM, match_in_windows, spans
 from stereo.models import AttentionConfig, NetworkConfig, build_network
@@ -96,7 +99,31 @@ def test_windows_are_forgotten_after_an_error():
     network.refinement = None
     with pytest.raises(TypeError):
         match_in_windows(network, *views, (32, 48), 16)
-    assert all(getattr(m, "elsewhere", None) is None for m in network.modules())
+    assert tile_hook.get() is None
+
+
+@pytest.mark.parametrize("name", ["ea_psmnet", "ea_stereo_fast"])
+def test_a_thread_that_matches_whole_is_not_disturbed_by_one_that_matches_in_windows(
+    name, monkeypatch
+):
+    network = network_of(name)
+    views = torch.randn(2, 1, 3, 32, 96, dtype=torch.float64)
+    estimate, found = network.estimate, []
+
+    @torch.inference_mode()
+    def whole():
+        return estimate(*map(network.extract, views))
+
+    def beside(*arguments):
+        with ThreadPoolExecutor(1) as thread:
+            found.append(thread.submit(whole).result())
+        return estimate(*arguments)
+
+    expected = whole()
+    monkeypatch.setattr(network, "estimate", beside)
+    match_in_windows(network, *views, (32, 48), 16)
+    assert len(found) >= 4
+    assert all(torch.equal(each, expected) for each in found)
 
 
 def test_tiles_of_a_trained_network_give_the_map_of_the_whole():
