@@ -8,7 +8,12 @@ import sys
 import pytest
 from conftest import REPOSITORY
 
-DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "docstring_parser": "docstring-parser",
+    "PIL": "pillow",
+    "cv2": "opencv-python",
+    "yaml": "pyyaml",
+}
 PARTIAL = {"triton"}  # comes with PyTorch where there is one
 FRAMES = REPOSITORY / "datasets/samples/FlyingThings3D/frames_finalpass/TEST/A/0000"
 PAIR = [FRAMES / side / "0006.png" for side in ("left", "right")]
