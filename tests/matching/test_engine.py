@@ -222,7 +222,7 @@ print(min(peak_bytes(lambda: engine([pair], [pair]), cpu) or 0 for _ in range(3)
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        ("ea_stereo_fast", (256, 640)),
+        ("ea_stereo_fast", (192, 384)),
         pytest.param("psmnet_basic", (128, 320), marks=pytest.mark.slow),
     ],
 )

@@ -177,6 +177,7 @@ def test_a_batch_of_several_sizes_is_refused(network_matcher):
         network_matcher.batch([small, large], [small, large])
 
 
+@pytest.mark.slow
 def test_a_compiled_network_gives_the_same_map(rng):
     # Not inductor, which takes minutes and a C++ compiler: only that the network can be captured.
     left, right = rng.integers(0, 256, (2, 32, 48, 3), np.uint8)

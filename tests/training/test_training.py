@@ -475,7 +475,13 @@ def test_accumulation_equals_one_large_batch_with_batch_norm_frozen(here, tmp_pa
 
 # 143 and 130 as of every other command: a cluster tells its own SIGTERM from a failure by them.
 @posix_only
-@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    "number, status",
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_saves_and_stops(tmp_path, number, status):
     run = command(tmp_path, "--trainer.max_steps", 5000, "--trainer.checkpoint_every", 2)
     wait_for(tmp_path / "last-00000002.safetensors", run)
@@ -517,12 +523,12 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path):
     assert "resumed from step 2" in finish(command(tmp_path, *options))
 
 
-def test_a_disk_without_room_is_refused_before_the_first_step(tmp_path):
+def test_a_disk_without_room_is_refused_before_the_first_step(here, tmp_path):
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", tmp_path])
     if mounted.returncode:
         pytest.skip("mounting a small disk needs more rights")
     try:
-        output = finish(command(tmp_path / "run", "--trainer.max_steps", 2), status=1)
+        output = here(tmp_path / "run", "--trainer.max_steps", 2, status=1)
     finally:
         subprocess.run(["umount", tmp_path], check=True)
     assert "MiB free, the run's checkpoints need" in output

@@ -98,11 +98,12 @@ def test_pairs_with_meshes_are_exact_and_repeatable(cubes):
     config = replace(SMALL, meshes=str(cubes), shine=0.0, reflections=0.0)
     scenes, plain = SyntheticScenes(config), SyntheticScenes(replace(config, meshes=None))
     agree, total, changed = 0, 0, 0
-    for index in range(9):
+    again = SyntheticScenes(config).render(2)
+    for index in range(6):
         pair, scene = scenes.render(index), scenes.compose(index)
-        again = SyntheticScenes(config).render(index)
-        assert np.array_equal(pair.left, again.left)
-        assert np.array_equal(pair.right_disparity, again.right_disparity)
+        if index == 2:
+            assert np.array_equal(pair.left, again.left)
+            assert np.array_equal(pair.right_disparity, again.right_disparity)
         changed += bool(scene.meshes)
         assert not plain.compose(index).meshes
         columns = np.arange(160, dtype=np.float32)[None]
@@ -115,20 +116,20 @@ def test_pairs_with_meshes_are_exact_and_repeatable(cubes):
             inside = seen & (match >= 0) & (match <= 159) & (gap < 1.0)
             agree += (np.abs(warped - own)[inside] < 0.05).sum()
             total += inside.sum()
-    assert changed > 5
+    assert changed > 3
     assert agree / total > 0.99
 
 
 def test_places_are_what_they_are_called():
     def skies(place):
         scenes = SyntheticScenes(replace(SMALL, places=(place,)))
-        return sum(scenes.render(index).disparity.min() < 0.1 for index in range(6))
+        return sum(scenes.render(index).disparity.min() < 0.1 for index in range(4))
 
-    assert skies("outdoors") >= 2
+    assert skies("outdoors") >= 1
     assert skies("room") == 0
     counts = [
         np.mean([len(SyntheticScenes(replace(SMALL, places=(p,))).compose(k).layers)
-                 for k in range(20)])
+                 for k in range(8)])
         for p in ("heap", "room")
     ]  # fmt: skip
     assert min(counts) > SMALL.objects[0]
@@ -136,8 +137,8 @@ def test_places_are_what_they_are_called():
 
 def test_infrared_pairs_are_grey_and_their_dots_lie_on_the_surfaces():
     scenes = SyntheticScenes(replace(SMALL, photometric=0.0, blur=0.0, noise=0.0))
-    grey = [k for k in range(120) if scenes.compose(k).grey is not None]
-    assert 5 < len(grey) < 40
+    grey = [k for k in range(60) if scenes.compose(k).grey is not None]
+    assert 2 < len(grey) < 20
     dotted = [k for k in grey if scenes.compose(k).dots[0]]
     assert 0 < len(dotted) < len(grey)
     for index in (grey[0], dotted[0]):
