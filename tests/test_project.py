@@ -30,7 +30,6 @@ FLOORS = [
 LONG = {
     "commands/infer:infer",
     *("matching/matcher", "matching/matcher:load"),
-    "export/writer:export",
 }
 WRITERS = (
     *("commands/infer", "evaluation/evaluate", "commands/demo", "data/synthetic/synthesize"),

@@ -1,7 +1,7 @@
 """Networks as ONNX files, checked in ONNX Runtime before they are called done.
 
 ``graph.py`` traces a network, ``precision.py`` makes it smaller, ``check.py`` compares it with
-PyTorch, ``writer.py`` puts the three in a row. ``stereo.matching.onnx_engine`` runs what comes out.
+PyTorch, ``writer.py`` runs the three in turn. ``stereo.matching.onnx_engine`` runs what comes out.
 """
 
 from stereo.export.writer import PRECISIONS, export

@@ -46,7 +46,9 @@ def rendered(
     return [scenes.render(first + index) for index in range(count)]
 
 
-def compare(reference: Matcher, config: NetworkConfig, exported: OnnxEngine) -> list[Difference]:
+def check_against_pytorch(
+    reference: Matcher, config: NetworkConfig, exported: OnnxEngine
+) -> list[Difference]:
     """Match rendered pairs of each size in ``UNSEEN`` by both.
 
     Where a network's own rounding in fp32 moves its map by more than the tolerances, as random

@@ -71,7 +71,7 @@ def check_exportable(config: NetworkConfig) -> None:
         raise UsageError(f"attention '{config.attention.name}' cannot be exported: {reason}")
 
 
-def trace(network: StereoNetwork, config: NetworkConfig) -> Any:
+def export_graph(network: StereoNetwork, config: NetworkConfig) -> Any:
     """Return the ``onnx.ModelProto`` of a network.
 
     Args:
@@ -110,8 +110,8 @@ def trace(network: StereoNetwork, config: NetworkConfig) -> Any:
     return program.model_proto
 
 
-def describe(proto: Any, facts: dict[str, str]) -> None:
-    """Let a graph say what it is, in place: its metadata, and its inputs and outputs."""
+def set_metadata(proto: Any, facts: dict[str, str]) -> None:
+    """Set a graph's metadata and the descriptions of its inputs and outputs, in place."""
     from onnx import helper
 
     helper.set_model_props(proto, facts)

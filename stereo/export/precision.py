@@ -21,6 +21,8 @@ def halve(proto: Any) -> Any:
     """Return a copy of an ``onnx.ModelProto`` whose convolutions compute in fp16.
 
     ONNX Runtime's CPU computes them in fp32 of values rounded to fp16; others have kernels for it.
+    Its own converter (``onnxruntime.transformers.float16``) rounds the maps to fp16 too, and casts
+    around every node that stays in fp32.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from stereo.errors import StereoError, UsageError, unknown_name
-from stereo.export.check import UNSEEN, compare, mean_error, rendered
-from stereo.export.graph import check_exportable, describe, trace
+from stereo.export.check import UNSEEN, Difference, check_against_pytorch, mean_error, rendered
+from stereo.export.graph import check_exportable, export_graph, set_metadata
 from stereo.export.precision import halve, quantize
 from stereo.matching.loading import load
 from stereo.matching.matcher import Matcher
@@ -53,24 +53,9 @@ def export(
         OutputError: the file cannot be written.
     """
     path = Path(output)
-    if precision not in PRECISIONS:
-        raise unknown_name("precision", precision, PRECISIONS)
-    if path.suffix != ".onnx":
-        raise UsageError(f"{path}: the output's name must end in .onnx")
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; name the file to write")
-    name = str(model)
-    if name == SGBM or name.endswith(".onnx"):
-        raise UsageError(f"'{model}' is no network of PyTorch, which alone can be exported")
-    if name in NETWORK_NAMES:
-        if bundled_weights(name) is None and not allow_untrained:
-            raise UsageError(
-                f"'{name}' has no trained weights yet: name a .safetensors checkpoint instead, or "
-                "add --allow-untrained for random weights"
-            )
-    elif not (name.endswith(".safetensors") or Path(name).is_file()):
-        raise unknown_name("network", name, [*NETWORK_NAMES, "a .safetensors file"])
-    _import_exporters()
+    _check_arguments(str(model), path, precision, allow_untrained=allow_untrained)
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        import_extra(name, "export", "'stereo export'")
     reference = load(
         model,
         device="cpu",
@@ -85,46 +70,73 @@ def export(
     config = NetworkConfig.from_dict(reference.description["network"])
     check_exportable(config)
     output_folder(path.parent)
-    facts = {
-        "format": FORMAT,
-        "version": __version__,
-        "name": reference.description["name"],
-        "network": json.dumps(
-            dataclasses.replace(config, max_disparity=network.max_disparity).to_dict()
-        ),
-        "weights": reference.description["weights"],
-        "max_disparity": str(network.max_disparity),
-        "stride": str(network.stride),
-        "confidence": json.dumps(
-            None if reference.confidence is None else reference.confidence.to_dict()
-        ),
-    }
+    facts = _facts(reference, config)
     with staged(path) as (temporary,):
         console.say(f"tracing {facts['name']}, {network.max_disparity} px: takes most of the time")
-        proto = trace(network, config)
+        proto = export_graph(network, config)
         _write(proto, facts | {"precision": "fp32"}, temporary)
         console.say(f"checking it in ONNX Runtime against PyTorch, at {len(UNSEEN)} sizes")
-        for (batch, height, width), found in zip(
-            UNSEEN, compare(reference, config, OnnxEngine(temporary)), strict=True
-        ):
-            console.say(
-                f"{width}x{height}, batch of {batch}: differs from PyTorch by {found.mean:.1e} px "
-                f"on average, {found.largest:.1e} px at most"
-                + (
-                    ""
-                    if found.rounding is None
-                    else f" (PyTorch from its own map in float64: {found.rounding:.1e} px)"
-                )
-            )
+        found = check_against_pytorch(reference, config, OnnxEngine(temporary))
+        for size, difference in zip(UNSEEN, found, strict=True):
+            console.say(_difference_text(size, difference))
         if precision != "fp32":
             console.say(f"converting it to {precision}, and scoring it on rendered pairs")
             _reduce(proto, facts | {"precision": precision}, temporary, reference)
-        size = temporary.stat().st_size
+        megabytes = temporary.stat().st_size / 1e6
     console.say(
-        f"{path}: {facts['name']} in {precision}, {size / 1e6:.1f} MB, disparities below "
+        f"{path}: {facts['name']} in {precision}, {megabytes:.1f} MB, disparities below "
         f"{network.max_disparity} px, any batch, height and width"
     )
     return path
+
+
+def _check_arguments(name: str, path: Path, precision: str, *, allow_untrained: bool) -> None:
+    """Raise ``UsageError`` for a call that cannot be."""
+    if precision not in PRECISIONS:
+        raise unknown_name("precision", precision, PRECISIONS)
+    if path.suffix != ".onnx":
+        raise UsageError(f"{path}: the output's name must end in .onnx")
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; name the file to write")
+    if name == SGBM or name.endswith(".onnx"):
+        raise UsageError(f"'{name}' is no network of PyTorch, which alone can be exported")
+    if name in NETWORK_NAMES:
+        if bundled_weights(name) is None and not allow_untrained:
+            raise UsageError(
+                f"'{name}' has no trained weights yet: name a .safetensors checkpoint instead, or "
+                "add --allow-untrained for random weights"
+            )
+    elif not (name.endswith(".safetensors") or Path(name).is_file()):
+        raise unknown_name("network", name, [*NETWORK_NAMES, "a .safetensors file"])
+
+
+def _facts(reference: Matcher, config: NetworkConfig) -> dict[str, str]:
+    """Return the metadata of the file, but for its precision."""
+    network, about = reference.network, reference.description
+    assert network is not None
+    config = dataclasses.replace(config, max_disparity=network.max_disparity)
+    confidence = None if reference.confidence is None else reference.confidence.to_dict()
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "name": about["name"],
+        "network": json.dumps(config.to_dict()),
+        "weights": about["weights"],
+        "max_disparity": str(network.max_disparity),
+        "stride": str(network.stride),
+        "confidence": json.dumps(confidence),
+    }
+
+
+def _difference_text(size: tuple[int, int, int], found: Difference) -> str:
+    batch, height, width = size
+    rounding = ""
+    if found.rounding is not None:
+        rounding = f" (PyTorch from its own map in float64: {found.rounding:.1e} px)"
+    return (
+        f"{width}x{height}, batch of {batch}: differs from PyTorch by {found.mean:.1e} px "
+        f"on average, {found.largest:.1e} px at most{rounding}"
+    )
 
 
 def _reduce(proto: Any, facts: dict[str, str], path: Path, reference: Matcher) -> None:
@@ -150,14 +162,9 @@ def _reduce(proto: Any, facts: dict[str, str], path: Path, reference: Matcher) -
 def _write(proto: Any, facts: dict[str, str], path: Path) -> None:
     import onnx
 
-    describe(proto, facts)
+    set_metadata(proto, facts)
     try:
         onnx.checker.check_model(proto)
         onnx.save(proto, path)
     except onnx.checker.ValidationError as error:
         raise StereoError(f"the exported graph is not valid ({str(error)[:200]})") from error
-
-
-def _import_exporters() -> None:
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        import_extra(name, "export", "'stereo export'")

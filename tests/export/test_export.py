@@ -19,7 +19,7 @@ from stereo.commands.cli import run
 from stereo.errors import InputError, StereoError, UsageError
 from stereo.export import export
 from stereo.export.check import MOST, MOST_MEAN, maps_of, rendered
-from stereo.export.graph import OPSET, Exportable, check_exportable, trace
+from stereo.export.graph import OPSET, Exportable, check_exportable, export_graph
 from stereo.export.quiet import quiet_loggers
 from stereo.matching.onnx_engine import FACTS, OnnxEngine
 from stereo.models import AttentionConfig, NetworkConfig, build_network
@@ -42,10 +42,10 @@ def traced(tmp_path_factory):
         protos = []
 
         def trace_once(network, config):
-            protos.append(trace(network, config))
+            protos.append(export_graph(network, config))
             return copy.deepcopy(protos[0])
 
-        patch.setattr("stereo.export.writer.trace", trace_once)
+        patch.setattr("stereo.export.writer.export_graph", trace_once)
         path = tmp_path_factory.mktemp("export") / "fast.onnx"
         export("ea_stereo_fast", path, max_disparity=RANGE)
     return path, protos[0]
@@ -59,7 +59,7 @@ def path(traced):
 @pytest.fixture
 def traced_before(traced, monkeypatch):
     proto = copy.deepcopy(traced[1])
-    monkeypatch.setattr("stereo.export.writer.trace", lambda *_: proto)
+    monkeypatch.setattr("stereo.export.writer.export_graph", lambda *_: proto)
     return proto
 
 
@@ -154,7 +154,7 @@ def test_ea_psmnet_with_a_random_reprojection_is_pytorchs_at_sizes_not_traced(tm
     (pair,) = rendered(96, 160, 32, 1)
     calibrate_batch_norms(network, network, pair, torch.device("cpu"))
     _temper(network, pair)
-    engine = _engine(trace(network.eval(), config), tmp_path)
+    engine = _engine(export_graph(network.eval(), config), tmp_path)
     whole = Exportable(network, config).eval()
     without = copy.deepcopy(network)
     without.aggregation.attention_quarter = None
