@@ -140,7 +140,7 @@ def _without_folders(facts: dict[str, Any]) -> dict[str, Any]:
     for key, value in facts.items():
         if isinstance(value, dict):
             value = _without_folders(value)
-        elif key in ("root", "textures") and value is not None:
+        elif key in ("root", "textures", "meshes") and value is not None:
             value = Path(value).name
         kept[key] = value
     return kept

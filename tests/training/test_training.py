@@ -28,6 +28,7 @@ from test_datasets import write_frame
 
 from stereo.commands import cli
 from stereo.data.augmentation.config import AugmentationConfig
+from stereo.data.synthetic import SyntheticConfig
 from stereo.errors import InputError, StereoError, UsageError
 from stereo.evaluation.report.training import _read_curves
 from stereo.models import NetworkConfig, build_network
@@ -1005,6 +1006,14 @@ def test_fine_tuning_keeps_the_first_weights_until_others_are_better(
 def test_a_batch_too_small_for_batch_norm_is_one_line():
     with pytest.raises(UsageError, match="freeze_batch_norm"), explain_errors():
         torch.nn.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1))
+
+
+def test_a_checkpoint_names_no_folder_of_the_machine(tiny, tmp_path):
+    scenes = SyntheticConfig(textures=str(tmp_path / "pictures"), meshes=str(tmp_path / "things"))
+    data = DataConfig("manifest", str(tiny()), synthetic=scenes)
+    facts = prepare(Recipe(network=NetworkConfig("ea_stereo_fast", 32), data=data)).facts
+    assert str(tmp_path) not in json.dumps(facts)
+    assert facts["recipe"]["data"]["synthetic"]["meshes"] == "things"
 
 
 def test_validation_on_the_training_pairs_is_warned_of(capsys):
