@@ -18,8 +18,8 @@ from stereo.models.certainty import with_certainty
 from stereo.models.config import STRIDE
 from stereo.models.convolution import Conv3d
 from stereo.models.cost_volume import check_views, shifted_planes
+from stereo.models.outputs import TrainingOutputs
 from stereo.models.recompute import Recomputable
-from stereo.models.stages import Stages
 
 GROUPS = 8
 FINE_GROUPS = 4
@@ -184,7 +184,7 @@ class FastStereo(nn.Module):
         self,
         left: Tensor,  # (B, 3, H, W)
         right: Tensor,  # (B, 3, H, W)
-    ) -> Tensor | Stages:  # (B, H, W)
+    ) -> Tensor | TrainingOutputs:  # (B, H, W)
         """Match a normalised pair; H and W are multiples of 16.
 
         Returns:
@@ -197,13 +197,13 @@ class FastStereo(nn.Module):
         """Return a view's features, one tensor per entry of ``feature_factors``."""
         return self.features(view)
 
-    def match(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor | Stages:
+    def match(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor | TrainingOutputs:
         """Match the features of two views; ``forward`` after ``extract``."""
         stages, best, logits = self._match(left, right, self.max_disparity)
         if not self.training:
             return best
         outputs = [FINE_FACTOR * _enlarge(each) for each in stages]
-        return Stages((*outputs, best), logits, VOLUME_FACTOR)
+        return TrainingOutputs((*outputs, best), logits, VOLUME_FACTOR)
 
     def estimate(
         self, left: Sequence[Tensor], right: Sequence[Tensor], max_disparity: int | None = None

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from stereo.models.certainty import with_certainty
 from stereo.models.config import STRIDE, Upsampling
 from stereo.models.cost_volume import check_views
+from stereo.models.outputs import TrainingOutputs
 from stereo.models.regression import FACTOR, regress_disparity, regress_plainly
-from stereo.models.stages import Stages
 
 
 class PSMNet(nn.Module):
@@ -51,7 +51,7 @@ class PSMNet(nn.Module):
         self,
         left: Tensor,  # (B, 3, H, W)
         right: Tensor,  # (B, 3, H, W)
-    ) -> Tensor | Stages:  # (B, H, W)
+    ) -> Tensor | TrainingOutputs:  # (B, H, W)
         """Match a normalised pair; H and W are multiples of 16.
 
         Returns:
@@ -68,12 +68,12 @@ class PSMNet(nn.Module):
         """Return a view's features, one tensor per entry of ``feature_factors``."""
         return (self.features(view),)
 
-    def match(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor | Stages:
+    def match(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor | TrainingOutputs:
         """Match the features of two views; ``forward`` after ``extract``."""
         logits = self._logits(left, right, self.max_disparity)
         if self.training:
             maps = tuple(self._regress(each) for each in logits)
-            return Stages(maps, logits[0], FACTOR)
+            return TrainingOutputs(maps, logits[0], FACTOR)
         return self._regress(logits[-1])
 
     def estimate(

@@ -7,29 +7,29 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stereo.errors import UsageError
-from stereo.models.stages import Stages
+from stereo.models.outputs import TrainingOutputs
 from stereo.training.config import LossConfig
 
 
 def loss_sum(
-    stages: Stages,
+    outputs: TrainingOutputs,
     truth: Tensor,  # (B, H, W), pixels
     counted: Tensor,  # (B, H, W) bool
     config: LossConfig,
 ) -> Tensor:
-    """Return the loss of a network's stages, summed over counted pixels.
+    """Return the loss of a network's outputs, summed over counted pixels.
 
     Raises:
         UsageError: a loss on planes, of a network that shows none.
     """
-    total = smooth_l1_sum(stages.disparities, truth, counted, config.weights, config.beta)
+    total = smooth_l1_sum(outputs.disparities, truth, counted, config.weights, config.beta)
     if not config.planes:
         return total
-    if stages.logits is None:
+    if outputs.logits is None:
         raise UsageError(
             f"loss.planes {config.planes:g}: this network shows no planes in training; set it to 0"
         )
-    planes = plane_cross_entropy_sum(stages.logits, truth, counted, stages.spacing)
+    planes = plane_cross_entropy_sum(outputs.logits, truth, counted, outputs.spacing)
     return total + config.planes * planes
 
 

@@ -34,7 +34,7 @@ from stereo.evaluation.report.training import _read_curves
 from stereo.models import NetworkConfig, build_network
 from stereo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stereo.models.fast import FastFeatures
-from stereo.models.stages import Stages
+from stereo.models.outputs import TrainingOutputs
 from stereo.system.bundled import bundled_weights
 from stereo.training import loop, saver
 from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
@@ -420,7 +420,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_scalars(tiny, scripted, monkey
     scripted(9.0)
     losses = iter([1.0, 1.0, float("nan")])
     monkeypatch.setattr(
-        loop, "loss_sum", lambda stages, *_: stages.disparities[0].mean() * 0 + next(losses)
+        loop, "loss_sum", lambda outputs, *_: outputs.disparities[0].mean() * 0 + next(losses)
     )
     with pytest.raises(StereoError, match="step 3 is not finite"):
         train(run, out)
@@ -790,10 +790,10 @@ def test_cross_entropy_of_planes_is_least_at_the_shares_of_the_pixels():
 
 def test_a_loss_on_planes_needs_a_network_that_shows_them():
     truth = torch.ones(1, 16, 16)
-    stages = Stages((truth,))
+    outputs = TrainingOutputs((truth,))
     with pytest.raises(UsageError, match="planes"):
-        loss_sum(stages, truth, truth > 0, LossConfig(planes=1.0))
-    assert loss_sum(stages, truth, truth > 0, LossConfig()) == 0
+        loss_sum(outputs, truth, truth > 0, LossConfig(planes=1.0))
+    assert loss_sum(outputs, truth, truth > 0, LossConfig()) == 0
 
 
 @pytest.mark.parametrize("wrong", [{"weights": ()}, {"beta": 0.0}, {"planes": -1.0}])

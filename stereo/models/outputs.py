@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-class Stages(NamedTuple):
+class TrainingOutputs(NamedTuple):
     """Every supervised output of a network.
 
     Attributes:
