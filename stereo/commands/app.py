@@ -2,7 +2,8 @@
 
 from jsonargparse import ArgumentParser, Namespace
 
-from stereo.commands.command import Command
+from stereo.commands.command import Command, add_fields
+from stereo.matching.options import MatchOptions
 
 
 def _app_arguments(parser: ArgumentParser) -> None:
@@ -13,12 +14,7 @@ def _app_arguments(parser: ArgumentParser) -> None:
         help="address to listen on; other than the default, others on the network can match too",
     )
     parser.add_argument("--model", help="chosen at first: a name, or a .safetensors file of yours")
-    parser.add_argument(
-        "--device",
-        default="auto",
-        choices=["auto", "cpu", "cuda", "mps"],
-        help="where to run; auto: cuda, else cpu",
-    )
+    add_fields(parser, MatchOptions, ["device"])
 
 
 def _app(config: Namespace) -> int:

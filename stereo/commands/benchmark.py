@@ -2,8 +2,9 @@
 
 from jsonargparse import ArgumentParser, Namespace
 
-from stereo.commands.command import Command
+from stereo.commands.command import Command, add_fields
 from stereo.errors import UsageError
+from stereo.matching.options import MatchOptions
 
 PRECISIONS = "comma-separated (default: fp32, and bf16 where it is not emulated)"
 
@@ -18,12 +19,7 @@ def _benchmark_attention_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--directions", default="forward,backward", help="comma-separated; backward includes both"
     )
-    parser.add_argument(
-        "--device",
-        default="auto",
-        choices=["auto", "cpu", "cuda", "mps"],
-        help="where to run; auto: cuda, else cpu",
-    )
+    add_fields(parser, MatchOptions, ["device"])
     parser.add_argument(
         "--time-limit", type=float, default=60.0, help="a call expected to take longer is not made"
     )
@@ -53,12 +49,7 @@ def _network_arguments(parser: ArgumentParser) -> None:
         help="pixels, a multiple of 16 (default: the largest of the models' own)",
     )
     parser.add_argument("--precisions", help=PRECISIONS)
-    parser.add_argument(
-        "--device",
-        default="auto",
-        choices=["auto", "cpu", "cuda", "mps"],
-        help="where to run; auto: cuda, else cpu",
-    )
+    add_fields(parser, MatchOptions, ["device"])
     parser.add_argument("--repeats", type=int, default=3, help="timed rounds")
     parser.add_argument(
         "--reference-psmnet", help="folder of the original PSMNet, to be timed beside ours"

@@ -20,7 +20,7 @@ from stereo.system.stop import INTERRUPTED, TERMINATED, check_stop, heed_signals
 from stereo.system.threads import share_cores
 from stereo.version import __version__
 
-DESCRIPTION = "Stereo depth: disparity maps from rectified pairs, and figures others can trust."
+DESCRIPTION = "Stereo depth: disparity maps from rectified pairs, and reproducible numbers."
 TRACEBACK = "STEREO_TRACEBACK"
 """Environment variable: with it an error of the program itself ends in Python's traceback."""
 _NAMES = "|".join(

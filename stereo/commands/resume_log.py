@@ -1,4 +1,4 @@
-"""What a folder's maps were made from, so that an interrupted run can be taken up again.
+"""What a folder's maps were made from, so that an interrupted run can be resumed.
 
 The file holds lines of JSON: the settings, then one line per map that is finished, with the files
 that it was read from and those that it was written to. A map counts as finished only if it was
@@ -17,7 +17,7 @@ from stereo.system.limits import check_bytes, parse_json
 
 RESUME_LOG = "infer.jsonl"
 _MOST_BYTES = 2**30  # what some millions of maps need
-_REMEDY = "choose another --output, or leave --resume out to make all anew"
+_REMEDY = "choose another --output, or leave --resume out to recompute all maps"
 
 
 class ResumeLog:
@@ -38,7 +38,7 @@ class ResumeLog:
         self._seen = {path: _stamp(path) for path in set(inputs) if path.is_file()}
 
     def read(self, targets: Iterable[Path]) -> None:
-        """Read what an earlier run has noted.
+        """Read what an earlier run has logged.
 
         Args:
             targets: the files that this run is to write.
@@ -63,7 +63,7 @@ class ResumeLog:
             raise InputError(f"{self.path.parent}: its maps were made with {difference}; {_REMEDY}")
 
     def start(self) -> None:
-        """Write the settings and what was taken up, whole; forget all else."""
+        """Write the settings and the maps that ``read`` found, whole; drop all else."""
         with staged(self.path) as (temporary,):
             lines = [{"settings": self._settings}, *self._finished.values()]
             text = "".join(json.dumps(line) + "\n" for line in lines)

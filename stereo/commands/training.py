@@ -5,8 +5,9 @@ from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
-from stereo.commands.command import Command
+from stereo.commands.command import Command, add_fields
 from stereo.errors import InputError, UsageError
+from stereo.matching.options import MatchOptions
 
 
 class _RecipeFile(ActionConfigFile):
@@ -85,12 +86,7 @@ def _fit_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--output", required=True, help="the checkpoint with the fit, .safetensors; or .json"
     )
-    parser.add_argument(
-        "--device",
-        default="auto",
-        choices=["auto", "cpu", "cuda", "mps"],
-        help="where to match; auto: cuda, else cpu",
-    )
+    add_fields(parser, MatchOptions, ["device"])
     parser.add_argument("--pairs", type=int, default=192, help="rendered pairs to fit to")
     parser.add_argument("--held-out", type=int, default=96, help="others, to check it with")
     parser.add_argument("--seed", type=int, default=77, help="of the rendered pairs")

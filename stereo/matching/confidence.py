@@ -136,7 +136,7 @@ class ConfidenceModel(nn.Module):
 
     @torch.inference_mode()
     def predict(self, features: ConfidenceFeatures) -> ConfidenceMaps:
-        """Judge every pixel.
+        """Predict the confidence of every pixel.
 
         Raises:
             InputError: the model reads a feature that there is none of.
