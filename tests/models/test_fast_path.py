@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from conftest import slow_but
 
 from stereo.attention import ATTENTIONS
 from stereo.benchmark import measure
@@ -16,6 +17,8 @@ from stereo.system.machine import CLEAR_REFS
 needs_linux = pytest.mark.skipif(
     not CLEAR_REFS.exists(), reason="resident memory is measured on Linux only"
 )
+# EA-PSMNet holds all of PSMNet.
+NETWORKS = slow_but("ea_psmnet", "ea_stereo_fast", of=NETWORK_NAMES)
 STREAMING = sorted(name for name, member in ATTENTIONS.items() if member.streams)
 
 
@@ -32,7 +35,7 @@ def trained_like(name, **options):
 
 
 @pytest.mark.parametrize("upsampling", ["unbiased", "half_pixel", "align_corners"])
-@pytest.mark.parametrize("name", NETWORK_NAMES)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_folded_networks_give_the_map_of_plain_ones(name, upsampling):
     if name == "ea_stereo_fast" and upsampling != "unbiased":
         pytest.skip("it knows one convention")
@@ -50,7 +53,7 @@ def test_folded_networks_give_the_map_of_plain_ones(name, upsampling):
     assert not any("norm" in key for key in network.state_dict())
 
 
-@pytest.mark.parametrize("name", NETWORK_NAMES)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_plain_and_fast_training_have_the_same_gradients(name):
     gradients = []
     for plain in (False, True):
@@ -67,7 +70,7 @@ def test_plain_and_fast_training_have_the_same_gradients(name):
         assert (gradient - gradients[1][key]).abs().max() <= 1e-8 * largest + 1e-10, key
 
 
-@pytest.mark.parametrize("name", NETWORK_NAMES)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_activations_computed_again_give_the_same_gradients_and_statistics(name):
     seen = []
     for recompute in (False, True):
