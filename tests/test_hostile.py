@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from stereo.commands import COMMANDS
-from stereo.data.check.examine import Job, examine
+from stereo.data.check.pair import Job, validate_pair
 from stereo.data.io.decoders import mask_is_255
 from stereo.data.io.images import as_image, is_picture, read_image
 from stereo.data.sets.sample import SampleFiles
@@ -140,7 +140,7 @@ def test_examining_a_pair_names_its_bombs(tmp_path):
     paths[0].write_bytes(hostile.png(hostile.SIDE, hostile.SIDE))
     paths[1].write_bytes(hostile.webp())
     paths[2].write_bytes(hostile.DISPARITIES["told.npz"])
-    found = examine(Job(SampleFiles("a", *paths), truth=True, max_disparity=192))
+    found = validate_pair(Job(SampleFiles("a", *paths), truth=True, max_disparity=192))
     assert [fault.kind for fault in found.faults] == ["unreadable"] * 2
 
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from stereo.app.pipeline import CLOUD, MAPS, Cloud, Outcome
+from stereo.app.pipeline import CLOUD, MAPS, Cloud, PageResult
 from stereo.evaluation.protocols import get_protocol
 
 # What each ending of a file is; the rest of its name is the pair's.
@@ -54,7 +54,7 @@ def problem(text: str) -> str:
     return f'<div class="st-problem" role="alert">{_safe(_on_the_page(text))}</div>'
 
 
-def result(outcome: Outcome, address: str) -> str:
+def result(outcome: PageResult, address: str) -> str:
     """Return all that is shown of a match.
 
     Args:
@@ -76,7 +76,7 @@ def result(outcome: Outcome, address: str) -> str:
     )
 
 
-def _summary(outcome: Outcome) -> str:
+def _summary(outcome: PageResult) -> str:
     width, height = outcome.size
     facts = [
         f"{width} &times; {height} px",
@@ -92,7 +92,7 @@ def _summary(outcome: Outcome) -> str:
     )
 
 
-def _maps(outcome: Outcome, address: str) -> str:
+def _maps(outcome: PageResult, address: str) -> str:
     spec = {
         "address": address,
         "values": MAPS,
@@ -104,7 +104,7 @@ def _maps(outcome: Outcome, address: str) -> str:
     return f'<stereo-maps data-spec="{_safe(json.dumps(spec))}"></stereo-maps>'
 
 
-def _figures(outcome: Outcome) -> str:
+def _figures(outcome: PageResult) -> str:
     if outcome.scores is None:
         return ""
     if not outcome.scores:
@@ -145,7 +145,7 @@ def _cloud(cloud: Cloud | None, address: str) -> str:
     )
 
 
-def _downloads(outcome: Outcome, address: str) -> str:
+def _downloads(outcome: PageResult, address: str) -> str:
     items = []
     for path in outcome.files:
         kind = next(kind for end, kind in _KINDS.items() if path.name.endswith(end))

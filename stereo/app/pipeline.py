@@ -95,7 +95,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Layer:
+class MapLayer:
     """A picture of a map.
 
     Attributes:
@@ -137,7 +137,7 @@ class Cloud:
 
 
 @dataclass
-class Outcome:
+class PageResult:
     """What is shown of a match; its files lie in the folder that ``perform`` was given.
 
     Attributes:
@@ -167,7 +167,7 @@ class Outcome:
     high: float
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    layers: list[Layer] = field(default_factory=list)
+    layers: list[MapLayer] = field(default_factory=list)
     planes: list[str] = field(default_factory=list)
     step: int = 1
     cloud: Cloud | None = None
@@ -197,7 +197,7 @@ def collect_warnings() -> None:
     warnings.showwarning = show
 
 
-def perform(request: Request, models: Models, folder: Path, progress: Progress) -> Outcome:
+def perform(request: Request, models: Models, folder: Path, progress: Progress) -> PageResult:
     """Match a pair, and write what is shown and downloaded of it.
 
     Args:
@@ -236,7 +236,7 @@ def look(left: Path | None, right: Path | None) -> None:
         limits.check_same_size(sizes[0], sizes[1])
 
 
-def _perform(request: Request, models: Models, folder: Path, progress: Progress) -> Outcome:
+def _perform(request: Request, models: Models, folder: Path, progress: Progress) -> PageResult:
     progress(0.02, "Reading")
     sample, calibration = _read(request)
     height, width = sample.left.shape[:2]
@@ -267,7 +267,7 @@ def _perform(request: Request, models: Models, folder: Path, progress: Progress)
         None if calibration is None else space,
         confidence,
     )
-    outcome = Outcome(
+    outcome = PageResult(
         sample.name,
         matcher.description,
         (width, height),
@@ -369,7 +369,7 @@ def _score(
 
 def _write_maps(
     folder: Path,
-    outcome: Outcome,
+    outcome: PageResult,
     picture: np.ndarray,
     output: PairOutput,
 ) -> None:
@@ -380,23 +380,23 @@ def _write_maps(
     planes = {"disparity": output.disparity[thin]}
     low, limit = colors.disparity_scale(output.disparity)
     shown = colors.colorize(planes["disparity"], limit, low=low)
-    pictures = [(Layer("disparity", "Disparity", limit, "px", low=low), shown)]
+    pictures = [(MapLayer("disparity", "Disparity", limit, "px", low=low), shown)]
     if output.space is not None:
         depth = output.space.calibration.depth(output.disparity)[thin]
         planes["depth"] = np.where(depth > 0, depth, np.nan)
     if output.confidence is not None:
         planes["confidence"] = output.confidence[thin]
         outcome.reliable = float(np.median(output.confidence))
-        layer = Layer("confidence", "Confidence", 1.0, ramp="grey")
+        layer = MapLayer("confidence", "Confidence", 1.0, ramp="grey")
         pictures.append((layer, np.rint(255 * planes["confidence"]).astype(np.uint8)))
     if output.truth is not None and output.valid is not None:
         with np.errstate(invalid="ignore"):
             error = np.abs(output.disparity - output.truth)
         error = np.where(output.valid, error, np.nan)[thin]
         planes["error"] = error
-        layer = Layer("error", "Error", colors.ERROR_LIMIT_PX, "px")
+        layer = MapLayer("error", "Error", colors.ERROR_LIMIT_PX, "px")
         pictures.append((layer, colors.colorize(error, colors.ERROR_LIMIT_PX)))
-    pictures.append((Layer("photo", "Photo"), picture[thin]))
+    pictures.append((MapLayer("photo", "Photo"), picture[thin]))
     for layer, shown in pictures:
         Image.fromarray(np.ascontiguousarray(shown)).save(folder / f"{layer.key}.png")
     stacked = np.stack([plane.astype("<f4") for plane in planes.values()])
@@ -405,7 +405,7 @@ def _write_maps(
     outcome.planes = list(planes)
 
 
-def _write_cloud(folder: Path, outcome: Outcome, space: Space, output: PairOutput) -> None:
+def _write_cloud(folder: Path, outcome: PageResult, space: Space, output: PairOutput) -> None:
     """Write the points that the browser turns: at most so many, drawn evenly."""
     points, tints = space.points(output.disparity, output.confidence)
     if not len(points):

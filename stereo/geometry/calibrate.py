@@ -43,7 +43,7 @@ class Board:
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class BoardView:
     """The corners of one pair that both pictures show.
 
     Attributes:
@@ -60,7 +60,7 @@ class View:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class CalibrationResult:
     """A calibration and how far to trust it.
 
     Attributes:
@@ -75,10 +75,10 @@ class Outcome:
     rms: float
     errors: dict[str, float]
     left_out: dict[str, str]
-    views: list[View]
+    views: list[BoardView]
 
 
-def calibrate(pairs: Sequence[PairFiles], board: Board, lens: str = "pinhole") -> Outcome:
+def calibrate(pairs: Sequence[PairFiles], board: Board, lens: str = "pinhole") -> CalibrationResult:
     """Calibrate both cameras and their pose from pairs of pictures of a board.
 
     Views that have the cameras stand elsewhere than most do, or whose error is three times the
@@ -92,7 +92,7 @@ def calibrate(pairs: Sequence[PairFiles], board: Board, lens: str = "pinhole") -
     Raises:
         InputError: too few pairs that show the board, or pictures of several sizes.
     """
-    views: list[View] = []
+    views: list[BoardView] = []
     left_out: dict[str, str] = {}
     size: tuple[int, int] | None = None
     for pair in pairs:
@@ -123,7 +123,7 @@ def calibrate(pairs: Sequence[PairFiles], board: Board, lens: str = "pinhole") -
         left_out[views[worst].name] = reason
         del views[worst]
     named = {view.name: error for view, error in zip(views, errors, strict=True)}
-    return Outcome(calibration, rms, named, left_out, views)
+    return CalibrationResult(calibration, rms, named, left_out, views)
 
 
 def _too_few(board: Board, pairs: int, shown: int, kept: int) -> str:
@@ -144,7 +144,7 @@ def _too_few(board: Board, pairs: int, shown: int, kept: int) -> str:
     )
 
 
-def coverage_picture(views: Sequence[View], size: tuple[int, int]) -> np.ndarray:
+def coverage_picture(views: Sequence[BoardView], size: tuple[int, int]) -> np.ndarray:
     """Return (H, 2 W, 3) uint8: where the corners of all views lay, left and right."""
     cv2 = import_cv2()
     width, height = size
@@ -160,7 +160,7 @@ def coverage_picture(views: Sequence[View], size: tuple[int, int]) -> np.ndarray
 
 
 def _solve(
-    views: Sequence[View], size: tuple[int, int], board: Board, lens: str
+    views: Sequence[BoardView], size: tuple[int, int], board: Board, lens: str
 ) -> tuple[Calibration, float, list[float], list[float]]:
     """Calibrate each camera, then both together from there.
 
@@ -183,7 +183,7 @@ def _solve(
 
 
 def _solve_both(
-    views: Sequence[View], size: tuple[int, int], lens: str
+    views: Sequence[BoardView], size: tuple[int, int], lens: str
 ) -> tuple[Calibration, float, list[float], list[float]]:
     """Do what ``_solve`` does, with OpenCV's errors."""
     solve = _solve_fisheye if lens == "fisheye" else _solve_pinhole
@@ -220,7 +220,7 @@ class _Solution:
     poses: Sequence[tuple[np.ndarray, ...]]
 
 
-def _solve_pinhole(views: Sequence[View], size: tuple[int, int]) -> _Solution:
+def _solve_pinhole(views: Sequence[BoardView], size: tuple[int, int]) -> _Solution:
     cv2 = import_cv2()
     boards = [view.board for view in views]
     sides = [[view.left for view in views], [view.right for view in views]]
@@ -245,7 +245,7 @@ def _solve_pinhole(views: Sequence[View], size: tuple[int, int]) -> _Solution:
     )
 
 
-def _solve_fisheye(views: Sequence[View], size: tuple[int, int]) -> _Solution:
+def _solve_fisheye(views: Sequence[BoardView], size: tuple[int, int]) -> _Solution:
     cv2 = import_cv2()
     # OpenCV wants as many corners in each view: those of views with fewer count more than once.
     most = max(len(view.board) for view in views)
@@ -331,7 +331,7 @@ def _camera(matrix: np.ndarray, coefficients: np.ndarray, lens: str) -> Camera:
     return Camera(fx, fy, cx, cy, tuple(float(number) for number in coefficients.ravel()), lens)
 
 
-def _find_view(name: str, pictures: Sequence[np.ndarray], board: Board) -> View | str:
+def _find_view(name: str, pictures: Sequence[np.ndarray], board: Board) -> BoardView | str:
     """Return the corners that both pictures show, or why there are none."""
     find = _find_chessboard if board.marker is None else _find_charuco
     found = []
@@ -346,7 +346,7 @@ def _find_view(name: str, pictures: Sequence[np.ndarray], board: Board) -> View 
     across = board.columns - (0 if board.marker is None else 1)
     places = np.array([[i % across, i // across, 0] for i in shared], np.float32) * board.square
     sides = [np.array([corners[i] for i in shared], np.float32) for corners in found]
-    return View(name, places.astype(np.float32), *sides)
+    return BoardView(name, places.astype(np.float32), *sides)
 
 
 def _find_chessboard(picture: np.ndarray, board: Board) -> dict[int, Any]:

@@ -1,4 +1,4 @@
-"""``stereo data check``: find the pairs, examine each in a worker process, write a report."""
+"""``stereo data check``: find the pairs, validate each in a worker process, write a report."""
 
 import json
 import multiprocessing
@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from stereo.data.check.examine import Finding, Job, examine
+from stereo.data.check.pair import Finding, Job, validate_pair
 from stereo.data.check.report import Report, Section, report_text
 from stereo.data.sets.datasets import READERS, describe, detect_dataset, find_parts, open_dataset
 from stereo.errors import InputError, StereoError, UsageError
@@ -74,7 +74,7 @@ def check_dataset(
         # Nothing anywhere: the same words as when the data set is opened.
         open_dataset(name, root, split=split, render_pass=render_pass, layout=layout, unused=unused)
         raise InputError(f"{root}: no images of '{name}'")
-    _examine_sections(report, workers or min(8, os.cpu_count() or 1))
+    _validate_sections(report, workers or min(8, os.cpu_count() or 1))
     facts = report.facts()
     text = report_text(facts)
     console.say(text)
@@ -89,10 +89,10 @@ def _write(folder: Path, facts: dict[str, Any], text: str) -> None:
         as_text.write_text(text + "\n", encoding="utf-8")
 
 
-def _examine_sections(report: Report, workers: int) -> None:
+def _validate_sections(report: Report, workers: int) -> None:
     """Look at every pair and add the findings to its section."""
     jobs = [(section, *job) for section in report.sections for job in _jobs(section, report)]
-    findings = _examine_all([job for _, _, job in jobs], workers)
+    findings = _validate_all([job for _, _, job in jobs], workers)
     for (section, name, _), finding in zip(jobs, findings, strict=True):
         section.include(name, finding)
 
@@ -151,16 +151,18 @@ def _jobs(section: Section, report: Report) -> Iterator[tuple[str, Job]]:
         yield files.name, Job(files, truth, report.max_disparity)
 
 
-def _examine_all(jobs: list[Job], workers: int) -> Iterator[Finding]:
+def _validate_all(jobs: list[Job], workers: int) -> Iterator[Finding]:
     """Yield the findings in the order of the jobs, under a progress bar."""
     workers = min(workers, len(jobs))
     if workers < 2:
-        yield from (examine(job) for job in _with_progress(jobs))
+        yield from (validate_pair(job) for job in _with_progress(jobs))
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_ctrl_c_to_parent)
     try:
-        results = pool.map(examine, jobs, chunksize=max(1, min(16, len(jobs) // (4 * workers))))
+        results = pool.map(
+            validate_pair, jobs, chunksize=max(1, min(16, len(jobs) // (4 * workers)))
+        )
         for _ in _with_progress(jobs):
             yield next(results)
     except BrokenProcessPool as error:
@@ -180,5 +182,5 @@ def _with_progress(jobs: list[Job]) -> Iterator[Job]:
     step = max(100, len(jobs) // 10)
     for done, job in enumerate(console.progress(jobs, "check")):
         if done and done % step == 0 and not sys.stderr.isatty():
-            console.say(f"{done} of {len(jobs)} pairs examined")
+            console.say(f"{done} of {len(jobs)} pairs checked")
         yield job

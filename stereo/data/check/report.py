@@ -1,11 +1,11 @@
-"""What the doctor found, counted: for people as text, for programs as JSON."""
+"""What the check found, counted: for people as text, for programs as JSON."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stereo.data.check.examine import BIN_WIDTH, EDGES, Finding
+from stereo.data.check.pair import BIN_WIDTH, EDGES, Finding
 from stereo.data.finding.listing import PartListing
 from stereo.data.sets.layouts import Part
 from stereo.data.sets.sample import SampleFiles
@@ -192,7 +192,7 @@ class Report:
         partial: whether too few pairs are a remark rather than a fault.
         sections: what was found.
         notes: remarks that are no faults.
-        seen: disparity files that some section examines already.
+        seen: disparity files that some section reads already.
     """
 
     dataset: str

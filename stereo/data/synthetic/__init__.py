@@ -1,11 +1,11 @@
 """Rendered scenes with exact ground truth, made on demand and the same on every machine.
 
 A scene (``scene.py``: looks; ``places.py``: what stands where) is a list of surfaces
-(``surface.py``; drawn in ``room.py``, ``things.py`` and, as solids in space, ``space.py``), each
-with a disparity that is a function of left pixel coordinates, and an outline, and perhaps of
-triangle meshes (``meshes.py``). ``trace.py`` finds what either view shows and what both see;
+(``surface.py``; drawn in ``backdrop.py``, ``objects.py`` and, as solids, ``space.py``), each with
+a disparity that is a function of left pixel coordinates, and an outline, and perhaps of triangle
+meshes (``meshes.py``). ``trace.py`` finds what either view shows and what both see;
 ``shade.py`` colours it from an ``atlas.py`` of ``textures.py`` and ``photographs.py``;
-``camera.py`` adds what sensors do. ``render.py`` puts them in a row, ``dice.py`` makes every choice
+``sensor.py`` adds what sensors do. ``render.py`` puts them in a row, ``rng.py`` makes every choice
 a function of (seed, index), and ``noise.py`` keeps to arithmetic that is alike on every processor.
 """
 

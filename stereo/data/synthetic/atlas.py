@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stereo.data.synthetic.dice import Dice
 from stereo.data.synthetic.noise import smooth_noise
+from stereo.data.synthetic.rng import SceneRng
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ def _mirrored(index: Tensor, side: Tensor) -> Tensor:
     return torch.minimum(folded, 2 * side - 1 - folded)
 
 
-def make_atlas(pictures: list[Tensor], dice: Dice, device: torch.device) -> Atlas:
+def make_atlas(pictures: list[Tensor], rng: SceneRng, device: torch.device) -> Atlas:
     """Build the pyramids of (3, S, S) pictures, S a power of two up to 1024."""
     texels, starts, octaves, total = [], [], [], 0
     for picture in pictures:
@@ -92,5 +92,5 @@ def make_atlas(pictures: list[Tensor], dice: Dice, device: torch.device) -> Atla
         torch.tensor(starts, device=device),
         torch.tensor(octaves, dtype=torch.int32, device=device),
         table.to(device),
-        smooth_noise(dice).to(device),
+        smooth_noise(rng).to(device),
     )

@@ -35,13 +35,13 @@ class SyntheticConfig:
     places: tuple[str, ...] = PLACES
     """What scenes show, in equal parts: rooms with furniture, dense heaps, outdoors."""
     objects: tuple[int, int] = (10, 30)
-    """Least and largest number of things that float or lie about; heaps hold up to seven times
+    """Least and largest number of objects that float or lie about; heaps hold up to seven times
     as many."""
     textures: str | None = None
     """A folder of pictures to cover surfaces with, looked through with its sub-folders; None for
     procedural textures alone."""
     meshes: str | None = None
-    """A folder of triangle meshes to stand and float among the things, looked through with its
+    """A folder of triangle meshes to stand and float among the objects, looked through with its
     sub-folders; None for none. It needs trimesh and embreex (the extra ``render``), and its pairs
     may differ in rounding from one kind of processor to another."""
     photographs: float = 0.7

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stereo.data.synthetic.room import View
+from stereo.data.synthetic.backdrop import View
 from stereo.data.synthetic.space import Pose
 from stereo.errors import InputError
 from stereo.system.extras import import_extra

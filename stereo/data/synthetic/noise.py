@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from stereo.data.synthetic.dice import Dice, mixed
+from stereo.data.synthetic.rng import SceneRng, mixed
 
 NOISE_CELLS = 64  # along a side of smooth noise, after which it repeats
 NOISE_DENSITY = 8  # its samples per cell
@@ -38,9 +38,9 @@ def _signed(word: int) -> int:
     return word - 2**32 if word >= 2**31 else word
 
 
-def smooth_noise(dice: Dice) -> Tensor:
+def smooth_noise(rng: SceneRng) -> Tensor:
     """Return periodic noise, (S, S) in 0..1, with ``NOISE_DENSITY`` samples per cell."""
-    field, density = dice.field(1, NOISE_CELLS, NOISE_CELLS), 1
+    field, density = rng.field(1, NOISE_CELLS, NOISE_CELLS), 1
     while density < NOISE_DENSITY:
         field, density = doubled(field, wrap=True), density * 2
     return ((field[0] - 0.5) * 1.5 + 0.5).clamp(0.0, 1.0)
@@ -96,11 +96,11 @@ def doubled(field: Tensor, *, wrap: bool = False) -> Tensor:
     return field
 
 
-def clouds(dice: Dice, size: int, channels: int, coarsest: int, fade: float) -> Tensor:
+def clouds(rng: SceneRng, size: int, channels: int, coarsest: int, fade: float) -> Tensor:
     """Return octaves of smooth noise, (channels, size, size), mean about 0.5.
 
     Args:
-        dice: the source of chance.
+        rng: the source of chance.
         size: side, pixels.
         channels: how many independent ones.
         coarsest: cells along a side in the first octave.
@@ -108,8 +108,8 @@ def clouds(dice: Dice, size: int, channels: int, coarsest: int, fade: float) -> 
     """
     # Each doubling smooths what is there already, so coarse octaves lose their lattice.
     cells, loudness = min(coarsest, size), 1.0
-    total = dice.field(channels, cells, cells) - 0.5
+    total = rng.field(channels, cells, cells) - 0.5
     while cells < size:
         cells, loudness = cells * 2, loudness * fade
-        total = doubled(total) + (dice.field(channels, cells, cells) - 0.5) * loudness
+        total = doubled(total) + (rng.field(channels, cells, cells) - 0.5) * loudness
     return (0.5 + total * (1.1 if fade < 0.75 else 0.8)).clamp(0, 1)

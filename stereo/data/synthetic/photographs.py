@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stereo.data.io.images import IMAGE_SUFFIXES, check_readable, read_image
 from stereo.data.io.picture_file import open_picture
-from stereo.data.synthetic.dice import Dice
+from stereo.data.synthetic.rng import SceneRng
 from stereo.errors import InputError
 
 LARGEST_PHOTOGRAPH = 1024  # longer sides are reduced to it on reading, pixels
@@ -46,23 +46,23 @@ def _photograph(path: Path) -> Image.Image:
     return image
 
 
-def cut(dice: Dice, path: Path, size: int) -> Tensor:
+def cut(rng: SceneRng, path: Path, size: int) -> Tensor:
     """Return a random square window of a photograph, (3, size, size) in 0..1, newly exposed."""
     image = _photograph(path)
     short = min(image.size)
-    side = max(1, int(dice.uniform(min(0.3, size / short), 1.0) * short))
-    left = dice.whole(0, image.width - side)
-    top = dice.whole(0, image.height - side)
+    side = max(1, int(rng.uniform(min(0.3, size / short), 1.0) * short))
+    left = rng.whole(0, image.width - side)
+    top = rng.whole(0, image.height - side)
     window = image.resize(
         (size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side)
     )
-    if dice.chance(0.5):
+    if rng.chance(0.5):
         window = window.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     # Banks of textures lean dark and dull: another brightness curve and saturation for each.
     mean = np.asarray(window.convert("L"), np.int64).mean() / 255.0
-    aim = dice.uniform(0.25, 0.75)
+    aim = rng.uniform(0.25, 0.75)
     gamma = math.log(aim) / math.log(min(max(mean, 0.02), 0.98))
     gamma = min(max(gamma, 0.4), 2.0)
     table = [round(255.0 * (k / 255.0) ** gamma) for k in range(256)]
-    window = ImageEnhance.Color(window.point(table * 3)).enhance(dice.uniform(0.4, 2.0))
+    window = ImageEnhance.Color(window.point(table * 3)).enhance(rng.uniform(0.4, 2.0))
     return torch.from_numpy(np.array(window)).permute(2, 0, 1).float() / 255.0

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from stereo.data.sets.sample import Sample
 from stereo.data.synthetic.atlas import Atlas, make_atlas
-from stereo.data.synthetic.camera import draw_cameras, expose, ideal, metered
 from stereo.data.synthetic.config import SyntheticConfig
-from stereo.data.synthetic.dice import Dice
 from stereo.data.synthetic.meshes import Triangles, find_meshes
 from stereo.data.synthetic.photographs import cut, find_photographs
+from stereo.data.synthetic.rng import SceneRng
 from stereo.data.synthetic.scene import Scene, compose
+from stereo.data.synthetic.sensor import draw_sensors, expose, ideal, metered
 from stereo.data.synthetic.shade import picture
 from stereo.data.synthetic.textures import paint
 from stereo.data.synthetic.trace import seen_by_both, trace
@@ -107,14 +107,14 @@ class SyntheticScenes:
 
     def compose(self, index: int) -> Scene:
         """Return the scene of pair ``index``, the geometry and looks without pictures."""
-        dice = Dice(self.config.seed, index, _SCENE)
-        return compose(self.config, dice, photographs=bool(self._photographs), meshes=self._meshes)
+        rng = SceneRng(self.config.seed, index, _SCENE)
+        return compose(self.config, rng, photographs=bool(self._photographs), meshes=self._meshes)
 
     @torch.no_grad()
     def _render(self, index: int) -> tuple[Tensor, ...]:
         config = self.config
         scene = self.compose(index)
-        atlas = self._paint(scene, Dice(config.seed, index, _PAINT))
+        atlas = self._paint(scene, SceneRng(config.seed, index, _PAINT))
         surfaces = [layer.surface for layer in scene.layers]
         limits = (config.min_disparity, float(config.max_disparity))
         shape, noise = (config.height, config.width), atlas.noise
@@ -129,9 +129,9 @@ class SyntheticScenes:
         light = tuple(
             picture(scene, atlas, hit, right=bool(r), triangles=solid) for r, hit in enumerate(hits)
         )
-        dice = Dice(config.seed, index, _CAMERA)
-        light = metered(light[0], light[1], Dice(dice.word()))
-        cameras = draw_cameras(config, dice)
+        rng = SceneRng(config.seed, index, _CAMERA)
+        light = metered(light[0], light[1], SceneRng(rng.word()))
+        cameras = draw_sensors(config, rng)
         shown = [expose(view, camera) for view, camera in zip(light, cameras, strict=True)]
         return (
             *shown,
@@ -140,25 +140,25 @@ class SyntheticScenes:
             *seen,
         )
 
-    def _paint(self, scene: Scene, dice: Dice) -> Atlas:
+    def _paint(self, scene: Scene, rng: SceneRng) -> Atlas:
         # Noise is drawn on the CPU, alike everywhere, and becomes pictures on the device.
         with nullcontext() if self.device.type == "cpu" else self.device:
-            return self._paint_here(scene, dice)
+            return self._paint_here(scene, rng)
 
-    def _paint_here(self, scene: Scene, dice: Dice) -> Atlas:
+    def _paint_here(self, scene: Scene, rng: SceneRng) -> Atlas:
         looks = [*(layer.look for layer in scene.layers), *scene.mesh_looks]
         used = {look.texture for look in looks}
         used |= {int(look.mirror[0]) for look in looks if look.mirror[1]}
         pictures = []
         for number, kind in enumerate(scene.paints):
-            own = Dice(dice.word())
+            own = SceneRng(rng.word())
             if number not in used:
                 pictures.append(torch.zeros(3, 2, 2))
             elif kind.photograph:
                 pictures.append(cut(own, own.pick(self._photographs), kind.size))
             else:
                 pictures.append(paint(own, kind.size, repeated=kind.repeated))
-        return make_atlas(pictures, dice, self.device)
+        return make_atlas(pictures, rng, self.device)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from stereo.data.synthetic import room, space
+from stereo.data.synthetic import space
+from stereo.data.synthetic.backdrop import HEAP, View, perspective
 from stereo.data.synthetic.config import SyntheticConfig
-from stereo.data.synthetic.dice import Dice, rounded
 from stereo.data.synthetic.meshes import Mesh, Posed, lambert
 from stereo.data.synthetic.places import Contents, furnish
-from stereo.data.synthetic.room import HEAP, View
+from stereo.data.synthetic.rng import SceneRng, rounded
 from stereo.data.synthetic.surface import Surface
 
 
@@ -95,41 +95,41 @@ LARGE, SMALL, REPEATED = range(0, 3), range(3, 11), range(11, 13)
 
 
 def compose(
-    config: SyntheticConfig, dice: Dice, *, photographs: bool, meshes: Sequence[Path] = ()
+    config: SyntheticConfig, rng: SceneRng, *, photographs: bool, meshes: Sequence[Path] = ()
 ) -> Scene:
     """Return a random scene.
 
     Args:
         config: size, range and strengths.
-        dice: the source of chance.
+        rng: the source of chance.
         photographs: whether there are any to cover surfaces with.
         meshes: those to pick from.
     """
-    place = dice.pick(config.places)
-    view = View.draw(config, place, dice)
+    place = rng.pick(config.places)
+    view = View.draw(config, place, rng)
     share = config.photographs if photographs else 0.0
     large = 512 if config.height * config.width > 40000 else 256
-    paints = [Paint(large, photograph=dice.chance(share)) for _ in LARGE]
-    paints += [Paint(256, photograph=dice.chance(share)) for _ in SMALL]
+    paints = [Paint(large, photograph=rng.chance(share)) for _ in LARGE]
+    paints += [Paint(256, photograph=rng.chance(share)) for _ in SMALL]
     paints += [Paint(256, repeated=True) for _ in REPEATED]
-    view, contents = furnish(view, place, config.objects, meshes, dice)
-    painter = _Painter(view, config, _Mood.draw(dice, place), dice)
+    view, contents = furnish(view, place, config.objects, meshes, rng)
+    painter = _Painter(view, config, _Mood.draw(rng, place), rng)
     ground = [painter.layer(s, style, large=True) for s, style in contents.ground]
     backdrop, layers = ground[0], ground[1:]
-    for shape in contents.things:
-        layers += painter.thing(shape, [backdrop, *layers])
+    for shape in contents.objects:
+        layers += painter.object(shape, [backdrop, *layers])
     layers.sort(key=lambda layer: _depth(layer.surface, view))
     posed, looks = painter.meshes(contents)
     sun = (0.0, 0.0, 0.0)
-    if dice.chance(0.6):
-        sun = (dice.uniform(-1.5, 1.5), dice.uniform(-0.2, 1.5), dice.uniform(0.2, 0.7))
+    if rng.chance(0.6):
+        sun = (rng.uniform(-1.5, 1.5), rng.uniform(-0.2, 1.5), rng.uniform(0.2, 0.7))
     grey, dots = None, (0.0, 1.0, 0.0, 1.0)
-    if dice.chance(0.12):
-        weights = [dice.uniform(0.05, 1.0) for _ in range(3)]
+    if rng.chance(0.12):
+        weights = [rng.uniform(0.05, 1.0) for _ in range(3)]
         grey = (weights[0] / sum(weights), weights[1] / sum(weights), weights[2] / sum(weights))
-        if dice.chance(0.4):
-            cell, aside = dice.log_uniform(1.3, 4.0), dice.uniform(-0.5, 1.5)
-            dots = (dice.log_uniform(0.1, 1.0), cell, aside, view.high * dice.uniform(0.1, 0.6))
+        if rng.chance(0.4):
+            cell, aside = rng.log_uniform(1.3, 4.0), rng.uniform(-0.5, 1.5)
+            dots = (rng.log_uniform(0.1, 1.0), cell, aside, view.high * rng.uniform(0.1, 0.6))
     return Scene(
         *(view, (backdrop, *layers), tuple(paints), painter.mood.lamp, sun),
         *(tuple(posed), tuple(looks), grey, dots),
@@ -154,14 +154,14 @@ class _Mood:
     lamp: np.ndarray
 
     @staticmethod
-    def draw(dice: Dice, place: str) -> "_Mood":
-        cos, sin = dice.direction()
-        strength = dice.uniform(0.0, 1.2)
-        lamp = np.array([cos, -0.3 - dice.uniform(0.0, 1.2), sin * 0.7 - 0.5])
+    def draw(rng: SceneRng, place: str) -> "_Mood":
+        cos, sin = rng.direction()
+        strength = rng.uniform(0.0, 1.2)
+        lamp = np.array([cos, -0.3 - rng.uniform(0.0, 1.2), sin * 0.7 - 0.5])
         return _Mood(
-            dullness=dice.weighted({1.0: 6, 0.6: 2, 0.3: 0.7}),
-            camouflage=dice.weighted({0.0: 4, 0.1: 4, 0.6: 0.7}),
-            plain=dice.weighted({0.08: 4, 0.2: 4, 0.5: 1 if place == HEAP else 1.5}),
+            dullness=rng.weighted({1.0: 6, 0.6: 2, 0.3: 0.7}),
+            camouflage=rng.weighted({0.0: 4, 0.1: 4, 0.6: 0.7}),
+            plain=rng.weighted({0.08: 4, 0.2: 4, 0.5: 1 if place == HEAP else 1.5}),
             light=(cos * strength, sin * strength),
             lamp=lamp / np.linalg.norm(lamp),
         )
@@ -174,12 +174,12 @@ class _Painter:
     view: View
     config: SyntheticConfig
     mood: _Mood
-    dice: Dice
+    rng: SceneRng
 
     def layer(self, surface: Surface, style: str, *, large: bool) -> Layer:
         outline = surface.outline
-        x = outline.x if outline else self.dice.uniform(0.2, 0.8) * self.view.width
-        y = outline.y if outline else self.dice.uniform(0.5, 0.95) * self.view.height
+        x = outline.x if outline else self.rng.uniform(0.2, 0.8) * self.view.width
+        y = outline.y if outline else self.rng.uniform(0.5, 0.95) * self.view.height
         a, b, c = surface.plane
         d = max(a * x + b * y + c, 0.3 * self.view.low)
         size = max(outline.along, outline.across) if outline else self.view.height * 0.6
@@ -192,20 +192,20 @@ class _Painter:
             surface, look, rounded(float(lit)), style not in ("sky", "road", "line", "pane")
         )
 
-    def thing(self, shape: list[tuple[Surface, str]], behind: list[Layer]) -> list[Layer]:
-        """Return the layers of a thing, whose sides of one style share a look."""
+    def object(self, shape: list[tuple[Surface, str]], behind: list[Layer]) -> list[Layer]:
+        """Return the layers of an object, whose sides of one style share a look."""
         layers: list[Layer] = []
-        hidden = self.dice.pick(behind).look if self.dice.chance(self.mood.camouflage) else None
-        large = self.dice.chance(0.15)
+        hidden = self.rng.pick(behind).look if self.rng.chance(self.mood.camouflage) else None
+        large = self.rng.chance(0.15)
         first: dict[str, Look] = {}
         for surface, style in shape:
             layer = self.layer(surface, style, large=large)
-            if style in first and self.dice.chance(0.85):
+            if style in first and self.rng.chance(0.85):
                 same = first[style]
                 layer = replace(layer, look=replace(same, mapping=layer.look.mapping))
             else:
                 first[style] = layer.look
-            if hidden is not None and style == "thing":
+            if hidden is not None and style == "object":
                 kept = layer.look
                 layer = replace(layer, look=replace(hidden, shine=kept.shine, mirror=kept.mirror))
             layers.append(layer)
@@ -222,27 +222,27 @@ class _Painter:
 
     def _mesh_looks(self, mesh: Mesh, pose: space.Pose) -> list[Look]:
         """Return a look per material and axis along which its picture is thrown on the mesh."""
-        view, dice = self.view, self.dice
+        view, rng = self.view, self.rng
         middle = pose.apply(np.array([0.0, -0.3, 0.0]))
         d = view.width / max(float(middle[2]), 1.0)
         x, y = (float(middle[k]) * d + (view.width, view.height)[k] / 2 for k in (0, 1))
         scale = float(np.linalg.norm(pose.turn[:, 0]))
         size, flat = scale * d / 2, (0.0, 0.0, d)
-        covered = self._look((x, y, d), size, flat, "thing", large=False)
-        random = dice.chance(1 / 3)
+        covered = self._look((x, y, d), size, flat, "object", large=False)
+        random = rng.chance(1 / 3)
         looks = []
         for colour in mesh.colours:
             look = covered
             if not random:
-                look = self._look((x, y, d), size, flat, "thing", large=False)
+                look = self._look((x, y, d), size, flat, "object", large=False)
                 if not np.isnan(colour).any():
-                    gain = dice.uniform(0.9, 1.6)
+                    gain = rng.uniform(0.9, 1.6)
                     tint = [max(float(v), 0.01) * gain for v in colour]
-                    contrast = dice.pick([0.02, 0.05, 0.1, 0.3])
+                    contrast = rng.pick([0.02, 0.05, 0.1, 0.3])
                     look = replace(
                         look, tint=(tint[0], tint[1], tint[2]), contrast=contrast, level=0.85
                     )
-            density = dice.log_uniform(0.5, 2.0) * d
+            density = rng.log_uniform(0.5, 2.0) * d
             for axis in range(3):
                 e = np.delete(pose.turn / scale, axis, axis=1) * density
                 row = [
@@ -264,93 +264,93 @@ class _Painter:
         large: bool,
     ) -> Look:
         """Draw the look of a surface about left (x, y) of a disparity, of a size in pixels."""
-        dice, config, mood, (x, y, d) = self.dice, self.config, self.mood, at
-        repeated = dice.chance(0.7 if style == "facade" else 0.12 if large else 0.08)
+        rng, config, mood, (x, y, d) = self.rng, self.config, self.mood, at
+        repeated = rng.chance(0.7 if style == "facade" else 0.12 if large else 0.08)
         numbers = REPEATED if repeated else LARGE if large else SMALL
-        density = dice.log_uniform(0.5, 1.6) if large else dice.log_uniform(0.35, 2.5)
-        bright = dice.log_uniform(0.3, 2.2)
-        pale = dice.pick([0.15, 0.6, 0.8, 0.9])
-        tint = [dice.uniform(pale, 1.1) * bright for _ in range(3)]
-        contrast = dice.uniform(0.6, 1.3) * mood.dullness
-        grain = 0.0 if repeated else dice.pick([0.0, 0.0, 0.1, 0.3, 0.6])
-        if dice.chance(mood.plain) or style in ("plain", "wall"):
+        density = rng.log_uniform(0.5, 1.6) if large else rng.log_uniform(0.35, 2.5)
+        bright = rng.log_uniform(0.3, 2.2)
+        pale = rng.pick([0.15, 0.6, 0.8, 0.9])
+        tint = [rng.uniform(pale, 1.1) * bright for _ in range(3)]
+        contrast = rng.uniform(0.6, 1.3) * mood.dullness
+        grain = 0.0 if repeated else rng.pick([0.0, 0.0, 0.1, 0.3, 0.6])
+        if rng.chance(mood.plain) or style in ("plain", "wall"):
             # What is left of its texture is for those who look closely.
-            contrast = dice.uniform(0.02, 0.2) if large else dice.uniform(0.0, 0.1)
-            grain = dice.pick([0.0, 0.05, 0.1, 0.2]) if large else dice.pick([0.0, 0.0, 0.1])
-        elif dice.chance(0.05):
-            tint = [t * dice.uniform(0.03, 0.2) for t in tint]
-        shine = dice.uniform(0.05, 0.6) * config.shine if dice.chance(0.12) else 0.0
-        mirror = dice.uniform(0.05, 0.4) * config.reflections if dice.chance(0.08) else 0.0
+            contrast = rng.uniform(0.02, 0.2) if large else rng.uniform(0.0, 0.1)
+            grain = rng.pick([0.0, 0.05, 0.1, 0.2]) if large else rng.pick([0.0, 0.0, 0.1])
+        elif rng.chance(0.05):
+            tint = [t * rng.uniform(0.03, 0.2) for t in tint]
+        shine = rng.uniform(0.05, 0.6) * config.shine if rng.chance(0.12) else 0.0
+        mirror = rng.uniform(0.05, 0.4) * config.reflections if rng.chance(0.08) else 0.0
         look = Look(
-            texture=dice.pick(numbers),
-            mapping=room.perspective(plane, self.view, (x, y), d, density, dice),
+            texture=rng.pick(numbers),
+            mapping=perspective(plane, self.view, (x, y), d, density, rng),
             tint=(tint[0], tint[1], tint[2]),
             contrast=contrast,
-            level=dice.uniform(0.3, 0.7),
+            level=rng.uniform(0.3, 0.7),
             grain=grain,
-            grain_scale=dice.log_uniform(0.15, 0.6),
+            grain_scale=rng.log_uniform(0.15, 0.6),
             light=mood.light,
-            blotches=dice.pick([0.0, 0.0, 0.3, 0.6]),
+            blotches=rng.pick([0.0, 0.0, 0.3, 0.6]),
             shine=(
-                x + dice.uniform(-0.6, 0.6) * size,
-                y + dice.uniform(-0.6, 0.6) * size,
-                1.0 / (min(size, 80.0) * dice.uniform(0.1, 0.8) + 1.0),
+                x + rng.uniform(-0.6, 0.6) * size,
+                y + rng.uniform(-0.6, 0.6) * size,
+                1.0 / (min(size, 80.0) * rng.uniform(0.1, 0.8) + 1.0),
                 shine,
-                dice.uniform(-0.3, 0.3) * size,
+                rng.uniform(-0.3, 0.3) * size,
             ),
             mirror=(
-                float(dice.pick(LARGE)),
+                float(rng.pick(LARGE)),
                 mirror,
-                d * dice.uniform(0.3, 0.9),
-                dice.uniform(0.5, 1.5),
+                d * rng.uniform(0.3, 0.9),
+                rng.uniform(0.5, 1.5),
             ),
         )
         return self._styled(look, style)
 
     def _styled(self, look: Look, style: str) -> Look:
         """Change a look to what sky, panes, paint, marks, roads, leaves and tyres look like."""
-        dice, quiet = self.dice, replace(look, grain=0.0, blotches=0.0)
-        grey = dice.uniform(0.8, 1.1)
+        rng, quiet = self.rng, replace(look, grain=0.0, blotches=0.0)
+        grey = rng.uniform(0.8, 1.1)
         still = (*look.shine[:3], 0.0, 0.0)
         if style == "sky":
-            blue = dice.uniform(1.0, 1.8)
-            bright = dice.log_uniform(0.7, 4.0)
+            blue = rng.uniform(1.0, 1.8)
+            bright = rng.log_uniform(0.7, 4.0)
             tint = (bright, bright * (0.5 + blue / 2) ** 0.5, bright * blue)
-            contrast = dice.pick([0.0, 0.1, 0.3, 0.6])
+            contrast = rng.pick([0.0, 0.1, 0.3, 0.6])
             return replace(
                 quiet, tint=tint, contrast=contrast, level=0.7, shine=still, mirror=(0, 0, 0, 1)
             )
         if style == "pane":
-            dark = dice.log_uniform(0.02, 0.2)
-            strength = dice.uniform(0.1, 0.6) * self.config.reflections
+            dark = rng.log_uniform(0.02, 0.2)
+            strength = rng.uniform(0.1, 0.6) * self.config.reflections
             mirror = (look.mirror[0], strength, *look.mirror[2:])
             return replace(quiet, tint=(dark, dark, dark * grey), contrast=0.1, mirror=mirror)
         if style == "paint":
-            shine = (*look.shine[:3], dice.uniform(0.1, 0.7) * self.config.shine, look.shine[4])
-            strength = dice.uniform(0.0, 0.15) * self.config.reflections
+            shine = (*look.shine[:3], rng.uniform(0.1, 0.7) * self.config.shine, look.shine[4])
+            strength = rng.uniform(0.0, 0.15) * self.config.reflections
             mirror = (look.mirror[0], strength, *look.mirror[2:])
-            tint = (dice.uniform(0.1, 2.0), dice.uniform(0.1, 2.0), dice.uniform(0.1, 2.0))
-            if dice.chance(0.6):
-                tone = dice.log_uniform(0.06, 2.5)
+            tint = (rng.uniform(0.1, 2.0), rng.uniform(0.1, 2.0), rng.uniform(0.1, 2.0))
+            if rng.chance(0.6):
+                tone = rng.log_uniform(0.06, 2.5)
                 tint = (tone, tone, tone * grey)
             return replace(quiet, tint=tint, contrast=0.03, shine=shine, mirror=mirror)
         if style == "line":
             return replace(quiet, tint=(2.5, 2.5, 2.5 * grey), contrast=0.2, shine=still)
         if style == "dark":
-            dark = dice.uniform(0.03, 0.15)
+            dark = rng.uniform(0.03, 0.15)
             return replace(quiet, tint=(dark, dark, dark * grey), contrast=0.3)
         if style == "road":
-            tone = dice.log_uniform(0.25, 1.0)
+            tone = rng.log_uniform(0.25, 1.0)
             return replace(
-                look, tint=(tone, tone, tone * grey), contrast=dice.uniform(0.1, 0.6), grain=0.4
+                look, tint=(tone, tone, tone * grey), contrast=rng.uniform(0.1, 0.6), grain=0.4
             )
         if style == "leaves":
-            tint = (dice.uniform(0.3, 1.3), dice.uniform(0.7, 1.6), dice.uniform(0.1, 0.7))
+            tint = (rng.uniform(0.3, 1.3), rng.uniform(0.7, 1.6), rng.uniform(0.1, 0.7))
             return replace(
                 look,
                 tint=tint,
-                contrast=dice.uniform(0.3, 0.9),
-                grain=dice.uniform(0.2, 0.8),
+                contrast=rng.uniform(0.3, 0.9),
+                grain=rng.uniform(0.2, 0.8),
                 shine=still,
             )
         return look

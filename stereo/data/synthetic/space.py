@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stereo.data.synthetic.dice import Dice, rounded
-from stereo.data.synthetic.room import View
+from stereo.data.synthetic.backdrop import View
+from stereo.data.synthetic.rng import SceneRng, rounded
 from stereo.data.synthetic.surface import Outline, Surface
 
 Vector = tuple[float, float, float]
@@ -54,12 +54,14 @@ def rotation(down: np.ndarray, cos: float, sin: float) -> np.ndarray:
     return upright @ np.array([[cos, 0.0, sin], [0.0, 1.0, 0.0], [-sin, 0.0, cos]])
 
 
-def standing(view: View, dice: Dice, foot: tuple[float, float], size: float, quarter: bool) -> Pose:
+def standing(
+    view: View, rng: SceneRng, foot: tuple[float, float], size: float, quarter: bool
+) -> Pose:
     """Return the pose of what stands on the floor.
 
     Args:
         view: a frame with a floor.
-        dice: for the turn about the upright.
+        rng: for the turn about the upright.
         foot: left (x, y) where it touches the floor, pixels.
         size: of its unit, in heights of the camera above the floor.
         quarter: whether it is turned by quarters of a circle, nearly, as houses along a road.
@@ -67,29 +69,29 @@ def standing(view: View, dice: Dice, foot: tuple[float, float], size: float, qua
     assert view.floor is not None
     down = normal(view.floor, view)
     a, b, c = view.floor
-    cos, sin = dice.direction()
+    cos, sin = rng.direction()
     if quarter:
-        cos, sin = dice.pick([(1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0)])
+        cos, sin = rng.pick([(1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0)])
     turn = rotation(down, cos, sin) * (size / float(np.linalg.norm(down)))
     d = a * foot[0] + b * foot[1] + c
     return Pose(turn, point(view, *foot, d))
 
 
 def floating(
-    view: View, dice: Dice, at: tuple[float, float, float], size: float, points: np.ndarray
+    view: View, rng: SceneRng, at: tuple[float, float, float], size: float, points: np.ndarray
 ) -> Pose:
     """Return a pose, turned at random, whose nearest point has a given disparity.
 
     Args:
         view: the frame.
-        dice: for the turn.
+        rng: for the turn.
         at: left (x, y) of the middle and least disparity of the nearest point, pixels.
         size: of its unit, pixels there.
-        points: (N, 3), those of the thing in its own frame.
+        points: (N, 3), those of the object in its own frame.
     """
     x, y, d = at
-    (c, s), (u, v) = dice.direction(), dice.direction()
-    turn = rotation(np.array([c * v + 1e-3, u, s * v]), *dice.direction()) * (size / d)
+    (c, s), (u, v) = rng.direction(), rng.direction()
+    turn = rotation(np.array([c * v + 1e-3, u, s * v]), *rng.direction()) * (size / d)
     middle = turn @ ((points.min(0) + points.max(0)) / 2)
     nearest = float((points @ turn.T - middle)[:, 2].min())
     ray = point(view, x, y, d)
@@ -174,16 +176,16 @@ def _pane(low: Vector, high: Vector, share: float, style: str, taper: float) -> 
     return panes
 
 
-def car(dice: Dice) -> list[Part]:
+def car(rng: SceneRng) -> list[Part]:
     """A car of unit height with panes and wheels: y down, on the ground at 0."""
-    long, wide = dice.uniform(2.3, 3.2), dice.uniform(1.1, 1.3)
-    x, z, waist, floor = long / 2, wide / 2, -dice.uniform(0.5, 0.62), -dice.uniform(0.1, 0.2)
-    nose, tail = dice.uniform(0.2, 0.6), dice.uniform(-0.1, 0.5)
-    taper = dice.uniform(0.12, 0.35)
+    long, wide = rng.uniform(2.3, 3.2), rng.uniform(1.1, 1.3)
+    x, z, waist, floor = long / 2, wide / 2, -rng.uniform(0.5, 0.62), -rng.uniform(0.1, 0.2)
+    nose, tail = rng.uniform(0.2, 0.6), rng.uniform(-0.1, 0.5)
+    taper = rng.uniform(0.12, 0.35)
     roof = (-x + tail * x, -1.0, -z * 0.95), (x - nose * x, waist, z * 0.95)
     parts = block((-x, waist, -z), (x, floor, z), "paint", 0.05)
-    parts += block(*roof, "paint", taper) + _pane(*roof, dice.uniform(0.75, 0.88), "pane", taper)
-    wheel = dice.uniform(0.17, 0.24)
+    parts += block(*roof, "paint", taper) + _pane(*roof, rng.uniform(0.75, 0.88), "pane", taper)
+    wheel = rng.uniform(0.17, 0.24)
     for at in (-0.6 * x, 0.62 * x):
         for side in (-1.0, 1.0):
             angles = np.arange(8) * (np.pi / 4) * side
@@ -191,26 +193,26 @@ def car(dice: Dice) -> list[Part]:
             face = np.insert(rim, 2, side * (z + 0.01), axis=1)
             parts.append((face[::-1], "dark"))
     lamp = (-x * 1.003, waist * 0.95, -z * 0.9), (x * 1.003, waist * 0.75, z * 0.9)
-    return parts + block(*lamp, dice.pick(["line", "dark", "paint"]))
+    return parts + block(*lamp, rng.pick(["line", "dark", "paint"]))
 
 
-def table(dice: Dice) -> list[Part]:
+def table(rng: SceneRng) -> list[Part]:
     """A table of unit height."""
-    x, z, thick = dice.uniform(0.5, 1.4), dice.uniform(0.4, 0.8), dice.uniform(0.03, 0.1)
-    parts = block((-x, -1.0, -z), (x, -1.0 + thick, z), dice.pick(["plain", "thing"]))
-    leg = dice.uniform(0.04, 0.09)
+    x, z, thick = rng.uniform(0.5, 1.4), rng.uniform(0.4, 0.8), rng.uniform(0.03, 0.1)
+    parts = block((-x, -1.0, -z), (x, -1.0 + thick, z), rng.pick(["plain", "object"]))
+    leg = rng.uniform(0.04, 0.09)
     for u in (-x + leg, x - leg):
         for v in (-z + leg, z - leg):
             parts += block((u - leg, -1.0 + thick, v - leg), (u + leg, 0.0, v + leg), "plain")
     return parts
 
 
-def cabinet(dice: Dice) -> list[Part]:
+def cabinet(rng: SceneRng) -> list[Part]:
     """A cabinet, shelf or counter of unit height, its doors a hair before it."""
-    x, z = dice.log_uniform(0.25, 1.6), dice.uniform(0.15, 0.4)
-    parts = block((-x, -1.0, -z), (x, 0.0, z), dice.pick(["plain", "plain", "thing"]))
-    style, columns, rows = dice.pick(["plain", "thing", "dark"]), dice.whole(1, 3), dice.whole(1, 4)
-    if dice.chance(0.4):
+    x, z = rng.log_uniform(0.25, 1.6), rng.uniform(0.15, 0.4)
+    parts = block((-x, -1.0, -z), (x, 0.0, z), rng.pick(["plain", "plain", "object"]))
+    style, columns, rows = rng.pick(["plain", "object", "dark"]), rng.whole(1, 3), rng.whole(1, 4)
+    if rng.chance(0.4):
         return parts
     for i in range(columns):
         for j in range(rows):
@@ -220,29 +222,29 @@ def cabinet(dice: Dice) -> list[Part]:
     return parts
 
 
-def house(dice: Dice) -> list[Part]:
+def house(rng: SceneRng) -> list[Part]:
     """A house or wall of unit height, without a roof that is seen from below."""
-    x, z = dice.log_uniform(0.4, 3.0), dice.log_uniform(0.3, 1.5)
-    parts = block((-x, -1.0, -z), (x, 0.0, z), dice.pick(["facade", "facade", "plain", "thing"]))
-    if dice.chance(0.5):
-        over = dice.uniform(1.02, 1.15)
-        roof = (-x * over, -1.0 - dice.uniform(0.05, 0.4), -z * over), (x * over, -1.0, z * over)
-        parts += block(*roof, "thing", dice.uniform(0.0, 0.6))
+    x, z = rng.log_uniform(0.4, 3.0), rng.log_uniform(0.3, 1.5)
+    parts = block((-x, -1.0, -z), (x, 0.0, z), rng.pick(["facade", "facade", "plain", "object"]))
+    if rng.chance(0.5):
+        over = rng.uniform(1.02, 1.15)
+        roof = (-x * over, -1.0 - rng.uniform(0.05, 0.4), -z * over), (x * over, -1.0, z * over)
+        parts += block(*roof, "object", rng.uniform(0.0, 0.6))
     return parts
 
 
-def post(dice: Dice) -> list[Part]:
+def post(rng: SceneRng) -> list[Part]:
     """A pole or sign of unit height."""
-    thin = dice.uniform(0.015, 0.05)
+    thin = rng.uniform(0.015, 0.05)
     parts = block((-thin, -1.0, -thin), (thin, 0.0, thin), "plain")
-    if dice.chance(0.6):
-        x, y = dice.uniform(0.06, 0.25), dice.uniform(0.1, 0.3)
-        parts += block((-x, -1.0, -thin * 1.2), (x, -1.0 + y, thin * 1.2), "thing")
+    if rng.chance(0.6):
+        x, y = rng.uniform(0.06, 0.25), rng.uniform(0.1, 0.3)
+        parts += block((-x, -1.0, -thin * 1.2), (x, -1.0 + y, thin * 1.2), "object")
     return parts
 
 
-def crate(dice: Dice) -> list[Part]:
+def crate(rng: SceneRng) -> list[Part]:
     """A box about the origin, half as wide as it is long or less."""
-    x, y, z = (dice.uniform(0.25, 1.0) / 2 for _ in range(3))
-    style = dice.pick(["thing", "thing", "plain", "paint"])
-    return block((-x, -y, -z), (x, y, z), style, dice.pick([0.0, 0.0, 0.0, 0.5, 1.0 - 1e-3]))
+    x, y, z = (rng.uniform(0.25, 1.0) / 2 for _ in range(3))
+    style = rng.pick(["object", "object", "plain", "paint"])
+    return block((-x, -y, -z), (x, y, z), style, rng.pick([0.0, 0.0, 0.0, 0.5, 1.0 - 1e-3]))

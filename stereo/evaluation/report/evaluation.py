@@ -23,8 +23,8 @@ from stereo.evaluation.report.page import (
 from stereo.evaluation.report.pictures import WORST
 from stereo.evaluation.report.runs import (
     Comparison,
+    EvaluationRun,
     Key,
-    Run,
     is_number,
     match_runs,
     protocol_line,
@@ -153,7 +153,7 @@ def _write(
     write_page(output / REPORT_FILE, "evaluation.html", context)
 
 
-def _tiles(runs: Sequence[Run], keys: Sequence[Key]) -> list[dict[str, Any]]:
+def _tiles(runs: Sequence[EvaluationRun], keys: Sequence[Key]) -> list[dict[str, Any]]:
     """The first run's figures in large, the others' below."""
 
     def tile(label: str, unit: str, values: list[str]) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def _tiles(runs: Sequence[Run], keys: Sequence[Key]) -> list[dict[str, Any]]:
     ]
 
 
-def _summary(runs: Sequence[Run], keys: Sequence[Key]) -> dict[str, Any]:
+def _summary(runs: Sequence[EvaluationRun], keys: Sequence[Key]) -> dict[str, Any]:
     """The table of models and metrics, the best of each marked."""
     columns: list[tuple[str, str, str]] = [("EPE", "px", "epe")]
     columns += [(label, "%", name) for name, label in RATES.items()]
@@ -220,7 +220,7 @@ def _summary(runs: Sequence[Run], keys: Sequence[Key]) -> dict[str, Any]:
     return {"columns": [*heads, ("Time", "median"), ("Memory", "working")], "groups": groups}
 
 
-def _where(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def _where(runs: Sequence[EvaluationRun]) -> list[dict[str, Any]]:
     """Errors by disparity, at edges, in flat areas, and where the right view does not see."""
     tables = [{NOC: run.noc} | run.summary.get("regions", {}) for run in runs]
     groups = {"Disparity": {name: (_bin_label(name), "") for name in BINS}} | _WHERE
@@ -270,7 +270,7 @@ def _bin_label(name: str) -> str:
     return f"below {high} px" if low == "0" else f"{low} to {high} px"
 
 
-def _confidence(run: Run) -> dict[str, Any] | None:
+def _confidence(run: EvaluationRun) -> dict[str, Any] | None:
     """Risk-coverage curves, reliability, and the area between a curve and the oracle's."""
     facts = run.summary.get("confidence")
     if not isinstance(facts, dict):
@@ -319,7 +319,7 @@ def _confidence(run: Run) -> dict[str, Any] | None:
     return {"label": run.label, "charts": charts, "areas": areas}
 
 
-def _cost(run: Run, keys: Sequence[Key]) -> dict[str, Any]:
+def _cost(run: EvaluationRun, keys: Sequence[Key]) -> dict[str, Any]:
     times, peak = run.times(keys), run.memory
     machine = run.metrics.get("run", {}).get("machine", {})
     model = run.metrics["model"]
@@ -346,12 +346,12 @@ def _cost(run: Run, keys: Sequence[Key]) -> dict[str, Any]:
     }
 
 
-def _facts(run: Run) -> list[tuple[str, str]]:
+def _facts(run: EvaluationRun) -> list[tuple[str, str]]:
     machine = run.metrics.get("run", {}).get("machine", {})
     return flattened(run.metrics["model"]) + flattened({"machine": machine} if machine else {})
 
 
-def _skipped(runs: Sequence[Run]) -> list[str]:
+def _skipped(runs: Sequence[EvaluationRun]) -> list[str]:
     """Say which images count for nothing, and which could not be read or matched."""
     lines = []
     for key, what in (

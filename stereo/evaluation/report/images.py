@@ -7,13 +7,15 @@ from typing import Any
 from stereo.evaluation.metrics import NOC, REGION_METRICS
 from stereo.evaluation.report.page import NONE, data_uri, number
 from stereo.evaluation.report.pictures import KINDS, SAMPLED, WORST, read_picture
-from stereo.evaluation.report.runs import Key, Run, is_number, smallest
+from stereo.evaluation.report.runs import EvaluationRun, Key, is_number, smallest
 
 PICTURE_BUDGET = 20 * 2**20  # bytes, before their text form makes a third more of them
 RATES = {"bad_1": "bad-1", "bad_2": "bad-2", "bad_3": "bad-3", "d1": "D1"}
 
 
-def image_cards(runs: Sequence[Run], worst_first: list[Key]) -> tuple[list[dict[str, Any]], int]:
+def image_cards(
+    runs: Sequence[EvaluationRun], worst_first: list[Key]
+) -> tuple[list[dict[str, Any]], int]:
     """Return the images shown with pictures, the worst first, and how many are not."""
     having = [key for key in worst_first if any("pictures" in run.images[key] for run in runs)]
     chosen, rest = having[:WORST], having[WORST:]
@@ -47,7 +49,9 @@ def image_cards(runs: Sequence[Run], worst_first: list[Key]) -> tuple[list[dict[
     return cards, len(worst_first) - len(cards)
 
 
-def _panels(runs: Sequence[Run], key: Key) -> tuple[list[dict[str, Any]], int, dict[str, str]]:
+def _panels(
+    runs: Sequence[EvaluationRun], key: Key
+) -> tuple[list[dict[str, Any]], int, dict[str, str]]:
     """Return an image's pictures, their size in bytes, and the ends of its scales."""
     several = len(runs) > 1
     wanted = [("left", runs), ("truth", runs)]
@@ -96,7 +100,7 @@ def _read_picture(folder: Path, facts: Any, kind: str) -> bytes | None:
         return None
 
 
-def image_row(runs: Sequence[Run], key: Key, anchor: str | None) -> dict[str, Any]:
+def image_row(runs: Sequence[EvaluationRun], key: Key, anchor: str | None) -> dict[str, Any]:
     """One line of the table of all images; several runs show fewer metrics each."""
     records = [run.images[key] for run in runs]
     nocs = [record.get(NOC, {}) for record in records]

@@ -22,7 +22,7 @@ Key = tuple[str, int]
 
 
 @dataclass
-class Run:
+class EvaluationRun:
     """A model's figures over a list of images.
 
     Attributes:
@@ -74,12 +74,12 @@ class Comparison:
         notes: what a reader has to know, in words.
     """
 
-    runs: list[Run]
+    runs: list[EvaluationRun]
     keys: list[Key]
     notes: list[str]
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path) -> EvaluationRun:
     """Read a run's figures.
 
     Args:
@@ -108,10 +108,10 @@ def read_run(path: Path) -> Run:
         seen[record["name"]] += 1
     name, summary = str(metrics["model"]["name"]), metrics["summary"]
     noc, every = metrics.get(NOC, {}), metrics.get(ALL, summary)
-    return Run(name, file.parent, metrics, images, summary, noc, every)
+    return EvaluationRun(name, file.parent, metrics, images, summary, noc, every)
 
 
-def match_runs(runs: Sequence[Run]) -> Comparison:
+def match_runs(runs: Sequence[EvaluationRun]) -> Comparison:
     """Find the images that all runs have, and give each run a label of its own.
 
     Where the lists of images differ, the averages are formed anew over those in common.
@@ -210,7 +210,7 @@ def _check(metrics: dict[str, Any]) -> None:
         score_of_record(record, index)
 
 
-def _label(runs: Sequence[Run]) -> None:
+def _label(runs: Sequence[EvaluationRun]) -> None:
     """Tell runs of one model apart by their folders."""
     count = Counter(run.label for run in runs)
     for run in runs:
@@ -222,7 +222,7 @@ def _label(runs: Sequence[Run]) -> None:
             run.label = f"{run.label} #{number}"
 
 
-def _average_again(run: Run, keys: Sequence[Key]) -> dict[str, dict[str, Any]]:
+def _average_again(run: EvaluationRun, keys: Sequence[Key]) -> dict[str, dict[str, Any]]:
     text = run.protocol["averaging"]
     averaging: Averaging = next(
         (kind for kind in AVERAGING_TEXT if AVERAGING_TEXT[kind] == text), "pixel"

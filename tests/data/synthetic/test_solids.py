@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
-from stereo.data.synthetic.dice import Dice
+from stereo.data.synthetic.backdrop import View
 from stereo.data.synthetic.meshes import Posed, Triangles, read_mesh
 from stereo.data.synthetic.photographs import cut
-from stereo.data.synthetic.room import View
+from stereo.data.synthetic.rng import SceneRng
 from stereo.data.synthetic.space import Pose, block, floating, point, standing, surfaces_of
 from stereo.data.synthetic.surface import disparity, signed_distance
 from stereo.errors import InputError
@@ -37,8 +37,8 @@ def cubes(tmp_path_factory):
 def test_faces_of_solids_lie_where_their_corners_are():
     parts = block((-0.5, -1.0, -0.3), (0.5, 0.0, 0.3), "plain")
     corners = np.concatenate([p for p, _ in parts])
-    poses = [floating(VIEW, Dice(k), (80.0, 40.0, 30.0), 40.0, corners) for k in range(5)]
-    poses.append(standing(VIEW, Dice(9), (80.0, 60.0), 0.4, False))
+    poses = [floating(VIEW, SceneRng(k), (80.0, 40.0, 30.0), 40.0, corners) for k in range(5)]
+    poses.append(standing(VIEW, SceneRng(9), (80.0, 60.0), 0.4, False))
     for pose in poses:
         shown = surfaces_of(parts, pose, VIEW)
         assert 1 <= len(shown) <= 4  # the others turn their backs on both views
@@ -60,7 +60,7 @@ def test_faces_of_solids_lie_where_their_corners_are():
 
 
 def test_what_stands_touches_the_floor_upright():
-    pose = standing(VIEW, Dice(3), (50.0, 70.0), 0.5, False)
+    pose = standing(VIEW, SceneRng(3), (50.0, 70.0), 0.5, False)
     foot, top = pose.apply(np.array([[0.0, 0.0, 0.0], [0.0, -1.0, 0.0]]))
     assert foot == pytest.approx(point(VIEW, 50.0, 70.0, 0.5 * 70 - 10))
     normal = np.array([0.0, 0.5, (0.5 * 48 - 10) / 160])
@@ -154,7 +154,7 @@ def test_infrared_pairs_are_grey_and_their_dots_lie_on_the_surfaces():
 def test_dull_photographs_are_exposed_anew(tmp_path):
     dark = np.random.default_rng(0).integers(10, 60, (64, 64, 3)).astype(np.uint8)
     Image.fromarray(dark).save(tmp_path / "dark.png")
-    means = [cut(Dice(k), tmp_path / "dark.png", 32).mean().item() for k in range(12)]
+    means = [cut(SceneRng(k), tmp_path / "dark.png", 32).mean().item() for k in range(12)]
     assert np.mean(means) > 0.25 > dark.mean() / 255
     assert np.ptp(means) > 0.1
 

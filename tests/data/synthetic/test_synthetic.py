@@ -14,8 +14,8 @@ from PIL import Image
 
 from stereo.data.sets.datasets import detect_dataset, open_dataset
 from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
-from stereo.data.synthetic.dice import Dice
 from stereo.data.synthetic.noise import white_noise
+from stereo.data.synthetic.rng import SceneRng
 from stereo.data.synthetic.surface import (
     DISTANCES,
     Outline,
@@ -220,7 +220,7 @@ def test_occlusion_masks_equal_a_search_point_by_point():
     columns = torch.arange(1.0, 64.0, 3.0)[None]
     for index in (0, 1, 2):
         scene, pair = scenes.compose(index), scenes.render(index)
-        atlas = scenes._paint(scene, Dice(config.seed, index, 1))
+        atlas = scenes._paint(scene, SceneRng(config.seed, index, 1))
         for row in range(3, 32, 9):
             y = torch.full_like(columns, row)
             own, d = brute_force_view(scene.layers, limits, columns, y, atlas.noise, right=False)
@@ -304,11 +304,11 @@ def test_noise_has_the_moments_it_promises():
 
 
 def test_dice_are_fair():
-    dice = Dice(0, 1)
-    values = np.array([dice.uniform() for _ in range(4000)])
+    rng = SceneRng(0, 1)
+    values = np.array([rng.uniform() for _ in range(4000)])
     assert abs(values.mean() - 0.5) < 0.02
     assert (np.histogram(values, 10, (0, 1))[0] > 320).all()
-    assert Dice(0, 1).word() != Dice(1, 0).word()
+    assert SceneRng(0, 1).word() != SceneRng(1, 0).word()
 
 
 def test_semi_global_matching_finds_neither_all_nor_nothing():

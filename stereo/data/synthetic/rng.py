@@ -22,7 +22,7 @@ def mixed(*numbers: int) -> int:
     return state
 
 
-class Dice:
+class SceneRng:
     """A stream of choices that starts from whole numbers such as (seed, index).
 
     Results of roots and powers are rounded to nine digits, where mathematics libraries may differ
@@ -31,12 +31,12 @@ class Dice:
 
     def __init__(self, *key: int) -> None:
         self._key = mixed(*key)
-        self._throws = 0
+        self._draws = 0
 
     def word(self) -> int:
         """Return a whole number of 64 bits."""
-        self._throws += 1
-        return mixed(self._key, self._throws)
+        self._draws += 1
+        return mixed(self._key, self._draws)
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
         """Return a number from [low, high)."""

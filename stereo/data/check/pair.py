@@ -1,4 +1,4 @@
-"""One pair under the doctor's eye: every file is read, every fault is named, none is raised."""
+"""Validate one pair: every file is read, every fault is reported, none is raised."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +71,7 @@ class Finding:
     histogram: tuple[int, ...] = ()
 
 
-def examine(job: Job) -> Finding:
+def validate_pair(job: Job) -> Finding:
     """Read a pair's files and say what is wrong with them."""
     files = job.files
     faults: list[Fault] = []

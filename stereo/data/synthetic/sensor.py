@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stereo.data.synthetic.config import SyntheticConfig
-from stereo.data.synthetic.dice import Dice
 from stereo.data.synthetic.noise import white_noise
+from stereo.data.synthetic.rng import SceneRng
 
 CURVE = 4096  # entries of a tone curve
 
 
 @dataclass(frozen=True)
-class Camera:
+class Sensor:
     """The faults of one view's camera."""
 
     gains: tuple[float, float, float]
@@ -42,31 +42,31 @@ class Camera:
     """Rows per column by which that grows to the right."""
 
 
-def draw_cameras(config: SyntheticConfig, dice: Dice) -> tuple[Camera, Camera]:
+def draw_sensors(config: SyntheticConfig, rng: SceneRng) -> tuple[Sensor, Sensor]:
     """Return the left and the right view's camera: alike in kind, unlike in detail."""
-    gamma = dice.uniform(0.42, 0.6)
-    exposure = dice.log_uniform(0.8, 1.25)
-    noisy = dice.weighted({0.0: 2.0, 0.3: 4.0, 1.0: 2.0, 2.5: 0.5})
-    soft = dice.weighted({0.0: 3.0, 0.5: 3.0, 0.9: 1.0})
-    apart = dice.weighted({0.15: 5.0, 0.5: 3.0, 1.0: 1.0}) * config.photometric
-    askew = dice.weighted({0.0: 3.0, 0.25: 3.0, 1.0: 1.0}) * config.misalignment
-    dark = dice.weighted({0.0: 3.0, 0.3: 2.0, 0.6: 1.0}) * config.vignetting
+    gamma = rng.uniform(0.42, 0.6)
+    exposure = rng.log_uniform(0.8, 1.25)
+    noisy = rng.weighted({0.0: 2.0, 0.3: 4.0, 1.0: 2.0, 2.5: 0.5})
+    soft = rng.weighted({0.0: 3.0, 0.5: 3.0, 0.9: 1.0})
+    apart = rng.weighted({0.15: 5.0, 0.5: 3.0, 1.0: 1.0}) * config.photometric
+    askew = rng.weighted({0.0: 3.0, 0.25: 3.0, 1.0: 1.0}) * config.misalignment
+    dark = rng.weighted({0.0: 3.0, 0.3: 2.0, 0.6: 1.0}) * config.vignetting
 
-    def one(*, right: bool) -> Camera:
-        gain = exposure * (1.0 + apart * dice.uniform(-0.45, 0.45))
-        gains = [max(0.05, gain * (1.0 + apart * dice.uniform(-0.12, 0.12))) for _ in range(3)]
-        shift = askew * dice.uniform(-0.75, 0.75) if right else 0.0
-        roll = askew * dice.uniform(-0.5, 0.5) / config.width if right else 0.0
-        return Camera(
+    def one(*, right: bool) -> Sensor:
+        gain = exposure * (1.0 + apart * rng.uniform(-0.45, 0.45))
+        gains = [max(0.05, gain * (1.0 + apart * rng.uniform(-0.12, 0.12))) for _ in range(3)]
+        shift = askew * rng.uniform(-0.75, 0.75) if right else 0.0
+        roll = askew * rng.uniform(-0.5, 0.5) / config.width if right else 0.0
+        return Sensor(
             gains=(gains[0], gains[1], gains[2]),
-            gamma=max(0.2, gamma * (1.0 + apart * dice.uniform(-0.15, 0.15))),
-            blur=soft * config.blur * dice.uniform(0.5, 1.2),
-            vignette=min(0.9, dark * dice.uniform(0.5, 1.0)),
-            vignette_centre=(dice.uniform(0.4, 0.6), dice.uniform(0.4, 0.6)),
-            read_noise=0.006 * noisy * config.noise * dice.uniform(0.6, 1.4),
-            shot_noise=0.0012 * noisy * config.noise * dice.uniform(0.6, 1.4),
-            noise_grain=dice.chance(0.4),
-            noise_seed=dice.word(),
+            gamma=max(0.2, gamma * (1.0 + apart * rng.uniform(-0.15, 0.15))),
+            blur=soft * config.blur * rng.uniform(0.5, 1.2),
+            vignette=min(0.9, dark * rng.uniform(0.5, 1.0)),
+            vignette_centre=(rng.uniform(0.4, 0.6), rng.uniform(0.4, 0.6)),
+            read_noise=0.006 * noisy * config.noise * rng.uniform(0.6, 1.4),
+            shot_noise=0.0012 * noisy * config.noise * rng.uniform(0.6, 1.4),
+            noise_grain=rng.chance(0.4),
+            noise_seed=rng.word(),
             offset=shift,
             roll=roll,
         )
@@ -74,14 +74,14 @@ def draw_cameras(config: SyntheticConfig, dice: Dice) -> tuple[Camera, Camera]:
     return one(right=False), one(right=True)
 
 
-def metered(left: Tensor, right: Tensor, dice: Dice) -> tuple[Tensor, Tensor]:
+def metered(left: Tensor, right: Tensor, rng: SceneRng) -> tuple[Tensor, Tensor]:
     """Scale both views, (H, W, 3) linear light, by one factor, as automatic exposure does.
 
     The aim is drawn at random; some scenes stay as dark or bright as they are. The sum is one of
     whole numbers, whose order does not matter.
     """
-    aim = dice.log_uniform(0.13, 0.45)
-    if dice.chance(0.05):
+    aim = rng.log_uniform(0.13, 0.45)
+    if rng.chance(0.05):
         return left, right
     total = int((left.clamp(0.0, 1.0) * 1024.0).long().sum())
     factor = min(max(aim * left.numel() * 1024.0 / (total + 1.0), 0.15), 8.0)
@@ -93,7 +93,7 @@ def ideal(linear: Tensor) -> Tensor:
     return _quantised(linear.clamp(0.0, 1.0).sqrt())
 
 
-def expose(linear: Tensor, camera: Camera) -> Tensor:
+def expose(linear: Tensor, camera: Sensor) -> Tensor:
     """Return what a camera shows.
 
     Args:
@@ -132,7 +132,7 @@ def _curved(light: Tensor, gamma: float) -> Tensor:
     return table.index_select(0, place.reshape(-1)).view(light.shape)
 
 
-def _vignette(light: Tensor, camera: Camera) -> Tensor:
+def _vignette(light: Tensor, camera: Sensor) -> Tensor:
     height, width = light.shape[:2]
     x = torch.arange(width, device=light.device).float() / width - camera.vignette_centre[0]
     y = torch.arange(height, device=light.device).float() / height - camera.vignette_centre[1]
@@ -154,7 +154,7 @@ def _blurred(light: Tensor, deviation: float) -> Tensor:
     return light
 
 
-def _shifted(light: Tensor, camera: Camera) -> Tensor:
+def _shifted(light: Tensor, camera: Sensor) -> Tensor:
     """Move the picture up by a fraction of rows that grows along the columns."""
     height, width = light.shape[:2]
     across = torch.arange(width, device=light.device).float() - width / 2

@@ -9,7 +9,7 @@ from PIL import Image
 from test_layouts import FRAMES, SHAPE, TREES, image, picture, write_tree
 
 from stereo.data.check import check_dataset
-from stereo.data.check.examine import EDGES, Job, examine
+from stereo.data.check.pair import EDGES, Job, validate_pair
 from stereo.data.sets.sample import SampleFiles
 
 THINGS = "FlyingThings3D/frames_finalpass/TEST/A/0000"
@@ -229,7 +229,7 @@ def test_the_list_names_every_data_set_with_splits_and_trees(stereo):
 def test_a_pair_without_any_readable_image_is_reported_not_raised(tmp_path):
     (tmp_path / "a.png").write_bytes(b"x")
     files = SampleFiles("a", tmp_path / "a.png", tmp_path / "no.png", tmp_path / "gt.pfm")
-    finding = examine(Job(files, truth=True, max_disparity=192))
+    finding = validate_pair(Job(files, truth=True, max_disparity=192))
     assert [fault.kind for fault in finding.faults] == ["unreadable", "unreadable"]
 
 

@@ -1,10 +1,10 @@
-"""Rooms: the frame to fill, its floor and walls, and pictures in perspective on planes."""
+"""Backdrops: the frame to fill, its floor and walls, and pictures in perspective on planes."""
 
 import math
 from dataclasses import dataclass
 
 from stereo.data.synthetic.config import SyntheticConfig
-from stereo.data.synthetic.dice import Dice, rounded
+from stereo.data.synthetic.rng import SceneRng, rounded
 from stereo.data.synthetic.surface import Outline, Surface
 
 ROOM, HEAP, OUTDOORS = "room", "heap", "outdoors"
@@ -26,79 +26,79 @@ class View:
     """``uniform`` or ``log``: how disparities are drawn between the two."""
     floor: tuple[float, float, float] | None = None
     """The plane of the floor, if there is one."""
-    room: tuple[Surface, ...] = ()
-    """What stands behind all things."""
+    backdrop: tuple[Surface, ...] = ()
+    """What stands behind all objects."""
 
     @staticmethod
-    def draw(config: SyntheticConfig, place: str, dice: Dice) -> "View":
+    def draw(config: SyntheticConfig, place: str, rng: SceneRng) -> "View":
         """Draw range, law and floor of a scene of one kind of place."""
         least, high, law = config.min_disparity, 0.985 * config.max_disparity, config.distribution
         if law == "mixed":
-            law = dice.pick(["uniform", "log"])
-            if dice.chance(0.85):
-                high = dice.log_uniform(max(0.04 * high, 8.0 * least), high)
+            law = rng.pick(["uniform", "log"])
+            if rng.chance(0.85):
+                high = rng.log_uniform(max(0.04 * high, 8.0 * least), high)
         low = least
         if place != OUTDOORS:
-            low = dice.log_uniform(max(least, 0.01 * high), 0.15 * high)
+            low = rng.log_uniform(max(least, 0.01 * high), 0.15 * high)
         floor = None
-        if dice.chance({ROOM: 0.85, HEAP: 0.4, OUTDOORS: 1.0}[place]):
-            horizon = dice.uniform(-0.6, 0.55) * config.height
+        if rng.chance({ROOM: 0.85, HEAP: 0.4, OUTDOORS: 1.0}[place]):
+            horizon = rng.uniform(-0.6, 0.55) * config.height
             if place == OUTDOORS:
-                horizon = dice.uniform(0.1, 0.6) * config.height
-            nearest = high * dice.uniform(0.35, 0.95)
+                horizon = rng.uniform(0.1, 0.6) * config.height
+            nearest = high * rng.uniform(0.35, 0.95)
             slope = nearest / (config.height - horizon)
-            roll = dice.uniform(-0.03, 0.03) * slope if dice.chance(0.4) else 0.0
+            roll = rng.uniform(-0.03, 0.03) * slope if rng.chance(0.4) else 0.0
             floor = (roll, slope, -slope * horizon - roll * config.width / 2)
         return View(config.height, config.width, low, high, law, floor)
 
-    def disparity(self, dice: Dice) -> float:
-        """Draw the disparity of a thing, pixels."""
+    def disparity(self, rng: SceneRng) -> float:
+        """Draw the disparity of an object, pixels."""
         if self.law == "log":
-            return dice.log_uniform(self.low * 1.2, self.high)
-        return dice.uniform(self.low * 1.2, self.high)
+            return rng.log_uniform(self.low * 1.2, self.high)
+        return rng.uniform(self.low * 1.2, self.high)
 
 
-def land(view: View, dice: Dice) -> list[tuple[Surface, str]]:
+def draw_land(view: View, rng: SceneRng) -> list[tuple[Surface, str]]:
     """Return the sky, at a disparity of about 0, hills, and the ground."""
     surfaces = [(Surface((0.0, 0.0, view.low * 1.1)), "sky")]
     assert view.floor is not None
     roll, slope, c = view.floor
     horizon = -(c + roll * view.width / 2) / slope
-    for _ in range(dice.whole(0, 3)):
-        far = dice.log_uniform(view.low * 1.5, max(view.low * 2.0, 0.03 * view.high))
-        size = dice.log_uniform(0.1, 0.5) * view.width
+    for _ in range(rng.whole(0, 3)):
+        far = rng.log_uniform(view.low * 1.5, max(view.low * 2.0, 0.03 * view.high))
+        size = rng.log_uniform(0.1, 0.5) * view.width
         outline = Outline(
-            *("blob", dice.uniform() * view.width, horizon, size, size * dice.uniform(0.1, 0.6)),
-            rough=dice.uniform(0.3, 0.9),
-            grain=dice.log_uniform(2.0, 12.0) / size,
+            *("blob", rng.uniform() * view.width, horizon, size, size * rng.uniform(0.1, 0.6)),
+            rough=rng.uniform(0.3, 0.9),
+            grain=rng.log_uniform(2.0, 12.0) / size,
         )
         surfaces.append((Surface((0.0, 0.0, far), outline=outline), "leaves"))
-    return [*surfaces, (Surface(view.floor), "thing")]
+    return [*surfaces, (Surface(view.floor), "object")]
 
 
-def room(view: View, dice: Dice) -> list[Surface]:
+def draw_room(view: View, rng: SceneRng) -> list[Surface]:
     """Return a backdrop that is everywhere, and walls, floor and ceiling."""
-    far = dice.log_uniform(view.low * 1.3, max(view.low * 2.0, 0.3 * view.high))
+    far = rng.log_uniform(view.low * 1.3, max(view.low * 2.0, 0.3 * view.high))
     surfaces = [Surface((0.0, 0.0, far))]
-    if dice.chance(0.6):  # a slanted wall
-        c = dice.uniform(far, max(far, 0.45 * view.high))
-        a = draw_slope(c, view.width / 2, dice) if dice.chance(0.7) else 0.0
-        b = draw_slope(c, view.height / 2, dice) if dice.chance(0.3) else 0.0
+    if rng.chance(0.6):  # a slanted wall
+        c = rng.uniform(far, max(far, 0.45 * view.high))
+        a = draw_slope(c, view.width / 2, rng) if rng.chance(0.7) else 0.0
+        b = draw_slope(c, view.height / 2, rng) if rng.chance(0.3) else 0.0
         wall = Surface((a, b, c - a * view.width / 2 - b * view.height / 2))
-        if dice.chance(0.3):
-            wall = Surface(wall.plane, wave=draw_wave(dice, c))
+        if rng.chance(0.3):
+            wall = Surface(wall.plane, wave=draw_wave(rng, c))
         surfaces.append(wall)
     if view.floor is not None:
         surfaces.append(Surface(view.floor))
-        if dice.chance(0.3):  # a ceiling
+        if rng.chance(0.3):  # a ceiling
             a, b, _ = view.floor
-            beam = dice.uniform(-0.5, 0.25) * view.height
+            beam = rng.uniform(-0.5, 0.25) * view.height
             surfaces.append(Surface((a, -b, b * (view.height * 0.6 + beam))))
     for side in (-1.0, 1.0):
-        if dice.chance(0.3):  # a wall along the line of sight
-            vanish = dice.uniform(0.25, 0.75) * view.width
+        if rng.chance(0.3):  # a wall along the line of sight
+            vanish = rng.uniform(0.25, 0.75) * view.width
             reach = view.width - vanish if side > 0 else vanish
-            a = min(view.high * dice.uniform(0.3, 0.95) / reach, 0.6) * side
+            a = min(view.high * rng.uniform(0.3, 0.95) / reach, 0.6) * side
             surfaces.append(Surface((a, 0.0, -a * vanish)))
     return surfaces
 
@@ -109,7 +109,7 @@ def perspective(
     at: tuple[float, float],
     disparity: float,
     density: float,
-    dice: Dice,
+    rng: SceneRng,
 ) -> tuple[float, float, float, float, float, float]:
     """Return the mapping of ``Look`` for a picture painted on a plane in space.
 
@@ -122,7 +122,7 @@ def perspective(
         at: left position of the reference point, pixels.
         disparity: there, pixels.
         density: texels per pixel there.
-        dice: for turn and origin.
+        rng: for turn and origin.
     """
     a, b, c = plane
     cx, cy, focal = view.width / 2, view.height / 2, float(view.width)
@@ -130,29 +130,29 @@ def perspective(
     up = (0.0, 1.0, 0.0) if abs(normal[1]) < 0.9 else (0.0, 0.0, 1.0)
     first = _unit(_cross(up, normal))
     second = _cross(normal, first)
-    cos, sin = dice.direction() if dice.chance(0.4) else (1.0, 0.0)
+    cos, sin = rng.direction() if rng.chance(0.4) else (1.0, 0.0)
     scale = density * disparity
     rows: list[float] = []
     for p, q in ((cos, sin), (-sin, cos)):
         e = [(p * f + q * s) * scale for f, s in zip(first, second, strict=True)]
         row = [e[0], e[1], e[2] * focal - e[0] * cx - e[1] * cy]
         there = (row[0] * at[0] + row[1] * at[1] + row[2]) / disparity
-        move = dice.uniform(100.0, 412.0) - there
+        move = rng.uniform(100.0, 412.0) - there
         rows += [rounded(r + move * p) for r, p in zip(row, plane, strict=True)]
     return (rows[0], rows[1], rows[2], rows[3], rows[4], rows[5])
 
 
-def draw_slope(disparity: float, reach: float, dice: Dice) -> float:
+def draw_slope(disparity: float, reach: float, rng: SceneRng) -> float:
     """Draw a slope of disparity that keeps it positive within a reach, pixels per pixel."""
-    return dice.sign() * dice.uniform() * min(0.35, 0.85 * disparity / max(reach, 1.0))
+    return rng.sign() * rng.uniform() * min(0.35, 0.85 * disparity / max(reach, 1.0))
 
 
-def draw_wave(dice: Dice, disparity: float) -> tuple[float, float, float, float]:
+def draw_wave(rng: SceneRng, disparity: float) -> tuple[float, float, float, float]:
     """Draw the wave of a curtain, gentle enough that the right view's inverse converges."""
-    cos, sin = dice.direction() if dice.chance(0.3) else (1.0, 0.0)
-    cycles = 1.0 / dice.log_uniform(25.0, 200.0)
-    height = min(0.1 / cycles, 0.3 * disparity) * dice.uniform(0.3, 1.0)
-    return (cycles * cos, cycles * sin, dice.uniform(), height)
+    cos, sin = rng.direction() if rng.chance(0.3) else (1.0, 0.0)
+    cycles = 1.0 / rng.log_uniform(25.0, 200.0)
+    height = min(0.1 / cycles, 0.3 * disparity) * rng.uniform(0.3, 1.0)
+    return (cycles * cos, cycles * sin, rng.uniform(), height)
 
 
 def _unit(v: tuple[float, float, float]) -> tuple[float, float, float]:
