@@ -13,7 +13,7 @@ from PIL import Image
 from stereo.commands import COMMANDS
 from stereo.data.check.pair import Job, validate_pair
 from stereo.data.io.decoders import mask_is_255
-from stereo.data.io.images import as_image, is_picture, read_image
+from stereo.data.io.images import as_images, is_picture, read_image
 from stereo.data.sets.sample import SampleFiles
 from stereo.errors import InputError
 from stereo.system.limits import MAX_MEGAPIXELS_VARIABLE
@@ -106,8 +106,9 @@ def test_a_picture_that_is_not_decoded_yet_is_bounded_as_a_file_is(tmp_path, mon
     monkeypatch.setenv(MAX_MEGAPIXELS_VARIABLE, "0.001")
     Image.new("L", (40, 30)).save(tmp_path / "view.png")
     with Image.open(tmp_path / "view.png") as image, pytest.raises(InputError, match="megapixels"):
-        as_image(image, "the left image")
-    assert as_image(np.zeros((30, 40), np.uint8), "the left image").shape == (30, 40, 3)
+        as_images([image], ["the left image"])
+    (small,) = as_images([np.zeros((30, 40), np.uint8)], ["the left image"])
+    assert small.shape == (30, 40, 3)
 
 
 def test_the_option_reaches_readers_and_is_forgotten_afterwards(stereo, tmp_path):

@@ -384,7 +384,7 @@ def print_summary(runs: Sequence[Scored], rules: Protocol, line: str) -> None:
         if "confidence" in run.report["summary"]:
             if several:
                 console.say(f"{run.name}:")
-            console.say(tables.trust_lines(run.report["summary"]["confidence"]))
+            console.say(tables.confidence_lines(run.report["summary"]["confidence"]))
     console.say(line)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from stereo.evaluation.protocols import Averaging, Protocol
 from stereo.evaluation.regions import REGIONS, regions, seen_by_right
-from stereo.evaluation.sparsification import TrustScore, score_trust, summarise_trust
+from stereo.evaluation.sparsification import ConfidenceScore, score_confidence, summarize_confidence
 from stereo.evaluation.truth_scale import Ratio, ratio_to_map
 
 THRESHOLDS_PX = (0.5, 1.0, 2.0, 3.0, 4.0, 5.0)
@@ -49,7 +49,7 @@ class ImageScore:
         mask: what tells non-occluded pixels, ``data set`` or ``geometry``; None without ``noc``.
         seconds: time of the match, or None.
         skipped: whether the image has too few valid pixels to count.
-        trust: what the confidence is worth, where it was asked for.
+        confidence: sparsification and calibration of the confidence, where it was asked for.
         ratio: how the ground truth compares with the map, where there is enough of both.
     """
 
@@ -60,7 +60,7 @@ class ImageScore:
     mask: str | None = None
     seconds: float | None = None
     skipped: bool = False
-    trust: TrustScore | None = None
+    confidence: ConfidenceScore | None = None
     ratio: Ratio | None = None
 
     def has(self, region: str) -> bool:
@@ -134,7 +134,7 @@ def score_image(
     if measures is not None and counted.any():
         error = np.abs(estimate[counted] - truth[counted])
         others = {name: each[counted] for name, each in measures.items()}
-        score.trust = score_trust(error, others.pop("confidence"), others)
+        score.confidence = score_confidence(error, others.pop("confidence"), others)
     return score
 
 
@@ -187,8 +187,8 @@ def image_record(score: ImageScore) -> dict[str, object]:
             | {"valid_pixels": int(sums[0])}
             for region, sums in parts.items()
         }
-    if score.trust is not None:
-        record["confidence"] = score.trust.ause()
+    if score.confidence is not None:
+        record["confidence"] = score.confidence.ause()
     return record
 
 
@@ -248,9 +248,9 @@ def summarise(scores: Sequence[ImageScore], averaging: Averaging) -> dict[str, o
             for region, having in parts.items()
             if having
         }
-    trusts = [s.trust for s in counting if s.trust is not None]
-    if trusts:
-        summary["confidence"] = summarise_trust(trusts)
+    scored = [s.confidence for s in counting if s.confidence is not None]
+    if scored:
+        summary["confidence"] = summarize_confidence(scored)
     return summary
 
 

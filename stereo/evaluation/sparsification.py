@@ -1,10 +1,10 @@
-"""What a measure of confidence is worth: risk against coverage, and whether it keeps its word.
+"""Quality of a confidence measure: sparsification curves, and whether it is calibrated.
 
-Risk-coverage (sparsification): pixels are kept in the order of a measure, the surest first; at a
-coverage c the risk is the error over the share c that is kept. The oracle keeps them in the order
-of the true error. AUSE, the area under the sparsification error (Ilg et al., ECCV 2018), is the
-mean over all coverages of the measure's risk minus the oracle's: 0 is perfect. Pixels to which a
-measure gives the same value count with their mean error, so that no figure depends on their order.
+A sparsification curve keeps pixels in the order of a measure, the most confident first; at
+coverage c it is the mean error of the share c that is kept. The oracle keeps them in the order of
+the true error. AUSE, the area under the sparsification error (Ilg et al., ECCV 2018), is the mean
+over all coverages of the measure's curve minus the oracle's: 0 is perfect. Pixels with the same
+value count with their mean error, so that no figure depends on their order.
 
 Reliability: the share of pixels within 3 px of the truth, in ten bins of confidence.
 """
@@ -17,14 +17,14 @@ import numpy as np
 
 WITHIN = 3.0  # pixels: what confidence is the probability of
 COVERAGES = np.arange(1, 101) / 100
-RISKS = ("epe", "bad_3")
+ERRORS = ("epe", "bad_3")
 ORACLE = "oracle"
 BINS = 10
 
 
 @dataclass(eq=False)
-class TrustScore:
-    """What an image's measures of confidence are worth.
+class ConfidenceScore:
+    """Sparsification curves and reliability of an image's confidence measures.
 
     Attributes:
         curves: measure -> (2, 100) float64, EPE in pixels and bad-3 in percent at each coverage;
@@ -40,9 +40,9 @@ class TrustScore:
         return ause(self.curves)
 
 
-def score_trust(
+def score_confidence(
     error: np.ndarray, confidence: np.ndarray, baselines: Mapping[str, np.ndarray]
-) -> TrustScore:
+) -> ConfidenceScore:
     """Score the measures of an image's pixels.
 
     Args:
@@ -50,30 +50,30 @@ def score_trust(
         confidence: (N,) 0..1.
         baselines: other measures by name, (N,) each; more is surer.
     """
-    risks = np.stack([error.astype(np.float64), 100.0 * (error > WITHIN)])
+    errors = np.stack([error.astype(np.float64), 100.0 * (error > WITHIN)])
     measures = {"confidence": confidence, **baselines}
-    curves = {name: _curve(risks, -measure) for name, measure in measures.items()}
-    curves[ORACLE] = np.concatenate([_curve(risk[None], risk) for risk in risks])
-    return TrustScore(curves, reliability_sums(confidence, error <= WITHIN))
+    curves = {name: _curve(errors, -measure) for name, measure in measures.items()}
+    curves[ORACLE] = np.concatenate([_curve(each[None], each) for each in errors])
+    return ConfidenceScore(curves, reliability_sums(confidence, error <= WITHIN))
 
 
 def ause(curves: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """Return ``ause_epe`` and ``ause_bad_3`` for each measure of ``TrustScore.curves``."""
+    """Return ``ause_epe`` and ``ause_bad_3`` for each measure of ``ConfidenceScore.curves``."""
     return {
-        f"ause_{risk}": {
+        f"ause_{kind}": {
             name: float((curve[i] - curves[ORACLE][i]).mean())
             for name, curve in curves.items()
             if name != ORACLE
         }
-        for i, risk in enumerate(RISKS)
+        for i, kind in enumerate(ERRORS)
     }
 
 
-def summarise_trust(scores: Sequence[TrustScore]) -> dict[str, object]:
+def summarize_confidence(scores: Sequence[ConfidenceScore]) -> dict[str, object]:
     """Average over images, and pool the reliability over pixels.
 
     Returns:
-        ``ause_epe``, ``ause_bad_3`` (measure -> value), ``curves`` (``coverage``, and risk ->
+        ``ause_epe``, ``ause_bad_3`` (measure -> value), ``curves`` (``coverage``, and kind ->
         measure -> values) and ``reliability`` (one entry per bin with pixels).
     """
     curves = {
@@ -81,14 +81,14 @@ def summarise_trust(scores: Sequence[TrustScore]) -> dict[str, object]:
         for name in scores[0].curves
         if all(name in score.curves for score in scores)
     }
-    by_risk = {
-        risk: {name: curve[i].tolist() for name, curve in curves.items()}
-        for i, risk in enumerate(RISKS)
+    by_error = {
+        kind: {name: curve[i].tolist() for name, curve in curves.items()}
+        for i, kind in enumerate(ERRORS)
     }
     bins = np.sum([score.bins for score in scores], axis=0)
     return {
         **ause(curves),
-        "curves": {"coverage": COVERAGES.tolist(), **by_risk},
+        "curves": {"coverage": COVERAGES.tolist(), **by_error},
         "reliability": reliability(bins),
     }
 
@@ -125,16 +125,16 @@ def reliability(sums: np.ndarray) -> list[dict[str, float]]:
     ]
 
 
-def _curve(risks: np.ndarray, key: np.ndarray) -> np.ndarray:  # (R, N), (N,) -> (R, 100)
-    """Return the mean risks of the pixels of the smallest keys, at each coverage."""
+def _curve(errors: np.ndarray, key: np.ndarray) -> np.ndarray:  # (R, N), (N,) -> (R, 100)
+    """Return the mean errors of the pixels of the smallest keys, at each coverage."""
     _, group, count = np.unique(key, return_inverse=True, return_counts=True)
     kept = np.maximum(np.rint(COVERAGES * len(key)).astype(int), 1)
     before = np.concatenate([[0], np.cumsum(count)])
     last = np.searchsorted(before, kept) - 1  # the group that the last kept pixel is of
     part = (kept - before[last]) / count[last]
     curves = []
-    for risk in risks:
-        sums = np.bincount(group, risk)
+    for error in errors:
+        sums = np.bincount(group, error)
         through = np.concatenate([[0], np.cumsum(sums)])
         curves.append((through[last] + part * sums[last]) / kept)
     return np.stack(curves)

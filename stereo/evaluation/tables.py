@@ -42,14 +42,14 @@ def score_line(score: ImageScore) -> str:
     )
 
 
-def trust_lines(trust: dict[str, Any]) -> str:
-    """Return what ``stereo.evaluation.sparsification.summarise_trust`` returned as text."""
+def confidence_lines(found: dict[str, Any]) -> str:
+    """Return what ``stereo.evaluation.sparsification.summarize_confidence`` returned as text."""
     lines = [
         f"AUSE of {name} ({unit}, mean over images): "
-        + ", ".join(f"{measure} {value:.3f}" for measure, value in trust[key].items())
+        + ", ".join(f"{measure} {value:.3f}" for measure, value in found[key].items())
         for key, name, unit in (("ause_epe", "EPE", "px"), ("ause_bad_3", "bad-3", "%"))
     ]
-    return "\n".join([*lines, reliability_table(trust["reliability"])])
+    return "\n".join([*lines, reliability_table(found["reliability"])])
 
 
 def reliability_table(bins: Sequence[dict[str, float]]) -> str:

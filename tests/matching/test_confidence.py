@@ -20,7 +20,7 @@ from stereo.evaluation.sparsification import (
     ORACLE,
     reliability,
     reliability_sums,
-    score_trust,
+    score_confidence,
 )
 from stereo.matching.confidence import (
     ANY_MODEL,
@@ -61,7 +61,7 @@ def test_risk_is_the_mean_over_the_surest_pixels_whatever_the_order_of_ties(rng)
     error = rng.exponential(2, 200)
     confidence = rng.random(200)
     ties = rng.integers(0, 4, 200).astype(float)
-    curves = score_trust(error, confidence, {"ties": ties}).curves
+    curves = score_confidence(error, confidence, {"ties": ties}).curves
     assert np.allclose(curves["confidence"][0], plain_curve(error, -confidence))
     drawn = plain_curve(100.0 * (error > 3), -ties)  # of few pixels, its mean is still rough
     assert np.allclose(curves["ties"][1][20:], drawn[20:], atol=1.5)
@@ -71,7 +71,7 @@ def test_risk_is_the_mean_over_the_surest_pixels_whatever_the_order_of_ties(rng)
 
 def test_ause_is_zero_for_the_order_of_the_error_itself_and_largest_for_its_reverse(rng):
     error = rng.exponential(2, 500)
-    found = score_trust(error, rng.random(500), {"best": -error, "worst": error}).ause()
+    found = score_confidence(error, rng.random(500), {"best": -error, "worst": error}).ause()
     for risk in ("ause_epe", "ause_bad_3"):
         assert found[risk]["best"] == pytest.approx(0, abs=1e-9)
         assert 0 < found[risk]["confidence"] < found[risk]["worst"]

@@ -70,26 +70,14 @@ def read_image(path: str | Path) -> np.ndarray:
     return to_8_bits([read_samples(path)])[0]
 
 
-def as_image(image: ImageLike, name: str) -> np.ndarray:
-    """Bring an array, a PIL image or a path to (H, W, 3) uint8 RGB.
-
-    Args:
-        image: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8 or uint16 array, PIL image or path.
-        name: what to call it in an error.
-
-    Raises:
-        InputError: wrong shape or type.
-    """
-    return to_8_bits([as_samples(image, name)])[0]
-
-
 def as_images(
     images: Sequence[ImageLike], names: Sequence[str], least_depth: int = 8
 ) -> list[np.ndarray]:
     """Bring the views of one pair to (H, W, 3) uint8 RGB each, by one scale.
 
     Args:
-        images: as in ``as_image``.
+        images: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8 or uint16 arrays, PIL images or
+            paths.
         names: what to call each in an error.
         least_depth: bits that 16-bit samples have at least.
 
@@ -100,7 +88,7 @@ def as_images(
 
 
 def as_samples(image: ImageLike, name: str) -> np.ndarray:
-    """Do what ``as_image`` does but for the depth: (H, W, 1) or (H, W, 3), uint8 or uint16."""
+    """Do what ``as_images`` does but for the depth: (H, W, 1) or (H, W, 3), uint8 or uint16."""
     if isinstance(image, str | Path):
         return read_samples(image)
     if isinstance(image, Image.Image):

@@ -271,7 +271,7 @@ def _bin_label(name: str) -> str:
 
 
 def _confidence(run: EvaluationRun) -> dict[str, Any] | None:
-    """Risk-coverage curves, reliability, and the area between a curve and the oracle's."""
+    """Sparsification curves, reliability, and the area between a curve and the oracle's."""
     facts = run.summary.get("confidence")
     if not isinstance(facts, dict):
         return None

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from stereo.data.io.images import as_image, as_images, read_both_views, read_image
+from stereo.data.io.images import as_images, read_both_views, read_image
 from stereo.data.sets.sample import read_pair
 from stereo.errors import InputError
 from stereo.geometry.check import check_pair
@@ -18,6 +18,10 @@ RGB = np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8)
 GREY = RGB[..., 0]
 DEEP_RGB = np.random.default_rng(2).integers(0, 65536, (5, 7, 3), np.uint16)
 DEEP_GREY = DEEP_RGB[..., 0]
+
+
+def as_image(image, name):
+    return as_images([image], [name])[0]
 
 
 def repeated(grey):
