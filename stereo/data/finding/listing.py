@@ -114,7 +114,7 @@ class _Role:
     def __init__(self, base: Path, text: str, given: Fields) -> None:
         self._base = base
         self._pattern = PathPattern(text).with_values(given)
-        found = self._pattern.find_all(base)
+        found = self._pattern.find(base)
         self._paths = {key: paths[0] for key, paths in found.items()}
         self.doubles = [paths for paths in found.values() if len(paths) > 1]
         self.fields = self._pattern.fields

@@ -46,18 +46,15 @@ class PathPattern:
             self.text,
         )
 
-    def find(self, root: Path) -> dict[Key, Path]:
-        """Return the files below ``root`` of this form, by the values of their fields.
+    def find(self, root: Path) -> dict[Key, list[Path]]:
+        """Return the files of this form below ``root``, by the values of their fields.
 
-        Hidden files are passed over. Where several suffixes fit one key, the first choice wins.
+        Hidden files are passed over. A key has several files where several choices fit, in the
+        order of the choices.
 
         Raises:
             InputError: a folder cannot be read.
         """
-        return {key: paths[0] for key, paths in self.find_all(root).items()}
-
-    def find_all(self, root: Path) -> dict[Key, list[Path]]:
-        """Do what ``find`` does, and keep the files of the other choices behind the first."""
         found: dict[Key, list[Path]] = {}
         for choice in self._choices:
             for fields, path in _walk(root, choice.split("/"), {}):

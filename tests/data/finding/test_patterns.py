@@ -19,7 +19,7 @@ def test_fields_are_the_keys_and_the_first_choice_wins(tmp_path):
         tmp_path, "a/left/1.png", "a/left/1.webp", "b/left/2.webp", "b/left/3.txt", "b/right/2.png"
     )
     found = PathPattern("<scene>/left/<frame>.{png,webp}").find(tmp_path)
-    assert {key: path.name for key, path in found.items()} == {
+    assert {key: paths[0].name for key, paths in found.items()} == {
         ("a", "1"): "1.png",
         ("b", "2"): "2.webp",
     }
