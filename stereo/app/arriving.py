@@ -1,4 +1,4 @@
-"""Uploads on their way in: one file each, bounded, and how far it has come for the page's bar."""
+"""Incoming uploads: one bounded file each, with progress events for the page."""
 
 import asyncio
 import json
@@ -88,7 +88,7 @@ class Arriving:
             self._coming.pop((visitor, upload_id), None)
 
     async def progress(self, visitor: str, upload_id: str) -> AsyncIterator[str]:
-        """Give the events that gradio's page expects while an upload arrives."""
+        """Yield the progress events that gradio's page expects."""
         key, shown = (visitor, upload_id), 0
         if key not in self._coming:
             await asyncio.sleep(1)  # it is asked for at the same time as the upload is sent

@@ -1,4 +1,4 @@
-"""What stands in front of the page's framework: it passes on only what the page itself sends.
+"""Middleware in front of gradio: it passes on only requests that the page itself sends.
 
 Gradio opens, hashes, copies and fetches what its events name. So nothing that a client wrote gets
 there: a request for another route is not found, and the body of an event is checked once, here, and
@@ -65,7 +65,7 @@ class Field:
 
 
 class Refused(Exception):
-    """A request that is not answered.
+    """A refused request.
 
     Args:
         status: of HTTP.
@@ -120,7 +120,7 @@ class _Exchange:
 
 
 class Guard:
-    """Passes on the page's own requests, of the page's own visitors.
+    """Middleware that passes on only the page's own requests.
 
     Args:
         app: the application behind it.
@@ -215,7 +215,7 @@ class Guard:
             raise Refused(405, f"takes {known.pop()} alone")
 
     def _recognise(self, scope: Any, exchange: _Exchange) -> None:
-        """Find out whose request it is, by a cookie that this process signed; or give one."""
+        """Identify the visitor by a cookie that this process signed, or set one."""
         for part in exchange.header(b"cookie").split(";"):
             name, _, value = part.strip().partition("=")
             visitor, _, signature = value.partition(".")
@@ -265,7 +265,7 @@ class Guard:
         return scope | passed, receive
 
     def _session(self, exchange: _Exchange, name: Any) -> bytes:
-        """Return what a session is called behind: nobody reaches another visitor's by its name."""
+        """Return the session's internal name, so that no visitor can name another's."""
         if not exchange.visitor:
             raise Refused(403, UNKNOWN)
         return self._sign(f"{exchange.visitor}/{_named(name)}").encode()

@@ -1,4 +1,4 @@
-"""Takes what the page's components send, trusts none of it, and answers."""
+"""Event handlers of the page; nothing that a component sends is trusted."""
 
 from pathlib import Path
 from typing import Any
@@ -86,17 +86,17 @@ class Handlers:
         return ""
 
     def left_arrived(self, left: File, right: File) -> tuple[Any, str]:
-        """Return what the left component shows then, and what is wrong."""
+        """Return what the left component shows now, and what is wrong."""
         value, wrong = self._arrived(left, "left picture")
         return value, wrong or self.check(left, right)
 
     def right_arrived(self, right: File, left: File) -> tuple[Any, str]:
-        """Return what the right component shows then, and what is wrong."""
+        """Return what the right component shows now, and what is wrong."""
         value, wrong = self._arrived(right, "right picture")
         return value, wrong or self.check(left, right)
 
     def model_chosen(self, name: str) -> tuple[bool, int]:
-        """Return whether confidence is computed at first with a model, and its own range."""
+        """Return a model's defaults: whether confidence is computed, and its range."""
         known = name if name in self._models.names else self._models.names[0]
         return known == DEFAULT_MODEL, self._models.max_disparity(known)
 

@@ -1,4 +1,4 @@
-"""What a visitor's file may be, found from its header: nothing is decoded before it has passed."""
+"""Limits on visitors' files, checked from the header before anything is decoded."""
 
 import zipfile
 from pathlib import Path

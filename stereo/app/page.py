@@ -1,4 +1,4 @@
-"""The page's components, and what each of them triggers."""
+"""The page's components and their events."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a request does: bound, read, look, match, write."""
+"""A request from file to result: limits, read, check, match, write."""
 
 import re
 import warnings
@@ -84,7 +84,7 @@ class Request:
 
     @property
     def roles(self) -> dict[Path, str]:
-        """The files and what messages call them: their paths are nobody's business."""
+        """Files and their names in messages, which never show server paths to visitors."""
         given = {
             self.truth: "ground truth",
             self.calibration: "calibration",
@@ -117,7 +117,7 @@ class MapLayer:
 
 @dataclass(frozen=True)
 class Cloud:
-    """What the browser needs to show the points as the camera saw them.
+    """The camera that the browser needs to show the points.
 
     Attributes:
         count: points in CLOUD.
@@ -406,7 +406,7 @@ def _write_maps(
 
 
 def _write_cloud(folder: Path, outcome: PageResult, space: Space, output: PairOutput) -> None:
-    """Write the points that the browser turns: at most so many, drawn evenly."""
+    """Write an even sample of the points for the browser."""
     points, tints = space.points(output.disparity, output.confidence)
     if not len(points):
         return

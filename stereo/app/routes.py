@@ -143,7 +143,7 @@ def _serve_uploads(app: FastAPI, uploads: Uploads) -> None:
 
 @contextlib.asynccontextmanager
 async def cleaned(*kept: Uploads | Store) -> AsyncIterator[None]:
-    """Have files removed that are too old, now and then."""
+    """Remove expired files periodically."""
 
     async def clean() -> None:
         while True:
@@ -159,7 +159,7 @@ async def cleaned(*kept: Uploads | Store) -> AsyncIterator[None]:
 
 
 def _archive(store: Store, token: str, name: str) -> Path | None:
-    """Write all files to be downloaded of a result into one, if that is what is asked for."""
+    """Write a result's downloads into one ZIP, if that is asked for."""
     base = name.removesuffix(".zip")
     picture = store.find(token, f"{base}_color.png")
     if base == name or picture is None:

@@ -69,7 +69,7 @@ def _bind(host: str, port: int) -> socket.socket:
 
 @contextlib.contextmanager
 def _without_waiting() -> Iterator[None]:
-    """End the process at once if a match still runs: Python would wait for its thread."""
+    """Exit at once even if a match still runs; Python would wait for its thread."""
     before, status = set(threading.enumerate()), 0
     try:
         yield
@@ -88,7 +88,7 @@ def _without_waiting() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _kept_together() -> Iterator[Path]:
-    """Give the folder of all temporary files of this process, and keep libraries from reporting."""
+    """Keep all temporary files in one folder, and libraries from sending telemetry."""
     with tempfile.TemporaryDirectory(
         prefix="stereo-app-",
         ignore_cleanup_errors=True,  # a match may still write

@@ -1,4 +1,4 @@
-"""Folders of results, each behind a name that cannot be guessed, each gone with its visitor."""
+"""Result folders under unguessable names, removed when their visitor leaves."""
 
 import secrets
 import shutil

@@ -1,4 +1,4 @@
-"""Visitors' files: bounded, for the visitor alone who sent them, and gone after an hour."""
+"""Visitors' files: bounded, private to their sender, removed after an hour."""
 
 import contextlib
 import re
@@ -41,7 +41,7 @@ class Uploads:
 
     @contextlib.contextmanager
     def room(self) -> Iterator[Callable[[int], None]]:
-        """Give a function that takes room for bytes of one upload, as they arrive.
+        """Yield a function that reserves quota for arriving bytes of one upload.
 
         Raises:
             InputError: by that function: the upload, or all files together, would be too large.
@@ -116,7 +116,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _charge(path: Path) -> int:
-    """Return the bytes that a file is counted with: the smallest are bounded in number."""
+    """Return a file's size for the quota; a minimum bounds the number of small files."""
     with contextlib.suppress(OSError):
         return max(path.stat().st_size, limits.LEAST_CHARGE)
     return 0

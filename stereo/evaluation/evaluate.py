@@ -169,7 +169,7 @@ def _score(
 
 
 def count_reach(sample: Sample, model: Matcher, rules: Protocol) -> np.ndarray:
-    """Count a sample's true disparities: all, those below the range searched, those beyond it.
+    """Count true disparities: all, below the search range, beyond it.
 
     Beyond the range only those count that the protocol counts: it may have an upper bound.
     """
@@ -183,7 +183,7 @@ def count_reach(sample: Sample, model: Matcher, rules: Protocol) -> np.ndarray:
 
 
 def say_out_of_reach(reach: np.ndarray, model: Matcher) -> None:
-    """Say how much of the ground truth the model could not have found.
+    """Report how much of the ground truth lies outside the search range.
 
     Args:
         reach: this process's sum of ``count_reach``.
@@ -194,7 +194,7 @@ def say_out_of_reach(reach: np.ndarray, model: Matcher) -> None:
 
 
 def out_of_reach_notes(reach: np.ndarray, model: Matcher) -> list[str]:
-    """Return what ``say_out_of_reach`` says of counts of all processes."""
+    """Return the notes of ``say_out_of_reach`` for counts summed over processes."""
     notes = []
     low, count = model.min_disparity, model.description["max_disparity"]
     ends = (
@@ -212,7 +212,7 @@ def out_of_reach_notes(reach: np.ndarray, model: Matcher) -> list[str]:
 
 
 def against_folders(folder: Path, matcher: Matcher, against: Sequence[Matcher]) -> list[Path]:
-    """Return the folder of each further model: its name, with a number where names are alike."""
+    """Return a folder per further model: its name, numbered if taken."""
     taken = {matcher.description["name"]}
     names: list[str] = []
     for other in against:
@@ -225,7 +225,7 @@ def against_folders(folder: Path, matcher: Matcher, against: Sequence[Matcher]) 
 
 
 class Shown:
-    """Keeps the pictures that the report shows; a disk too full for them loses them alone.
+    """Keeps the report's pictures; a full disk costs the pictures, not the run.
 
     Args:
         folder: the run's folder.
@@ -250,12 +250,12 @@ class Shown:
             console.warn(f"warning: {error}; the report goes without further pictures")
 
     def records(self) -> dict[int, dict[str, Any]]:
-        """Return what ``metrics.json`` says of the pictures of all processes, by place."""
+        """Return the picture records of all processes by image index."""
         return dict(gather(list(self._keeper.records.items())))
 
 
 def run_facts(matcher: Matcher, peak: PeakMemory) -> dict[str, Any]:
-    """Say when and on what machine the figures were made, and with how much memory.
+    """Return date, machine and peak memory of the run.
 
     Args:
         matcher: the model.
@@ -355,7 +355,7 @@ def metrics_report(
 
 
 def write_metrics(path: Path, report: dict[str, Any]) -> None:
-    """Write ``metrics.json``, whole or not at all; of several processes the main one does."""
+    """Write ``metrics.json`` whole or not at all, in the main process alone."""
     if not is_main():
         return
     with staged(path) as (temporary,):
@@ -363,7 +363,7 @@ def write_metrics(path: Path, report: dict[str, Any]) -> None:
 
 
 def print_summary(runs: Sequence[Scored], rules: Protocol, line: str) -> None:
-    """Print one table of averages: per folder of the data set where there are several, and overall.
+    """Print a table of averages, per folder if there are several, and overall.
 
     Args:
         runs: of one model or several, on the same pairs.
@@ -389,7 +389,7 @@ def print_summary(runs: Sequence[Scored], rules: Protocol, line: str) -> None:
 
 
 def say_hint(runs: Sequence[Scored], option: str, stored: float | None = None) -> None:
-    """Say, once, if the ground truth seems to be stored in another unit than pixels.
+    """Warn once if the ground truth seems to be stored in another unit than pixels.
 
     Args:
         runs: of one model or several.

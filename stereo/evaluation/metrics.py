@@ -146,7 +146,7 @@ def score_all_pixels(
     valid: np.ndarray,
     protocol: Protocol,
 ) -> ImageScore:
-    """Score one image without its regions, which is all that training validates by.
+    """Score one image without regions, as validation in training does.
 
     Args:
         name: the image's name.

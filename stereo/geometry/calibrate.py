@@ -25,7 +25,7 @@ INNER_CORNERS = "inner corners of a chessboard, squares of a ChArUco board"
 
 @dataclass(frozen=True)
 class Board:
-    """What was photographed.
+    """The calibration target.
 
     Attributes:
         columns: inner corners of a chessboard in a row; squares in a row for ChArUco.
@@ -61,7 +61,7 @@ class BoardView:
 
 @dataclass(frozen=True, eq=False)
 class CalibrationResult:
-    """A calibration and how far to trust it.
+    """A calibration and its reprojection errors.
 
     Attributes:
         calibration: of the raw pair.
@@ -127,7 +127,7 @@ def calibrate(pairs: Sequence[PairFiles], board: Board, lens: str = "pinhole") -
 
 
 def _too_few(board: Board, pairs: int, shown: int, kept: int) -> str:
-    """Say why there are too few views: given, that show the board, or that fit each other."""
+    """Explain why too few views remain: given, showing the board, or consistent."""
     size = f"{board.columns}x{board.rows}"
     good = f"{FEWEST_VIEWS} are the least, 15 are good"
     if pairs < FEWEST_VIEWS:
@@ -145,7 +145,7 @@ def _too_few(board: Board, pairs: int, shown: int, kept: int) -> str:
 
 
 def coverage_picture(views: Sequence[BoardView], size: tuple[int, int]) -> np.ndarray:
-    """Return (H, 2 W, 3) uint8: where the corners of all views lay, left and right."""
+    """Return (H, 2 W, 3) uint8, the corners of all views, left and right."""
     cv2 = import_cv2()
     width, height = size
     picture = np.full((height, 2 * width, 3), 32, np.uint8)
@@ -185,7 +185,7 @@ def _solve(
 def _solve_both(
     views: Sequence[BoardView], size: tuple[int, int], lens: str
 ) -> tuple[Calibration, float, list[float], list[float]]:
-    """Do what ``_solve`` does, with OpenCV's errors."""
+    """``_solve``, letting OpenCV's errors through."""
     solve = _solve_fisheye if lens == "fisheye" else _solve_pinhole
     found = solve(views, size)
     x, y, z = (float(part) for part in np.ravel(found.move))

@@ -1,4 +1,4 @@
-"""Two cameras and how they stand to each other: what turns disparities into metres."""
+"""Calibrations of camera pairs: checked parameters that turn disparities into metres."""
 
 import dataclasses
 import json
@@ -74,7 +74,7 @@ class Calibration(StereoParameters):
             )
 
     def check_plausible(self) -> None:
-        """Warn of what cameras as a file has them hardly are: oblong pixels, odd axes.
+        """Warn of parameters that are possible but unlikely: oblong pixels, diverging axes.
 
         Raises:
             InputError: fx and fy differ by more than those of any usual camera.
@@ -296,14 +296,14 @@ class Calibration(StereoParameters):
         return self.scaled(width / self.size[0], height / self.size[1])
 
     def _is_resized(self, width: int, height: int) -> bool:
-        """Tell whether pictures have the shape of the calibration's, but not their size."""
+        """Return whether pictures have the calibration's aspect ratio but another size."""
         if self.size in (None, (width, height)) or min(width, height) < 1:
             return False
         assert self.size is not None
         return abs(width * self.size[1] / (height * self.size[0]) - 1) <= SAME_SHAPE
 
     def _check_centre(self, width: int, height: int) -> None:
-        """Notice pictures of another size than the calibration's, which it does not know."""
+        """Detect resized or cropped pictures where the calibration states no size."""
         across = _off_centre(self.left.cx, width)
         down = _off_centre(self.left.cy, height)
         if across <= OFF_CENTRE[0] and down <= OFF_CENTRE[2]:
@@ -374,13 +374,13 @@ class Calibration(StereoParameters):
 
 
 def _off_centre(point: float, side: int) -> float:
-    """Return the ratio of a principal point's place and the middle of a side, at least 1."""
+    """Return how far a principal point lies off the middle of a side, as a ratio of at least 1."""
     ratio = (point + 0.5) / (side / 2)
     return max(ratio, 1 / ratio) if ratio > 0 else math.inf
 
 
 def _warn_of_focal_length(name: str, focal: float, width: int | None) -> None:
-    """Point out a focal length that is likely in another unit, or has a digit more or less."""
+    """Warn of a focal length that is likely in another unit or has a digit too many or too few."""
     least, most = SHORTEST_FOCAL_LENGTH, LONGEST_FOCAL_LENGTH
     wide = ""
     if width is not None:

@@ -1,4 +1,4 @@
-"""Is a pair fit to match? Faults and notes, before a map is made of it."""
+"""Check a pair before it is matched: faults, notes and the likely range."""
 
 import math
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ RANGE_MARGIN = 0.1  # beyond the disparities of features
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """Features that both views show and one epipolar geometry explains.
+    """Feature matches that agree with one epipolar geometry.
 
     Attributes:
         left: (N, 2) float64, x and y in the left view, pixels.
@@ -63,7 +63,7 @@ class Matches:
 
 @dataclass
 class Findings:
-    """What was found.
+    """Result of the check.
 
     Attributes:
         faults: what makes a map wrong, and what to do about it, one line each.
@@ -85,7 +85,7 @@ def check_pair(
     min_disparity: int = 0,
     quick: bool = False,
 ) -> Findings:
-    """Look for what is wrong with a pair by matching features between the views.
+    """Find what is wrong with a pair from feature matches between its views.
 
     Args:
         left: path, array or PIL image.
@@ -143,7 +143,7 @@ def check_pair(
 
 
 def _is_mirrored(matches: Matches, grey: tuple[np.ndarray, np.ndarray], pixels: int) -> bool:
-    """Tell whether one view is mirrored left to right.
+    """Return whether one view is mirrored left to right.
 
     Few features look like their mirror image: what agrees may be too little, or of patterns that
     repeat. Then the right view is mirrored and matched again.
@@ -162,7 +162,7 @@ def _is_mirrored(matches: Matches, grey: tuple[np.ndarray, np.ndarray], pixels: 
 
 
 def _rows_agree(matches: Matches, height: int) -> bool:
-    """Tell whether there are enough matches, on about the same rows."""
+    """Return whether enough matches lie on about the same rows."""
     if len(matches) < ENOUGH_MATCHES:
         return False
     median, spread = _vertical_offset(matches)
@@ -170,12 +170,12 @@ def _rows_agree(matches: Matches, height: int) -> bool:
 
 
 def _x_correlation(matches: Matches) -> float:
-    """Return how x in one view goes with x in the other, -1 to 1."""
+    """Return the correlation of x in both views, -1 to 1."""
     return float(np.corrcoef(matches.left[:, 0], matches.right[:, 0])[0, 1])
 
 
 def _vertical_offset(matches: Matches) -> tuple[float, float]:
-    """Return the median of the vertical offsets, and how far nine in ten lie from it, pixels."""
+    """Return the median vertical offset and the 90th percentile of deviations from it, pixels."""
     median = float(np.median(matches.vertical))
     return median, float(np.percentile(np.abs(matches.vertical - median), 90))
 
@@ -183,7 +183,7 @@ def _vertical_offset(matches: Matches) -> tuple[float, float]:
 def _judge(
     matches: Matches, found: Findings, max_disparity: int, height: int, min_disparity: int = 0
 ) -> None:
-    """Read faults and the range from matched features."""
+    """Derive faults and the disparity range from matched features."""
     if len(matches) < ENOUGH_MATCHES:
         found.faults.append(
             f"unrelated: only {len(matches)} features agree between the views; "
@@ -252,7 +252,7 @@ def _judge(
 
 
 def _supported_disparities(matches: Matches) -> np.ndarray:
-    """Return (M,) disparities, pixels, without matches that stand alone.
+    """Return (M,) disparities, pixels, without isolated matches.
 
     Along a row, epipolar geometry explains wrong matches as well; but features beside them have
     other disparities.

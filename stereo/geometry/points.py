@@ -17,7 +17,7 @@ ARRAY_BUFFER, FLOAT, POINTS = 34962, 5126, 0
 
 
 def is_edge(depth: np.ndarray) -> np.ndarray:
-    """Tell which pixels lie at a jump of the depth, where maps smear one surface into the other.
+    """Return which pixels lie at depth discontinuities, where maps blend two surfaces.
 
     Args:
         depth: (H, W) float, metres; 0 for none.
@@ -70,7 +70,7 @@ def colored_points(
     confidence: np.ndarray | None = None,
     min_confidence: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the points of a map that are near and sure enough, with their colours.
+    """Return the points within a depth and confidence limit, with their colours.
 
     Args:
         disparity: (H, W) float32, pixels.
@@ -171,7 +171,7 @@ def write_glb(path: Path, points: np.ndarray, colors: np.ndarray) -> None:
 
 
 def _linear(colors: np.ndarray) -> np.ndarray:
-    """Return light, 0..1, of sRGB bytes: what glTF's colours are."""
+    """Return linear colours, 0..1, of sRGB bytes, as glTF needs them."""
     values = colors / 255.0
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 

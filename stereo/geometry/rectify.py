@@ -15,7 +15,7 @@ LINE_COLOR = (0, 255, 0)
 
 @dataclass(frozen=True, eq=False)
 class Rectification:
-    """Maps from rectified to raw pixels, for pictures of one size, and what comes of them.
+    """Maps from rectified to raw pixels for pictures of one size, and the new calibration.
 
     Attributes:
         calibration: of the rectified pair.
@@ -42,7 +42,7 @@ class Rectification:
 def plan_rectification(
     calibration: Calibration, width: int, height: int, *, keep_all: bool = False
 ) -> Rectification:
-    """Compute how pictures are rectified (Bouguet's method, OpenCV's ``stereoRectify``).
+    """Compute the rectification (Bouguet's method, OpenCV's ``stereoRectify``).
 
     Cameras with fisheye lenses are rectified to pinhole ones, by ``cv2.fisheye``.
 
@@ -105,7 +105,7 @@ def plan_rectification(
 
 
 def with_lines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return both views side by side under horizontal lines, on which things must agree."""
+    """Return both views side by side with horizontal lines to compare rows."""
     picture = np.concatenate([left, right], axis=1)
     picture[LINE_EVERY // 2 :: LINE_EVERY] = LINE_COLOR
     return picture

@@ -52,7 +52,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Found:
-    """What a root holds of a data set, complete or not.
+    """Parts of a data set found in a root, complete or not.
 
     Attributes:
         split: the chosen split, or None where there are none.
@@ -142,7 +142,7 @@ def find_parts(
     unused: str | Path | None = None,
     truth: bool = True,
 ) -> Found:
-    """Look for a data set that is described by its tree, and keep what is incomplete.
+    """Find the parts of a data set, incomplete ones included.
 
     Args:
         name: a key of ``DATASETS`` that is not in ``READERS``.
@@ -220,7 +220,7 @@ def detect_dataset(root: Path) -> str:
 
 
 def chosen_dataset(name: str | None, root: str | Path | None) -> str:
-    """Return the data set that was named, or else that which the folder holds.
+    """Return the named data set, or the one that the folder holds.
 
     Raises:
         UsageError: neither a name nor a folder.
@@ -267,7 +267,7 @@ def _choose_pass(name: str, description: Description, render_pass: str | None) -
 
 
 def _first_missing(name: str, root: Path, listing: PartListing) -> str:
-    """Say what the first incomplete pair lacks, and what is there instead."""
+    """Say which file the first incomplete pair lacks, and what is there instead."""
     first, count = listing.missing[0], len(listing.missing)
     absent = [each for each in first.path.parents if root in each.parents and not each.exists()]
     if absent:
@@ -318,7 +318,7 @@ def _nothing_found(
 
 
 def _other_name(name: str, root: Path, found: Found) -> str:
-    """Say by which name the root can be used: that of the parts found, or that of all it holds."""
+    """Say which name the root can be used with."""
     parts = tuple(listing.part for listing in found.listings)
     same = [other for other, it in DATASETS.items() if parts and it.parts == parts]
     titles = " and ".join(part.title for part in parts)

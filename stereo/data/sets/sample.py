@@ -44,7 +44,7 @@ class Readable(Protocol):
 
     @property
     def name(self) -> str:
-        """What tells it from the others of its data set."""
+        """Unique name within its data set."""
 
     @property
     def has_truth(self) -> bool:
@@ -53,7 +53,7 @@ class Readable(Protocol):
     def read(
         self, *, disparity: bool = True, disparity_right: bool = False, nonoccluded: bool = False
     ) -> Sample:
-        """Return it with what is asked for."""
+        """Read the views and what else is asked for."""
 
 
 @dataclass(frozen=True)

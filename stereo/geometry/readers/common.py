@@ -1,4 +1,4 @@
-"""What the readers share: numbers, matrices, pairs of cameras, files that belong together."""
+"""Shared by the readers: numbers, matrices, pairs of cameras, partner files."""
 
 import dataclasses
 import math
@@ -50,7 +50,7 @@ MODELS = {
 
 @dataclass(frozen=True)
 class Source:
-    """A file to read, and what the caller knows beyond it.
+    """A file to read, and the caller's options.
 
     Attributes:
         path: the file.
@@ -154,7 +154,7 @@ def first(found: Iterable[str], *names: str) -> str:
 
 
 def only(found: Mapping[str, Any], *names: str) -> str:
-    """Return the one of the names that is found; of several with the same value, the first.
+    """Return the name that is found; of several with the same value, the first.
 
     Raises:
         KeyError: none is.
@@ -180,7 +180,7 @@ def coefficients(given: Iterable[float], lens: str) -> tuple[float, ...]:
 
 
 def is_filled_up(given: Sequence[float]) -> bool:
-    """Tell whether a list of 8 or more coefficients has no more than the first four."""
+    """Return whether a list of 8 or more coefficients is zero after the first four."""
     return len(given) >= FILLED_COUNT and not any(given[FISHEYE_COUNT:])
 
 
@@ -213,7 +213,7 @@ def pinhole(
 
 
 def settle_lens(said: str | None, source: Source) -> str:
-    """Return the lens by what the file says and the caller asks for.
+    """Return the lens model that the file states or the caller asks for.
 
     Args:
         said: the file's name of the distortion; None if it has none.
@@ -324,7 +324,7 @@ def raw_pair(
     translation: np.ndarray,
     size: tuple[int, int] | None,
 ) -> StereoParameters:
-    """Return the pair whose right camera has a point X of the left one's frame at R @ X + T.
+    """Return the raw pair that maps a point X of the left camera to R @ X + T in the right.
 
     Args:
         cameras: left and right.
@@ -369,7 +369,7 @@ def rigid(value: Any) -> np.ndarray:
 
 
 def note_unit(parameters: StereoParameters, path: Path, kind: str) -> None:
-    """Warn where the unit of a baseline, which files of this kind do not state, is hardly metres.
+    """Warn if a baseline is hardly in metres, in files that state no unit.
 
     OpenCV's files, for one, have the unit of the board's squares.
     """
@@ -412,7 +412,7 @@ def find_partner(path: Path, pairs: Sequence[tuple[str, str]]) -> tuple[Path | N
 
 
 def _last(word: str, name: str) -> tuple[int, int] | None:
-    """Return the last place where a name has the word as a whole one, camel case included."""
+    """Return where a name has the word last, as a whole word or in camel case."""
     before = "(?<![A-Z])" if word.istitle() else "(?<![A-Za-z])"
     after = "(?![0-9])" if word[-1].isdigit() else "(?![a-z])"
     places = [match.span() for match in re.finditer(before + word + after, name)]

@@ -53,7 +53,7 @@ def read_ours(source: Source) -> StereoParameters:
 
 
 def is_opencv(fields: Mapping[str, Any]) -> bool:
-    """Tell whether entries have names that OpenCV's calibrations have."""
+    """Return whether entries have the names of OpenCV's calibrations."""
     return any(_names(bases, side) & fields.keys() for bases in (_MATRICES, "P") for side in (0, 1))
 
 
@@ -122,7 +122,7 @@ def read_opencv(source: Source) -> StereoParameters:
 def _opencv_lens(
     source: Source, fields: Mapping[str, Any], distortions: Sequence[Sequence[float]]
 ) -> str:
-    """Return which of OpenCV's models the coefficients are of, with a warning if it is a guess."""
+    """Return the lens model of the coefficients, with a warning if it is a guess."""
     if any(re.fullmatch(r"xi([12]|_?(left|right))?", name, re.IGNORECASE) for name in fields):
         raise InputError("its cameras are of cv2.omnidir, which is not supported")
     said = fields.get("distortion_model", fields.get("camera_model"))
@@ -170,7 +170,7 @@ def read_orb_slam(source: Source) -> StereoParameters:
 
 
 def _orb_slam_2(source: Source, size: tuple[int, int] | None) -> StereoParameters:
-    """Read the older form: a rectified pair, and the raw one beside it where there is one."""
+    """Read the older form: a rectified pair, perhaps with the raw one."""
     fields = source.fields
     kind = str(fields.get("Camera.type", "PinHole"))
     if kind not in ("PinHole", "Rectified"):

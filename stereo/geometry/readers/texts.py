@@ -172,7 +172,7 @@ def read_matrix_and_baseline(source: Source) -> StereoParameters:
 
 
 def is_matrix_and_baseline(text: str) -> bool:
-    """Tell whether a text is 9 to 12 numbers and nothing else."""
+    """Return whether a text is 9 to 12 numbers and nothing else."""
     entries = words(text[:4000])
     try:
         return 9 <= len(entries) <= 12 and all(math.isfinite(float(entry)) for entry in entries)

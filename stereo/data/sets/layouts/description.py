@@ -1,4 +1,4 @@
-"""What the tables of data sets are made of."""
+"""Types of the data-set tables."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
