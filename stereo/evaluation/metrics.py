@@ -64,7 +64,7 @@ class ImageScore:
     ratio: Ratio | None = None
 
     def has(self, region: str) -> bool:
-        """Tell whether any pixel of a region counts."""
+        """Return whether any pixel of a region counts."""
         return region in self.sums and self.sums[region][0] > 0
 
 

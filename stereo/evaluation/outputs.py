@@ -20,7 +20,7 @@ WORTH_A_NOTE = 0.01  # of a map
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """What turns a pair's disparities into depths and points.
+    """Parameters that turn disparities into depths and points.
 
     Attributes:
         calibration: of the rectified pair, for its size.
@@ -56,7 +56,7 @@ class Space:
 
 @dataclass(frozen=True, eq=False)
 class PairOutput:
-    """What a pair's files are made from.
+    """Inputs of a pair's output files.
 
     Attributes:
         disparity: (H, W) float32, pixels.
@@ -138,7 +138,7 @@ def _write_points(
 
 
 def _behind_infinity(output: PairOutput) -> str | None:
-    """Say how much of a map has no depth, for its disparities are at or below infinity's."""
+    """Note how much of a map has no depth because its disparities lie at or beyond infinity."""
     assert output.space is not None
     at_infinity = 0.0 - output.space.calibration.doffs
     share = float(np.mean(output.disparity <= at_infinity))

@@ -97,7 +97,7 @@ class Protocol:
         return counted
 
     def enough_valid(self, counted: np.ndarray) -> bool:
-        """Tell whether an image with these (H, W) counted pixels takes part."""
+        """Return whether an image with these (H, W) counted pixels takes part."""
         region = counted.size
         if self.bottom_right_crop is not None:
             rows, columns = self.bottom_right_crop
@@ -114,7 +114,7 @@ class Protocol:
         return sorted(int(i) for i in chosen)
 
     def describe(self) -> dict[str, object]:
-        """Return what ``metrics.json`` and checkpoints store."""
+        """Return the facts that ``metrics.json`` and checkpoints store."""
         return {
             "name": self.name,
             "mask": self.mask,

@@ -1,4 +1,4 @@
-"""Parts of a picture whose errors are counted apart: disparities, depth edges, flat areas.
+"""Image regions scored separately: disparity bins, depth edges, flat areas.
 
 Each is a mask on the left view; a region counts those of its pixels that the protocol counts.
 
@@ -59,7 +59,7 @@ def regions(
 
 
 def seen_by_right(truth: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Tell which left pixels the right view sees, from the left view's ground truth alone.
+    """Return which left pixels the right view sees, from the left view's ground truth alone.
 
     A pixel of column x and disparity d lands on x - d in the right view. It is hidden where that
     lies outside the frame (x < d), or where another pixel of its row lands on the same column,
@@ -94,7 +94,7 @@ def seen_by_right(truth: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def near_edges(truth: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Tell which pixels lie within ``EDGE_REACH`` of a jump of the true disparity.
+    """Return which pixels lie within ``EDGE_REACH`` of a jump of the true disparity.
 
     Args:
         truth: (H, W) float32, pixels.
@@ -111,7 +111,7 @@ def near_edges(truth: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def is_flat(left: np.ndarray) -> np.ndarray:
-    """Tell where the left view has hardly any texture to match by.
+    """Return where the left view has hardly any texture to match by.
 
     Args:
         left: (H, W, 3) uint8 RGB.

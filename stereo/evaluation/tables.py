@@ -12,7 +12,7 @@ from stereo.system.console import table
 def protocol_line(
     protocol: Protocol, split: str | None = None, render_pass: str | None = None
 ) -> str:
-    """Say in one line how the figures below it were made."""
+    """Return the protocol in one line."""
     facts = protocol.describe()
     parts = [
         f"mask {facts['mask']}",

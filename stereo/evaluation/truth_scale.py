@@ -1,4 +1,4 @@
-"""Ground truth that is stored in another unit than pixels: its ratio to the map tells.
+"""Detect ground truth in another unit than pixels from its ratio to the map.
 
 KITTI's PNGs hold pixels x 256, other files x 16, x 64 or x 100, and some truth is divided by the
 picture's width. Read as pixels, such truth makes every figure wrong and no other harm; a map that
@@ -36,7 +36,7 @@ class Ratio:
 
 
 def ratio_to_map(estimate: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> Ratio | None:
-    """Compare truth and map, whatever a protocol counts.
+    """Compare truth and map over all valid pixels.
 
     Args:
         estimate: (H, W) float, pixels; those of at most 1 px say too little.
@@ -112,7 +112,7 @@ def scale_hint(ratios: Sequence[Ratio], option: str, stored: float | None = None
 
 
 def _usual(factor: float, others: Sequence[int] = ()) -> int | None:
-    """Return the usual factor that this one is, within ``NEAR``."""
+    """Return the common factor within ``NEAR`` of this one."""
     closest = min((*USUAL, *others), key=lambda usual: abs(np.log(usual / factor)))
     return closest if abs(np.log(closest / factor)) < NEAR else None
 

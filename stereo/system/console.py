@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def progress(items: Iterable[T], label: str, count: int | None = None) -> Iterator[T]:
-    """Yield the items under a progress bar on a terminal; elsewhere callers' lines serve."""
+    """Yield the items under a progress bar, which shows on a terminal only."""
     hidden = not (sys.stderr.isatty() and is_main())
     for item in tqdm(items, desc=label, unit="pair", total=count, disable=hidden):
         check_stop()

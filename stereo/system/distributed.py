@@ -17,12 +17,12 @@ def process_count() -> int:
 
 
 def process_index() -> int:
-    """Return which of them this is, from 0."""
+    """Return this process's rank, from 0."""
     return int(os.environ.get("RANK", "0"))
 
 
 def is_main() -> bool:
-    """Tell whether this is the process that speaks and writes for all."""
+    """Return whether this is the main process, which prints and writes for all."""
     return process_index() == 0
 
 
@@ -32,7 +32,7 @@ def own_share(items: Sequence[T]) -> list[tuple[int, T]]:
 
 
 def gather(values: list[T]) -> list[T]:
-    """Return the values of all processes, on every one of them; every one has to call it."""
+    """Return the values of all processes; a collective that every process must call."""
     if process_count() == 1:
         return values
     from accelerate import PartialState
@@ -43,7 +43,7 @@ def gather(values: list[T]) -> list[T]:
 
 
 def let_main_speak() -> None:
-    """Return at once on the main process, elsewhere only if that has not ended by then.
+    """Return at once on the main process; elsewhere only if the main process still runs.
 
     For an error that all processes meet alike: the main one reports it, and torchrun ends the
     others. It ends the main one too if another leaves first, so they wait. One that is still
@@ -54,12 +54,12 @@ def let_main_speak() -> None:
 
 
 def wait_for_all() -> None:
-    """Return when every process has come here: torchrun ends all when one leaves with an error."""
+    """Wait for all processes; torchrun ends all of them if one fails."""
     gather([0])
 
 
 def leave() -> None:
-    """Close what connects the processes, once all is done: its threads must not outlive Python."""
+    """Close the process group at the end: its threads must not outlive Python."""
     if process_count() > 1:
         from torch import distributed
 
@@ -68,14 +68,14 @@ def leave() -> None:
 
 
 def share_the_cpu() -> bool:
-    """Tell whether several processes have to meet on the CPU; accelerate does not by itself."""
+    """Return whether the processes need a CPU process group, which accelerate does not create."""
     import torch
 
     return process_count() > 1 and not torch.cuda.is_available()
 
 
 def check_joined(count: int) -> None:
-    """Raise ``StereoError`` unless ``count`` processes have met; each would do all the work."""
+    """Raise ``StereoError`` unless ``count`` processes joined; else each would do all the work."""
     if count != process_count():
         raise StereoError(
             f"{process_count()} processes were started but {count} met; is torch.distributed "

@@ -26,7 +26,7 @@ _STATUS = Path("/proc/self/status")
 
 @contextlib.contextmanager
 def staged(*targets: Path) -> Iterator[list[Path]]:
-    """Give a temporary path beside each target; rename them all when the block succeeds.
+    """Yield a temporary path beside each target; rename all when the block succeeds.
 
     On any exception, Ctrl-C included, the temporary files are removed and the targets are left as
     they were. An ``OSError`` inside the block (a full disk, say) becomes an ``OutputError``.
@@ -60,7 +60,7 @@ _locks: ContextVar[contextlib.ExitStack] = ContextVar("_locks")
 
 
 def writes_alone(function: Callable[P, T]) -> Callable[P, T]:
-    """Release at the end of a function what ``output_folder`` has locked for it."""
+    """Release the locks of ``output_folder`` when the decorated function ends."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -120,7 +120,7 @@ def _lock(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of ``staged`` whose process, on this machine, is no more."""
+    """Remove temporary files of ``staged`` whose process on this machine has ended."""
     try:
         names = os.listdir(folder)
     except OSError:
@@ -132,7 +132,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def remove_empty_folders() -> None:
-    """Remove the folders that ``output_folder`` has created, where nothing came into them."""
+    """Remove folders that ``output_folder`` created and that are still empty."""
     while _made:
         with contextlib.suppress(OSError):
             _made.pop().rmdir()
@@ -179,7 +179,7 @@ def _hidden_sibling(target: Path) -> Path:
 
 @functools.cache
 def _machine() -> str:
-    """Name this machine, or container, in which a process number means one process."""
+    """Return an identifier of this machine or container: the scope of process numbers."""
     namespace = ""
     with contextlib.suppress(OSError):
         namespace = os.readlink("/proc/self/ns/pid")
@@ -187,7 +187,7 @@ def _machine() -> str:
 
 
 def _started(process: int) -> str | None:
-    """Return when a process started, in units of the system's; None if it is no more."""
+    """Return a process's start time in system units; None if it has ended."""
     with contextlib.suppress(OSError):
         text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
         fields = text.rpartition(")")[2].split()
@@ -229,7 +229,7 @@ def _flush_to_disk(path: Path) -> None:
 
 
 def why_not_written(error: OSError, *targets: Path) -> str:
-    """Say why files could not be written, and what to do about it."""
+    """Return why files could not be written, and the remedy."""
     for folder in (target.parent for target in targets):
         if not folder.is_dir():
             what = "is no folder" if folder.exists() else "does not exist"

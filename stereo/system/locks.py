@@ -26,7 +26,7 @@ _changing = threading.Lock()
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder, those of this process included.
+    """Lock a folder against other runs, those of this process included.
 
     Where the file system knows no locks, that is a warning.
 
@@ -82,7 +82,7 @@ def _acquire(folder: Path) -> BinaryIO | None:
 
 
 def _lock(file: BinaryIO) -> None:
-    """Lock a byte far behind what is written, which Windows would not let others read."""
+    """Lock a byte far beyond the text, since Windows bars others from reading locked bytes."""
     if sys.platform == "win32":
         file.seek(2**20)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)

@@ -1,4 +1,4 @@
-"""The machine that figures belong to, and the memory that a stretch of work needs on it."""
+"""Facts about the machine, and peak memory."""
 
 import gc
 import platform
@@ -17,7 +17,7 @@ _STATUS = Path("/proc/self/status")
 
 
 class PeakMemory:
-    """The high-water mark of memory, from when this is made.
+    """Peak memory since this object was made.
 
     On CUDA it is allocated memory; on Linux CPUs the resident memory of the process, libraries
     included, whose high-water mark the kernel lets a process reset; elsewhere it is not known.
@@ -46,13 +46,13 @@ class PeakMemory:
         return None if self.kind is None else _status_bytes("VmHWM")
 
     def bytes_above_start(self) -> int | None:
-        """Return how far the peak lies above what was there at the start, or None."""
+        """Return the peak above the memory in use at the start, or None."""
         peak = self.bytes()
         return None if peak is None else max(0, peak - self._start)
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Describe the machine, the versions and the commit that figures belong to."""
+    """Return the machine, the versions and the commit, for records of measurements."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return {
         "device": device.type,
@@ -92,7 +92,7 @@ def _cpu_name() -> str:
 
 
 def _reset_resident_peak() -> bool:
-    """Give back what is free and reset the kernel's mark; tell whether it let us."""
+    """Free unused memory and reset the kernel's peak; return whether that worked."""
     try:
         give_back_freed_memory()
         CLEAR_REFS.write_text("5")

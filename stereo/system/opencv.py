@@ -32,7 +32,7 @@ def import_cv2() -> ModuleType:
 
 @contextlib.contextmanager
 def quiet_opencv() -> Iterator[None]:
-    """Keep OpenCV from writing to stderr what becomes an error of ours."""
+    """Silence OpenCV's own stderr lines; its failures become our errors."""
     log = import_cv2().utils.logging
     with _LOG:
         level = log.setLogLevel(log.LOG_LEVEL_SILENT)

@@ -45,7 +45,7 @@ _OUT_OF_MEMORY = (
 
 
 def pick_device(device: str) -> torch.device:
-    """Resolve ``auto`` to CUDA, else the CPU. MPS, on which nothing was tested, goes by name only.
+    """Resolve ``auto`` to CUDA, else the CPU; MPS is untested and must be named.
 
     Raises:
         UsageError: an unknown device, or one that this machine lacks.
@@ -89,7 +89,7 @@ def pick_dtype(precision: str, device: torch.device, *, bf16_serves: bool = Fals
 
 
 def fast_at_bf16(device: torch.device) -> bool:
-    """Tell whether the hardware computes in bf16, not by way of fp32."""
+    """Return whether the hardware computes in bf16 natively."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":  # PyTorch has no public names for these
@@ -99,7 +99,7 @@ def fast_at_bf16(device: torch.device) -> bool:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the memory that is free on a device, within the limits of this process."""
+    """Return the free memory of a device within this process's limits."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
@@ -146,7 +146,7 @@ def _statistic(path: Path, key: str) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory could not be had, of the CPU or of a GPU."""
+    """Return whether an error means that CPU or GPU memory ran out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     if isinstance(error, OSError):
@@ -159,7 +159,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def exact_fp32(*, enabled: bool = True) -> Iterator[None]:
-    """Compute convolutions in fp32 as fp32, not in TF32 with its ten bits, which cuDNN does else.
+    """Compute fp32 convolutions in full precision, not in cuDNN's default TF32.
 
     Settings that the caller has made come back as they were, and no others are touched. PyTorch
     refuses to read its older ``allow_tf32`` while this holds.

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, which end a command wherever they find it.
+"""Ctrl-C and SIGTERM.
 
 Python drops what a signal's handler raises inside a ``__del__``, a callback of a weak reference
 (every import makes one) or code that catches all exceptions, and the command would go on. So the
@@ -21,18 +21,18 @@ def heed_signals() -> None:
 
 
 def leave_to_system() -> None:
-    """Let SIGTERM end the process at once: nothing of worth is left to do."""
+    """Let SIGTERM end the process at once, when only cleanup remains."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def check_stop() -> None:
-    """Raise what a signal's handler has raised, in case that was lost."""
+    """Raise a handler's exception again, in case it was swallowed."""
     if _received is not None:
         end_by(_received)
 
 
 def end_by(number: int) -> NoReturn:
-    """Raise what a signal ends a command with.
+    """Signal handler: raise the exception that ends the command.
 
     Raises:
         SystemExit: SIGTERM, with status 143.

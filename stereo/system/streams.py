@@ -15,7 +15,7 @@ AHEAD = 2  # pairs that wait to be matched, and to be written
 
 
 class Outcome(Generic[Item, Read, Matched]):
-    """What became of an item.
+    """Result of one item.
 
     Attributes:
         item: what was to be done.
@@ -39,7 +39,7 @@ def overlap(
     match: Callable[[Item, Read], Matched],
     write: Callable[[Item, Read, Matched], Any],
 ) -> Iterator[Outcome[Item, Read, Matched]]:
-    """Take items through three steps, the first and the last in threads of their own.
+    """Run items through three steps, the first and the last in threads of their own.
 
     While one item is matched, on the caller's thread, the next ones are read and those before it
     written. A ``StereoError`` in a step ends its item alone.

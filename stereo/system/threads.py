@@ -1,4 +1,4 @@
-"""Threads that sleep while they wait, so that a match beside other work is not many times slower.
+"""Let waiting threads sleep: spinning ones slow a match beside other work many times.
 
 By default OpenMP's threads spin between two parallel regions. Where another process needs the
 core, the thread that has the work to do waits for one that only spins. The policy is read once,

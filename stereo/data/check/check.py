@@ -90,7 +90,7 @@ def _write(folder: Path, facts: dict[str, Any], text: str) -> None:
 
 
 def _validate_sections(report: Report, workers: int) -> None:
-    """Look at every pair and add the findings to its section."""
+    """Validate every pair and add the findings to its section."""
     jobs = [(section, *job) for section in report.sections for job in _jobs(section, report)]
     findings = _validate_all([job for _, _, job in jobs], workers)
     for (section, name, _), finding in zip(jobs, findings, strict=True):
@@ -100,7 +100,7 @@ def _validate_sections(report: Report, workers: int) -> None:
 def _choices(
     name: str, split: str | None, render_pass: str | None
 ) -> list[tuple[str | None, str | None]]:
-    """Return every split with every pass that is to be looked at; no pair twice."""
+    """Return the splits and passes to check; no pair twice."""
     description = describe(name)
     if name in READERS:
         return [(split, render_pass)]
@@ -123,7 +123,7 @@ def _sections(
     asked_for: bool,
     choices: dict[str, Any],
 ) -> tuple[list[Section], str | None]:
-    """Return what the root holds of one split and pass, and a remark when that is nothing."""
+    """Return the sections of one split and pass, and a note if there are none."""
     if name in READERS:
         open_dataset(name, root, split=split, render_pass=render_pass, **choices)  # its errors
         return [Section.of_list(name, READERS[name](root))], None

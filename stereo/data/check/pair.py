@@ -16,7 +16,7 @@ EDGES = (*range(0, LAST_EDGE + 1, BIN_WIDTH),)
 
 @dataclass(frozen=True)
 class Job:
-    """What to look at.
+    """A pair to validate.
 
     Attributes:
         files: the pair.
@@ -31,7 +31,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Fault:
-    """Something wrong with one file.
+    """A fault of one file.
 
     Attributes:
         kind: ``unreadable``, ``size``, ``sign``, ``nan``, ``infinite`` or ``empty``.
@@ -44,7 +44,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Finding:
-    """What was seen.
+    """Result of validating a pair.
 
     Attributes:
         faults: everything wrong.
@@ -72,7 +72,7 @@ class Finding:
 
 
 def validate_pair(job: Job) -> Finding:
-    """Read a pair's files and say what is wrong with them."""
+    """Read a pair's files and return what is wrong with them."""
     files = job.files
     faults: list[Fault] = []
     left, right = (_image(path, faults) for path in (files.left, files.right))

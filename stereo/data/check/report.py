@@ -1,4 +1,4 @@
-"""What the check found, counted: for people as text, for programs as JSON."""
+"""The report of the check, as text and as JSON."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -48,7 +48,7 @@ class Section:
     def of_listing(
         cls, listing: PartListing, split: str | None, render_pass: str | None
     ) -> "Section":
-        """Take over what was found of a part."""
+        """Make the section of a part that was found."""
         section = cls(
             listing.part.title,
             listing.layout.name,
@@ -72,7 +72,7 @@ class Section:
 
     @classmethod
     def of_list(cls, title: str, samples: list[SampleFiles]) -> "Section":
-        """Take over a list of pairs whose files may be missing."""
+        """Make the section of a list of pairs whose files may be missing."""
         section = cls(title, None, None, None, samples)
         for files in samples:
             for path in _all_files(files):
@@ -82,7 +82,7 @@ class Section:
 
     @classmethod
     def of_absent(cls, part: Part, split: str | None, render_pass: str | None) -> "Section":
-        """Stand for a part of which there is no sign."""
+        """Make the section of a missing part."""
         counts = [
             known.count
             for layout in part.layouts
@@ -98,7 +98,7 @@ class Section:
 
     @property
     def label(self) -> str:
-        """What tells this section from the others."""
+        """Unique label of the section."""
         parts = [self.part, self.split, self.render_pass and f"{self.render_pass} pass"]
         return " ".join(part for part in parts if part)
 
@@ -116,7 +116,7 @@ class Section:
             self.findings.append(finding)
 
     def range_faults(self, max_disparity: int) -> list[str]:
-        """Say so if not one pixel of the section could be trained on or scored."""
+        """Return a fault if no pixel of the section could be trained on or scored."""
         valid = sum(f.valid for f in self.findings)
         groups = {
             "negative": sum(f.negative for f in self.findings),

@@ -1,4 +1,4 @@
-"""From a root folder and a table entry to pairs: look for each known layout, match by fields."""
+"""List the pairs of a known data set: find its layout, match files by fields."""
 
 import re
 from collections import Counter
@@ -33,7 +33,7 @@ class MissingFile:
 
 @dataclass(frozen=True)
 class PartListing:
-    """What was found of one part, in one layout.
+    """Pairs found of one part in one layout.
 
     Attributes:
         part: the part.
@@ -190,7 +190,7 @@ def _list_layout(
 
 
 class _Extras:
-    """The roles that a pair may lack, and the making of a pair."""
+    """Optional roles of a pair; makes the samples."""
 
     def __init__(self, base: Path, layout: Layout, given: Fields) -> None:
         self._layout = layout
@@ -249,7 +249,7 @@ def read_unused(path: Path) -> frozenset[str]:
 
 
 def _is_unused(part: Part, fields: Fields, unused: frozenset[str]) -> bool:
-    """Tell whether the list names a view of this pair."""
+    """Return whether the list names a view of this pair."""
     assert part.unused_name is not None
     for view in ("left", "right"):
         name = PathPattern(part.unused_name).with_values({**fields, "view": view})

@@ -1,4 +1,4 @@
-"""From what the user names (a file, a folder or a glob per view) to pairs matched by name."""
+"""Pairs matched by name from a file, a folder or a glob per view."""
 
 import glob
 import itertools

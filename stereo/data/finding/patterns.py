@@ -1,4 +1,4 @@
-"""Paths with named holes: how a data set's files are found, and which belong together.
+"""Path patterns with named fields: find a data set's files and match them.
 
 ``frames/<scene>/left/<frame>.{png,webp}`` stands for every file of that form. ``<name>`` is any
 text within one folder or file name; ``{a,b}`` means either, the first being preferred. Files of
@@ -36,7 +36,7 @@ class PathPattern:
 
     @property
     def shown(self) -> str:
-        """The pattern for people: of many choices the first three."""
+        """The pattern in readable form, with the first three of many choices."""
         return _CHOICE.sub(
             lambda match: (
                 f"{{{','.join(names[:3])},...}}"
@@ -62,7 +62,7 @@ class PathPattern:
         return found
 
     def misfit(self, root: Path) -> str | None:
-        """Say what is in the place of the files of this form below ``root``, if anything is."""
+        """Describe what lies where files of this form should be, if anything does."""
         folder = root
         for part in itertools.takewhile(lambda p: "<" not in p, self._choices[0].split("/")[:-1]):
             if not (folder / part).is_dir():

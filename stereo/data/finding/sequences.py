@@ -11,7 +11,7 @@ _CONVERSION = re.compile(r"%(0?\d*)d")
 
 
 def is_numbered(argument: str) -> bool:
-    """Tell whether an argument names numbered pictures, and no file of just that name."""
+    """Return whether an argument names numbered pictures, and no file of just that name."""
     return bool(_CONVERSION.search(Path(argument).name)) and not os.path.exists(argument)
 
 
@@ -46,12 +46,12 @@ class Numbered:
 
     @property
     def name(self) -> str:
-        """What all have in common, or the folder's name."""
+        """The common part of the names, or the folder's name."""
         stem = f"{self._before}{Path('x' + self._after).stem[1:]}".strip("_-. ")
         return stem or self.pattern.absolute().parent.name
 
     def path(self, number: int) -> Path:
-        """Return the file of a number, whether it is there or not."""
+        """Return the path of a number, whether the file exists or not."""
         text = format(number, f"{self._width}d")
         return self.pattern.with_name(f"{self._before}{text}{self._after}")
 
@@ -64,7 +64,7 @@ class Numbered:
 
 
 def pair_by_number(left: Numbered, right: Numbered | None) -> list[tuple[Path, ...]]:
-    """Return the pictures of each number; numbers that no view has are pointed out.
+    """Return the pictures of each number, with a warning for gaps.
 
     Args:
         left: of the left view, or of both in one picture.

@@ -1,4 +1,4 @@
-"""Whatever ``infer`` is given, as pairs to be read one after the other."""
+"""Input pairs of ``infer``: pictures, numbered pictures or videos."""
 
 import functools
 import glob
@@ -28,7 +28,7 @@ STILLS_A_SECOND = 25.0  # of numbered pictures, which do not say
 
 @dataclass(frozen=True)
 class Film:
-    """What frames belong to: a video, or numbered pictures; ``rate`` is in frames per second."""
+    """A video or numbered pictures; ``rate`` is in frames per second."""
 
     name: str
     rate: float
@@ -43,10 +43,10 @@ class Source(Protocol):
 
     @property
     def film(self) -> Film | None:
-        """What it is a frame of, or None."""
+        """The film of this frame, or None."""
 
     def files(self) -> list[Path]:
-        """Return the files that it is read from."""
+        """Return the source files."""
 
     def read(self) -> Sample:
         """Read it.
@@ -57,7 +57,7 @@ class Source(Protocol):
 
 
 class Series:
-    """What the frames of numbered pictures share: the depth of their samples, else they flicker.
+    """Bit depth shared by numbered pictures; a depth per frame would flicker.
 
     Args:
         first: the files of the first frame.
@@ -236,7 +236,7 @@ def _kind(argument: str) -> str:
 
 
 def _hold_both_views(argument: str) -> bool:
-    """Tell whether an argument stands for pictures of two frames, the left and the right view.
+    """Return whether an argument stands for pictures of two frames, the left and the right view.
 
     Raises:
         InputError: some are, others not.

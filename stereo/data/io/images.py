@@ -144,7 +144,7 @@ def read_both_views(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def has_both_views(path: Path) -> bool:
-    """Tell whether a file is an MPO that holds the left and the right view."""
+    """Return whether a file is an MPO that holds the left and the right view."""
     try:
         with open_picture(path, str(path)) as image:
             return holds_both_views(image)
@@ -190,7 +190,7 @@ def to_8_bits(views: Sequence[np.ndarray], least: int = 8) -> list[np.ndarray]:
 
 
 def is_picture(path: Path) -> bool:
-    """Tell whether a file is a picture, by its suffix or by how it begins."""
+    """Return whether a file is a picture, by its suffix or by how it begins."""
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return True
     try:

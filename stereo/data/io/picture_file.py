@@ -93,7 +93,7 @@ def check_one_frame(image: ImageFile, name: str) -> None:
 
 
 def holds_both_views(image: ImageFile) -> bool:
-    """Tell whether a file is an MPO of two frames of one size: the left view and the right one."""
+    """Return whether a file is an MPO of two frames of one size: the left and the right view."""
     return image.format == "MPO" and _further_views(image) == 1
 
 
@@ -111,7 +111,7 @@ def _further_views(image: ImageFile) -> int:
 
 
 def is_deep_colour(image: ImageFile) -> bool:
-    """Tell whether a picture has colours of 16 bits, of which Pillow keeps the high bytes."""
+    """Return whether a picture has colours of 16 bits, of which Pillow keeps the high bytes."""
     if image.mode.startswith("I"):
         return False
     if image.format == "PNG":
@@ -159,7 +159,7 @@ def _tag(image: ImageFile, tag: int, default: tuple[int, ...]) -> tuple[int, ...
 
 
 def _has_previews_alone(image: ImageFile) -> bool:
-    """Tell whether all but the first page of a TIFF are smaller copies of it, or masks."""
+    """Return whether all but the first page of a TIFF are smaller copies of it, or masks."""
     try:
         for page in range(1, MOST_FRAMES_LOOKED_AT):
             image.seek(page)

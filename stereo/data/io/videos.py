@@ -25,12 +25,12 @@ PACKINGS = ("side-by-side", "top-bottom")
 
 
 def is_address(argument: str) -> bool:
-    """Tell whether an argument is the address of a stream or a remote file."""
+    """Return whether an argument is the address of a stream or a remote file."""
     return bool(_ADDRESS.match(argument))
 
 
 def is_video(argument: str) -> bool:
-    """Tell whether an argument names a video: by its suffix, else by whether OpenCV opens it."""
+    """Return whether an argument names a video: by its suffix, else by whether OpenCV opens it."""
     path = Path(argument)
     if is_address(argument) or path.suffix.lower() in VIDEO_SUFFIXES:
         return True

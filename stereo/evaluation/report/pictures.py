@@ -1,4 +1,4 @@
-"""Small pictures of the images of a run, written while it goes: a report shows them later."""
+"""Small pictures of a run's images, written during the run for its report."""
 
 import heapq
 from pathlib import Path
@@ -85,7 +85,7 @@ class PictureKeeper:
 
 
 def picture_targets(folder: Path, count: int) -> list[Path]:
-    """Return the files that the pictures of so many images may take."""
+    """Return all picture files that a run over so many images may write."""
     return [folder / _file(f"{i:05d}", kind) for i in range(count) for kind in KINDS]
 
 

@@ -1,4 +1,4 @@
-"""Runs as their ``metrics.json`` has them, and which of them can be compared."""
+"""Runs read from ``metrics.json``, and checks that they can be compared."""
 
 import math
 from collections import Counter
@@ -173,7 +173,7 @@ def match_runs(runs: Sequence[EvaluationRun]) -> Comparison:
 
 
 def protocol_line(protocol: dict[str, Any]) -> str:
-    """Say in one line how a run's figures were made, as the commands print it."""
+    """Return a run's protocol in one line, as the commands print it."""
     parts = [
         f"mask {protocol['mask']}",
         f"averaging: {protocol['averaging']}",
@@ -187,12 +187,12 @@ def protocol_line(protocol: dict[str, Any]) -> str:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Tell whether a value read from JSON is a number that can be shown."""
+    """Return whether a value read from JSON is a number that can be shown."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check(metrics: dict[str, Any]) -> None:
-    """Raise an error of Python's unless the parts that a report needs are there."""
+    """Raise a Python error unless all parts that a report needs are there."""
     for part in ("model", "protocol", "summary", NOC, ALL):
         if not isinstance(metrics.get(part, {} if part in (NOC, ALL) else None), dict):
             raise TypeError(part)
@@ -241,7 +241,7 @@ def _count(number: int, one: str, many: str) -> str:
 
 
 def smallest(texts: Sequence[str], values: Sequence[Any]) -> set[int]:
-    """Return the places of the smallest value, those that read the same included."""
+    """Return the indices of the smallest value, ties in its printed form included."""
     numbers = [value for value in values if is_number(value)]
     if len(numbers) < 2:
         return set()

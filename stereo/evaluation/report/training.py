@@ -30,7 +30,7 @@ Curve = tuple[list[float], list[float]]
 def write_validation_pictures(
     folder: Path, step: int, examples: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Write the pictures of validation pairs, in the place of those before.
+    """Write the pictures of validation pairs over the earlier ones.
 
     Args:
         folder: the run's folder.
