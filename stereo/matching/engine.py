@@ -196,7 +196,7 @@ def normalise(
 
 
 def pad_to_multiple(image: Tensor, multiple: int, padding: str) -> Tensor:
-    """Fill an image up at the top and right, PSMNet's sides, so that x - d keeps its meaning.
+    """Pad an image at the top and right, as PSMNet does, so that x - d keeps its meaning.
 
     Args:
         image: (B, C, H, W).

@@ -207,9 +207,8 @@ class Matcher:
         if model is None:
             model = confidence_model(ANY_MODEL)
             warnings.warn(
-                f"'{self.description['name']}' has no confidence model of its own: a general one, "
-                "which ranks pixels but whose figures are no frequencies; see stereo "
-                "fit-confidence",
+                f"'{self.description['name']}' has no confidence model of its own: a general one "
+                "ranks its pixels, but is not calibrated; see stereo fit-confidence",
                 stacklevel=2,
             )
         return model.predict(self._features(estimate, left, right, other))

@@ -1,4 +1,4 @@
-"""What a match takes, known before it runs."""
+"""Estimate the memory of a match before it runs."""
 
 from typing import NamedTuple
 

@@ -2,8 +2,8 @@
 
 Features are computed once, of the whole picture, since pooling sees all of it. Volumes, their
 aggregation and what follows are computed window by window; each window looks beyond its core by an
-overlap, and further to the left by the largest disparity. Attention over the volume is global: what
-it gathers, it gathers over the cores of all windows in a pass of its own.
+overlap, and further to the left by the largest disparity. Attention over the volume stays global:
+its softmax statistics are gathered over the cores of all windows in a separate pass.
 """
 
 import contextlib
