@@ -427,7 +427,7 @@ def test_a_known_fisheye_rig_is_found_again(fisheye_rig, rng):
         count = 54 if index % 3 else 40  # a board seen in part
         sides = seen_by_fisheye(fisheye_rig, board[:count] @ turn.T + move)
         noisy = [(side + rng.normal(0, 0.05, side.shape)).astype(np.float32) for side in sides]
-        views.append(module.View(f"{index}", board[:count].astype(np.float32), *noisy))
+        views.append(module.BoardView(f"{index}", board[:count].astype(np.float32), *noisy))
     found, rms, errors, away = module._solve(views, SIZE, Board(9, 6, 0.03), "fisheye")
     assert_is(found, fisheye_rig)
     assert found.left.lens == found.right.lens == "fisheye"
