@@ -133,7 +133,7 @@ def collate(items: Sequence[Item]) -> Item:
 
 @contextlib.contextmanager
 def batches_of(loader: DataLoader[Item]) -> Iterator[Iterator[Item]]:
-    """Iterate, and end the loader's processes whatever happens: they ignore SIGTERM."""
+    """Iterate, and end the loader's processes on every way out: they ignore SIGTERM."""
     batches = iter(loader)
     try:
         yield batches

@@ -1,4 +1,4 @@
-"""Fit the confidence of a model on rendered pairs, and see on others whether it keeps its word."""
+"""Fit the confidence of a model on rendered pairs, and check its calibration on others."""
 
 import json
 from dataclasses import replace
@@ -81,8 +81,8 @@ def fit_confidence(
     judge = ConfidenceModel(names)
     _descend(judge, torch.cat(rows[:pairs]), torch.cat(right[:pairs]), seed)
     with torch.inference_mode():
-        said = judge(torch.cat(rows[pairs:])).sigmoid().numpy()
-    bins = reliability(reliability_sums(said, torch.cat(right[pairs:]).numpy()))
+        predicted = judge(torch.cat(rows[pairs:])).sigmoid().numpy()
+    bins = reliability(reliability_sums(predicted, torch.cat(right[pairs:]).numpy()))
     judge.facts = {
         "model": matchers[0].description["name"],
         "pairs": pairs,

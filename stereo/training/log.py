@@ -173,7 +173,7 @@ class RunLog:
                 self.writer.add_scalar(f"{group}/{name}", value, step)
 
     def report(self, facts: dict[str, Any], data: str, device: torch.device) -> None:
-        """Write ``report.html``; whatever prevents it is said, and does not end the run.
+        """Write ``report.html``; an error becomes a warning and does not end the run.
 
         Args:
             facts: what the checkpoints say of the run.

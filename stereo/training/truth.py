@@ -66,7 +66,7 @@ class TruthCount:
             "0": (self.zero, "0 is infinitely far: look at the files"),
             f"at {self.max_disparity:g} px or beyond": (
                 self.beyond,
-                "mend the scale of the ground truth, or raise the network's range, "
+                "correct the scale of the ground truth, or raise the network's range, "
                 f"--network.max_disparity {self.max_disparity}",
             ),
         }

@@ -300,7 +300,7 @@ def test_a_damaged_best_is_replaced_with_a_warning(tiny, scripted, tmp_path, cap
     [
         (0.0, "has ground truth"),  # 0 is none in a manifest
         (-5.0, "(-5 to -5 px) are 100 % negative"),
-        (500.0, "100 % at 32 px or beyond; mend the scale"),
+        (500.0, "100 % at 32 px or beyond; correct the scale"),
         (np.inf, "has ground truth"),
     ],
 )
