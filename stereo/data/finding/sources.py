@@ -269,7 +269,7 @@ def _one_video(argument: str) -> str:
     try:
         found = sorted(filter(os.path.isfile, glob.glob(argument, recursive=True)))
     except re.error:
-        return argument  # which is complained about as a glob of pictures
+        return argument  # reported as a glob of pictures
     if len(found) == 1 and is_video(found[0]):
         return found[0]
     videos = [path for path in found if Path(path).suffix.lower() in VIDEO_SUFFIXES]
