@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from stereo.data.synthetic.rng import SceneRng, mixed
+from stereo.data.synthetic.rng import SceneRng
 
 NOISE_CELLS = 64  # along a side of smooth noise, after which it repeats
 NOISE_DENSITY = 8  # its samples per cell
@@ -16,7 +16,7 @@ def white_noise(shape: tuple[int, ...], seed: int, device: torch.device) -> Tens
 
     Args:
         shape: of the result, fewer than 2^31 elements.
-        seed: any whole number.
+        seed: a whole number of 0 or more.
         device: where to make it; the values do not depend on it.
 
     Returns:
@@ -24,7 +24,7 @@ def white_noise(shape: tuple[int, ...], seed: int, device: torch.device) -> Tens
     """
     count = math.prod(shape)
     h = torch.arange(count, dtype=torch.int32, device=device)
-    h += _signed(mixed(seed) & 0xFFFFFFFF)
+    h += _signed(SceneRng(seed).word() & 0xFFFFFFFF)
     for shift, factor in ((15, 0x2C1B3C6D), (12, 0x297A2D39)):
         h ^= (h >> shift) & (2 ** (32 - shift) - 1)
         h *= factor

@@ -4,39 +4,28 @@ import math
 from collections.abc import Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 T = TypeVar("T")
-_WORD = 2**64 - 1
-
-
-def mixed(*numbers: int) -> int:
-    """Hash whole numbers to one of 64 bits (splitmix64's finaliser, chained)."""
-    state = 0
-    for number in numbers:
-        state = (state ^ (number & _WORD)) + 0x9E3779B97F4A7C15 & _WORD
-        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & _WORD
-        state = (state ^ state >> 27) * 0x94D049BB133111EB & _WORD
-        state ^= state >> 31
-    return state
 
 
 class SceneRng:
     """A stream of choices that starts from whole numbers such as (seed, index).
 
+    The bits are NumPy's Philox, whose stream every version of NumPy keeps; the distributions of its
+    ``Generator`` may change from one to the next, so those used are here.
     Results of roots and powers are rounded to nine digits, where mathematics libraries may differ
     in the last of sixteen.
     """
 
     def __init__(self, *key: int) -> None:
-        self._key = mixed(*key)
-        self._draws = 0
+        self._bits = np.random.Philox(np.random.SeedSequence(key))
 
     def word(self) -> int:
         """Return a whole number of 64 bits."""
-        self._draws += 1
-        return mixed(self._key, self._draws)
+        return int(self._bits.random_raw())
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
         """Return a number from [low, high)."""

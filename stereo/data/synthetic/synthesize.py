@@ -27,7 +27,7 @@ from stereo.system.files import output_folder, remove_leftovers, staged, writes_
 from stereo.system.limits import read_json
 
 PART = "FlyingThings3D"
-VERSION = 2  # of the renderer: raise it when a pair's bytes change
+VERSION = 3  # of the renderer: raise it when a pair's bytes change
 FRAMES, FIRST_FRAME = 10, 6  # per scene folder, numbered 0006 to 0015 as in FlyingThings3D
 SCENES = 10_000  # per letter
 LARGEST_COUNT = 3 * SCENES * FRAMES
