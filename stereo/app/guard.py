@@ -53,15 +53,10 @@ _SAFETY = [
 
 @dataclass(frozen=True)
 class Field:
-    """What a component may send.
+    """What a component may send."""
 
-    Attributes:
-        kind: ``file``, ``number`` or ``choice``.
-        choices: the values there are, of a choice.
-    """
-
-    kind: str
-    choices: Sequence[Any] = ()
+    kind: str  # `file`, `number` or `choice`
+    choices: Sequence[Any] = ()  # the values there are, of a choice
 
 
 class Refused(Exception):

@@ -52,35 +52,21 @@ Progress = Callable[[float, str], Any]
 
 @dataclass(frozen=True)
 class Request:
-    """What a visitor asks for.
+    """What a visitor asks for."""
 
-    Attributes:
-        left: left view, a file that is not to be trusted.
-        right: right view.
-        model: a name that the page offers.
-        max_disparity: how many disparities are searched, pixels.
-        view: whose map it is, ``left`` or ``right``.
-        confidence: whether to compute it, for the time of a second match.
-        calibration: of the rectified pair, or None.
-        max_depth: metres, how far points are kept; None for 100 baselines.
-        min_confidence: 0..1, the least confidence of a point, where confidence is computed.
-        truth: disparities of the left view, or None.
-        truth_scale: stored value per pixel, for integer pictures.
-        min_disparity: where the search starts, pixels.
-    """
-
-    left: Path
-    right: Path
-    model: str
-    max_disparity: int
-    view: str = "left"
-    confidence: bool = False
-    calibration: Path | None = None
-    max_depth: float | None = None
+    left: Path  # left view, a file that is not to be trusted
+    right: Path  # right view
+    model: str  # a name that the page offers
+    max_disparity: int  # how many disparities are searched, pixels
+    view: str = "left"  # whose map it is, `left` or `right`
+    confidence: bool = False  # whether to compute it, for the time of a second match
+    calibration: Path | None = None  # of the rectified pair, or None
+    max_depth: float | None = None  # metres, how far points are kept; None for 100 baselines
+    # 0..1, the least confidence of a point, where confidence is computed
     min_confidence: float = 0.0
-    truth: Path | None = None
-    truth_scale: float | None = None
-    min_disparity: int = 0
+    truth: Path | None = None  # disparities of the left view, or None
+    truth_scale: float | None = None  # stored value per pixel, for integer pictures
+    min_disparity: int = 0  # where the search starts, pixels
 
     @property
     def roles(self) -> dict[Path, str]:
@@ -96,84 +82,50 @@ class Request:
 
 @dataclass(frozen=True)
 class MapLayer:
-    """A picture of a map.
+    """A picture of a map."""
 
-    Attributes:
-        key: its file is KEY.png.
-        label: what it shows.
-        limit: value of the last colour; None for a photograph.
-        unit: of the limit.
-        low: value of the first colour.
-        ramp: its colours, ``turbo`` or ``grey``.
-    """
-
-    key: str
-    label: str
-    limit: float | None = None
-    unit: str = ""
-    ramp: str = "turbo"
-    low: float = 0.0
+    key: str  # its file is KEY.png
+    label: str  # what it shows
+    limit: float | None = None  # value of the last colour; None for a photograph
+    unit: str = ""  # of the limit
+    ramp: str = "turbo"  # its colours, `turbo` or `grey`
+    low: float = 0.0  # value of the first colour
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """The camera that the browser needs to show the points.
+    """The camera that the browser needs to show the points."""
 
-    Attributes:
-        count: points in CLOUD.
-        size: width and height of the picture.
-        focal: focal lengths along x and y, pixels.
-        principal: principal point, pixels.
-        step: pixels between neighbouring points, on average.
-        assumed: whether no calibration was given, so that the shape has no scale.
-    """
-
-    count: int
-    size: tuple[int, int]
-    focal: tuple[float, float]
-    principal: tuple[float, float]
-    step: float
-    assumed: bool
+    count: int  # points in CLOUD
+    size: tuple[int, int]  # width and height of the picture
+    focal: tuple[float, float]  # focal lengths along x and y, pixels
+    principal: tuple[float, float]  # principal point, pixels
+    step: float  # pixels between neighbouring points, on average
+    assumed: bool  # whether no calibration was given, so that the shape has no scale
 
 
 @dataclass
 class PageResult:
-    """What is shown of a match; its files lie in the folder that ``perform`` was given.
+    """What is shown of a match; its files lie in the folder that ``perform`` was given."""
 
-    Attributes:
-        name: of the pair.
-        model: what ``Matcher.description`` says.
-        size: width and height, pixels.
-        seconds: time of the match.
-        low: smallest disparity, pixels.
-        high: largest disparity, pixels.
-        faults: what ``check_pair`` finds wrong.
-        notes: what it notes, and warnings from on the way.
-        layers: pictures to choose from.
-        planes: names of the float32 planes of MAPS, one after the other.
-        step: pixels of the map per value of a plane.
-        cloud: the points, or None if none is near enough.
-        files: to be downloaded.
-        scores: EPE and the like over ``all`` pixels and the non-occluded ones (``noc``), or None
-            without ground truth.
-        reliable: median of the confidence, or None.
-    """
-
-    name: str
-    model: dict[str, Any]
-    size: tuple[int, int]
-    seconds: float
-    low: float
-    high: float
-    faults: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    layers: list[MapLayer] = field(default_factory=list)
+    name: str  # of the pair
+    model: dict[str, Any]  # what `Matcher.description` says
+    size: tuple[int, int]  # width and height, pixels
+    seconds: float  # time of the match
+    low: float  # smallest disparity, pixels
+    high: float  # largest disparity, pixels
+    faults: list[str] = field(default_factory=list)  # what `check_pair` finds wrong
+    notes: list[str] = field(default_factory=list)  # what it notes, and warnings from on the way
+    layers: list[MapLayer] = field(default_factory=list)  # pictures to choose from
+    # names of the float32 planes of MAPS, one after the other
     planes: list[str] = field(default_factory=list)
-    step: int = 1
-    cloud: Cloud | None = None
-    files: list[Path] = field(default_factory=list)
+    step: int = 1  # pixels of the map per value of a plane
+    cloud: Cloud | None = None  # the points, or None if none is near enough
+    files: list[Path] = field(default_factory=list)  # to be downloaded
+    # EPE and the like over `all` pixels and the non-occluded ones (`noc`), or None without ground
+    # truth
     scores: dict[str, dict[str, float]] | None = None
-    reliable: float | None = None
+    reliable: float | None = None  # median of the confidence, or None
 
 
 _NOTED: ContextVar[list[str] | None] = ContextVar("noted", default=None)

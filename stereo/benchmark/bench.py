@@ -22,29 +22,17 @@ from stereo.system.runtime import pick_device
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What a benchmark runs, and on what.
+    """What a benchmark runs, and on what."""
 
-    Attributes:
-        path: the JSON file.
-        models: networks' names.
-        max_disparity: pixels.
-        precisions: of ``fp32``, ``bf16`` and ``fp16``.
-        device: where it runs.
-        repeats: timed calls of each case.
-        pair: the rendered pair.
-        original: the authors' PSMNet, if it is there.
-        ceilings: what ``measure_ceilings`` returned.
-    """
-
-    path: Path
-    models: list[str]
-    max_disparity: int
-    precisions: list[str]
-    device: torch.device
-    repeats: int
-    pair: RenderedPair
-    original: ReferencePSMNet | None
-    ceilings: dict[str, Any]
+    path: Path  # the JSON file
+    models: list[str]  # networks' names
+    max_disparity: int  # pixels
+    precisions: list[str]  # of `fp32`, `bf16` and `fp16`
+    device: torch.device  # where it runs
+    repeats: int  # timed calls of each case
+    pair: RenderedPair  # the rendered pair
+    original: ReferencePSMNet | None  # the authors' PSMNet, if it is there
+    ceilings: dict[str, Any]  # what `measure_ceilings` returned
 
     def publish(
         self,

@@ -35,21 +35,15 @@ Matching = Callable[[], np.ndarray]
 
 @dataclass(frozen=True)
 class InferenceCase:
-    """One line of the benchmark.
+    """One line of the benchmark."""
 
-    Attributes:
-        model: a network's name, or ``sgbm``.
-        form: ``original`` (the authors' code), ``plain`` (ours, every volume whole, batch norms
-            apart) or ``ours``, as ``stereo.load`` runs it.
-        precision: ``fp32``, ``bf16``, ``fp16``; ``int16`` for ``sgbm``.
-        match: gives the map.
-        keeps: whether freed memory is kept from call to call meanwhile, as ``stereo.load`` does.
-    """
-
-    model: str
+    model: str  # a network's name, or `sgbm`
+    # `original` (the authors' code), `plain` (ours, every volume whole, batch norms apart) or
+    # `ours`, as `stereo.load` runs it
     form: str
-    precision: str
-    match: Matching
+    precision: str  # `fp32`, `bf16`, `fp16`; `int16` for `sgbm`
+    match: Matching  # gives the map
+    # whether freed memory is kept from call to call meanwhile, as `stereo.load` does
     keeps: bool = False
 
     @property

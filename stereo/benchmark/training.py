@@ -32,22 +32,15 @@ TOLERANCE = 1e-3  # of the loss, relative
 
 @dataclass
 class TrainingCase:
-    """One line of the benchmark: a network in training mode and its optimiser.
+    """One line of the benchmark: a network in training mode and its optimiser."""
 
-    Attributes:
-        model: a network's name.
-        form: ``original`` (the authors' code), ``plain`` (every volume whole), ``ours``, or
-            ``recompute``: ours, its activations computed again in the backward pass.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
-        network: gives (B, H, W) maps, or what holds them.
-        optimizer: Adam.
-    """
-
-    model: str
+    model: str  # a network's name
+    # `original` (the authors' code), `plain` (every volume whole), `ours`, or `recompute`: ours,
+    # its activations computed again in the backward pass
     form: str
-    precision: str
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
+    precision: str  # `fp32`, `bf16` or `fp16`
+    network: nn.Module  # gives (B, H, W) maps, or what holds them
+    optimizer: torch.optim.Optimizer  # Adam
 
     @property
     def label(self) -> str:

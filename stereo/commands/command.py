@@ -15,25 +15,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Command:
-    """One command.
+    """One command."""
 
-    Attributes:
-        name: what stands after ``stereo``.
-        add_arguments: gives a parser its arguments; called for the command that runs alone.
-        function: does the work and returns the exit status.
-        summary: one line of help.
-        example: a worked call.
-        distributed: whether processes of torchrun share its work.
-        reads_pictures: whether it reads pictures, so that it has ``--max-megapixels``.
-    """
-
-    name: str
+    name: str  # what stands after `stereo`
+    # gives a parser its arguments; called for the command that runs alone
     add_arguments: Callable[[ArgumentParser], None]
-    function: Callable[[Namespace], int]
-    summary: str
-    example: str
-    distributed: bool = False
-    reads_pictures: bool = False
+    function: Callable[[Namespace], int]  # does the work and returns the exit status
+    summary: str  # one line of help
+    example: str  # a worked call
+    distributed: bool = False  # whether processes of torchrun share its work
+    reads_pictures: bool = False  # whether it reads pictures, so that it has `--max-megapixels`
 
 
 def add_picture_limit(parser: ArgumentParser) -> None:

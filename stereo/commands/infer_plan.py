@@ -17,19 +17,12 @@ from stereo.matching.matcher import Matcher
 
 @dataclass(frozen=True)
 class MapJob:
-    """A map to be made.
+    """A map to be made."""
 
-    Attributes:
-        source: its pair.
-        side: the view, ``left`` or ``right``.
-        formats: names of ``stereo.evaluation.outputs.FORMATS``.
-        targets: the files to write.
-    """
-
-    source: Source
-    side: str
-    formats: tuple[str, ...]
-    targets: tuple[Path, ...]
+    source: Source  # its pair
+    side: str  # the view, `left` or `right`
+    formats: tuple[str, ...]  # names of `stereo.evaluation.outputs.FORMATS`
+    targets: tuple[Path, ...]  # the files to write
 
     @property
     def is_right(self) -> bool:
@@ -53,25 +46,15 @@ class PairJob:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a call will do.
+    """What a call will do."""
 
-    Attributes:
-        options: what was asked.
-        formats: names of ``stereo.evaluation.outputs.FORMATS``.
-        calibration: of the rectified pairs, or None.
-        folder: where the files go.
-        pairs: all of them, in order.
-        film: what the pairs are frames of, or None.
-        films: view -> MP4 to write.
-    """
-
-    options: InferOptions
-    formats: tuple[str, ...]
-    calibration: Calibration | None
-    folder: Path
-    pairs: tuple[PairJob, ...]
-    film: Film | None
-    films: dict[str, Path]
+    options: InferOptions  # what was asked
+    formats: tuple[str, ...]  # names of `stereo.evaluation.outputs.FORMATS`
+    calibration: Calibration | None  # of the rectified pairs, or None
+    folder: Path  # where the files go
+    pairs: tuple[PairJob, ...]  # all of them, in order
+    film: Film | None  # what the pairs are frames of, or None
+    films: dict[str, Path]  # view -> MP4 to write
 
     @functools.cached_property
     def maps(self) -> list[MapJob]:

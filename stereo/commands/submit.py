@@ -47,19 +47,14 @@ METHOD = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What a server expects.
+    """What a server expects."""
 
-    Attributes:
-        splits: parts of the data set, and how many pairs each has.
-        path: a pair's files and the method's name to the path of its map in the archive.
-        timed: a map's path and the method's name to the path of the file with its time.
-        time_word: what stands before the seconds in that file.
-    """
-
-    splits: dict[str, int]
+    splits: dict[str, int]  # parts of the data set, and how many pairs each has
+    # a pair's files and the method's name to the path of its map in the archive
     path: Callable[[SampleFiles, str], str]
+    # a map's path and the method's name to the path of the file with its time
     timed: Callable[[str, str], str] | None = None
-    time_word: str = ""
+    time_word: str = ""  # what stands before the seconds in that file
 
 
 def _middlebury_path(files: SampleFiles, method: str) -> str:

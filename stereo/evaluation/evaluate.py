@@ -115,19 +115,12 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Scored:
-    """A model's figures over a list of pairs.
+    """A model's figures over a list of pairs."""
 
-    Attributes:
-        name: tells it from the other models of a command.
-        scores: one per image.
-        failed: names of the pairs without a score.
-        report: what was written to ``metrics.json``.
-    """
-
-    name: str
-    scores: list[ImageScore]
-    failed: list[str]
-    report: dict[str, Any]
+    name: str  # tells it from the other models of a command
+    scores: list[ImageScore]  # one per image
+    failed: list[str]  # names of the pairs without a score
+    report: dict[str, Any]  # what was written to `metrics.json`
 
 
 def _score(

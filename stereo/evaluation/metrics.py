@@ -36,31 +36,22 @@ REGION_METRICS = ("epe", "bad_3")  # of a region in one image; those of all imag
 
 @dataclass(eq=False)
 class ImageScore:
-    """The sums of one image.
+    """The sums of one image."""
 
-    Attributes:
-        name: the image's name.
-        index: its place in the list of images.
-        sums: region -> (9,) float64: pixel count, sum of errors, counts of bad pixels as in
-            ``COLUMNS``. ``all`` is what the protocol counts, occluded or not; ``noc`` and
-            ``occluded`` are its two halves, ``stereo.evaluation.regions`` names the parts of
-            ``own``.
-        own: the region of the protocol's own figures, ``all`` or ``noc``.
-        mask: what tells non-occluded pixels, ``data set`` or ``geometry``; None without ``noc``.
-        seconds: time of the match, or None.
-        skipped: whether the image has too few valid pixels to count.
-        confidence: sparsification and calibration of the confidence, where it was asked for.
-        ratio: how the ground truth compares with the map, where there is enough of both.
-    """
-
-    name: str
-    index: int
+    name: str  # the image's name
+    index: int  # its place in the list of images
+    # region -> (9,) float64: pixel count, sum of errors, counts of bad pixels as in `COLUMNS`.
+    # `all` is what the protocol counts, occluded or not; `noc` and `occluded` are its two halves,
+    # `stereo.evaluation.regions` names the parts of `own`.
     sums: dict[str, np.ndarray] = field(default_factory=dict)
-    own: str = ALL
+    own: str = ALL  # the region of the protocol's own figures, `all` or `noc`
+    # what tells non-occluded pixels, `data set` or `geometry`; None without `noc`
     mask: str | None = None
-    seconds: float | None = None
-    skipped: bool = False
+    seconds: float | None = None  # time of the match, or None
+    skipped: bool = False  # whether the image has too few valid pixels to count
+    # sparsification and calibration of the confidence, where it was asked for
     confidence: ConfidenceScore | None = None
+    # how the ground truth compares with the map, where there is enough of both
     ratio: Ratio | None = None
 
     def has(self, region: str) -> bool:

@@ -20,23 +20,16 @@ WORTH_A_NOTE = 0.01  # of a map
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """Parameters that turn disparities into depths and points.
+    """Parameters that turn disparities into depths and points."""
 
-    Attributes:
-        calibration: of the rectified pair, for its size.
-        picture: (H, W, 3) uint8, RGB, the view of the map, which colours the points.
-        is_right: whether that is the right view. Points lie in the left camera's frame either way.
-        max_depth: metres, the depth of the furthest point; None for 100 baselines.
-        keep_edges: whether points at jumps of the depth stay.
-        min_confidence: the least confidence of a point, 0..1.
-    """
-
-    calibration: Calibration
-    picture: np.ndarray
+    calibration: Calibration  # of the rectified pair, for its size
+    picture: np.ndarray  # (H, W, 3) uint8, RGB, the view of the map, which colours the points
+    # whether that is the right view. Points lie in the left camera's frame either way.
     is_right: bool = False
+    # metres, the depth of the furthest point; None for 100 baselines
     max_depth: float | None = None
-    keep_edges: bool = False
-    min_confidence: float = 0.0
+    keep_edges: bool = False  # whether points at jumps of the depth stay
+    min_confidence: float = 0.0  # the least confidence of a point, 0..1
 
     def points(
         self, disparity: np.ndarray, confidence: np.ndarray | None = None
@@ -56,22 +49,14 @@ class Space:
 
 @dataclass(frozen=True, eq=False)
 class PairOutput:
-    """Inputs of a pair's output files.
+    """Inputs of a pair's output files."""
 
-    Attributes:
-        disparity: (H, W) float32, pixels.
-        truth: (H, W) float32, pixels, or None.
-        valid: (H, W) bool, true where there is ground truth, or None.
-        space: for depths and points, or None.
-        confidence: (H, W) float32, 0..1, or None.
-        scale: both ends of the colour scale, pixels; None for the ground truth's or the map's own.
-    """
-
-    disparity: np.ndarray
-    truth: np.ndarray | None = None
-    valid: np.ndarray | None = None
-    space: Space | None = None
-    confidence: np.ndarray | None = None
+    disparity: np.ndarray  # (H, W) float32, pixels
+    truth: np.ndarray | None = None  # (H, W) float32, pixels, or None
+    valid: np.ndarray | None = None  # (H, W) bool, true where there is ground truth, or None
+    space: Space | None = None  # for depths and points, or None
+    confidence: np.ndarray | None = None  # (H, W) float32, 0..1, or None
+    # both ends of the colour scale, pixels; None for the ground truth's or the map's own
     scale: tuple[float, float] | None = None
 
 

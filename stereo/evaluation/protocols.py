@@ -23,33 +23,23 @@ AVERAGING_TEXT: dict[Averaging, str] = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which pixels count and how they are averaged.
+    """Which pixels count and how they are averaged."""
 
-    Attributes:
-        name: what the command line calls it.
-        averaging: how the headline figures are formed.
-        above: pixels; larger true disparities count. None for no lower bound. Finiteness and the
-            data set's own "no ground truth" come on top.
-        below: pixels; smaller true disparities count. None for no upper bound.
-        least: pixels; what ``with_range`` puts in place of ``above``, itself included.
-        images: which images take part, in words.
-        render_pass: the pass of rendered data that the protocol's users score.
-        nonoccluded_only: whether the headline leaves out occluded pixels.
-        bottom_right_crop: (rows, columns) kept at the bottom right, or None for the whole frame.
-        min_valid_share: images with a smaller share of valid pixels are skipped.
-        subset: (count, seed) of a random subset of the image list, or None for all.
-    """
-
-    name: str
-    averaging: Averaging
+    name: str  # what the command line calls it
+    averaging: Averaging  # how the headline figures are formed
+    # pixels; larger true disparities count. None for no lower bound. Finiteness and the data set's
+    # own "no ground truth" come on top.
     above: float | None = 0.0
-    below: float | None = None
+    below: float | None = None  # pixels; smaller true disparities count. None for no upper bound.
+    # pixels; what `with_range` puts in place of `above`, itself included
     least: float | None = None
-    images: str = "all"
-    render_pass: str = "final"
-    nonoccluded_only: bool = False
+    images: str = "all"  # which images take part, in words
+    render_pass: str = "final"  # the pass of rendered data that the protocol's users score
+    nonoccluded_only: bool = False  # whether the headline leaves out occluded pixels
+    # (rows, columns) kept at the bottom right, or None for the whole frame
     bottom_right_crop: tuple[int, int] | None = None
-    min_valid_share: float = 0.0
+    min_valid_share: float = 0.0  # images with a smaller share of valid pixels are skipped
+    # (count, seed) of a random subset of the image list, or None for all
     subset: tuple[int, int] | None = None
 
     @property

@@ -24,16 +24,12 @@ BINS = 10
 
 @dataclass(eq=False)
 class ConfidenceScore:
-    """Sparsification curves and reliability of an image's confidence measures.
+    """Sparsification curves and reliability of an image's confidence measures."""
 
-    Attributes:
-        curves: measure -> (2, 100) float64, EPE in pixels and bad-3 in percent at each coverage;
-            ``oracle`` among them.
-        bins: (10, 3) float64, see ``reliability_sums``.
-    """
-
+    # measure -> (2, 100) float64, EPE in pixels and bad-3 in percent at each coverage; `oracle`
+    # among them
     curves: dict[str, np.ndarray]
-    bins: np.ndarray
+    bins: np.ndarray  # (10, 3) float64, see `reliability_sums`
 
     def ause(self) -> dict[str, dict[str, float]]:
         """Return ``ause_epe`` and ``ause_bad_3``, for each measure; pixels and percent points."""

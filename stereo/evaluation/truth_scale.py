@@ -20,19 +20,12 @@ SAMPLE = 20_000  # pixels
 
 @dataclass(frozen=True)
 class Ratio:
-    """How an image's ground truth compares with its map.
+    """How an image's ground truth compares with its map."""
 
-    Attributes:
-        median: of log(truth / map).
-        spread: interquartile range of the same.
-        variation: interquartile range of log(map).
-        width: of the picture, pixels.
-    """
-
-    median: float
-    spread: float
-    variation: float
-    width: int
+    median: float  # of log(truth / map)
+    spread: float  # interquartile range of the same
+    variation: float  # interquartile range of log(map)
+    width: int  # of the picture, pixels
 
 
 def ratio_to_map(estimate: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> Ratio | None:

@@ -25,57 +25,34 @@ INNER_CORNERS = "inner corners of a chessboard, squares of a ChArUco board"
 
 @dataclass(frozen=True)
 class Board:
-    """The calibration target.
+    """The calibration target."""
 
-    Attributes:
-        columns: inner corners of a chessboard in a row; squares in a row for ChArUco.
-        rows: the same along columns.
-        square: side of a square, metres.
-        marker: side of a ChArUco marker, metres; None for a plain chessboard.
-        dictionary: OpenCV's name of the markers, such as ``DICT_5X5_100``.
-    """
-
-    columns: int
-    rows: int
-    square: float
-    marker: float | None = None
-    dictionary: str = "DICT_5X5_100"
+    columns: int  # inner corners of a chessboard in a row; squares in a row for ChArUco
+    rows: int  # the same along columns
+    square: float  # side of a square, metres
+    marker: float | None = None  # side of a ChArUco marker, metres; None for a plain chessboard
+    dictionary: str = "DICT_5X5_100"  # OpenCV's name of the markers, such as `DICT_5X5_100`
 
 
 @dataclass(frozen=True, eq=False)
 class BoardView:
-    """The corners of one pair that both pictures show.
+    """The corners of one pair that both pictures show."""
 
-    Attributes:
-        name: of the pair.
-        board: (N, 3) float32, metres.
-        left: (N, 2) float32, pixels.
-        right: (N, 2) float32, pixels.
-    """
-
-    name: str
-    board: np.ndarray
-    left: np.ndarray
-    right: np.ndarray
+    name: str  # of the pair
+    board: np.ndarray  # (N, 3) float32, metres
+    left: np.ndarray  # (N, 2) float32, pixels
+    right: np.ndarray  # (N, 2) float32, pixels
 
 
 @dataclass(frozen=True, eq=False)
 class CalibrationResult:
-    """A calibration and its reprojection errors.
+    """A calibration and its reprojection errors."""
 
-    Attributes:
-        calibration: of the raw pair.
-        rms: root mean square of the reprojection errors of the views used, pixels.
-        errors: name of a view used -> its own error, pixels.
-        left_out: name of a pair -> why it was not used.
-        views: the views used.
-    """
-
-    calibration: Calibration
-    rms: float
-    errors: dict[str, float]
-    left_out: dict[str, str]
-    views: list[BoardView]
+    calibration: Calibration  # of the raw pair
+    rms: float  # root mean square of the reprojection errors of the views used, pixels
+    errors: dict[str, float]  # name of a view used -> its own error, pixels
+    left_out: dict[str, str]  # name of a pair -> why it was not used
+    views: list[BoardView]  # the views used
 
 
 def calibrate(pairs: Sequence[PairFiles], board: Board, lens: str = "pinhole") -> CalibrationResult:
@@ -200,23 +177,16 @@ def _solve_both(
 
 @dataclass(frozen=True, eq=False)
 class _Solution:
-    """What OpenCV finds.
+    """What OpenCV finds."""
 
-    Attributes:
-        cameras: matrix and coefficients of the lens, left and right.
-        turn: rotation from the left to the right camera.
-        move: translation.
-        rms: of all corners, pixels.
-        errors: of each view, pixels.
-        poses: rotation and translation of each view's board to the left, then the right camera,
-            each camera by itself.
-    """
-
+    # matrix and coefficients of the lens, left and right
     cameras: Sequence[tuple[np.ndarray, np.ndarray]]
-    turn: np.ndarray
-    move: np.ndarray
-    rms: float
-    errors: list[float]
+    turn: np.ndarray  # rotation from the left to the right camera
+    move: np.ndarray  # translation
+    rms: float  # of all corners, pixels
+    errors: list[float]  # of each view, pixels
+    # rotation and translation of each view's board to the left, then the right camera, each camera
+    # by itself
     poses: Sequence[tuple[np.ndarray, ...]]
 
 

@@ -37,15 +37,10 @@ RANGE_MARGIN = 0.1  # beyond the disparities of features
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """Feature matches that agree with one epipolar geometry.
+    """Feature matches that agree with one epipolar geometry."""
 
-    Attributes:
-        left: (N, 2) float64, x and y in the left view, pixels.
-        right: (N, 2) float64, the same in the right view.
-    """
-
-    left: np.ndarray
-    right: np.ndarray
+    left: np.ndarray  # (N, 2) float64, x and y in the left view, pixels
+    right: np.ndarray  # (N, 2) float64, the same in the right view
 
     def __len__(self) -> int:
         return len(self.left)
@@ -63,17 +58,13 @@ class Matches:
 
 @dataclass
 class Findings:
-    """Result of the check.
+    """Result of the check."""
 
-    Attributes:
-        faults: what makes a map wrong, and what to do about it, one line each.
-        notes: what is worth knowing.
-        range: smallest and largest disparity of matched features, pixels, never below the smallest
-            searched or 0, whichever is less; None if unknown.
-    """
-
+    # what makes a map wrong, and what to do about it, one line each
     faults: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what is worth knowing
+    # smallest and largest disparity of matched features, pixels, never below the smallest searched
+    # or 0, whichever is less; None if unknown
     range: tuple[float, float] | None = None
 
 

@@ -23,24 +23,17 @@ _Parameters = TypeVar("_Parameters", bound="StereoParameters")
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera with one of OpenCV's lens models.
+    """A camera with one of OpenCV's lens models."""
 
-    Attributes:
-        fx: focal length along x, pixels.
-        fy: focal length along y, pixels.
-        cx: principal point, pixels; the centre of the first pixel is 0.
-        cy: the same along y.
-        distortion: OpenCV's coefficients: k1, k2, p1, p2, k3, ... of a pinhole, empty for none;
-            k1 to k4 of a fisheye.
-        lens: ``pinhole``, or ``fisheye`` for the model of ``cv2.fisheye`` (Kannala and Brandt's,
-            "equidistant" in ROS and Kalibr).
-    """
-
-    fx: float
-    fy: float
-    cx: float
-    cy: float
+    fx: float  # focal length along x, pixels
+    fy: float  # focal length along y, pixels
+    cx: float  # principal point, pixels; the centre of the first pixel is 0
+    cy: float  # the same along y
+    # OpenCV's coefficients: k1, k2, p1, p2, k3, ... of a pinhole, empty for none; k1 to k4 of a
+    # fisheye.
     distortion: tuple[float, ...] = ()
+    # `pinhole`, or `fisheye` for the model of `cv2.fisheye` (Kannala and Brandt's, "equidistant" in
+    # ROS and Kalibr)
     lens: str = "pinhole"
 
     def matrix(self) -> np.ndarray:

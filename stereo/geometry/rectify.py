@@ -15,19 +15,13 @@ LINE_COLOR = (0, 255, 0)
 
 @dataclass(frozen=True, eq=False)
 class Rectification:
-    """Maps from rectified to raw pixels for pictures of one size, and the new calibration.
+    """Maps from rectified to raw pixels for pictures of one size, and the new calibration."""
 
-    Attributes:
-        calibration: of the rectified pair.
-        maps: for either view, OpenCV's two maps.
-        turns: for either view the rotation into the rectified frame, (3, 3) float64.
-        border: OpenCV's rule for what lies outside of the raw picture.
-    """
-
-    calibration: Calibration
-    maps: tuple[Any, Any]
+    calibration: Calibration  # of the rectified pair
+    maps: tuple[Any, Any]  # for either view, OpenCV's two maps
+    # for either view the rotation into the rectified frame, (3, 3) float64
     turns: tuple[np.ndarray, np.ndarray]
-    border: int
+    border: int  # OpenCV's rule for what lies outside of the raw picture
 
     def apply(self, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rectify (H, W, 3) uint8 views of the calibration's size."""

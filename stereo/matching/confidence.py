@@ -38,28 +38,19 @@ RISING = ("texture", "matched", "about_plane", "negative_entropy")  # the more, 
 
 @dataclass(frozen=True, eq=False)
 class ConfidenceFeatures:
-    """What is known of each pixel without ground truth.
+    """What is known of each pixel without ground truth."""
 
-    Attributes:
-        values: feature -> (H, W) float32, scaled to about -2..2.
-        disagreement: (H, W) float32, pixels: the left-right check.
-    """
-
-    values: dict[str, Tensor]
-    disagreement: Tensor
+    values: dict[str, Tensor]  # feature -> (H, W) float32, scaled to about -2..2
+    disagreement: Tensor  # (H, W) float32, pixels: the left-right check
 
 
 @dataclass(frozen=True, eq=False)
 class ConfidenceMaps:
-    """The confidence of a map by several measures; more is better in all of them.
+    """The confidence of a map by several measures; more is better in all of them."""
 
-    Attributes:
-        confidence: (H, W) float32, the probability of an error of at most 3 px.
-        baselines: ``left_right``: minus the disagreement of the two views' maps, pixels, and
-            ``entropy``, minus the normalised entropy of the softmax, where there is one; (H, W).
-    """
-
-    confidence: np.ndarray
+    confidence: np.ndarray  # (H, W) float32, the probability of an error of at most 3 px
+    # `left_right`: minus the disagreement of the two views' maps, pixels, and `entropy`, minus the
+    # normalised entropy of the softmax, where there is one; (H, W)
     baselines: dict[str, np.ndarray]
 
     def measures(self) -> dict[str, np.ndarray]:

@@ -8,18 +8,13 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """What an engine gives for a pair.
+    """What an engine gives for a pair."""
 
-    Attributes:
-        disparity: (H, W) float32, pixels.
-        certainty: (2, H, W) float32, see ``stereo.models.certainty``; None of an engine without a
-            distribution of disparities.
-        second_match_seconds: of the match at twice the size; 0 where there was none.
-    """
-
-    disparity: np.ndarray
+    disparity: np.ndarray  # (H, W) float32, pixels
+    # (2, H, W) float32, see `stereo.models.certainty`; None of an engine without a distribution of
+    # disparities
     certainty: np.ndarray | None = None
-    second_match_seconds: float = 0.0
+    second_match_seconds: float = 0.0  # of the match at twice the size; 0 where there was none
 
 
 Engine = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[Estimate]]

@@ -20,26 +20,20 @@ from stereo.system.files import staged
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a match gives.
+    """What a match gives."""
 
-    Attributes:
-        disparity: (H, W) float32, pixels of the left image; finite, never below the smallest that
-            was searched, 0 unless ``min_disparity`` says otherwise.
-        seconds: time of the match, without reading the images.
-        judge: computes ``confidence_maps``; None for a result made by hand.
-        image: (H, W, 3) uint8 RGB, the view that the map is of; None for a result made by hand.
-        second_match_seconds: of them, those of the second match, at twice the size; 0 if none.
-        path: of the left picture; None if it was no file.
-        is_right: whether the map is of the right view.
-    """
-
+    # (H, W) float32, pixels of the left image; finite, never below the smallest that was searched,
+    # 0 unless `min_disparity` says otherwise
     disparity: np.ndarray
-    seconds: float
+    seconds: float  # time of the match, without reading the images
+    # computes `confidence_maps`; None for a result made by hand
     judge: Callable[[], ConfidenceMaps] | None = None
+    # (H, W, 3) uint8 RGB, the view that the map is of; None for a result made by hand
     image: np.ndarray | None = None
+    # of them, those of the second match, at twice the size; 0 if none
     second_match_seconds: float = 0.0
-    path: Path | None = None
-    is_right: bool = False
+    path: Path | None = None  # of the left picture; None if it was no file
+    is_right: bool = False  # whether the map is of the right view
 
     def __repr__(self) -> str:
         height, width = self.disparity.shape

@@ -34,20 +34,14 @@ WHOLE_NUMBERS = ("I64", "I32")
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What a checkpoint file holds.
+    """What a checkpoint file holds."""
 
-    Attributes:
-        config: the network.
-        weights: parameter and buffer names to tensors, on the CPU.
-        training: recipe, data, protocol and metrics; empty if unknown.
-        version: the package version that wrote it.
-        confidence: what ``stereo.matching.confidence.ConfidenceModel.from_dict`` reads, or None.
-    """
-
-    config: NetworkConfig
-    weights: dict[str, Tensor]
+    config: NetworkConfig  # the network
+    weights: dict[str, Tensor]  # parameter and buffer names to tensors, on the CPU
+    # recipe, data, protocol and metrics; empty if unknown
     training: dict[str, Any] = field(default_factory=dict)
-    version: str = __version__
+    version: str = __version__  # the package version that wrote it
+    # what `stereo.matching.confidence.ConfidenceModel.from_dict` reads, or None
     confidence: dict[str, Any] | None = None
 
 

@@ -19,19 +19,12 @@ SampleKey: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True)
 class Share:
-    """The part of each step's batch that one process takes, and where it starts.
+    """The part of each step's batch that one process takes, and where it starts."""
 
-    Attributes:
-        rank: number of this process.
-        world_size: number of processes.
-        accumulation: backward passes per step.
-        first_step: steps done before.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    accumulation: int = 1
-    first_step: int = 0
+    rank: int = 0  # number of this process
+    world_size: int = 1  # number of processes
+    accumulation: int = 1  # backward passes per step
+    first_step: int = 0  # steps done before
 
 
 class StepSampler(Sampler[list[SampleKey]]):

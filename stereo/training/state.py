@@ -28,21 +28,13 @@ LAST, BEST = "last", "best"
 
 @dataclass(frozen=True, eq=False)
 class RunState:
-    """What a run needs to go on.
+    """What a run needs to go on."""
 
-    Attributes:
-        step: optimiser steps done.
-        network: the raw (not averaged) network's parameters and buffers.
-        optimizer: the optimiser's ``state_dict``.
-        scaler: the fp16 gradient scaler's ``state_dict``, or an empty dict.
-        random: one entry per process, what ``random_state`` returned there.
-    """
-
-    step: int
-    network: dict[str, Tensor]
-    optimizer: dict[str, Any]
-    scaler: dict[str, Any]
-    random: list[dict[str, Any]]
+    step: int  # optimiser steps done
+    network: dict[str, Tensor]  # the raw (not averaged) network's parameters and buffers
+    optimizer: dict[str, Any]  # the optimiser's `state_dict`
+    scaler: dict[str, Any]  # the fp16 gradient scaler's `state_dict`, or an empty dict
+    random: list[dict[str, Any]]  # one entry per process, what `random_state` returned there
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

@@ -16,58 +16,35 @@ EDGES = (*range(0, LAST_EDGE + 1, BIN_WIDTH),)
 
 @dataclass(frozen=True)
 class Job:
-    """A pair to validate.
+    """A pair to validate."""
 
-    Attributes:
-        files: the pair.
-        truth: whether to read its ground truth, or the two images alone.
-        max_disparity: pixels; larger disparities are counted.
-    """
-
-    files: SampleFiles
-    truth: bool
-    max_disparity: float
+    files: SampleFiles  # the pair
+    truth: bool  # whether to read its ground truth, or the two images alone
+    max_disparity: float  # pixels; larger disparities are counted
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault of one file.
+    """A fault of one file."""
 
-    Attributes:
-        kind: ``unreadable``, ``size``, ``sign``, ``nan``, ``infinite`` or ``empty``.
-        detail: the file and what is wrong with it.
-    """
-
-    kind: str
-    detail: str
+    kind: str  # `unreadable`, `size`, `sign`, `nan`, `infinite` or `empty`
+    detail: str  # the file and what is wrong with it
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of validating a pair.
+    """Result of validating a pair."""
 
-    Attributes:
-        faults: everything wrong.
-        size: "WIDTHxHEIGHT" of the left image; None if it cannot be read.
-        pixels: pixels of the left disparity map; 0 if it was not read.
-        valid: those with ground truth.
-        beyond: those of ``valid`` at ``max_disparity`` or above.
-        negative: those of ``valid`` below 0.
-        zero: those of ``valid`` at 0.
-        lowest: smallest valid disparity, pixels.
-        highest: largest valid disparity, pixels.
-        histogram: valid disparities of 0 and more between ``EDGES``, then those above the last.
-    """
-
-    faults: tuple[Fault, ...]
-    size: str | None
-    pixels: int = 0
-    valid: int = 0
-    beyond: int = 0
-    negative: int = 0
-    zero: int = 0
-    lowest: float | None = None
-    highest: float | None = None
+    faults: tuple[Fault, ...]  # everything wrong
+    size: str | None  # "WIDTHxHEIGHT" of the left image; None if it cannot be read
+    pixels: int = 0  # pixels of the left disparity map; 0 if it was not read
+    valid: int = 0  # those with ground truth
+    beyond: int = 0  # those of `valid` at `max_disparity` or above
+    negative: int = 0  # those of `valid` below 0
+    zero: int = 0  # those of `valid` at 0
+    lowest: float | None = None  # smallest valid disparity, pixels
+    highest: float | None = None  # largest valid disparity, pixels
+    # valid disparities of 0 and more between `EDGES`, then those above the last
     histogram: tuple[int, ...] = ()
 
 

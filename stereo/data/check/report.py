@@ -16,31 +16,20 @@ _SHOWN_PER_KIND = 20
 
 @dataclass
 class Section:
-    """One part of a data set in one split and pass.
+    """One part of a data set in one split and pass."""
 
-    Attributes:
-        part: its title.
-        layout: name of the tree; None where there is but one form.
-        split: name of the split.
-        render_pass: name of the pass.
-        samples: complete pairs.
-        published: how many there should be; None if we know no figure.
-        unused: pairs left out as unusable.
-        groups: for each group, how many pairs there are and should be.
-        faults: kind, pair and detail of everything wrong.
-        notes: remarks that are no faults.
-    """
-
-    part: str
-    layout: str | None
-    split: str | None
-    render_pass: str | None
-    samples: list[SampleFiles] = field(default_factory=list)
-    published: int | None = None
-    unused: int = 0
+    part: str  # its title
+    layout: str | None  # name of the tree; None where there is but one form
+    split: str | None  # name of the split
+    render_pass: str | None  # name of the pass
+    samples: list[SampleFiles] = field(default_factory=list)  # complete pairs
+    published: int | None = None  # how many there should be; None if we know no figure
+    unused: int = 0  # pairs left out as unusable
+    # for each group, how many pairs there are and should be
     groups: dict[str, tuple[int, int]] = field(default_factory=dict)
+    # kind, pair and detail of everything wrong
     faults: list[tuple[str, str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # remarks that are no faults
     sizes: Counter[str] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
 
@@ -183,25 +172,15 @@ class Section:
 
 @dataclass
 class Report:
-    """Everything about one root.
+    """Everything about one root."""
 
-    Attributes:
-        dataset: its name.
-        root: its folder.
-        max_disparity: pixels.
-        partial: whether too few pairs are a remark rather than a fault.
-        sections: what was found.
-        notes: remarks that are no faults.
-        seen: disparity files that some section reads already.
-    """
-
-    dataset: str
-    root: Path
-    max_disparity: int
-    partial: bool
-    sections: list[Section] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    seen: set[Path] = field(default_factory=set)
+    dataset: str  # its name
+    root: Path  # its folder
+    max_disparity: int  # pixels
+    partial: bool  # whether too few pairs are a remark rather than a fault
+    sections: list[Section] = field(default_factory=list)  # what was found
+    notes: list[str] = field(default_factory=list)  # remarks that are no faults
+    seen: set[Path] = field(default_factory=set)  # disparity files that some section reads already
 
     def add(self, sections: list[Section], note: str | None) -> None:
         """Add the sections of one split and pass."""

@@ -20,41 +20,26 @@ _UNUSED_LINE = re.compile(r"(?:TRAIN|TEST)/[A-Z]/\w+/(?:left|right)/\w+(?:\.\w+)
 
 @dataclass(frozen=True)
 class MissingFile:
-    """A pair that lacks a file.
+    """A pair that lacks a file."""
 
-    Attributes:
-        name: the pair.
-        path: the file that was expected (its first known suffix).
-    """
-
-    name: str
-    path: Path
+    name: str  # the pair
+    path: Path  # the file that was expected (its first known suffix)
 
 
 @dataclass(frozen=True)
 class PartListing:
-    """Pairs found of one part in one layout.
+    """Pairs found of one part in one layout."""
 
-    Attributes:
-        part: the part.
-        layout: the layout it was found in.
-        split: the chosen split, as this layout stores it.
-        samples: complete pairs, in the order of their fields.
-        missing: files that pairs lack.
-        group_counts: complete pairs by the value of the field that ``split.groups`` names.
-        unused: pairs left out because the list of unusable frames names them.
-        frames: whether there are any images at all.
-        doubles: files of one role that differ in their suffix alone; the first of each is read.
-    """
-
-    part: Part
-    layout: Layout
-    split: Split
-    samples: list[SampleFiles]
-    missing: list[MissingFile]
+    part: Part  # the part
+    layout: Layout  # the layout it was found in
+    split: Split  # the chosen split, as this layout stores it
+    samples: list[SampleFiles]  # complete pairs, in the order of their fields
+    missing: list[MissingFile]  # files that pairs lack
+    # complete pairs by the value of the field that `split.groups` names
     group_counts: Mapping[str, int] = field(default_factory=dict)
-    unused: int = 0
-    frames: bool = True
+    unused: int = 0  # pairs left out because the list of unusable frames names them
+    frames: bool = True  # whether there are any images at all
+    # files of one role that differ in their suffix alone; the first of each is read
     doubles: Sequence[Sequence[Path]] = ()
 
 

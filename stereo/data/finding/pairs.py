@@ -19,19 +19,12 @@ _SIDE_WORD = re.compile(
 
 @dataclass(frozen=True)
 class PairFiles:
-    """The files of one pair, and the name that its outputs carry.
+    """The files of one pair, and the name that its outputs carry."""
 
-    Attributes:
-        name: unique among the pairs of a run.
-        left: left image.
-        right: right image.
-        truth: ground-truth disparity of the left image, or None.
-    """
-
-    name: str
-    left: Path
-    right: Path
-    truth: Path | None = None
+    name: str  # unique among the pairs of a run
+    left: Path  # left image
+    right: Path  # right image
+    truth: Path | None = None  # ground-truth disparity of the left image, or None
 
     def files(self) -> list[Path]:
         """Return all files of the pair."""

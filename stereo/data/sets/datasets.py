@@ -33,38 +33,24 @@ DATASETS: dict[str, Description] = {
 
 @dataclass(frozen=True)
 class Dataset:
-    """The pairs of a data set under one choice of split and pass.
+    """The pairs of a data set under one choice of split and pass."""
 
-    Attributes:
-        name: as the user gave it.
-        split: the part that was chosen, or None where there are none.
-        render_pass: ``clean`` or ``final`` for rendered data, else None.
-        samples: the pairs, in a fixed order.
-        layout: the trees it was found in, by name; None where there is but one form.
-    """
-
-    name: str
-    split: str | None
-    render_pass: str | None
-    samples: Sequence[Readable]
+    name: str  # as the user gave it
+    split: str | None  # the part that was chosen, or None where there are none
+    render_pass: str | None  # `clean` or `final` for rendered data, else None
+    samples: Sequence[Readable]  # the pairs, in a fixed order
+    # the trees it was found in, by name; None where there is but one form
     layout: str | None = None
 
 
 @dataclass(frozen=True)
 class Found:
-    """Parts of a data set found in a root, complete or not.
+    """Parts of a data set found in a root, complete or not."""
 
-    Attributes:
-        split: the chosen split, or None where there are none.
-        render_pass: the chosen pass, or None where there are none.
-        listings: the parts that were found.
-        absent: the parts of this split of which there is no sign.
-    """
-
-    split: str | None
-    render_pass: str | None
-    listings: list[PartListing]
-    absent: list[Part]
+    split: str | None  # the chosen split, or None where there are none
+    render_pass: str | None  # the chosen pass, or None where there are none
+    listings: list[PartListing]  # the parts that were found
+    absent: list[Part]  # the parts of this split of which there is no sign
 
 
 def open_dataset(

@@ -13,30 +13,22 @@ from stereo.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A pair in memory.
+    """A pair in memory."""
 
-    Attributes:
-        name: what tells it from the others of its data set.
-        left: (H, W, 3) uint8 RGB.
-        right: (H, W, 3) uint8 RGB.
-        disparity: (H, W) float32, pixels of the left image; None without ground truth. Where
-            ``valid`` is false its value means nothing.
-        valid: (H, W) bool, true where there is ground truth; None without it.
-        nonoccluded: (H, W) bool, true where the right view sees the pixel too; None if unknown or
-            not asked for.
-        disparity_right: (H, W) float32, pixels, positive: a pixel of the right view lies that far
-            to the right in the left one; None if unknown or not asked for.
-        valid_right: (H, W) bool, true where the right view has ground truth.
-    """
-
-    name: str
-    left: np.ndarray
-    right: np.ndarray
+    name: str  # what tells it from the others of its data set
+    left: np.ndarray  # (H, W, 3) uint8 RGB
+    right: np.ndarray  # (H, W, 3) uint8 RGB
+    # (H, W) float32, pixels of the left image; None without ground truth. Where `valid` is false
+    # its value means nothing.
     disparity: np.ndarray | None = None
+    # (H, W) bool, true where there is ground truth; None without it
     valid: np.ndarray | None = None
+    # (H, W) bool, true where the right view sees the pixel too; None if unknown or not asked for
     nonoccluded: np.ndarray | None = None
+    # (H, W) float32, pixels, positive: a pixel of the right view lies that far to the right in the
+    # left one; None if unknown or not asked for
     disparity_right: np.ndarray | None = None
-    valid_right: np.ndarray | None = None
+    valid_right: np.ndarray | None = None  # (H, W) bool, true where the right view has ground truth
 
 
 class Readable(Protocol):
@@ -58,33 +50,22 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class SampleFiles:
-    """The files of one pair, and how its ground truth is to be read.
+    """The files of one pair, and how its ground truth is to be read."""
 
-    Attributes:
-        name: what tells it from the others of its data set.
-        left: left image.
-        right: right image.
-        disparity: ground truth for the left image, or None.
-        disparity_right: ground truth for the right image, or None.
-        nonoccluded: masks of the left image, each with its reader; a pixel counts as non-occluded
-            when all say so. Empty if unknown.
-        calibration: the calibration file, or None.
-        decode: how disparities are stored.
-        zero_is_missing: whether a disparity of 0 means "no ground truth". Scene Flow's are real.
-        dense: whether every pixel has ground truth, so that NaN and infinity are faults.
-        least_depth: bits that 16-bit samples of the images have at least, known from their series.
-    """
-
-    name: str
-    left: Path
-    right: Path
-    disparity: Path | None = None
-    disparity_right: Path | None = None
+    name: str  # what tells it from the others of its data set
+    left: Path  # left image
+    right: Path  # right image
+    disparity: Path | None = None  # ground truth for the left image, or None
+    disparity_right: Path | None = None  # ground truth for the right image, or None
+    # masks of the left image, each with its reader; a pixel counts as non-occluded when all say so.
+    # Empty if unknown.
     nonoccluded: tuple[tuple[Path, MaskReader], ...] = ()
-    calibration: Path | None = None
-    decode: Decoder = decode_stored
+    calibration: Path | None = None  # the calibration file, or None
+    decode: Decoder = decode_stored  # how disparities are stored
+    # whether a disparity of 0 means "no ground truth". Scene Flow's are real.
     zero_is_missing: bool = True
-    dense: bool = False
+    dense: bool = False  # whether every pixel has ground truth, so that NaN and infinity are faults
+    # bits that 16-bit samples of the images have at least, known from their series
     least_depth: int = 8
 
     @property

@@ -14,21 +14,13 @@ MOST_POINTS = 400  # per line; a page needs no more
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart.
+    """One line of a chart."""
 
-    Attributes:
-        label: what the legend says.
-        x: values along the horizontal axis.
-        y: as many values; one that is None or not finite is left out.
-        style: ``main``, ``second``, ``third`` or ``faint``, classes of the style sheet.
-        dots: whether each point is marked.
-    """
-
-    label: str
-    x: Sequence[float]
-    y: Sequence[float | None]
-    style: str = "main"
-    dots: bool = False
+    label: str  # what the legend says
+    x: Sequence[float]  # values along the horizontal axis
+    y: Sequence[float | None]  # as many values; one that is None or not finite is left out
+    style: str = "main"  # `main`, `second`, `third` or `faint`, classes of the style sheet
+    dots: bool = False  # whether each point is marked
 
     def points(self) -> list[tuple[float, float]]:
         """Return the points that can be drawn, thinned out to ``MOST_POINTS``."""

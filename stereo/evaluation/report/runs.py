@@ -23,25 +23,17 @@ Key = tuple[str, int]
 
 @dataclass
 class EvaluationRun:
-    """A model's figures over a list of images.
+    """A model's figures over a list of images."""
 
-    Attributes:
-        label: tells it from the other runs of a report.
-        folder: where ``metrics.json`` and the pictures lie.
-        metrics: what ``metrics.json`` holds.
-        images: its entries, in order.
-        summary: averages over the images that the report is about, of the protocol's own pixels.
-        noc: those of the non-occluded pixels; empty where an older version scored none.
-        all: those of all pixels.
-    """
-
-    label: str
-    folder: Path
-    metrics: dict[str, Any]
-    images: dict[Key, dict[str, Any]]
+    label: str  # tells it from the other runs of a report
+    folder: Path  # where `metrics.json` and the pictures lie
+    metrics: dict[str, Any]  # what `metrics.json` holds
+    images: dict[Key, dict[str, Any]]  # its entries, in order
+    # averages over the images that the report is about, of the protocol's own pixels
     summary: dict[str, Any]
+    # those of the non-occluded pixels; empty where an older version scored none
     noc: dict[str, Any]
-    all: dict[str, Any]
+    all: dict[str, Any]  # those of all pixels
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -66,17 +58,11 @@ class EvaluationRun:
 
 @dataclass
 class Comparison:
-    """Runs on the same images.
+    """Runs on the same images."""
 
-    Attributes:
-        runs: at least one.
-        keys: the images that all of them have, in the first run's order.
-        notes: what a reader has to know, in words.
-    """
-
-    runs: list[EvaluationRun]
-    keys: list[Key]
-    notes: list[str]
+    runs: list[EvaluationRun]  # at least one
+    keys: list[Key]  # the images that all of them have, in the first run's order
+    notes: list[str]  # what a reader has to know, in words
 
 
 def read_run(path: Path) -> EvaluationRun:

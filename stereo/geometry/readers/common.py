@@ -50,22 +50,17 @@ MODELS = {
 
 @dataclass(frozen=True)
 class Source:
-    """A file to read, and the caller's options.
+    """A file to read, and the caller's options."""
 
-    Attributes:
-        path: the file.
-        text: what stands in it.
-        fields: its entries by name, of YAML, XML and JSON.
-        raw: of files that hold both, the cameras as they are instead of the rectified ones.
-        lens: the lens of raw cameras where the file does not say; None to guess with a warning.
-        pictures: the left picture, whose folder may tell which of several pairs is meant.
-    """
-
-    path: Path
-    text: str
+    path: Path  # the file
+    text: str  # what stands in it
+    # its entries by name, of YAML, XML and JSON
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    # of files that hold both, the cameras as they are instead of the rectified ones
     raw: bool = False
+    # the lens of raw cameras where the file does not say; None to guess with a warning
     lens: str | None = None
+    # the left picture, whose folder may tell which of several pairs is meant
     pictures: Path | None = None
 
 

@@ -9,21 +9,14 @@ from stereo.data.io.decoders import Decoder, MaskReader, decode_stored
 
 @dataclass(frozen=True)
 class Split:
-    """One part of a data set, as one tree stores it.
+    """One part of a data set, as one tree stores it."""
 
-    Attributes:
-        folder: what ``<split>`` stands for in the tree's patterns.
-        count: the published number of pairs; None where none is known to us.
-        groups: a field of the patterns and the published number of pairs for each of its values.
-        has_truth: whether disparities are published.
-        keep: chooses pairs by their fields; None for all.
-    """
-
-    folder: str = ""
-    count: int | None = None
+    folder: str = ""  # what `<split>` stands for in the tree's patterns
+    count: int | None = None  # the published number of pairs; None where none is known to us
+    # a field of the patterns and the published number of pairs for each of its values
     groups: tuple[str, Mapping[str, int]] | None = None
-    has_truth: bool = True
-    keep: Callable[[Fields], bool] | None = None
+    has_truth: bool = True  # whether disparities are published
+    keep: Callable[[Fields], bool] | None = None  # chooses pairs by their fields; None for all
 
 
 @dataclass(frozen=True)
@@ -33,60 +26,39 @@ class Layout:
     The patterns are those of ``stereo.data.finding.patterns``, relative to the root; ``<split>``
     and ``<pass>`` are filled in first. A role whose pattern has fewer fields than the left image's
     serves all pairs that agree in them.
-
-    Attributes:
-        name: what ``--layout`` calls it.
-        sample_name: the name of a pair, with the fields of the left images.
-        splits: what it is divided into, by name.
-        left: left images.
-        right: right images.
-        disparity: ground truth of the left images.
-        disparity_right: ground truth of the right images, where published.
-        nonoccluded: masks of the left images with their readers, where published.
-        calibration: calibration files, where published.
-        folders: where below the root the tree may start; empty for the part's own folders.
-        decode: how disparities are stored.
-        zero_is_missing: whether a disparity of 0 means "no ground truth".
-        dense: whether every pixel has ground truth.
-        truth_is_partial: whether some pairs are published without ground truth; they are left out.
     """
 
-    name: str
-    sample_name: str
-    splits: Mapping[str, Split]
-    left: str
-    right: str
-    disparity: str
-    disparity_right: str | None = None
+    name: str  # what `--layout` calls it
+    sample_name: str  # the name of a pair, with the fields of the left images
+    splits: Mapping[str, Split]  # what it is divided into, by name
+    left: str  # left images
+    right: str  # right images
+    disparity: str  # ground truth of the left images
+    disparity_right: str | None = None  # ground truth of the right images, where published
+    # masks of the left images with their readers, where published
     nonoccluded: tuple[tuple[str, MaskReader], ...] = ()
-    calibration: str | None = None
+    calibration: str | None = None  # calibration files, where published
+    # where below the root the tree may start; empty for the part's own folders
     folders: tuple[str, ...] = ()
-    decode: Decoder = decode_stored
-    zero_is_missing: bool = True
-    dense: bool = False
+    decode: Decoder = decode_stored  # how disparities are stored
+    zero_is_missing: bool = True  # whether a disparity of 0 means "no ground truth"
+    dense: bool = False  # whether every pixel has ground truth
+    # whether some pairs are published without ground truth; they are left out
     truth_is_partial: bool = False
 
 
 @dataclass(frozen=True)
 class Part:
-    """A body of pairs that is published as one thing.
+    """A body of pairs that is published as one thing."""
 
-    Attributes:
-        title: what messages call it.
-        folders: where below the root it may lie; "" is the root itself.
-        layouts: the trees it is known in, the preferred one first.
-        one_layout_only: whether finding several layouts is an error (they are different data, such
-            as sizes), not a matter of preference.
-        optional: whether the data set may lack it.
-        unused_name: how ``all_unused_files.txt`` names a pair, with ``<view>``; None if it is not
-            about this part.
-    """
-
-    title: str
-    folders: tuple[str, ...]
-    layouts: tuple[Layout, ...]
+    title: str  # what messages call it
+    folders: tuple[str, ...]  # where below the root it may lie; "" is the root itself
+    layouts: tuple[Layout, ...]  # the trees it is known in, the preferred one first
+    # whether finding several layouts is an error (they are different data, such as sizes), not a
+    # matter of preference
     one_layout_only: bool = False
-    optional: bool = False
+    optional: bool = False  # whether the data set may lack it
+    # how `all_unused_files.txt` names a pair, with `<view>`; None if it is not about this part
     unused_name: str | None = None
 
     def folders_of(self, layout: Layout) -> tuple[str, ...]:
@@ -96,18 +68,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Description:
-    """A data set by name.
+    """A data set by name."""
 
-    Attributes:
-        what: one line for ``stereo data list``.
-        parts: what it is made of; a split has the parts that know it.
-        default_split: the split when none is named.
-        passes: renderings to choose from, the default first; empty for photographs.
-    """
-
-    what: str
-    parts: tuple[Part, ...] = ()
-    default_split: str | None = None
+    what: str  # one line for `stereo data list`
+    parts: tuple[Part, ...] = ()  # what it is made of; a split has the parts that know it
+    default_split: str | None = None  # the split when none is named
+    # renderings to choose from, the default first; empty for photographs
     passes: tuple[str, ...] = field(default=())
 
     @property
