@@ -1,5 +1,6 @@
 """Fixtures: the reference data, the command line, the page; and threads, one for each worker."""
 
+import contextlib
 import os
 import re
 import signal
@@ -33,6 +34,11 @@ def shared(path: str) -> Path:
 def pytest_configure():
     """Heed Ctrl-C, and so do children: in the background a shell has processes ignore it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers():
+    """One worker more than cores: tests of pages, signals and processes wait much of their time."""
+    return (os.cpu_count() or 1) + 1
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc on this system")
@@ -73,10 +79,16 @@ def stereo(capfd):
     return call
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def page_server(tmp_path_factory):
+    """Start the page once for the group "page"; see ``start_page``."""
+    with start_page(tmp_path_factory.mktemp("app")) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def start_page(folder):
     """Start the page; give its process, its address and the folder of its temporary files."""
-    folder = tmp_path_factory.mktemp("app")
     process = subprocess.Popen(
         [sys.executable, "-m", "stereo", "app", "--port", "0"],
         stdout=subprocess.PIPE,

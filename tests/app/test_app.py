@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from conftest import posix_only
+from conftest import posix_only, start_page
 from PIL import Image
 
 import stereo as package
@@ -40,7 +40,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MISSING = [name for name in ("gradio", "playwright") if importlib.util.find_spec(name) is None]
 WITHOUT_GPU = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
-pytestmark = pytest.mark.xdist_group("page")  # of one server and one browser
+pytestmark = pytest.mark.xdist_group("page")  # of one server, with the requests, and one browser
 
 needs_gradio = pytest.mark.skipif("gradio" in MISSING, reason="gradio is not installed")
 needs_browser = pytest.mark.skipif(
@@ -331,6 +331,7 @@ def test_an_uploaded_pair_gives_a_map_values_under_the_cursor_and_points_that_tu
 
 
 @needs_browser
+@pytest.mark.slow
 def test_a_bundled_pair_has_depth_error_figures_and_every_download(visit):
     page = visit(390, 844, color_scheme="dark", has_touch=True)
     page.locator("#st-bundled .gallery-item").first.click()
@@ -429,11 +430,12 @@ def test_a_path_that_no_upload_gave_is_not_opened(tmp_path):
 
 @needs_gradio
 @posix_only
-def test_at_last_a_page_that_is_stopped_leaves_no_file(page_server):
-    process, address, folder = page_server
-    assert fetch(address)[0] == 200
-    assert [path.name[:11] for path in folder.iterdir() if path.is_dir()] == ["stereo-app-"]
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 0
+@pytest.mark.slow
+def test_a_page_that_is_stopped_leaves_no_file(tmp_path):
+    with start_page(tmp_path) as (process, address, folder):
+        assert fetch(address)[0] == 200
+        assert [path.name[:11] for path in folder.iterdir() if path.is_dir()] == ["stereo-app-"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
     assert [path.name for path in folder.iterdir()] == ["stderr"]
     assert (folder / "stderr").read_text() == ""

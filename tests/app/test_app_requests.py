@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.skipif(
         importlib.util.find_spec("gradio") is None, reason="gradio is not installed"
     ),
-    pytest.mark.xdist_group("requests"),  # of one server
+    pytest.mark.xdist_group("page"),  # of one server
 ]
 
 SAMPLES = samples_root() / "FlyingThings3D/frames_finalpass/TEST/A/0000"

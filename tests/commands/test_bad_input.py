@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import needs_proc, posix_only
+from conftest import needs_proc, posix_only, slow_but
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -120,7 +120,7 @@ def test_ground_truth_that_cannot_be_read_is_one_line(stereo, pair, tmp_path, su
     assert set(written(out)) <= {"metrics.json", "report.html"}
 
 
-@pytest.mark.parametrize("kind", ["missing", "text"])
+@pytest.mark.parametrize("kind", slow_but("missing", of=["missing", "text"]))
 def test_an_unreadable_image_is_one_line_from_a_fresh_process_too(pair, tmp_path, kind):
     damage(pair[0], kind)
     process = command("infer", *pair, "--output", tmp_path / "out", *SHORT)
@@ -340,13 +340,15 @@ def test_every_format_survives_a_full_disk(stereo, pair, tmp_path, name):
 @posix_only
 def test_ctrl_c_in_a_folder_run_leaves_complete_pairs_only(tmp_path):
     left, right = tmp_path / "L", tmp_path / "R"
-    picture(left / "00.png", (240, 320), seed=1)
-    picture(right / "00.png", (240, 320), seed=2)
+    picture(left / "00.png", (120, 160), seed=1)
+    picture(right / "00.png", (120, 160), seed=2)
     for i in range(1, 60):
         shutil.copy(left / "00.png", left / f"{i:02}.png")
         shutil.copy(right / "00.png", right / f"{i:02}.png")
     out = tmp_path / "out"
-    process = command("infer", left, right, "--output", out, "--formats", "color,pfm,png16,npy")
+    process = command(
+        "infer", left, right, "--output", out, "--formats", "color,pfm,png16,npy", *SHORT
+    )
     for line in process.stdout:
         if line.startswith("02:"):
             process.send_signal(signal.SIGINT)
@@ -361,7 +363,7 @@ def test_ctrl_c_in_a_folder_run_leaves_complete_pairs_only(tmp_path):
     endings = ("_color.png", "_disparity.npy", "_disparity.pfm", "_disparity.png")
     assert names == sorted(f"{name}{ending}" for name in pairs for ending in endings)
     for path in out.glob("*.pfm"):
-        assert read_disparity(path).shape == (240, 320)
+        assert read_disparity(path).shape == (120, 160)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ from stereo.evaluation.report.pictures import (
     write_pictures,
 )
 
+pytestmark = pytest.mark.xdist_group("report")  # of one browser
+
 SIZE = (48, 96)
 SHIFT = 6
 HOSTILE = "</script><script>alert(1)</script>"
@@ -276,6 +278,7 @@ def test_figures_of_an_older_version_still_make_a_report(runs, tmp_path):
     assert "Non-occluded pixels," not in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_hundred_images_stay_under_30_mb(tmp_path, show):
     rng = np.random.default_rng(0)
     (tmp_path / FOLDER).mkdir()

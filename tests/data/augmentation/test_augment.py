@@ -539,6 +539,7 @@ def digest_of_everything():
     return digest.hexdigest()
 
 
+@pytest.mark.slow
 def test_other_processes_and_numbers_of_threads_give_the_same_bytes():
     folders = [str(REPOSITORY / each) for each in ("tests", "tests/data/augmentation")]
     code = (

@@ -9,7 +9,6 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from conftest import slow_but
 from PIL import Image
 
 from stereo.data.sets.datasets import detect_dataset, open_dataset
@@ -175,7 +174,8 @@ def test_disparities_stay_between_the_limits(pairs):
             assert values.max() < SMALL.max_disparity
 
 
-@pytest.mark.parametrize("distribution", slow_but("log", of=["mixed", "uniform", "log"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("distribution", ["mixed", "uniform", "log"])
 def test_disparities_cover_the_whole_range(distribution):
     config = replace(SMALL, distribution=distribution)
     counts = np.zeros(16)
