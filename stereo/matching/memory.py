@@ -31,6 +31,7 @@ _RATES = {
     "psmnet_basic": _PSMNET,
     "ea_psmnet": _PSMNET,
     "ea_stereo_fast": _FAST,
+    "ea_stereo": _FAST,
 }
 _HALF_SHARE = 0.7  # of the float32 memory, in bf16 and fp16
 _ATTENTION_VOLUMES = 12  # of its site, for attention that does not stream

@@ -10,6 +10,7 @@ from stereo.errors import UsageError, unknown_name
 from stereo.models import aggregation, fast
 from stereo.models.aggregation import ResidualStack, StackedHourglass
 from stereo.models.config import NO_ATTENTION, AttentionConfig, NetworkConfig
+from stereo.models.ea_stereo import EAStereo
 from stereo.models.fast import FastStereo
 from stereo.models.features import PyramidFeatures
 from stereo.models.psmnet import PSMNet
@@ -32,9 +33,10 @@ def build_network(config: NetworkConfig) -> StereoNetwork:
     """
     attention = config.attention
     mask_invalid = attention is not None and attention.mask_invalid
-    if config.name == "ea_stereo_fast":
+    if config.name in ("ea_stereo_fast", "ea_stereo"):
         attentions = _build_attentions(attention, _FAST_CHANNELS)
-        return FastStereo(attentions, config.max_disparity, mask_invalid=mask_invalid)
+        kind = EAStereo if config.name == "ea_stereo" else FastStereo
+        return kind(attentions, config.max_disparity, mask_invalid=mask_invalid)
     features = PyramidFeatures(align_corners=config.upsampling == "align_corners")
     stack: nn.Module
     if config.name == "psmnet_basic":

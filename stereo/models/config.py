@@ -16,9 +16,10 @@ SITES_OF: dict[str, tuple[str, ...]] = {
     "psmnet_basic": (),
     "ea_psmnet": ("quarter", "eighth", "sixteenth"),
     "ea_stereo_fast": ("sixteenth", "eighth"),
+    "ea_stereo": ("sixteenth", "eighth"),
 }
 """Network -> where attention can stand, the default site first."""
-BF16_NETWORKS = ("ea_stereo_fast",)
+BF16_NETWORKS = ("ea_stereo_fast", "ea_stereo")
 """Networks whose maps bf16 leaves as they are: what needs fp32 in them stays in fp32."""
 ENLARGED_PIXELS = {"ea_stereo_fast": 400_000}
 """Pixels of a picture up to which a network matches it at twice its size unless told otherwise."""

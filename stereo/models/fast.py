@@ -17,7 +17,14 @@ from stereo.models.blocks import ConvNorm2d, ConvNorm3d, ResidualBlock2d, UpConv
 from stereo.models.certainty import with_certainty
 from stereo.models.config import STRIDE
 from stereo.models.convolution import Conv3d
-from stereo.models.cost_volume import check_views, shifted_planes
+from stereo.models.correlation import (
+    convex_upsample,
+    dominant_plane,
+    group_correlation,
+    look_up,
+    spread,
+)
+from stereo.models.cost_volume import check_views
 from stereo.models.outputs import TrainingOutputs
 from stereo.models.recompute import Recomputable
 
@@ -27,7 +34,6 @@ VOLUME_WIDTH = 16
 VOLUME_FACTOR = 8
 FINE_FACTOR = 4
 EVIDENCE = 8  # channels of the volume that the left view weights into logits
-MODE_REACH = 2  # planes to either side of the likeliest one that make up the coarse disparity
 SEARCH = 4  # refinement looks at this many quarter pixels to either side
 ITERATIONS = 2
 
@@ -55,8 +61,8 @@ class FastFeatures(Recomputable):
         """Return (B, 32, H / 4, W / 4) and (B, 64, H / 8, W / 8)."""
         quarter = self.to_quarter(self.to_half(image))
         eighth = self.to_eighth(quarter)
-        coarse = self.to_coarse(torch.cat([_double(self.to_sixteenth(eighth)), eighth], dim=1))
-        return self.to_fine(torch.cat([_double(coarse), quarter], dim=1)), coarse
+        coarse = self.to_coarse(torch.cat([double(self.to_sixteenth(eighth)), eighth], dim=1))
+        return self.to_fine(torch.cat([double(coarse), quarter], dim=1)), coarse
 
 
 class FastAggregation(Recomputable):
@@ -100,10 +106,11 @@ class FastAggregation(Recomputable):
         volume = self.enter(relu(add(self.enter_coarse(volume), self.enter_fine(fine))))
         volume = attend_at_site(self.attention_eighth, volume, self.mask_invalid)
         coarse = attend_at_site(self.attention_sixteenth, self.down(volume), self.mask_invalid)
-        coarse = self.merge(_add_enlarged(coarse, self._through_bottom(coarse)))
-        return self.leave(_add_enlarged(volume, self.up_to_eighth(coarse)))
+        coarse = self.merge(add_enlarged(coarse, self.through_bottom(coarse)))
+        return self.leave(add_enlarged(volume, self.up_to_eighth(coarse)))
 
-    def _through_bottom(self, coarse: Tensor) -> Tensor:
+    def through_bottom(self, coarse: Tensor) -> Tensor:
+        """Return the encoding at 1/32, decoded; it may be one cell too large along odd sides."""
         if self.training and coarse.device.type == "cpu":
             # Gradients of bf16 3D convolutions over a few cells are not finite there (torch 2.15).
             with torch.autocast("cpu", enabled=False):
@@ -173,10 +180,7 @@ class FastStereo(nn.Module):
         super().__init__()
         self.features = FastFeatures()
         self.aggregation = FastAggregation(attentions, mask_invalid)
-        self.guide = nn.Sequential(
-            ConvNorm2d(FastFeatures.coarse_channels + 4 * FastFeatures.fine_channels, 64),
-            nn.Conv2d(64, 4 * EVIDENCE, 1),
-        )
+        self.guide = guide()
         self.refinement = Refinement(FastFeatures.fine_channels)
         self.max_disparity = max_disparity
 
@@ -202,7 +206,7 @@ class FastStereo(nn.Module):
         stages, best, logits = self._match(left, right, self.max_disparity)
         if not self.training:
             return best
-        outputs = [FINE_FACTOR * _enlarge(each) for each in stages]
+        outputs = [enlarge(each, best.shape[-1] // each.shape[-1]) for each in stages]
         return TrainingOutputs((*outputs, best), logits, VOLUME_FACTOR)
 
     def estimate(
@@ -221,6 +225,7 @@ class FastStereo(nn.Module):
     def _match(
         self, left: Sequence[Tensor], right: Sequence[Tensor], max_disparity: int
     ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Return earlier disparities at sizes of their own, the map and the volume's logits."""
         left_fine, left_coarse = left
         right_fine, right_coarse = right
         planes = max_disparity // VOLUME_FACTOR
@@ -237,136 +242,26 @@ class FastStereo(nn.Module):
         return stages, self.refinement.enlarge(disparity, state), logits
 
 
-def group_correlation(
-    left: Tensor,  # (B, C, H, W)
-    right: Tensor,  # (B, C, H, W)
-    planes: int,
-    groups: int,
-) -> Tensor:  # (B, groups, planes, H, W)
-    """Return the cosine between left[x] and right[x - d] per group of channels; 0 where x < d.
-
-    A cosine does not change with the contrast of either view.
-    """
-    left, right = (_unit(view.unflatten(1, (groups, -1))) for view in (left, right))
-    # Equal, tested; the one is faster where gradients flow, the other where none do.
-    way = _correlate_by_products if left.requires_grad else _correlate_by_planes
-    if torch.compiler.is_exporting():
-        way = _correlate_shifted
-    return way(left, right, planes)
+def guide() -> nn.Module:
+    """Make the layers from the left view's features at 1/8 to the weights of ``spread``."""
+    channels = FastFeatures.coarse_channels + 4 * FastFeatures.fine_channels
+    return nn.Sequential(ConvNorm2d(channels, 64), nn.Conv2d(64, 4 * EVIDENCE, 1))
 
 
-def _correlate_shifted(left: Tensor, right: Tensor, planes: int) -> Tensor:
-    groups = left.shape[1]
-    shifted = shifted_planes(right.flatten(1, 2), planes).unflatten(1, (groups, -1))
-    products = [(left * each).mean(dim=2) for each in shifted.unbind(3)]
-    return torch.stack(products, dim=2)
-
-
-def _correlate_by_planes(left: Tensor, right: Tensor, planes: int) -> Tensor:
-    batch, groups, _, height, width = left.shape
-    volume = left.new_zeros(batch, groups, planes, height, width)
-    for d in range(min(planes, width)):
-        volume[:, :, d, :, d:] = (left[..., d:] * right[..., : width - d]).mean(dim=2)
-    return volume
-
-
-def _correlate_by_products(left: Tensor, right: Tensor, planes: int) -> Tensor:
-    """Multiply whole rows of features as matrices, then take the diagonals that are disparities."""
-    width = left.shape[-1]
-    rows = left.permute(0, 1, 3, 4, 2) / left.shape[2]  # (B, G, H, W, C)
-    mirrored = right.flip(-1).permute(0, 1, 3, 2, 4)  # (B, G, H, C, W)
-    products = torch.matmul(rows, mirrored)  # left[x] with right[W - 1 - j] at [x, j]
-    # In rows one shorter than they are stored, d = x - (W - 1 - j) is the same in every column.
-    flat = F.pad(products, (0, planes)).flatten(3)
-    flat = flat[..., width - 1 : width - 1 + width * (width + planes - 1)]
-    volume = flat.unflatten(3, (width, -1))[..., :planes]  # [x, d]
-    return volume.permute(0, 1, 4, 2, 3).contiguous()
-
-
-def _unit(features: Tensor) -> Tensor:  # (B, G, C, H, W)
-    """Scale each pixel's vector of a group to mean square 1, so that a mean product is a cosine."""
-    exact = features.to(torch.promote_types(features.dtype, torch.float32))
-    power = exact.square().mean(dim=2, keepdim=True)
-    return features * torch.rsqrt(power + 1e-6).to(features.dtype)
-
-
-def spread(
-    evidence: Tensor,  # (B, E, D, H, W)
-    weights: Tensor,  # (B, 4 E, H, W)
-) -> Tensor:  # (B, D, 2 H, 2 W)
-    """Return logits for each of the four pixels of a cell: its evidence under weights of its own.
-
-    An edge within a cell thus has the near plane on one side and the far one on the other.
-    """
-    parts = [
-        (evidence * own[:, :, None]).sum(dim=1)  # (B, D, H, W)
-        for own in weights.unflatten(1, (4, -1)).unbind(1)
-    ]
-    return F.pixel_shuffle(torch.stack(parts, dim=2), 2).squeeze(2)
-
-
-def dominant_plane(logits: Tensor) -> Tensor:  # (B, D, H, W) -> (B, H, W)
-    """Return the mean plane index about the likeliest plane, in float32.
-
-    The mean over all planes would put edges half-way between the near and the far side.
-    """
-    with torch.autocast(logits.device.type, enabled=False):
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        index = torch.arange(logits.shape[1], device=logits.device)
-        away = (index.view(-1, 1, 1) - logits.argmax(dim=1, keepdim=True)).abs()
-        weights = logits.masked_fill(away > MODE_REACH, float("-inf")).softmax(dim=1)
-        mean = torch.matmul(index.to(weights.dtype), weights.flatten(2))
-        return mean.unflatten(1, logits.shape[2:])
-
-
-def look_up(
-    volume: Tensor,  # (B, G, D, H, W)
-    disparity: Tensor,  # (B, H, W), planes
-    reach: int,
-) -> Tensor:  # (B, G * (2 reach + 1), H, W)
-    """Return the volume at disparity - reach ... disparity + reach, linear between planes.
-
-    Planes that the volume does not have count as 0.
-    """
-    batch, groups, planes, height, width = volume.shape
-    below = disparity.floor()
-    part = (disparity - below)[:, None, None].to(volume.dtype)
-    steps = torch.arange(-reach, reach + 2, device=volume.device).view(-1, 1, 1)
-    index = below.long()[:, None] + steps  # (B, 2 reach + 2, H, W)
-    there = (index >= 0) & (index < planes)
-    index = index.clamp(0, planes - 1)[:, None].expand(-1, groups, -1, -1, -1)
-    values = volume.gather(2, index) * there[:, None]
-    between = values[:, :, :-1] + (values[:, :, 1:] - values[:, :, :-1]) * part
-    return between.reshape(batch, -1, height, width)
-
-
-def convex_upsample(
-    disparity: Tensor,  # (B, H, W), pixels of this size
-    logits: Tensor,  # (B, 9 * factor^2, H, W)
-    factor: int,
-) -> Tensor:  # (B, factor * H, factor * W), pixels of the larger size
-    """Let each fine pixel be a convex combination of the 3x3 coarse ones around it."""
-    batch, height, width = disparity.shape
-    with torch.autocast(disparity.device.type, enabled=False):
-        values = disparity.to(torch.promote_types(disparity.dtype, torch.float32))
-        weights = logits.to(values.dtype).view(batch, 9, factor**2, height, width).softmax(1)
-        padded = F.pad(factor * values[:, None], (1, 1, 1, 1), mode="replicate")
-        around = F.unfold(padded, 3).view(batch, 9, 1, height, width)
-        fine = (weights * around).sum(dim=1)  # (B, factor^2, H, W)
-        return F.pixel_shuffle(fine, factor)[:, 0]
-
-
-def _add_enlarged(volume: Tensor, doubled: Tensor) -> Tensor:
+def add_enlarged(volume: Tensor, doubled: Tensor) -> Tensor:
     """Return relu of the sum; ``doubled`` is one cell too large along odd sides."""
     depth, height, width = volume.shape[2:]
     return relu(add(volume, doubled[:, :, :depth, :height, :width]))
 
 
-def _double(features: Tensor) -> Tensor:
+def double(features: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, 2 H, 2 W)
+    """Enlarge features."""
     return F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-def _enlarge(disparity: Tensor) -> Tensor:
-    return F.interpolate(
-        disparity[:, None], scale_factor=FINE_FACTOR, mode="bilinear", align_corners=False
-    )[:, 0]
+def enlarge(disparity: Tensor, factor: int) -> Tensor:  # (B, H, W) -> (B, factor H, factor W)
+    """Return a disparity in the pixels of a larger size."""
+    larger = F.interpolate(
+        disparity[:, None], scale_factor=factor, mode="bilinear", align_corners=False
+    )
+    return factor * larger[:, 0]

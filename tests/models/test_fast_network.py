@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from stereo.models import NetworkConfig, build_network
-from stereo.models.fast import (
+from stereo.models.correlation import (
     _correlate_by_planes,
     _correlate_by_products,
     convex_upsample,
