@@ -46,7 +46,7 @@ def main() -> None:
     )
     truth = torch.stack([torch.from_numpy(p.disparity) for p in pairs])
     counted = counted_pixels(truth, torch.ones_like(truth, dtype=torch.bool), scene.max_disparity)
-    loss = LossConfig(planes=float(arguments.model == "ea_stereo_fast"))
+    loss = LossConfig(planes=1.0)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     average = torch.optim.swa_utils.AveragedModel(network)
 

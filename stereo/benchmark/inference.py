@@ -27,7 +27,7 @@ from stereo.system.bundled import SGBM
 from stereo.system.runtime import keep_freed_memory, pick_dtype, return_freed_memory
 from stereo.system.threads import WAIT_POLICY
 
-MODELS = ("psmnet", "ea_psmnet", "ea_stereo_fast", SGBM)
+MODELS = ("psmnet", "ea_psmnet", "ea_stereo_fast", "ea_stereo", SGBM)
 TOLERANCE = 1e-3  # pixels, mean over the map
 ORIGINAL, PLAIN, OURS, OPENCV = "original", "plain", "ours", "OpenCV"
 Matching = Callable[[], np.ndarray]

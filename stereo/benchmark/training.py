@@ -23,7 +23,7 @@ from stereo.models.recompute import set_recompute
 from stereo.system import console
 from stereo.system.runtime import exact_fp32, pick_dtype, to_channels_last
 
-MODELS = ("psmnet", "ea_psmnet", "ea_stereo_fast")
+MODELS = ("psmnet", "ea_psmnet", "ea_stereo_fast", "ea_stereo")
 FORMS = ("original", "plain", "ours", "recompute")
 BATCHES = (2, 3)  # not 1: norms of pooled maps of one cell need two pairs
 BUDGETS_GB = (12, 24, 80)

@@ -8,7 +8,7 @@ from stereo.commands.command import Command
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "model",
-        help="psmnet, psmnet_basic, ea_psmnet, ea_stereo_fast or a .safetensors file",
+        help="psmnet, psmnet_basic, ea_psmnet, ea_stereo_fast, ea_stereo or a .safetensors file",
     )
     parser.add_argument("--output", required=True, help="the .onnx file to write")
     parser.add_argument(

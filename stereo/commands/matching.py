@@ -55,8 +55,8 @@ def model_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default=DEFAULT_MODEL,
-        help="sgbm, psmnet, psmnet_basic, ea_psmnet, ea_stereo_fast, a .safetensors file or an "
-        ".onnx file of 'stereo export'",
+        help="sgbm, psmnet, psmnet_basic, ea_psmnet, ea_stereo_fast, ea_stereo, a .safetensors "
+        "file or an .onnx file of 'stereo export'",
     )
     add_fields(parser, MatchOptions)
 

@@ -29,7 +29,7 @@ class MatchOptions:
     device: str = "auto"
     """Where to run: cpu, cuda or mps; auto: cuda where there is a GPU, else cpu."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Precision of networks; auto: bf16 for ea_stereo_fast where the hardware is fast at it, else
+    """Precision of networks; auto: bf16 for EA-Stereo where the hardware is fast at it, else
     fp32."""
     scale: Literal["auto", "1", "2"] = "auto"
     """2: networks match at the pair's size, then at twice that over the range found, finer and

@@ -1,7 +1,7 @@
 """Correlation of two views' features, and what networks read of it.
 
-Group-wise correlation (GwcNet, Guo et al., CVPR 2019) of unit features; its look-up about a disparity
-and convex upsampling (RAFT, Teed and Deng, ECCV 2020).
+Group-wise correlation (GwcNet, Guo et al., CVPR 2019) of unit features; its look-up about a
+disparity and convex upsampling (RAFT, Teed and Deng, ECCV 2020).
 """
 
 import torch
@@ -78,9 +78,7 @@ def warp(
         column = torch.arange(width, device=right.device, dtype=exact) - disparity.to(exact)
         row = torch.arange(height, device=right.device, dtype=exact)[:, None].expand_as(column)
         grid = torch.stack([(2 * column + 1) / width - 1, (2 * row + 1) / height - 1], dim=-1)
-        warped = F.grid_sample(
-            right.to(exact), grid, padding_mode="border", align_corners=False
-        )
+        warped = F.grid_sample(right.to(exact), grid, padding_mode="border", align_corners=False)
     return warped.to(right.dtype)
 
 

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from stereo.models.aggregation import attend_at_site
 from stereo.models.blocks import ConvNorm2d, ResidualBlock2d, add, relu
-from stereo.models.config import STRIDE
 from stereo.models.correlation import (
     convex_upsample,
     dominant_plane,
@@ -59,7 +58,7 @@ class Features(FastFeatures):
             ResidualBlock2d(96, DEEPEST_WIDTH, stride=2),
             ResidualBlock2d(DEEPEST_WIDTH, DEEPEST_WIDTH),
         )
-        self.from_deepest = nn.Conv2d(DEEPEST_WIDTH, 96, 1)
+        self.from_deepest = nn.Conv2d(DEEPEST_WIDTH, 96, 1, bias=False)
         nn.init.zeros_(self.from_deepest.weight)
         self.fine_to_half = nn.Conv2d(self.fine_channels, 4 * HALF_CHANNELS, 1)
         self.to_output_half = nn.Sequential(
@@ -74,9 +73,7 @@ class Features(FastFeatures):
         eighth = self.to_eighth(quarter)
         sixteenth = self.to_sixteenth(eighth)
         deepest = self.from_deepest(self.to_deepest(sixteenth))
-        deepest = F.interpolate(
-            deepest, sixteenth.shape[2:], mode="bilinear", align_corners=False
-        )
+        deepest = F.interpolate(deepest, sixteenth.shape[2:], mode="bilinear", align_corners=False)
         coarse = self.to_coarse(torch.cat([double(sixteenth + deepest), eighth], dim=1))
         fine = self.to_fine(torch.cat([double(coarse), quarter], dim=1))
         enlarged = F.pixel_shuffle(self.fine_to_half(fine), 2)
@@ -241,7 +238,6 @@ class EAStereo(FastStereo):
         mask_invalid: see ``FastAggregation``.
     """
 
-    stride = STRIDE
     feature_factors = (HALF_FACTOR, FINE_FACTOR, VOLUME_FACTOR)
 
     def __init__(

@@ -7,6 +7,7 @@ correlation around the present disparity, and convex upsampling (RAFT, Teed and 
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ class FastFeatures(Recomputable):
         self.to_coarse = nn.Sequential(ConvNorm2d(96 + 64, 64), nn.Conv2d(64, 64, 1))
         self.to_fine = nn.Sequential(ConvNorm2d(64 + 32, 32), nn.Conv2d(32, 32, 1))
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:  # (B, 3, H, W)
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:  # (B, 3, H, W)
         """Return (B, 32, H / 4, W / 4) and (B, 64, H / 8, W / 8)."""
         quarter = self.to_quarter(self.to_half(image))
         eighth = self.to_eighth(quarter)
@@ -167,8 +168,9 @@ class FastStereo(nn.Module):
         mask_invalid: see ``FastAggregation``.
     """
 
+    refinement: Any
     stride = STRIDE
-    feature_factors = (FINE_FACTOR, VOLUME_FACTOR)
+    feature_factors: tuple[int, ...] = (FINE_FACTOR, VOLUME_FACTOR)
     coarsest_factor = 32
 
     def __init__(

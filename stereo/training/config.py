@@ -63,7 +63,7 @@ class TrainerConfig:
     device: Device = "auto"
     """Where to train. ``auto``: ``cuda`` where there is a GPU, else ``cpu``."""
     precision: Precision = "auto"
-    """Of the forward pass under autocast. ``auto``: bf16 for ``ea_stereo_fast`` where the hardware
+    """Of the forward pass under autocast. ``auto``: bf16 for EA-Stereo where the hardware
     is fast at it, else fp32, which is never TF32."""
     workers: int = 2
     """Loader processes per training process."""
@@ -108,7 +108,7 @@ class TrainerConfig:
 class LossConfig:
     """Smooth L1 on every supervised output, and cross entropy on the planes of the first."""
 
-    weights: tuple[float, ...] = (0.5, 0.7, 1.0)
+    weights: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0)
     """Of the outputs, the best last; a network with fewer takes the last ones."""
     beta: float = 1.0
     """Error in pixels at which the loss turns from quadratic to linear."""

@@ -43,7 +43,7 @@ def network_of(network, **attention):
     return build_network(NetworkConfig(network, 32, **options)).double().eval()
 
 
-@pytest.mark.parametrize("name", ["psmnet", "ea_psmnet", "ea_stereo_fast"])
+@pytest.mark.parametrize("name", ["psmnet", "ea_psmnet", "ea_stereo_fast", "ea_stereo"])
 def test_one_window_is_the_whole(name):
     network = network_of(name)
     views = torch.randn(2, 1, 3, 48, 80, dtype=torch.float64)

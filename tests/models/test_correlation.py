@@ -1,4 +1,4 @@
-"""The parts of EA-Stereo-Fast, each against its definition."""
+"""Correlation, what is read of it and convex upsampling, each against its definition."""
 
 import pytest
 import torch

@@ -1,0 +1,83 @@
+"""What EA-Stereo has beyond EA-Stereo-Fast, each part against its definition."""
+
+import runpy
+import sys
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from torch.nn import functional as F
+
+from stereo.models import NetworkConfig, build_network
+from stereo.models.checkpoint import load_checkpoint, restore_network
+from stereo.models.correlation import warp
+from stereo.models.ea_stereo import Excitation, compare
+from stereo.system.bundled import bundled_weights
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_warping_takes_what_lies_a_disparity_to_the_left(dtype):
+    right = torch.arange(12.0).repeat(2, 3, 5, 1).to(dtype)
+    warped = warp(right, torch.full((2, 5, 12), 2.25))
+    assert warped.dtype == dtype
+    inside = torch.arange(3, 12) - 2.25
+    assert torch.allclose(warped[..., 3:].double(), inside.double().expand(2, 3, 5, 9), atol=0.03)
+    assert not warped[..., :2].any()  # beyond the edge: the edge's
+
+
+def test_views_are_compared_by_the_cosine_of_each_half_of_the_channels():
+    left, warped = torch.randn(2, 1, 6, 4, 9, dtype=torch.float64)
+    found = compare(left, warped, 2).view(1, 5, 2, 4, 9)
+    padded = F.pad(warped, (2, 2, 0, 0), mode="replicate")
+    for step in range(5):
+        for half in range(2):
+            own = slice(3 * half, 3 * half + 3)
+            moved = padded[:, own, :, step : step + 9]
+            cosine = F.cosine_similarity(left[:, own], moved, dim=1)
+            assert (found[:, step, half] - cosine).abs().max() < 1e-3
+
+
+def test_excitation_weights_channels_alike_in_all_planes_and_not_before_training():
+    excite = Excitation(8, 4)
+    volume, left = torch.randn(2, 4, 5, 3, 6), torch.randn(2, 8, 3, 6)
+    assert torch.equal(excite(volume, left), volume)
+    torch.nn.init.normal_(excite.weights.weight)
+    gain = excite(volume, left) / volume
+    assert torch.allclose(gain, gain[:, :, :1].expand_as(gain), atol=1e-4)
+    assert gain.min() > 0
+    assert 1.2 < gain.max() <= 2
+
+
+def test_the_last_refinement_sees_the_right_view_at_the_disparity():
+    network = build_network(NetworkConfig("ea_stereo", 32)).eval()
+    torch.nn.init.normal_(network.half_refinement.residual.weight, std=0.1)
+    left, right, state = (torch.randn(1, c, *s) for c, s in
+                          ((16, (16, 32)), (16, (16, 32)), (48, (8, 16))))  # fmt: skip
+    with torch.inference_mode():
+        maps = [
+            network.half_refinement(left, right, torch.full((1, 16, 32), d), state)
+            for d in (3.0, 5.0)
+        ]
+    assert maps[0].shape == (1, 32, 64)
+    assert (maps[1] - maps[0] - 4).abs().max() > 0.05  # 2 half pixels are 4 px of the map
+
+
+def test_grown_weights_give_the_logits_they_had(tmp_path, monkeypatch):
+    path = tmp_path / "grown.safetensors"
+    monkeypatch.setattr(sys, "argv", ["grow_weights.py", str(path)])
+    runpy.run_path(str(REPOSITORY / "scripts" / "grow_weights.py"), run_name="__main__")
+    trained = bundled_weights("ea_stereo_fast")
+    views = torch.rand(2, 1, 3, 64, 128)
+    found = []
+    for each in (path, trained):
+        checkpoint = load_checkpoint(each)
+        network = restore_network(checkpoint, str(each)).eval()
+        with torch.inference_mode():
+            features = [network.extract(view) for view in views]
+            found.append(network._match(*features, 64)[2])
+    assert torch.allclose(*found, atol=1e-4)
