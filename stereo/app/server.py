@@ -19,14 +19,16 @@ from stereo.system.extras import import_extra
 from stereo.system.stop import clear_stop
 
 
-def serve(host: str, port: int, *, model: str | None = None, device: str = "auto") -> None:
+def serve(
+    host: str = "127.0.0.1", port: int = 7860, *, model: str | None = None, device: str = "auto"
+) -> None:
     """Serve the page until interrupted.
 
     Args:
-        host: address to bind to.
-        port: of it; 0 for any that is free.
-        model: what is chosen at first, a name or a checkpoint; None for the default.
-        device: where to run, as in ``stereo.load``.
+        host: address to listen on; other than the default, others on the network can match too.
+        port: 0 for any that is free.
+        model: chosen at first: a name, or a .safetensors file of yours.
+        device: where to run: cpu, cuda or mps; auto: cuda where there is a GPU, else cpu.
 
     Raises:
         UsageError: the port cannot be bound.

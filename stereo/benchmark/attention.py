@@ -29,6 +29,7 @@ SIZES: tuple[Size, ...] = (
     (48, 136, 240),
     (48, 272, 480),
 )
+DIRECTIONS = ("forward", "backward")
 CHANNELS = 32
 TOLERANCE = 1e-10
 MEMORY_SHARE = 0.8
@@ -51,9 +52,9 @@ def benchmark_attention(
     output: str | Path,
     *,
     members: Sequence[str] | None = None,
-    sizes: Sequence[Size] = SIZES,
+    sizes: Sequence[Size] | None = None,
     precisions: Sequence[str] | None = None,
-    directions: Sequence[str] = ("forward", "backward"),
+    directions: Sequence[str] | None = None,
     device: str = "auto",
     time_limit: float = 60.0,
     repeats: int = 5,
@@ -65,14 +66,13 @@ def benchmark_attention(
     its computed need stands in the JSON instead.
 
     Args:
-        output: the JSON file; the plot takes its name with ``.png``, the table with ``.md``.
-        members: names of ``ATTENTIONS``; None for all.
-        sizes: volumes (D, H, W), from small to large.
-        precisions: of ``fp32``, ``bf16`` and ``fp16``; None for the first two, but not for bf16
-            where it is emulated.
-        directions: of ``forward`` and ``backward``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        time_limit: seconds expected of one call, beyond which it is not made.
+        output: the JSON file; table (.md) and plot (.png) beside it.
+        members: attentions by name (default: all).
+        sizes: volumes such as 12x16x32,48x136x240 (default: six up to 48x272x480).
+        precisions: of fp32, bf16 and fp16 (default: fp32, and bf16 where it is not emulated).
+        directions: of forward and backward, which includes both (default: both).
+        device: where to run: cpu, cuda or mps; auto: cuda where there is a GPU, else cpu.
+        time_limit: seconds; a call expected to take longer is not made.
         repeats: timed calls per case.
 
     Returns:
@@ -87,17 +87,18 @@ def benchmark_attention(
     for name in names:
         if name not in ATTENTIONS:
             raise unknown_name("attention", name, ATTENTIONS)
+    directions = list(dict.fromkeys(directions or DIRECTIONS))
+    sizes = list(dict.fromkeys(SIZES if sizes is None else sizes))
     for direction in directions:
-        if direction not in ("forward", "backward"):
-            raise unknown_name("direction", direction, ("forward", "backward"))
+        if direction not in DIRECTIONS:
+            raise unknown_name("direction", direction, DIRECTIONS)
     if not sizes or any(min(size) < 1 for size in sizes):
         raise UsageError("--sizes needs at least one volume such as 12x16x32")
     where = pick_device(device)
     precisions = pick_precisions(precisions, where)
     if repeats < 1 or not time_limit > 0:
         raise UsageError("--repeats and --time-limit must be positive")
-    names, sizes = list(dict.fromkeys(names)), list(dict.fromkeys(sizes))
-    directions = list(dict.fromkeys(directions))
+    names = list(dict.fromkeys(names))
     path = measure.report_path(output)
     rows: list[dict[str, Any]] = []
     for name in names:

@@ -55,7 +55,7 @@ class InferenceCase:
 def benchmark_inference(
     output: str | Path,
     *,
-    models: Sequence[str] = MODELS,
+    models: Sequence[str] | None = None,
     size: tuple[int, int] = (544, 960),
     max_disparity: int | None = None,
     precisions: Sequence[str] | None = None,
@@ -75,16 +75,15 @@ def benchmark_inference(
     is there, with batch norms that have seen the pair once and attention that does something.
 
     Args:
-        output: the JSON file; the plot takes its name with ``.png``, the table with ``.md``.
-        models: networks' names, and ``sgbm``.
-        size: height and width of the pair.
-        max_disparity: pixels; None for the largest of the models' own.
-        precisions: of ``fp32``, ``bf16`` and ``fp16``; None for the first two, but not for bf16
-            where it is emulated.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        repeats: timed calls of each.
-        busy: processes that keep the cores busy while what ships is timed once more; 0 for none.
-        reference_psmnet: folder of the original PSMNet.
+        output: the JSON file; table (.md) and plot (.png) beside it.
+        models: networks, and sgbm (default: all kinds).
+        size: of the pair, height and width in pixels.
+        max_disparity: pixels, a multiple of 16 (default: the largest of the models' own).
+        precisions: of fp32, bf16 and fp16 (default: fp32, and bf16 where it is not emulated).
+        device: where to run: cpu, cuda or mps; auto: cuda where there is a GPU, else cpu.
+        repeats: timed rounds.
+        busy: time what ships beside so many busy processes, too.
+        reference_psmnet: folder of the original PSMNet, to be timed beside ours.
 
     Returns:
         What was written to the JSON file.
@@ -98,7 +97,7 @@ def benchmark_inference(
     if busy < 0:
         raise UsageError(f"--busy {busy}: must be 0 or more")
     bench = set_up(
-        *(output, models, (*NETWORK_NAMES, SGBM), size, max_disparity),
+        *(output, models or MODELS, (*NETWORK_NAMES, SGBM), size, max_disparity),
         *(precisions, device, repeats, reference_psmnet),
     )
     cases, weights = _cases(bench)

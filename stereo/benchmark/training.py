@@ -51,7 +51,7 @@ class TrainingCase:
 def benchmark_training(
     output: str | Path,
     *,
-    models: Sequence[str] = MODELS,
+    models: Sequence[str] | None = None,
     crop: tuple[int, int] = (256, 512),
     max_disparity: int | None = None,
     precisions: Sequence[str] | None = None,
@@ -69,15 +69,14 @@ def benchmark_training(
     it multiplies forward and backward, with what ``recompute`` does twice.
 
     Args:
-        output: the JSON file; the table takes its name with ``.md``.
-        models: networks' names.
-        crop: height and width, pixels; multiples of 16.
-        max_disparity: pixels; None for the largest of the models' own.
-        precisions: of ``fp32``, ``bf16`` and ``fp16``; None for the first two, but not for bf16
-            where it is emulated.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        repeats: timed steps of each.
-        reference_psmnet: folder of the original PSMNet.
+        output: the JSON file; table (.md) beside it.
+        models: networks (default: all kinds).
+        crop: height and width, pixels, multiples of 16.
+        max_disparity: pixels, a multiple of 16 (default: the largest of the models' own).
+        precisions: of fp32, bf16 and fp16 (default: fp32, and bf16 where it is not emulated).
+        device: where to run: cpu, cuda or mps; auto: cuda where there is a GPU, else cpu.
+        repeats: timed rounds.
+        reference_psmnet: folder of the original PSMNet, to be timed beside ours.
 
     Returns:
         What was written to the JSON file.
@@ -90,7 +89,7 @@ def benchmark_training(
     if crop[0] % 16 or crop[1] % 16:
         raise UsageError(f"--crop {crop[0]}x{crop[1]}: both must be multiples of 16")
     bench = set_up(
-        *(output, models, NETWORK_NAMES, crop, max_disparity),
+        *(output, models or MODELS, NETWORK_NAMES, crop, max_disparity),
         *(precisions, device, repeats, reference_psmnet),
     )
     where = bench.device

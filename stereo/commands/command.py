@@ -1,16 +1,17 @@
 """What a command is made of, and arguments that several share."""
 
-import dataclasses
+import importlib
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse_from_object
 from jsonargparse import ArgumentParser, Namespace
 
+from stereo.errors import UsageError
 from stereo.system.limits import DEFAULT_MAX_MEGAPIXELS, MAX_MEGAPIXELS_VARIABLE
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,42 +55,144 @@ def add_choices(parser: ArgumentParser, default_pass: str) -> None:
     )
 
 
-def add_fields(
-    parser: ArgumentParser, options: type, names: Sequence[str] = (), positional: bool = False
+def add_options(
+    parser: ArgumentParser,
+    described: Any,
+    chosen: Sequence[str] = (),
+    positional: Sequence[str] = (),
 ) -> None:
-    """Add an argument for each field of a dataclass, with the field's docstring as its help.
+    """Add an argument for each parameter of a function, or each field of a dataclass.
 
-    The field ``max_disparity`` becomes ``--max-disparity``, a truth value a switch.
+    Its docstring is the help. ``max_disparity`` becomes ``--max-disparity``, a truth value a
+    switch, a sequence a list with commas, a tuple of numbers ``HxW``.
 
     Args:
         parser: receives them.
-        options: the dataclass.
-        names: of the fields; none for all.
-        positional: whether they are positional; those with a default may then be left out.
+        described: the function or the dataclass.
+        chosen: names of parameters; none for all.
+        positional: those that are positional; what has a default may then be left out.
     """
-    help_of = {each.arg_name: each.description or "" for each in parse_from_object(options).params}
-    hints = get_type_hints(options)
-    for each in dataclasses.fields(options):
-        if names and each.name not in names:
+    for name, hint, default, text in _options_of(described):
+        if chosen and name not in chosen:
             continue
-        hint, required = hints[each.name], each.default is dataclasses.MISSING
-        text = " ".join(help_of[each.name].split())
-        text = text[0].lower() + (text[1:] if text.endswith("...") else text[1:].removesuffix("."))
-        flag = f"--{each.name.replace('_', '-')}"
-        if positional:
-            parser.add_argument(each.name, nargs=None if required else "?", help=text)
+        hint = _without_none(hint)
+        required = default is inspect.Parameter.empty
+        flag = f"--{_key(name).replace('_', '-')}"
+        # What holds several values stays a text until ``read_options``.
+        kind = hint if hint in (int, float) else None
+        if name in positional:
+            parser.add_argument(name, nargs=None if required else "?", help=text)
         elif required:
-            parser.add_argument(flag, required=True, help=text)
+            parser.add_argument(flag, required=True, type=kind, help=text)
         elif hint is bool:
             parser.add_argument(flag, action="store_true", help=text)
         elif get_origin(hint) is Literal:
-            parser.add_argument(flag, default=each.default, choices=list(get_args(hint)), help=text)
+            parser.add_argument(flag, default=default, choices=list(get_args(hint)), help=text)
         else:
-            kind = next(part for part in get_args(hint) or (hint,) if part is not type(None))
-            parser.add_argument(flag, type=kind, default=each.default, help=text)
+            shown = "x".join(map(str, default)) if isinstance(default, tuple) else default
+            parser.add_argument(flag, type=kind, default=shown, help=text)
 
 
-def read_fields(config: Namespace, options: type[T]) -> T:
-    """Return the dataclass whose fields ``add_fields`` made arguments of."""
-    fields = dataclasses.fields(options)  # type: ignore[arg-type]
-    return options(**{each.name: config[each.name] for each in fields})
+def read_options(config: Namespace, described: Any) -> dict[str, Any]:
+    """Return the values that ``add_options`` has arguments for, by parameter."""
+    found = {}
+    for name, hint, *_ in _options_of(described):
+        if _key(name) in config:
+            value, hint = config[_key(name)], _without_none(hint)
+            if value is not None and get_origin(hint) is Sequence:
+                value = comma_list(value) if get_args(hint)[0] is str else volumes(value)
+            elif value is not None and get_origin(hint) is tuple:
+                value = size(value)
+            found[name] = value
+    return found
+
+
+def from_function(
+    name: str,
+    target: str,
+    summary: str,
+    example: str,
+    *,
+    positional: Sequence[str] = (),
+    status: Callable[[Any], int] = lambda _: 0,
+    **facts: bool,
+) -> Command:
+    """Return the command that calls a function with its parameters as arguments.
+
+    Args:
+        name: what stands after ``stereo``.
+        target: ``module:function``, imported when the command is called.
+        summary: one line of help.
+        example: a worked call.
+        positional: the parameters that are positional.
+        status: from what the function returns to the exit status.
+        facts: further fields of ``Command``.
+    """
+
+    def function() -> Callable[..., Any]:
+        module, _, attribute = target.partition(":")
+        found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        return found
+
+    return Command(
+        name,
+        lambda parser: add_options(parser, function(), positional=positional),
+        lambda config: status(function()(**read_options(config, function()))),
+        summary,
+        example,
+        **facts,
+    )
+
+
+def _options_of(described: Any) -> list[tuple[str, Any, Any, str]]:
+    """Return name, type, default and help of each parameter."""
+    texts = {each.arg_name: each.description or "" for each in parse_from_object(described).params}
+    is_class = inspect.isclass(described)
+    hints = get_type_hints(described)
+    found = []
+    for name, parameter in inspect.signature(described).parameters.items():
+        text = " ".join(texts[name].split()).replace("``", "")
+        if is_class:  # sentences there
+            text = text[0].lower() + text[1:]
+        text = text if text.endswith("...") else text.removesuffix(".")
+        found.append((name, hints[name], parameter.default, text))
+    return found
+
+
+def _key(name: str) -> str:
+    return "pass" if name == "render_pass" else name  # a word of Python's
+
+
+def _without_none(hint: Any) -> Any:
+    """Return the first type of a union."""
+    return get_args(hint)[0] if get_origin(hint) in (Union, UnionType) else hint
+
+
+def comma_list(text: str) -> list[str]:
+    """Return the names of a list with commas.
+
+    Raises:
+        UsageError: there are none.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise UsageError(f"'{text}' names nothing; write names with commas between them")
+    return parts
+
+
+def size(text: str) -> tuple[int, ...]:
+    """Return height and width of ``HxW``."""
+    return _sides(text, 2, "a size; write it as HxW, such as 544x960")
+
+
+def volumes(text: str) -> list[tuple[int, ...]]:
+    """Return the sides of each ``DxHxW`` of a list with commas."""
+    remedy = "a volume; write it as DxHxW, such as 48x136x240"
+    return [_sides(part, 3, remedy) for part in comma_list(text)]
+
+
+def _sides(text: str, count: int, remedy: str) -> tuple[int, ...]:
+    parts = text.split("x")
+    if len(parts) != count or not all(part.isdigit() and int(part) for part in parts):
+        raise UsageError(f"'{text}' is not {remedy}")
+    return tuple(map(int, parts))

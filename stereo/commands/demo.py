@@ -19,14 +19,14 @@ from stereo.system.files import output_folder, staged, writes_alone
 
 
 @writes_alone
-def demo(output: str | Path) -> None:
+def demo(output: str | Path = "stereo-demo") -> None:
     """Map the bundled pairs, write pictures and ``metrics.json``, print a table.
 
     ``metrics.json`` describes the default model; the other models' summaries stand beside it under
     ``baselines``.
 
     Args:
-        output: folder for the files.
+        output: folder for pictures and figures.
 
     Raises:
         OutputError: the output cannot be written.

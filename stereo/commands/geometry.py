@@ -2,8 +2,8 @@
 
 from jsonargparse import ArgumentParser, Namespace
 
-from stereo.commands.command import Command
-from stereo.errors import UsageError, unknown_name
+from stereo.commands.command import Command, add_options, from_function
+from stereo.errors import UsageError
 from stereo.system.bundled import DEFAULT_MAX_DISPARITY
 
 
@@ -40,14 +40,11 @@ def _check_pair(config: Namespace) -> int:
     return 1 if found.faults else 0
 
 
-def _views(parser: ArgumentParser) -> None:
-    parser.add_argument("left", help="left views: a file, a folder or a quoted glob")
-    parser.add_argument("right", help="right views: the same kind of thing, matched by name")
-
-
 def _calibrate_arguments(parser: ArgumentParser) -> None:
-    _views(parser)
-    parser.add_argument("--output", required=True, help="the .json file; coverage beside it")
+    from stereo.geometry.cameras import calibrate_folder
+
+    views = ("left", "right")
+    add_options(parser, calibrate_folder, (*views, "output", "lens"), positional=views)
     parser.add_argument(
         "--board",
         required=True,
@@ -58,35 +55,12 @@ def _calibrate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--dictionary", default="DICT_5X5_100", help="OpenCV's name of the ChArUco markers"
     )
-    parser.add_argument(
-        "--lens", default="pinhole", help="pinhole, or fisheye for the model of cv2.fisheye"
-    )
-
-
-def _rectify_arguments(parser: ArgumentParser) -> None:
-    _views(parser)
-    parser.add_argument("--calibration", required=True, help="of the raw pair, of any known kind")
-    parser.add_argument("--output", required=True, help="folder for pictures and calibration.json")
-    parser.add_argument(
-        "--keep-all", action="store_true", help="keep all raw pixels, with black around them"
-    )
-    parser.add_argument(
-        "--lens", help="pinhole or fisheye, where the calibration does not say (OpenCV's)"
-    )
-
-
-def _check_lens(lens: str) -> None:
-    from stereo.geometry.parameters import LENSES
-
-    if lens not in LENSES:
-        raise unknown_name("lens", lens, LENSES)
 
 
 def _calibrate(config: Namespace) -> int:
     from stereo.geometry.calibrate import Board
     from stereo.geometry.cameras import calibrate_folder
 
-    _check_lens(config.lens)
     columns, _, rows = config.board.lower().partition("x")
     if not (columns.isdecimal() and rows.isdecimal()) or min(int(columns), int(rows)) < 3:
         raise UsageError(f"--board {config.board}: write COLUMNSxROWS, such as 9x6; at least 3x3")
@@ -97,22 +71,6 @@ def _calibrate(config: Namespace) -> int:
     board = Board(int(columns), int(rows), config.square, config.marker, config.dictionary)
     calibrate_folder(config.left, config.right, config.output, board, config.lens)
     return 0
-
-
-def _rectify(config: Namespace) -> int:
-    from stereo.geometry.cameras import rectify_pairs
-
-    if config.lens is not None:
-        _check_lens(config.lens)
-    failed = rectify_pairs(
-        config.left,
-        config.right,
-        config.output,
-        config.calibration,
-        keep_all=config.keep_all,
-        lens=config.lens,
-    )
-    return 1 if failed else 0
 
 
 COMMANDS = (
@@ -133,12 +91,13 @@ COMMANDS = (
         "--output cameras.json",
         reads_pictures=True,
     ),
-    Command(
+    from_function(
         "rectify",
-        _rectify_arguments,
-        _rectify,
+        "stereo.geometry.cameras:rectify_pairs",
         "raw pairs and their calibration to rectified pairs and theirs",
         "stereo rectify left.png right.png --calibration cameras.json --output rectified",
+        positional=("left", "right"),
+        status=lambda failed: 1 if failed else 0,
         reads_pictures=True,
     ),
 )

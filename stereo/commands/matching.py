@@ -7,23 +7,26 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from stereo.commands.command import Command, add_choices, add_fields, read_fields
+from stereo.commands.command import (
+    Command,
+    add_choices,
+    add_options,
+    comma_list,
+    from_function,
+    read_options,
+)
 from stereo.commands.infer_options import InferOptions
 from stereo.errors import UsageError
 from stereo.matching.options import MatchOptions
 from stereo.system.bundled import DEFAULT_MODEL, SGBM
 
 
-def _demo_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--output", default="stereo-demo", help="folder for pictures and figures")
-
-
 def _infer_arguments(parser: ArgumentParser) -> None:
-    add_fields(parser, InferOptions, ("left", "right"), positional=True)
-    add_fields(parser, InferOptions, ("output", "packing"))
+    first = ("left", "right", "output", "packing")
+    add_options(parser, InferOptions, first, positional=("left", "right"))
     model_arguments(parser)
-    own = [each.name for each in fields(InferOptions)]
-    add_fields(parser, InferOptions, own[own.index("formats") :])
+    rest = [each.name for each in fields(InferOptions) if each.name not in first]
+    add_options(parser, InferOptions, rest)
 
 
 def _evaluate_arguments(parser: ArgumentParser) -> None:
@@ -58,20 +61,13 @@ def model_arguments(parser: ArgumentParser) -> None:
         help="sgbm, psmnet, psmnet_basic, ea_psmnet, ea_stereo_fast, ea_stereo, a .safetensors "
         "file or an .onnx file of 'stereo export'",
     )
-    add_fields(parser, MatchOptions)
-
-
-def _demo(config: Namespace) -> int:
-    from stereo.commands.demo import demo
-
-    demo(config.output)
-    return 0
+    add_options(parser, MatchOptions)
 
 
 def _infer(config: Namespace) -> int:
     from stereo.commands.infer import infer
 
-    failed = infer(chosen_model(config), read_fields(config, InferOptions))
+    failed = infer(chosen_model(config), InferOptions(**read_options(config, InferOptions)))
     return 1 if failed else 0
 
 
@@ -97,7 +93,7 @@ def _evaluate(config: Namespace) -> int:
 
 
 def _against(config: Namespace) -> list[str]:
-    names = [name.strip() for name in (config.against or "").split(",") if name.strip()]
+    names = comma_list(config.against) if config.against else []
     for name in names:
         if name == config.model or names.count(name) > 1:
             raise UsageError(f"--against {config.against}: '{name}' is named twice")
@@ -127,7 +123,7 @@ def chosen_model(config: Namespace, further: str | None = None) -> Callable[[], 
         config: the options.
         further: another model, to be loaded with the same options.
     """
-    options = read_fields(config, MatchOptions)
+    options = MatchOptions(**read_options(config, MatchOptions))
     if further == SGBM:  # it knows none of the networks' options
         options = MatchOptions(options.max_disparity, options.min_disparity)
     name = further or config.model
@@ -154,7 +150,12 @@ def _load_model(name: str, options: MatchOptions) -> Any:
 
 
 COMMANDS = (
-    Command("demo", _demo_arguments, _demo, "map the bundled pairs and print EPE", "stereo demo"),
+    from_function(
+        "demo",
+        "stereo.commands.demo:demo",
+        "map the bundled pairs and print EPE",
+        "stereo demo",
+    ),
     Command(
         "infer",
         _infer_arguments,

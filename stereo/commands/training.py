@@ -5,9 +5,8 @@ from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
-from stereo.commands.command import Command, add_fields
+from stereo.commands.command import Command, from_function
 from stereo.errors import InputError, UsageError
-from stereo.matching.options import MatchOptions
 
 
 class _RecipeFile(ActionConfigFile):
@@ -81,20 +80,6 @@ def _convert_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def _fit_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("model", help="a bundled network's name, a .safetensors file or sgbm")
-    parser.add_argument(
-        "--output", required=True, help="the checkpoint with the fit, .safetensors; or .json"
-    )
-    add_fields(parser, MatchOptions, ["device"])
-    parser.add_argument("--pairs", type=int, default=192, help="rendered pairs to fit to")
-    parser.add_argument("--held-out", type=int, default=96, help="others, to check it with")
-    parser.add_argument("--seed", type=int, default=77, help="of the rendered pairs")
-    parser.add_argument(
-        "--common", action="store_true", help="read only the features that every model has"
-    )
-
-
 def _train(config: Namespace) -> int:
     from stereo.system.runtime import keep_freed_memory
     from stereo.training.loop import train
@@ -117,21 +102,6 @@ def _train(config: Namespace) -> int:
         config.output,
         resume=config.resume,
         max_seconds=seconds,
-    )
-    return 0
-
-
-def _fit(config: Namespace) -> int:
-    from stereo.training.fit_confidence import fit_confidence
-
-    fit_confidence(
-        config.model,
-        config.output,
-        device=config.device,
-        pairs=config.pairs,
-        held_out=config.held_out,
-        seed=config.seed,
-        common=config.common,
     )
     return 0
 
@@ -167,11 +137,11 @@ COMMANDS = (
         "a published PSMNet checkpoint into this project's form",
         "stereo convert pretrained_sceneflow.tar --output psmnet.safetensors --align-corners true",
     ),
-    Command(
+    from_function(
         "fit-confidence",
-        _fit_arguments,
-        _fit,
+        "stereo.training.fit_confidence:fit_confidence",
         "fit a checkpoint's confidence to rendered pairs",
         "stereo fit-confidence runs/psmnet/best.safetensors --output psmnet.safetensors",
+        positional=("model",),
     ),
 )

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stereo.errors import StereoError, UsageError, unknown_name
 from stereo.export.check import UNSEEN, Difference, check_against_pytorch, mean_error, rendered
@@ -29,7 +29,7 @@ def export(
     output: str | Path,
     *,
     max_disparity: int | None = None,
-    precision: str = "fp32",
+    precision: Literal["fp32", "fp16", "int8"] = "fp32",
     allow_untrained: bool = False,
 ) -> Path:
     """Write a network as one ONNX file for any batch, height and width.
@@ -38,12 +38,13 @@ def export(
     the CPU, whatever the precision; for fp16 and int8 the EPE before and after is printed.
 
     Args:
-        model: a network's name, or a ``.safetensors`` checkpoint.
-        output: the ``.onnx`` file; it appears when the comparison has passed.
-        max_disparity: pixels, a multiple of 16; None for the checkpoint's own, or 192. The file
-            searches no other range.
-        precision: ``fp32``; ``fp16`` or ``int8`` for the convolutions alone.
-        allow_untrained: export a network by name even where no weights ship for it.
+        model: psmnet, psmnet_basic, ea_psmnet, ea_stereo_fast, ea_stereo or a .safetensors file.
+        output: the .onnx file to write.
+        max_disparity: disparities the file will search, pixels, a multiple of 16 (default: the
+            checkpoint's own, for untrained networks 192).
+        precision: of the convolutions; int8 is calibrated on rendered pairs.
+        allow_untrained: export a network that ships without weights with random ones; its map means
+            nothing.
 
     Raises:
         UsageError: an unknown name or precision, or a network that cannot be a graph, with the

@@ -1,6 +1,7 @@
 """Calibration and rectification of files: what the commands do."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -16,19 +17,20 @@ from stereo.system import console
 from stereo.system.files import output_folder, staged, writes_alone
 
 GOOD_RMS = 0.5  # pixels
+Lens = Literal["pinhole", "fisheye"]
 
 
 def calibrate_folder(
-    left: str, right: str, output: str | Path, board: Board, lens: str = "pinhole"
+    left: str, right: str, output: str | Path, board: Board, lens: Lens = "pinhole"
 ) -> Calibration:
     """Calibrate two cameras from pictures of a board; write the calibration and its coverage.
 
     Args:
-        left: a file, a folder or a glob.
-        right: the same kind of thing; matched with ``left`` by name.
-        output: the JSON file; ``NAME_coverage.png`` is written beside it.
+        left: left views: a file, a folder or a quoted glob.
+        right: right views: the same kind of thing, matched by name.
+        output: the .json file; NAME_coverage.png beside it.
         board: what the pictures show.
-        lens: of both cameras, ``pinhole`` or ``fisheye``.
+        lens: of both cameras; fisheye for the model of cv2.fisheye.
 
     Raises:
         InputError: too few pairs that show the board, or pictures of several sizes.
@@ -75,18 +77,17 @@ def rectify_pairs(
     calibration: str | Path,
     *,
     keep_all: bool = False,
-    lens: str | None = None,
+    lens: Lens | None = None,
 ) -> int:
     """Rectify pairs and write them with their calibration and a picture with lines.
 
     Args:
-        left: a file, a folder or a glob.
-        right: the same kind of thing; matched with ``left`` by name.
-        output: folder for ``NAME_left.png``, ``NAME_right.png``, ``NAME_lines.png`` and
-            ``calibration.json``.
-        calibration: a file of the raw pair's.
-        keep_all: keep every raw pixel, with black around them.
-        lens: ``pinhole`` or ``fisheye``, where the calibration does not say.
+        left: left views: a file, a folder or a quoted glob.
+        right: right views: the same kind of thing, matched by name.
+        output: folder for NAME_left.png, NAME_right.png, NAME_lines.png and calibration.json.
+        calibration: of the raw pair, of any known kind.
+        keep_all: keep all raw pixels, with black around them.
+        lens: where the calibration does not say (OpenCV's).
 
     Returns:
         The number of pairs that failed; they are named and left out.

@@ -44,12 +44,11 @@ def fit_confidence(
     Half of the pairs are matched at their own size alone, half as ``stereo.load`` would.
 
     Args:
-        model: a bundled network's name, a ``.safetensors`` file or ``sgbm``.
-        output: a ``.safetensors`` file, for the checkpoint with the fit in it, or a ``.json`` file
-            for the fit alone.
-        device: where to match.
+        model: a bundled network's name, a .safetensors file or sgbm.
+        output: the checkpoint with the fit in it, .safetensors; or the fit alone, .json.
+        device: where to run: cpu, cuda or mps; auto: cuda where there is a GPU, else cpu.
         pairs: rendered pairs to fit to.
-        held_out: other rendered pairs to check it with.
+        held_out: others, to check it with.
         seed: of the rendered pairs.
         common: read only the features that every model has.
 

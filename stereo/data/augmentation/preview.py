@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from stereo.data.augmentation.augment import MODERN, AugmentationConfig, TrainingPair, augment
 from stereo.data.io import colors
-from stereo.data.sets.datasets import open_dataset
+from stereo.data.sets.datasets import chosen_dataset, open_dataset
 from stereo.errors import UsageError
 from stereo.system import console
 from stereo.system.files import output_folder, staged
@@ -33,10 +33,10 @@ Row = tuple[str, str, AugmentationConfig]
 
 
 def preview(
-    name: str,
-    root: str | Path | None,
     output: str | Path,
     *,
+    dataset: str | None = None,
+    root: str | Path | None = None,
     count: int = 2,
     seed: int = 0,
     split: str | None = None,
@@ -49,13 +49,13 @@ def preview(
     in the right view.
 
     Args:
-        name: a data set's name.
-        root: the folder it lies in; None for ``synthetic`` rendered on the spot.
-        output: the PNG file.
-        count: pairs shown, spread evenly over the data set.
+        output: the .png file to write.
+        dataset: its name (default: found by looking at the folder).
+        root: the data set's folder; 'synthetic' does without.
+        count: pairs shown, spread over the set.
         seed: of the augmentation.
-        split: as in ``open_dataset``.
-        render_pass: as in ``open_dataset``.
+        split: train or test, where the data set has them.
+        render_pass: clean or final, for rendered data.
 
     Raises:
         UsageError: an output that is not a PNG file, or a number out of range.
@@ -68,6 +68,7 @@ def preview(
         raise UsageError(f"--count {count}: expected 1 to 50 pairs")
     if seed < 0:
         raise UsageError(f"--seed {seed}: expected 0 or more")
+    name = chosen_dataset(dataset, root)
     data = open_dataset(name, root, split=split, render_pass=render_pass)
     output_folder(output.parent)
     last = len(data.samples) - 1

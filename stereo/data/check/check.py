@@ -16,37 +16,38 @@ from stereo.data.check.report import Report, Section, report_text
 from stereo.data.sets.datasets import READERS, describe, detect_dataset, find_parts, open_dataset
 from stereo.errors import InputError, StereoError, UsageError
 from stereo.system import console
+from stereo.system.bundled import DEFAULT_MAX_DISPARITY
 from stereo.system.files import output_folder, staged
 
 
 def check_dataset(
-    name: str | None,
     root: str | Path,
-    output: str | Path | None = None,
     *,
+    dataset: str | None = None,
+    output: str | Path | None = None,
     split: str | None = None,
     render_pass: str | None = None,
     layout: str | None = None,
     unused: str | Path | None = None,
     partial: bool = False,
     workers: int | None = None,
-    max_disparity: int = 192,
+    max_disparity: int = DEFAULT_MAX_DISPARITY,
 ) -> dict[str, Any]:
     """Examine every file of a data set, print a report and write it as text and JSON.
 
     The report does not depend on the number of workers.
 
     Args:
-        name: a name of ``stereo.data.sets.datasets.DATASETS``; None to find out by looking.
-        root: its folder.
-        output: folder for ``data_check.json`` and ``data_check.txt``; None writes neither.
-        split: one split; None for all that are there.
-        render_pass: ``clean`` or ``final``; None for all that are there.
-        layout: the tree by name; None to find it by looking.
-        unused: Scene Flow's list of unusable frames, which are then left out.
-        partial: whether fewer pairs than published are a remark rather than a fault.
-        workers: processes; None for one per processor, at most 8.
-        max_disparity: pixels; the share of larger disparities is reported.
+        root: the data set's folder.
+        dataset: its name (default: found by looking at the folder).
+        output: folder for data_check.json and data_check.txt.
+        split: one of its splits, such as train or test (default: all that are there).
+        render_pass: clean or final, for rendered data (default: all that are there).
+        layout: the data set's tree by name (default: found by looking).
+        unused: Scene Flow's all_unused_files.txt; its frames are left out.
+        partial: fewer pairs than published are a remark, not a fault.
+        workers: processes (default: one per processor, to 8).
+        max_disparity: the share of pixels at this disparity or above is reported.
 
     Returns:
         What was written to ``data_check.json``; ``ok`` is false when something is wrong.
@@ -62,8 +63,8 @@ def check_dataset(
         raise UsageError(f"--workers {workers}: expected at least 1")
     root = Path(root)
     folder = output_folder(Path(output)) if output is not None else None
-    if name is None:
-        name = detect_dataset(root)
+    name = dataset or detect_dataset(root)
+    if dataset is None:
         console.say(f"{root}: looks like '{name}'")
     choices = {"layout": layout, "unused": unused}
     report = Report(name, root, max_disparity, partial)

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ def synthesize(
     config: SyntheticConfig,
     count: int,
     *,
-    split: str = "train",
+    split: Literal["train", "test"] = "train",
     workers: int = 1,
 ) -> tuple[int, int]:
     """Write pairs 0 to ``count`` - 1 below a folder, those that are not there yet.
@@ -51,11 +51,11 @@ def synthesize(
     was rendered is noted in ``ROOT/synthetic.json``, so that two sets are never mixed.
 
     Args:
-        root: the folder; made if need be.
+        root: folder for the data set; made if need be.
         config: what to render.
         count: number of pairs in all, up to 300,000.
-        split: ``train`` or ``test``: the folder TRAIN or TEST.
-        workers: processes that render; 1 for this one alone. It changes no byte.
+        split: Scene Flow's folder, TRAIN or TEST.
+        workers: processes that render; their number changes no byte.
 
     Returns:
         How many pairs were written, and how many were there already.

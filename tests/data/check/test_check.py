@@ -17,7 +17,7 @@ DISPARITY = "FlyingThings3D/disparity/TEST/A/0000/left"
 
 
 def check(root, name=None, **options):
-    return check_dataset(name, root, workers=1, **options)
+    return check_dataset(root, dataset=name, workers=1, **options)
 
 
 def kinds(report):
@@ -168,7 +168,7 @@ def test_the_report_does_not_depend_on_the_number_of_workers(tmp_path):
     reports = []
     for workers in (1, 2):
         folder = tmp_path / f"out{workers}"
-        check_dataset("flyingthings3d", tmp_path, folder, workers=workers)
+        check_dataset(tmp_path, dataset="flyingthings3d", output=folder, workers=workers)
         reports.append([(folder / f"data_check.{s}").read_bytes() for s in ("json", "txt")])
     assert reports[0] == reports[1]
 
