@@ -1,5 +1,6 @@
-"""What a run says while it goes: a progress bar or lines, TensorBoard, pictures, a report."""
+"""What a run says while it goes: a progress bar or lines, and TensorBoard."""
 
+import json
 import shutil
 import sys
 import time
@@ -15,15 +16,12 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from stereo.data.io import colors
-from stereo.errors import StereoError
-from stereo.evaluation.report.training import (
-    EVENTS,
-    write_training_report,
-    write_validation_pictures,
-)
 from stereo.system import console
+from stereo.system.machine import machine
 from stereo.training.config import TrainerConfig
 from stereo.training.learner import Learner
+
+EVENTS = "tensorboard"
 
 
 class RunLog:
@@ -117,7 +115,7 @@ class RunLog:
             step: steps done.
             summary: what ``stereo.evaluation.metrics.summarise`` returned.
             examples: ``name``, and the arrays ``left``, ``disparity``, ``truth`` and ``valid``, of
-                pairs to show; TensorBoard shows the last one.
+                pairs to show.
         """
         if not self.active:
             return
@@ -129,22 +127,17 @@ class RunLog:
             + "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
             + f"  images {summary['images']}, skipped {summary['skipped']}"
         )
-        if not examples:
-            return
-        try:
-            write_validation_pictures(self.folder, step, examples)
-        except StereoError as error:  # the run matters more
-            console.warn(f"warning: {error}; the report goes without these pictures")
-        example = examples[-1]
-        truth = np.where(example["valid"], example["truth"], np.nan)
-        limit = colors.disparity_limit(truth)
-        picture = colors.stack(
-            example["left"],
-            colors.disparity_picture(example["disparity"], limit),
-            colors.disparity_picture(truth, limit),
-            colors.error_picture(example["disparity"], truth, example["valid"]),
-        )
-        self.writer.add_image("left, map, truth, error", picture, step, dataformats="HWC")
+        for number, example in enumerate(examples):
+            truth = np.where(example["valid"], example["truth"], np.nan)
+            limit = colors.disparity_limit(truth)
+            picture = colors.stack(
+                example["left"],
+                colors.disparity_picture(example["disparity"], limit),
+                colors.disparity_picture(truth, limit),
+                colors.error_picture(example["disparity"], truth, example["valid"]),
+            )
+            tag = f"validation/{number}: left, map, truth, error"
+            self.writer.add_image(tag, picture, step, dataformats="HWC")
 
     def finish(self, step: int, best_epe: float | None) -> None:
         """Say how the run ended; every process has to call it."""
@@ -172,22 +165,17 @@ class RunLog:
             for name, value in facts.items():
                 self.writer.add_scalar(f"{group}/{name}", value, step)
 
-    def report(self, facts: dict[str, Any], data: str, device: torch.device) -> None:
-        """Write ``report.html``; an error becomes a warning and does not end the run.
+    def note(self, facts: dict[str, Any], data: str, device: torch.device) -> None:
+        """Write recipe, data and machine to TensorBoard.
 
         Args:
             facts: what the checkpoints say of the run.
             data: what it is trained and validated on, in words.
             device: where it runs.
         """
-        if not self.active:
-            return
-        try:
-            if self._writer is not None:
-                self._writer.flush()
-            write_training_report(self.folder, facts, data, self.trainer.max_steps, device)
-        except Exception as error:  # a page must never cost a run of days
-            console.warn(f"warning: no report.html: {type(error).__name__}: {error}")
+        if self.active:
+            text = json.dumps(facts | {"machine": machine(device)}, indent=2)
+            self.writer.add_text("run", f"{data}\n\n```json\n{text}\n```", self._first_step)
 
     def close(self) -> None:
         """Close the bar and flush TensorBoard; once more does nothing."""

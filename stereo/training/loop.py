@@ -38,8 +38,7 @@ def train(
 
     Args:
         run: what to train.
-        folder: receives ``last-STEP.safetensors``, ``best.safetensors``, TensorBoard's files,
-            ``report.html`` and the pictures it shows.
+        folder: receives ``last-STEP.safetensors``, ``best.safetensors`` and TensorBoard's files.
         resume: ``auto``, ``never`` or a checkpoint's path.
         max_seconds: stop cleanly before this time has passed.
 
@@ -76,6 +75,7 @@ def _train(
     loader = _loader(run, learner)
     saver.check_disk()
     log.start(learner.step)
+    log.note(run.facts, run.data, learner.device)
     if validation_due:
         _validate(run, learner, saver, log)
         saver.save()
@@ -106,7 +106,6 @@ def _train(
             if stopping:
                 break
 
-    log.report(run.facts, run.data, learner.device)
     log.finish(learner.step, saver.best_epe)
     if stop.signal is not None:
         end_by(stop.signal)
@@ -178,7 +177,6 @@ def _validate(run: TrainingRun, learner: Learner, saver: Saver, log: RunLog) -> 
     summary, examples = validate(run, learner, run.validation_set)
     learner.epe, learner.epe_step = summary["epe_image"], learner.step
     log.validation(learner.step, summary, examples)
-    log.report(run.facts, run.data, learner.device)
     saver.keep_best()
 
 

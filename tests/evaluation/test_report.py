@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 from PIL import Image
 
 from stereo.commands.cli import run
@@ -516,42 +515,8 @@ def test_charts_leave_out_what_is_no_number_and_escape_their_words():
     assert "<x>" not in chart
     assert "nan" not in chart
     assert line_chart("none", [Line("a", [], [])], "x", "y") == ""
-    assert line_chart("flat", [Line("a", [0, 1], [0, 0])], "x", "y", log=True) == ""
 
 
 def test_compare_needs_readable_runs(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         compare([tmp_path / "nowhere"], tmp_path / "out")
-
-
-def test_a_training_run_has_a_report(tmp_path, show, monkeypatch):
-    samples = REPOSITORY / "datasets" / "samples"
-    folder = tmp_path / "<i>run</i>".replace("/", "")
-    small = [
-        *("--config", "quickstart", "--data.name", "sceneflow", "--data.root", samples),
-        *("--data.split", "test", "--data.validation.split", "test"),
-        *("--data.validation.limit", "2", "--network.max_disparity", "32"),
-        *("--augmentation.crop", "[32, 48]", "--trainer.batch_size", "2"),
-        *("--trainer.log_every", "1", "--trainer.workers", "0", "--trainer.precision", "fp32"),
-        *("--trainer.validate_every", "4", "--trainer.max_steps", "4", "--output", folder),
-    ]
-    assert call("train", *small) == 0
-    page = show(folder / "report.html")
-    assert page.locator("#curves svg.chart[role=img]").count() == 6
-    assert page.locator(".card").count() == 2
-    assert "trained on 3 pairs of sceneflow" in page.locator(".protocol").text_content()
-    assert page.locator("#recipe td", has_text="one_cycle").count() == 1
-    assert page.locator(".tiles .large").first.text_content() == "4"
-    page.locator(".theme").click()
-
-
-def test_a_report_that_fails_does_not_end_a_run(tmp_path, monkeypatch, capsys):
-    from stereo.training import log
-    from stereo.training.config import TrainerConfig
-
-    def fail(*_):
-        raise RuntimeError("no page today")
-
-    monkeypatch.setattr(log, "write_training_report", fail)
-    log.RunLog(tmp_path, TrainerConfig(), active=True).report({}, "", None)
-    assert "no page today" in capsys.readouterr().err

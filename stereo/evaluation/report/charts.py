@@ -37,7 +37,6 @@ def line_chart(
     y_label: str,
     *,
     y_end: float | None = None,
-    log: bool = False,
 ) -> Markup:
     """Draw lines over one pair of axes, from 0 up.
 
@@ -47,15 +46,11 @@ def line_chart(
         x_label: of the horizontal axis, with its unit.
         y_label: of the vertical axis, with its unit.
         y_end: the vertical axis' end; None for the largest value.
-        log: whether the vertical axis is logarithmic; values of 0 and below are then left out.
 
     Returns:
         An ``svg`` element, or nothing where there is not a point to draw.
     """
-    drawn = [(line, line.points()) for line in lines]
-    if log:
-        drawn = [(line, [(x, y) for x, y in points if y > 0]) for line, points in drawn]
-    drawn = [(line, points) for line, points in drawn if points]
+    drawn = [(line, points) for line in lines if (points := line.points())]
     if not drawn:
         return Markup("")
     xs = [x for _, points in drawn for x, _ in points]
@@ -64,14 +59,13 @@ def line_chart(
     if len(x_ticks) > 2 and x_ticks[-1] > max(xs):  # end with the lines, not with a round number
         x_ticks.pop()
     x_end = max(x_ticks[-1], *xs)
-    y_ticks = _log_ticks(min(ys), max(ys)) if log else ticks(min(0.0, *ys), y_end or max(ys))
+    y_ticks = ticks(min(0.0, *ys), y_end or max(ys))
 
     def across(x: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * _share(x, x_ticks[0], x_end)
 
     def down(y: float) -> float:
-        low, high = y_ticks[0], y_ticks[-1]
-        share = _share(*(math.log10(v) for v in (y, low, high))) if log else _share(y, low, high)
+        share = _share(y, y_ticks[0], y_ticks[-1])
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * min(max(share, 0.0), 1.0)
 
     parts = [
@@ -117,17 +111,6 @@ def ticks(low: float, high: float) -> list[float]:
 def short(value: float) -> str:
     """Write a tick: few digits, no trailing zeros."""
     return f"{value / 1000:g}k" if abs(value) >= 10_000 else f"{value:.3g}"
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Return 1, 2 and 5 of each power of ten around a range; of a wide one the powers alone."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    powers = [10.0**i for i in range(first, max(last, first + 1) + 1)]
-    fine = [power * factor for power in powers for factor in (1, 2, 5)]
-    begin = max(i for i, tick in enumerate(fine) if tick <= low * (1 + 1e-9))
-    end = min(i for i, tick in enumerate(fine) if tick >= high * (1 - 1e-9))
-    chosen = fine[begin : max(end, begin + 1) + 1]
-    return chosen if len(chosen) <= 2 * TICKS - 2 else powers
 
 
 def _share(value: float, low: float, high: float) -> float:

@@ -1,0 +1,218 @@
+"""A run's checkpoints: exact resume, kills, the best weights, a full disk."""
+
+import dataclasses
+import json
+import subprocess
+
+import psutil
+import pytest
+import torch
+from conftest import posix_only
+from safetensors import safe_open
+from safetensors.torch import load_file
+from training_runs import Killed, best_of, command, finish, tiny_run, wait_for
+
+from stereo.errors import InputError, UsageError
+from stereo.models import NetworkConfig, build_network
+from stereo.models.checkpoint import Checkpoint, load_checkpoint
+from stereo.training import saver
+from stereo.training.loop import train
+from stereo.training.state import (
+    RunState,
+    checkpoints_of,
+    find_resume,
+    last_path,
+    read_best_epe,
+    remove_old,
+    save_run,
+    set_aside_later,
+)
+
+pytest_plugins = ["training_runs"]
+
+
+def everything_in(path):
+    """All tensors of a checkpoint, and the facts of its state, but for what differs by nature."""
+    with safe_open(path, "pt") as file:
+        facts = json.loads(file.metadata()["state"])
+    return load_file(path), facts
+
+
+def assert_same(one, other):
+    (tensors, facts), (others, other_facts) = everything_in(one), everything_in(other)
+    assert tensors.keys() == others.keys()
+    different = [name for name in tensors if not torch.equal(tensors[name], others[name])]
+    assert not different
+    assert facts == other_facts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_run_comes_back_bit_for_bit(tmp_path, processes):
+    options = ("--trainer.max_steps", 40, "--trainer.checkpoint_every", 20)
+    whole = command(tmp_path / "whole", *options, processes=processes)
+    finish(whole)
+    killed = command(tmp_path / "killed", *options, processes=processes)
+    wait_for(tmp_path / "killed" / "last-00000020.safetensors", killed)
+    launcher = psutil.Process(killed.pid)
+    for process in [*launcher.children(recursive=True), launcher]:
+        process.kill()
+    killed.communicate()
+    assert not (tmp_path / "killed" / "last-00000040.safetensors").exists()
+    assert "resumed from step 20" in finish(
+        command(tmp_path / "killed", *options, processes=processes)
+    )
+    last = "last-00000040.safetensors"
+    assert_same(tmp_path / "whole" / last, tmp_path / "killed" / last)
+
+
+def test_a_kill_after_validation_does_not_forget_the_best(tiny, scripted, monkeypatch, tmp_path):
+    run, out = tiny_run(tiny(), validate_every=2, checkpoint_every=100), tmp_path / "run"
+    scripted(9.0, 5.0)
+    save = saver.save_checkpoint
+
+    def killed_once_written(*arguments):
+        save(*arguments)
+        raise Killed
+
+    monkeypatch.setattr(saver, "save_checkpoint", killed_once_written)
+    with pytest.raises(Killed):
+        train(run, out)
+    monkeypatch.setattr(saver, "save_checkpoint", save)
+    scripted(5.0, 8.0)  # validated anew at step 2, since its state does not say that it was
+    assert train(run, out) == 4
+    assert best_of(out) == (2, 5.0)
+    # A best of a later step than the one that is resumed from stays, too.
+    last_path(out, 4).unlink()
+    save(out / "best.safetensors", Checkpoint(*_weights(out), {"step": 4, "validation_epe_px": 3}))
+    scripted(5.0, 8.0)
+    assert train(run, out) == 4
+    assert best_of(out) == (4, 3)
+
+
+def _weights(folder):
+    best = load_checkpoint(folder / "best.safetensors")
+    return best.config, best.weights
+
+
+def test_a_kill_in_the_last_validation_costs_no_best(tiny, scripted, tmp_path):
+    run, out = tiny_run(tiny(), max_steps=2, checkpoint_every=100), tmp_path / "run"
+    scripted(9.0, None)
+    with pytest.raises(Killed):
+        train(run, out)
+    assert not (out / "best.safetensors").exists()
+    scripted(4.0)
+    assert train(run, out) == 2
+    assert best_of(out) == (2, 4.0)
+    scripted()  # and now there is nothing to do
+    assert train(run, out) == 2
+
+
+def test_a_damaged_best_is_replaced_with_a_warning(tiny, scripted, tmp_path, capsys):
+    run, out = tiny_run(tiny(), max_steps=2, validate_every=1), tmp_path / "run"
+    scripted(9.0, 5.0, 7.0)
+    train(run, out)
+    (out / "best.safetensors").write_bytes(b"damaged")
+    assert read_best_epe(out) is None
+    assert "the next validation replaces it" in capsys.readouterr().err
+
+
+def test_fewer_steps_than_are_done_are_refused(tiny, scripted, tmp_path):
+    root = tiny()
+    scripted(9.0, 8.0)
+    train(tiny_run(root, max_steps=3), tmp_path / "run")
+    with pytest.raises(UsageError, match=r"step 3, beyond --trainer\.max_steps 2; raise"):
+        train(tiny_run(root, max_steps=2), tmp_path / "run")
+
+
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(here, tmp_path):
+    options = ("--trainer.max_steps", 4, "--trainer.checkpoint_every", 2)
+    here(tmp_path, *options)
+    last = tmp_path / "last-00000004.safetensors"
+    last.write_bytes(last.read_bytes()[:-100])
+    output = here(tmp_path, *options)
+    assert "resumed from step 2" in output
+    assert load_checkpoint(last).training["step"] == 4
+
+
+@pytest.mark.slow
+@posix_only
+def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path):
+    options = ("--trainer.max_steps", 4, "--trainer.checkpoint_every", 2)
+    finish(command(tmp_path, "--trainer.max_steps", 2))
+    before = {p.name: p.read_bytes() for p in tmp_path.glob("*.safetensors")}
+    assert set(before) == {"last-00000002.safetensors", "best.safetensors"}
+    output = finish(command(tmp_path, *options, largest_file=2**20), status=1)
+    assert "Traceback" not in output
+    assert "stereo train: error: cannot write" in output
+    assert {p.name: p.read_bytes() for p in tmp_path.glob("*.safetensors")} == before
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+    assert "resumed from step 2" in finish(command(tmp_path, *options))
+
+
+def test_a_disk_without_room_is_refused_before_the_first_step(here, tmp_path):
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", tmp_path])
+    if mounted.returncode:
+        pytest.skip("mounting a small disk needs more rights")
+    try:
+        output = here(tmp_path / "run", "--trainer.max_steps", 2, status=1)
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+    assert "MiB free, the run's checkpoints need" in output
+
+
+def a_checkpoint(folder, step, value=1.0):
+    network = build_network(NetworkConfig("ea_stereo_fast"))
+    weights = {
+        name: torch.full_like(tensor, value) if tensor.is_floating_point() else tensor
+        for name, tensor in network.state_dict().items()
+    }
+    state = RunState(step, weights, {"state": {}, "param_groups": []}, {}, [])
+    save_run(last_path(folder, step), Checkpoint(NetworkConfig("ea_stereo_fast"), weights), state)
+
+
+def test_a_checkpoint_that_is_not_finite_falls_back_to_the_one_before(tmp_path):
+    a_checkpoint(tmp_path, 3)
+    a_checkpoint(tmp_path, 4, float("nan"))
+    assert find_resume(tmp_path, "auto")[0] == last_path(tmp_path, 3)
+    with pytest.raises(InputError, match="not finite"):
+        find_resume(tmp_path, str(last_path(tmp_path, 4)))
+
+
+def test_the_checkpoint_just_written_is_never_removed(tmp_path):
+    for step in (2, 3, 9):
+        last_path(tmp_path, step).write_bytes(b"")
+    remove_old(tmp_path, 3, keep=1)
+    assert [p.name for p in checkpoints_of(tmp_path)] == [
+        "last-00000009.safetensors",
+        "last-00000003.safetensors",
+    ]
+
+
+def test_checkpoints_of_a_way_not_taken_are_set_aside(tmp_path):
+    for step in (2, 4):
+        last_path(tmp_path, step).write_bytes(b"")
+    set_aside_later(tmp_path, 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "aside-last-00000004.safetensors",
+        "last-00000002.safetensors",
+    ]
+
+
+def test_going_on_with_other_settings_is_said(here, tmp_path):
+    here(tmp_path, "--trainer.max_steps", 1)
+    output = here(tmp_path, "--trainer.max_steps", 2, "--optimizer.learning_rate", 5e-4)
+    assert "warning: the run goes on with other settings:" in output
+    assert "optimizer.learning_rate: 0.001 -> 0.0005" in output
+    assert "trainer.max_steps: 1 -> 2" in output
+    assert "nothing to do" in here(tmp_path, "--trainer.max_steps", 2)
+
+
+def test_fine_tuning_keeps_the_first_weights_until_others_are_better(
+    tiny, scripted, tmp_path, capsys
+):
+    run = dataclasses.replace(tiny_run(tiny(), validate_every=2), facts={"weights": "some"})
+    scripted(3.0, 4.0, 5.0)
+    train(run, tmp_path / "run")
+    assert best_of(tmp_path / "run") == (0, 3.0)
+    assert "best validation EPE 3.000 px" in capsys.readouterr().out

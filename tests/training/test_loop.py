@@ -1,0 +1,284 @@
+"""The loop: signals, validation, processes, damaged pairs, data that teach nothing."""
+
+import dataclasses
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+from conftest import posix_only
+from safetensors.torch import load_file
+from training_runs import command, curve, events_of, finish, samples, tiny_run, wait_for
+
+from stereo.commands import cli
+from stereo.errors import InputError, StereoError
+from stereo.models.fast import FastFeatures
+from stereo.training import loop
+from stereo.training.loop import train
+from stereo.training.state import (
+    last_path,
+    read_best_epe,
+)
+
+pytest_plugins = ["training_runs"]
+
+
+@pytest.mark.parametrize(
+    ("truth", "words"),
+    [
+        (0.0, "has ground truth"),  # 0 is none in a manifest
+        (-5.0, "(-5 to -5 px) are 100 % negative"),
+        (500.0, "100 % at 32 px or beyond; correct the scale"),
+        (np.inf, "has ground truth"),
+    ],
+)
+def test_training_on_nothing_stops_says_why_and_leaves_nothing(
+    tiny, scripted, tmp_path, truth, words
+):
+    run, out = tiny_run(tiny(truth), max_steps=30), tmp_path / "run"
+    scripted(9.0)
+    with pytest.raises(InputError, match="no pixel of the first 10 steps") as error:
+        train(run, out)
+    assert words in str(error.value)
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("weights", [None, "some"])
+def test_training_on_nothing_leaves_nothing_however_often_it_saves(
+    tiny, scripted, tmp_path, weights
+):
+    run = tiny_run(tiny(32.0), max_steps=12, validate_every=1, checkpoint_every=1)
+    run, out = dataclasses.replace(run, facts={"weights": weights}), tmp_path / "run"
+    for _ in range(2):  # again it does no better
+        scripted(*[9.0] * 20)
+        with pytest.raises(InputError, match=r"100 % at 32 px or beyond; .*max_disparity 32"):
+            train(run, out)
+        assert list(out.iterdir()) == []
+
+
+def test_a_run_does_not_go_on_with_nothing(tiny, scripted, tmp_path):
+    scripted(9.0, 8.0)
+    train(tiny_run(tiny(), max_steps=2), tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")}
+    scripted(*[9.0] * 20)
+    with pytest.raises(InputError, match="no pixel of the next 3 steps counts"):
+        train(tiny_run(tiny(40.0, "beyond"), max_steps=5, checkpoint_every=1), tmp_path / "run")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")} == before
+
+
+def test_one_pair_among_many_is_enough(tiny, scripted, tmp_path):
+    root = tiny(500.0)
+    run = tiny_run(root, max_steps=2)
+    last = run.training_set.source.files[1].name
+    np.save(root / f"{last}.npy", np.full((32, 64), 5, np.float32))
+    scripted(9.0, 8.0)
+    assert train(run, tmp_path / "run") == 2
+
+
+@pytest.mark.parametrize("reach, counts", [(32, False), (256, True)])
+def test_validation_counts_the_pixels_that_training_does(tiny, tmp_path, reach, counts):
+    other = tiny_run(tiny(40.0 if reach == 32 else 200.0, "other")).validation_set
+    run = tiny_run(tiny(), max_steps=1)
+    network = dataclasses.replace(run.network_config, max_disparity=reach)
+    run = dataclasses.replace(run, network_config=network, validation_set=other)
+    run.network.max_disparity = reach
+    if counts:
+        assert train(run, tmp_path / "run") == 1
+        return
+    with pytest.raises(InputError, match=r"validation pairs counts: .* 100 % at 32 px or beyond"):
+        train(run, tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "words"),
+    [(signal.SIGTERM, 143, "stereo: terminated"), (signal.SIGINT, 130, "interrupted")],
+)
+def test_a_signal_ends_training_as_it_ends_other_commands(
+    tiny, tmp_path, monkeypatch, capsys, number, status, words
+):
+    run, out = tiny_run(tiny(), max_steps=9, validate_every=1), tmp_path / "run"
+
+    def validate(*_, **__):
+        if last_path(out, 1).exists():  # in the loop
+            signal.raise_signal(number)
+        return {"epe_image": 9.0, "images": 1, "skipped": 0}, []
+
+    monkeypatch.setattr(loop, "validate", validate)
+    monkeypatch.setattr(cli, "run", lambda _: train(run, out))
+    monkeypatch.setattr(cli, "heed_signals", lambda: None)
+    monkeypatch.setattr(cli, "leave_to_system", lambda: None)
+    with pytest.raises(SystemExit) as leaving:
+        cli.main([])
+    assert leaving.value.code == status
+    captured = capsys.readouterr()
+    assert "stopped at step 1 of 9" in captured.out
+    assert words in captured.err
+
+
+@pytest.mark.parametrize("truth", [0.0, -5.0, 500.0])
+def test_validation_on_nothing_stops_before_the_first_step(tiny, tmp_path, truth):
+    run = dataclasses.replace(
+        tiny_run(tiny()), validation_set=tiny_run(tiny(truth, "other")).validation_set
+    )
+    with pytest.raises(InputError, match="no pixel of the validation pairs"):
+        train(run, tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_scalars(tiny, scripted, monkeypatch, tmp_path):
+    run, out = tiny_run(tiny(), validate_every=100, checkpoint_every=100), tmp_path / "run"
+    scripted(9.0)
+    losses = iter([1.0, 1.0, float("nan")])
+    monkeypatch.setattr(
+        loop, "loss_sum", lambda outputs, *_: outputs.disparities[0].mean() * 0 + next(losses)
+    )
+    with pytest.raises(StereoError, match="step 3 is not finite"):
+        train(run, out)
+    assert curve(out, "train/loss")[0] == [1, 2]
+
+
+def test_a_resumed_run_is_read_and_told_without_noise(tiny, scripted, tmp_path, capfd, caplog):
+    run, out = tiny_run(tiny(), validate_every=2, checkpoint_every=2), tmp_path / "run"
+    scripted(9.0, 5.0, 4.0)
+    train(run, out)
+    said = capfd.readouterr().out
+    assert "step 2/4" in said
+    assert "validation EPE 9.000 px at step 0" in said
+    assert "validation EPE 5.000 px at step 2" in said
+    last_path(out, 4).unlink()
+    scripted(4.5)
+    train(run, out)
+    captured = capfd.readouterr()
+    assert "out of order" not in captured.out + captured.err + caplog.text
+    assert "validation EPE 5.000 px at step 2" in captured.out
+    assert curve(out, "validation/epe_image") == ([0, 2, 4], [9, 5, 4.5])
+
+
+def test_tensorboard_shows_pictures_recipe_data_and_machine(tiny, tmp_path):
+    out = tmp_path / "run"
+    train(tiny_run(tiny(), max_steps=1), out)
+    events = events_of(out)
+    assert events.Tags()["images"] == ["validation/0: left, map, truth, error"]
+    (text,) = events.Tensors("run/text_summary")[0].tensor_proto.string_val
+    for words in ("trained on 2 pairs of manifest", '"max_steps": 1', '"threads":'):
+        assert words in text.decode()
+
+
+def assert_close_but_for_rounding(one, two):
+    """Adam makes a full step of a gradient that is zero but for rounding: few may differ."""
+    apart = total = 0
+    for name in (n for n in one if n.startswith("state.network")):
+        apart += int((~torch.isclose(one[name], two[name], rtol=1e-3, atol=1e-5)).sum())
+        total += one[name].numel()
+    assert apart < 1e-4 * total
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_batch_norm_frozen(tmp_path):
+    options = ("--trainer.max_steps", 3, "--trainer.freeze_batch_norm", "true")
+    for processes in (1, 2):
+        finish(command(tmp_path / str(processes), *options, processes=processes))
+    one, two = (load_file(tmp_path / n / "last-00000003.safetensors") for n in ("1", "2"))
+    assert_close_but_for_rounding(one, two)
+    # One pair to validate on: the second process gathers no score of its own.
+    best = [read_best_epe(tmp_path / n) for n in ("1", "2")]
+    assert best[1] == pytest.approx(best[0], rel=1e-3)
+
+
+def test_accumulation_equals_one_large_batch_with_batch_norm_frozen(here, tmp_path):
+    for turns in (1, 2):
+        options = ("--trainer.max_steps", 2, "--trainer.accumulation", turns)
+        here(tmp_path / str(turns), *options, "--trainer.freeze_batch_norm", "true")
+    one, two = (load_file(tmp_path / n / "last-00000002.safetensors") for n in ("1", "2"))
+    assert_close_but_for_rounding(one, two)
+
+
+# 143 and 130 as of every other command: a cluster tells its own SIGTERM from a failure by them.
+@posix_only
+@pytest.mark.parametrize(
+    "number, status",
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_saves_and_stops(tmp_path, number, status):
+    run = command(tmp_path, "--trainer.max_steps", 5000, "--trainer.checkpoint_every", 2)
+    wait_for(tmp_path / "last-00000002.safetensors", run)
+    os.killpg(run.pid, number)  # as a terminal and a cluster do: the loader's processes too
+    output = finish(run, status)
+    assert "Traceback" not in output
+    assert "saved in" in output
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_the_time_limit_saves_and_stops_with_success(here, tmp_path):
+    output = here(tmp_path, "--trainer.max_steps", 100_000, "--max-time", "2s")
+    last = max(tmp_path.glob("last-*.safetensors"))
+    assert f"stopped at step {int(last.stem.split('-')[1])} of 100000" in output
+
+
+def test_a_damaged_pair_is_named_and_by_choice_skipped_and_counted(here, tmp_path):
+    shutil.copytree(samples(), tmp_path / "data")
+    (damaged,) = (tmp_path / "data").glob("*/frames_finalpass/TEST/A/0001/right/*.png")
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    options = ("--data.root", tmp_path / "data", "--trainer.max_steps", 3)
+    output = here(tmp_path / "run", *options, status=1)
+    assert str(damaged) in output
+    output = here(tmp_path / "run", *options, "--data.skip_damaged", "true")
+    assert f"warning: skipped: {damaged}" in output
+    assert "damaged pairs skipped: 3;" in output  # three steps of two: the one of two, each time
+
+
+def test_what_a_run_writes_is_matched_and_fine_tuned(here, stereo, tmp_path):
+    here(tmp_path / "first", "--trainer.max_steps", 2)
+    best = tmp_path / "first" / "best.safetensors"
+    views = [
+        samples() / "FlyingThings3D/frames_cleanpass/TEST/A/0000" / s / "0006.png"
+        for s in ("left", "right")
+    ]
+    assert stereo("infer", *views, "--output", tmp_path / "maps", "--model", best).status == 0
+    output = here(tmp_path / "second", "--trainer.max_steps", 1, "--weights", best)
+    assert "resumed" not in output
+    never = ("--trainer.max_steps", 1, "--resume", "never")
+    assert "holds checkpoints" in here(tmp_path / "first", *never, status=2)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_its_batch(here, tmp_path):
+    options = ("--trainer.max_steps", 50, "--optimizer.learning_rate", 1e30)
+    output = here(tmp_path, *options, "--optimizer.clip_norm", "null", status=1)
+    assert "not finite" in output
+    (saved,) = tmp_path.glob("not-finite-*.npz")
+    assert np.load(saved)["left_0"].shape == (2, 3, 32, 48)
+
+
+@pytest.mark.slow
+def test_a_pair_damaged_for_one_process_is_named_once_and_the_run_saved(tmp_path):
+    shutil.copytree(samples(), tmp_path / "data")
+    (damaged,) = (tmp_path / "data").glob("*/frames_finalpass/TEST/A/0001/right/*.png")
+    damaged.write_bytes(b"")
+    options = ("--data.root", tmp_path / "data", "--data.validation.root", samples())
+    output = finish(
+        command(tmp_path / "run", *options, "--trainer.max_steps", 9, processes=2), status=1
+    )
+    assert output.count(f"stereo train: error: {damaged}") == 1
+    assert "gloo" not in output
+    assert list((tmp_path / "run").glob("last-*.safetensors"))
+
+
+def test_training_and_validation_compute_in_the_same_precision(here, tmp_path, monkeypatch):
+    seen = {True: set(), False: set()}
+    forward = FastFeatures.forward
+
+    def watched(self, image):
+        seen[self.training].add(torch.backends.cudnn.conv.fp32_precision)
+        return forward(self, image)
+
+    monkeypatch.setattr(FastFeatures, "forward", watched)
+    before = torch.backends.cudnn.conv.fp32_precision
+    here(tmp_path / "run", "--trainer.max_steps", 1)
+    assert seen == {True: {"ieee"}, False: {"ieee"}}
+    assert torch.backends.cudnn.conv.fp32_precision == before

@@ -1,0 +1,161 @@
+"""Losses, schedules, the order of samples, the moving average: what a step is made of."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stereo.errors import StereoError, UsageError
+from stereo.models.outputs import TrainingOutputs
+from stereo.training.config import LossConfig, OptimizerConfig
+from stereo.training.interrupt import explain_errors
+from stereo.training.learner import MovingAverage
+from stereo.training.losses import loss_sum, plane_cross_entropy_sum, smooth_l1_sum
+from stereo.training.order import Share, StepSampler
+from stereo.training.schedule import learning_rate, parse_duration
+from stereo.training.truth import TruthCount, counted_pixels
+
+
+def test_zeros_count_where_the_recipe_says_so():
+    truth = torch.tensor([[-1.0, 0.0, 0.0, 40.0, 40.0, 40.0, np.inf]])
+    count = TruthCount(32)
+    count.add(truth, truth.isfinite())
+    assert "of 6 with ground truth (-1 to 40 px) are 16.67 % negative, 33.33 % 0, 50 % at" in str(
+        count.error("it")
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    count=st.integers(1, 40),
+    each=st.integers(1, 4),
+    processes=st.integers(1, 3),
+    turns=st.integers(1, 3),
+    first=st.integers(0, 30),
+)
+def test_every_split_of_the_work_sees_the_same_samples(count, each, processes, turns, first):
+    batch = each * processes * turns
+    whole = StepSampler(count, batch, 5, Share()).keys_of_step(first)
+    parts = []
+    for rank in range(processes):
+        sampler = iter(StepSampler(count, batch, 5, Share(rank, processes, turns, first)))
+        parts.append([next(sampler) for _ in range(turns)])
+    together = [
+        key for turn in range(turns) for rank in range(processes) for key in parts[rank][turn]
+    ]
+    assert together == whole
+
+
+def test_an_epoch_holds_every_sample_once():
+    sampler = StepSampler(10, 4, 0, Share())
+    keys = [key for step in range(5) for key in sampler.keys_of_step(step)]
+    for epoch in (0, 1):
+        assert sorted(i for e, i in keys if e == epoch) == list(range(10))
+    assert [i for e, i in keys if e == 0] != [i for e, i in keys if e == 1]
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(UsageError, match="does not divide"):
+        StepSampler(10, 5, 0, Share(world_size=2))
+
+
+def test_loss_is_psmnets():
+    truth = torch.tensor([[[1.0, 2.0, 50.0], [0.0, 200.0, 3.0]]])
+    valid = torch.ones_like(truth).bool()
+    counted = counted_pixels(truth, valid, 192)
+    assert counted.tolist() == [[[True, True, True], [False, False, True]]]
+    assert counted_pixels(truth, valid, 192, zero_counts=True).sum() == 5
+    predictions = [truth + 0.5, truth + 2, truth - 3]
+    total = smooth_l1_sum(predictions, truth, counted, (0.5, 0.7, 1.0)) / counted.sum()
+    assert total == pytest.approx(0.5 * 0.125 + 0.7 * 1.5 + 2.5)
+    assert smooth_l1_sum(predictions[-1:], truth, counted, (0.5, 0.7, 1.0)) == pytest.approx(10)
+
+
+def test_schedules():
+    constant = OptimizerConfig(learning_rate=2.0)
+    assert learning_rate(99, 100, constant) == 2.0
+    cycle = OptimizerConfig(learning_rate=2.0, schedule="one_cycle", warmup_share=0.1)
+    rates = [learning_rate(step, 100, cycle) for step in range(100)]
+    assert rates[9] == pytest.approx(2.0)
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[99] < 0.01
+    steps = OptimizerConfig(learning_rate=1.0, schedule="steps", milestones=(0.5, 0.9))
+    assert [learning_rate(s, 10, steps) for s in (4, 5, 9)] == pytest.approx([1, 0.1, 0.01])
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("50m", 3000), ("2.5h", 9000)])
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+    with pytest.raises(ValueError):
+        parse_duration("soon")
+
+
+def test_cross_entropy_of_planes_shares_each_pixel_between_its_two_planes():
+    truth = torch.tensor([[[0.0, 1.0], [2.0, 99.0]]])  # a block of 2x2: planes 0, 0 and 1, 1, none
+    counted = torch.tensor([[[True, True], [True, False]]])
+    logits = torch.tensor([0.3, -0.5, 0.1]).view(1, 3, 1, 1)
+    log = logits.flatten().log_softmax(dim=0)
+    expected = -(1.5 * log[0] + 1.5 * log[1])
+    assert plane_cross_entropy_sum(logits, truth, counted, 2) == pytest.approx(float(expected))
+    wider = -(2.25 * log[0] + 0.75 * log[1])  # planes 4 px apart: 0, 0.25 and 0.5 of the way
+    assert plane_cross_entropy_sum(logits, truth, counted, 4) == pytest.approx(float(wider))
+
+
+def test_cross_entropy_of_planes_is_least_at_the_shares_of_the_pixels():
+    truth = torch.full((1, 8, 8), 20.0)  # between planes 2 and 3 of 8 pixels
+    truth[:, :, :2] = 4.0
+    counted = torch.ones_like(truth).bool()
+    shares = torch.tensor([0.125, 0.125, 0.375, 0.375, 1e-9]).view(1, 5, 1, 1)
+    best = plane_cross_entropy_sum(shares.log(), truth, counted, 8)
+    for k in range(4):
+        other = shares.log().clone()
+        other[0, k] += 0.1
+        assert plane_cross_entropy_sum(other, truth, counted, 8) > best
+
+
+def test_a_loss_on_planes_needs_a_network_that_shows_them():
+    truth = torch.ones(1, 16, 16)
+    outputs = TrainingOutputs((truth,))
+    with pytest.raises(UsageError, match="planes"):
+        loss_sum(outputs, truth, truth > 0, LossConfig(planes=1.0))
+    assert loss_sum(outputs, truth, truth > 0, LossConfig()) == 0
+
+
+@pytest.mark.parametrize("wrong", [{"weights": ()}, {"beta": 0.0}, {"planes": -1.0}])
+def test_impossible_losses_say_so(wrong):
+    with pytest.raises(UsageError, match="loss"):
+        LossConfig(**wrong)
+
+
+def test_the_average_starts_fast_and_forgets_its_first_weights():
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(network.weight)
+    average = MovingAverage(network, 0.999)
+    average.update(network)
+    torch.nn.init.ones_(network.weight)
+    for _ in range(30):
+        average.update(network)
+    assert float(average.network.weight.detach()) > 0.99  # a decay of 0.999 would give 0.03
+
+
+@pytest.mark.parametrize(
+    "message, said",
+    [
+        ("DataLoader worker (pid 7) is killed by signal: Killed. ", "--trainer.workers"),
+        ("[gloo/transport/tcp/pair.cc:544] Connection closed by peer", "another process"),
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate", "batch_size"),
+        ("Invalid buffer size: 20.00 GiB", "batch_size"),
+    ],
+)
+def test_what_ends_a_run_from_outside_is_one_line(message, said, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(StereoError, match=said), explain_errors():
+        raise RuntimeError(message)
+    with pytest.raises(RuntimeError, match="a defect"), explain_errors():
+        raise RuntimeError("a defect")
+
+
+def test_a_batch_too_small_for_batch_norm_is_one_line():
+    with pytest.raises(UsageError, match="freeze_batch_norm"), explain_errors():
+        torch.nn.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1))

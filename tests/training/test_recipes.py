@@ -1,0 +1,272 @@
+"""Recipes, their checks, and what ``prepare`` makes of them."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from test_datasets import write_frame
+from training_runs import SAMPLES
+
+from stereo.data.synthetic import SyntheticConfig
+from stereo.errors import InputError, UsageError
+from stereo.models import NetworkConfig, build_network
+from stereo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from stereo.system.bundled import bundled_weights
+from stereo.training import loop
+from stereo.training.held_out import hold_out
+from stereo.training.prepare import prepare
+from stereo.training.recipe import RECIPES, DataConfig, Recipe, ValidationConfig, recipe_path
+
+pytest_plugins = ["training_runs"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--config", "quickstrat"],
+        ["--config", "quickstart", "--trainer.max_steps", "0"],
+        ["--config", "quickstart", "--trainer.steps", "5"],
+        ["--config", "quickstart", "--network.name", "psmnt"],
+        ["--config", "quickstart", "--network.max_disparity", "100"],
+        ["--config", "quickstart", "--max-time", "soon"],
+        ["--config", "quickstart", "--data.name", "sceneflow"],
+    ],
+    ids=lambda w: " ".join(w[2:]) or w[1],
+)
+def test_wrong_calls_are_one_line(stereo, tmp_path, wrong):
+    result = stereo("train", *wrong, "--output", tmp_path / "run")
+    assert result.status == 2
+    assert len(result.errors) == 1, result.errors
+    assert not (tmp_path / "run").exists()
+
+
+ATTENTION_NAMES = "known: aft_conv, aft_simple, disparity"
+
+
+FAST = "network: {name: ea_stereo_fast, "
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        (FAST + "attention: {name: efficent}}", ATTENTION_NAMES),
+        (FAST + "attention: {sites: [eigth]}}", "known: eighth, quarter, sixteenth"),
+        (FAST + "attention: {sites: [quarter]}}", "known: eighth, sixteenth"),
+        (FAST + "attention: {sites: 3}}", "sites"),
+        (FAST + "attention: {nme: efficient}}", "fields: name, sites, options"),
+        (FAST + "attention: efficient}", "--network.attention.name NAME"),
+        (FAST + "attention: {options: {head: 3}}}", "known: heads, key_channels, temperature"),
+        (FAST + "max_disparity: 1.5}", "'network.max_disparity' is 1.5; expected a whole number"),
+        ("data: {root: 5}", "'data.root' is 5; expected a text (see 'stereo train -"),
+        ("data: {name: kitti2012, root: nowhere}", "nowhere: no such folder; the root is"),
+        ("data: {synthetic: {height: a}}", "'data.synthetic.height' is a; expected a whole"),
+        ("data: {skip_damaged: maybe}", "'data.skip_damaged' is maybe; expected true or false"),
+        ("network: null", "'network' is null; it has fields, such as 'network.name'"),
+        ("optimizer: {learning_rate: nan}", "'optimizer.learning_rate' is nan; expected a number"),
+        ("optimizer: {clip_norm: a}", "'optimizer.clip_norm' is a; expected a number"),
+        ("trainer: {device: tpu}", "'trainer.device' is tpu; expected one of auto, cpu, cuda,"),
+        (FAST + "attention: {name: null}}", "'name' is null"),
+        (FAST + "mean: null}", "'network.mean' is null"),
+        (FAST + "bogus: 1}", "network.bogus"),
+        ("trainer: null", "'trainer' is null"),
+        ("trainer: {max_steps: null}", "'trainer.max_steps' is null"),
+        ("data: {validation: 3}", "'data.validation' is '3'"),
+        ("optimizer: {learning_rate: .inf}", "learning rate inf"),
+        ("loss: {weights: [a]}", "loss.weights"),
+        ("weights: [1]", "'weights' is [1]"),
+        ("a: b: c", "not valid YAML"),
+        ("[" * 5000, "not valid YAML"),
+        ("- network", "YAML file of sections"),
+        ("", "YAML file of sections"),
+        (b"\xff\xfe\x00", "YAML file of sections"),
+        (b"# " + b"a" * 2**19, "that a recipe may have"),
+    ],
+    ids=lambda value: None if isinstance(value, bytes) else value[:60],
+)
+def test_a_recipe_that_cannot_be_is_one_line(stereo, tmp_path, recipe, words):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(recipe if isinstance(recipe, bytes) else recipe.encode())
+    network = () if b"network" in path.read_bytes() else ("--network.name", "ea_stereo_fast")
+    result = stereo("train", "--config", path, *network, "--output", tmp_path / "run")
+    status = 1 if "nowhere" in words else 2
+    assert (result.status, len(result.errors)) == (status, 1), result.errors
+    assert words in result.errors[0]
+    assert "--root" not in result.errors[0]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("given", ["ea_stereo_fastt", "sgbm", "", "nowhere/run"])
+def test_unknown_weights_list_those_that_ship(stereo, tmp_path, given):
+    options = ("--config", "quickstart", "--weights", given, "--output", tmp_path / "run")
+    result = stereo("train", *options)
+    assert (result.status, len(result.errors)) == (2, 1), result.errors
+    assert f"unknown --weights '{given}'; known: a .safetensors or" in result.errors[0]
+    assert "ea_stereo_fast" in result.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("name", "efficent", ATTENTION_NAMES),
+        ("sites", "[eigth]", "known: eighth, quarter, sixteenth"),
+        ("site", "eighth", "fields: name, sites, options"),
+    ],
+)
+def test_a_misspelt_attention_on_the_command_line_is_one_line(
+    stereo, tmp_path, option, value, words
+):
+    given = (f"--network.attention.{option}", value, "--output", tmp_path / "run")
+    result = stereo("train", "--config", "quickstart", *given)
+    assert (result.status, len(result.errors)) == (2, 1), result.errors
+    assert words in result.errors[0]
+
+
+def test_help_of_train_names_the_attentions_and_needs_no_pytorch():
+    code = """
+import contextlib, io, sys
+from stereo.commands.cli import run
+said = io.StringIO()
+with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+    run(["train", "--help"])
+heavy = {"torch", "torchvision", "accelerate", "cv2"} & set(sys.modules)
+assert not heavy, heavy
+print(" ".join(said.getvalue().split()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for words in ("--network.attention.name (aft_conv,", "window)", "--network.attention.sites"):
+        assert words in done.stdout
+
+
+def test_unknown_recipes_list_the_shipped_ones():
+    with pytest.raises(UsageError, match="quickstart"):
+        recipe_path("nothing")
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_recipe_loads_and_takes_a_step(here, path, tmp_path):
+    options = ("--data.validation.name", "sceneflow", "--data.validation.split", "test")
+    # The network that ships searches 192 px, and its weights with it.
+    options += ("--network.max_disparity", 192) if path.stem == "finetune" else ()
+    output = here(tmp_path, "--trainer.max_steps", 1, *options, config=path.stem)
+    assert "stopped at step 1 of 1" in output
+    head = path.read_text().splitlines()
+    assert any(f"stereo train --config {path.stem} " in line for line in head[:6])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--seed", "-1"),
+        ("--data.scenes", "0"),
+        ("--data.validation.limit", "-1"),
+        ("--augmentation.crop", "[33,49]"),
+        ("--optimizer.betas", "[2,3]"),
+        ("--optimizer.weight_decay", "-1"),
+        ("--optimizer.milestones", "[0.5,2]"),
+        ("--loss.weights", "[]"),
+        ("--trainer.max_step", "3"),  # no abbreviations: a typo is no other option
+    ],
+)
+def test_values_that_cannot_be_are_refused_before_any_work(stereo, tmp_path, wrong):
+    result = stereo("train", "--config", "quickstart", "--output", tmp_path / "run", *wrong)
+    assert result.status == 2
+    assert len(result.errors) == 1
+    assert wrong[0].split(".")[-1].replace("_", " ").strip("-").split()[-1] in result.errors[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_other_conventions_are_warned_of(tmp_path, capsys):
+    config = NetworkConfig("psmnet_basic", 48, upsampling="half_pixel", padding="zeros")
+    weights = dict(build_network(config).state_dict())
+    save_checkpoint(tmp_path / "it.safetensors", Checkpoint(config, weights))
+    recipe = Recipe(network=NetworkConfig("psmnet_basic", 48))
+    prepare(recipe, weights=str(tmp_path / "it.safetensors"))
+    assert "--network.upsampling half_pixel --network.padding zeros" in capsys.readouterr().err
+    prepare(dataclasses.replace(recipe, network=config), weights=str(tmp_path / "it.safetensors"))
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5])
+def test_whole_scenes_are_held_out_by_their_names(share):
+    names = [
+        f"TRAIN/{letter}/{n:04d}/{f:04d}" for letter in "AB" for n in range(50) for f in (6, 7)
+    ]
+    held = hold_out(names, share)
+    assert len(held) == share * len(names)
+    assert held == hold_out(names[::-1], share)
+    scenes = {name.rpartition("/")[0] for name in held}
+    assert held == {name for name in names if name.rpartition("/")[0] in scenes}
+
+
+@pytest.mark.parametrize(("count", "held"), [(2, 1), (10, 1), (30, 3), (95, 10)])
+def test_the_last_frames_are_held_out_where_there_are_no_scenes(count, held):
+    names = [f"{n:04d}" for n in range(count)]
+    assert hold_out(names, 0.1) == set(names[-held:])
+    with pytest.raises(UsageError, match="of which none can be held out"):
+        hold_out(names[:1], 0.1)
+
+
+def test_unless_other_data_are_named_training_pairs_are_held_out(tiny, capsys):
+    root = str(tiny())
+    for validation, held in (
+        (ValidationConfig(), ["2"]),
+        (ValidationConfig(share=0.6), ["1", "2"]),
+    ):
+        run = prepare(Recipe(data=DataConfig("manifest", root, validation=validation)))
+        assert [pair.name for pair in run.validation_set] == held
+        assert len(run.training_set) == 3 - len(held)
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", ["psmnet_sceneflow", "ea_psmnet_sceneflow", "modern_sceneflow"])
+def test_recipes_of_scene_flow_leave_its_test_pairs_alone(recipe, stereo, tmp_path, monkeypatch):
+    for scene in range(60):
+        write_frame(tmp_path, "FlyingThings3D", f"TRAIN/A/{scene:04d}", "0006")
+    write_frame(tmp_path, "FlyingThings3D", "TEST/A/0000", "0006")
+    runs = []
+    monkeypatch.setattr(loop, "train", lambda run, *_, **__: runs.append(run))
+    data = ("--data.root", tmp_path, "--output", tmp_path / "out")
+    result = stereo("train", "--config", recipe, *data)
+    assert result.status == 1
+    assert "--data.name flyingthings3d" in result.errors[0]  # the one option that it takes
+    alone = stereo("train", "--config", recipe, *data, "--data.name", "flyingthings3d")
+    assert (alone.status, alone.errors) == (0, [])
+    write_frame(tmp_path, "Monkaa", "a_rain_of_stones_x2", "0000")
+    write_frame(tmp_path, "Driving", "15mm_focallength/scene_forwards/fast", "0001")
+    assert stereo("train", "--config", recipe, *data).status == 0
+    for run, count in zip(runs, (59, 61), strict=True):
+        (held,) = run.validation_set
+        names = [pair.name for pair in run.training_set.source.files]
+        assert len(names) == count
+        assert held.name not in names
+        assert "FlyingThings3D/TRAIN" in held.name
+        assert not any("TEST" in name for name in names)
+
+
+def test_weights_are_named_as_models_are(tmp_path):
+    network = NetworkConfig("ea_stereo_fast")
+    run = prepare(Recipe(network=network), weights="ea_stereo_fast")
+    shipped = load_checkpoint(bundled_weights("ea_stereo_fast")).weights
+    assert all(torch.equal(run.network.state_dict()[n], t) for n, t in shipped.items())
+    assert run.facts["weights"] == "ea_stereo_fast"
+    with pytest.raises(UsageError, match="without weights; known: ea_stereo_fast"):
+        prepare(Recipe(network=NetworkConfig("psmnet")), weights="psmnet")
+    with pytest.raises(InputError, match="nothing"):
+        prepare(Recipe(network=network), weights=str(tmp_path / "nothing.safetensors"))
+
+
+def test_a_checkpoint_names_no_folder_of_the_machine(tiny, tmp_path):
+    scenes = SyntheticConfig(textures=str(tmp_path / "pictures"), meshes=str(tmp_path / "things"))
+    data = DataConfig("manifest", str(tiny()), synthetic=scenes)
+    facts = prepare(Recipe(network=NetworkConfig("ea_stereo_fast", 32), data=data)).facts
+    assert str(tmp_path) not in json.dumps(facts)
+    assert facts["recipe"]["data"]["synthetic"]["meshes"] == "things"
+
+
+def test_validation_on_the_training_pairs_is_warned_of(capsys):
+    data = DataConfig("sceneflow", str(SAMPLES), "test", validation=ValidationConfig(split="test"))
+    prepare(Recipe(network=NetworkConfig("psmnet_basic", 48), data=data))
+    assert "3 of the 3 validation pairs are trained on too" in capsys.readouterr().err
