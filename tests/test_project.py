@@ -53,6 +53,14 @@ def test_rooms_import_only_from_the_floors_below():
             assert imported == module or level[imported] < level[module], f"{path}: {imported}"
 
 
+def test_data_rooms_build_on_each_other_in_one_direction():
+    floors = ["io", "sets", "finding"]
+    for place, room in enumerate(floors):
+        for path in (REPOSITORY / "stereo" / "data" / room).rglob("*.py"):
+            for above in floors[place + 1 :]:
+                assert f"stereo.data.{above}" not in path.read_text(), path
+
+
 def test_no_imports_go_in_a_circle():
     files = {}
     for path in (REPOSITORY / "stereo").rglob("*.py"):

@@ -1,8 +1,8 @@
 """What ``stereo data list`` prints: the data sets known, their splits and their trees."""
 
-from stereo.data.finding.patterns import PathPattern
 from stereo.data.sets.datasets import DATASETS
 from stereo.data.sets.layouts import Description, Layout, Part
+from stereo.data.sets.patterns import PathPattern
 from stereo.system.console import say
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from stereo.data.check.pair import BIN_WIDTH, EDGES, Finding
-from stereo.data.finding.listing import PartListing
 from stereo.data.sets.layouts import Part
+from stereo.data.sets.listing import PartListing
 from stereo.data.sets.sample import SampleFiles
 from stereo.system import console
 
@@ -275,6 +275,6 @@ def _disparity_lines(section: dict[str, Any], max_disparity: int) -> list[str]:
 
 
 def _all_files(files: SampleFiles) -> list[Path]:
-    optional = (files.disparity, files.disparity_right, files.calibration)
+    optional = (files.disparity, files.disparity_right)
     known = [path for path in optional if path is not None]
     return [files.left, files.right, *known, *(path for path, _ in files.nonoccluded)]

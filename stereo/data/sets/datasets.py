@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stereo.data.finding.listing import PartListing, list_part, read_unused
-from stereo.data.finding.patterns import PathPattern
 from stereo.data.sets.layouts import (
     DESCRIPTIONS,
     FOLDERS,
@@ -18,7 +16,9 @@ from stereo.data.sets.layouts import (
     Layout,
     Part,
 )
+from stereo.data.sets.listing import PartListing, list_part, read_unused
 from stereo.data.sets.manifest import read_manifest
+from stereo.data.sets.patterns import PathPattern
 from stereo.data.sets.sample import Readable, SampleFiles
 from stereo.errors import InputError, UsageError, unknown_name
 

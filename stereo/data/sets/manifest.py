@@ -1,6 +1,5 @@
 """The user's own pairs: ``ROOT/manifest.json``."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ def read_manifest(root: Path) -> list[SampleFiles]:
 
     It is a list of objects with the keys ``name``, ``left``, ``right`` and ``gt``, paths relative
     to ROOT. Optional: ``gt_scale`` (stored value per pixel, for integer pictures), ``gt_right``
-    (disparities of the right view), ``nonoccluded`` (a mask, 255 where both views see the pixel)
-    and ``calibration``. Other keys are ignored.
+    (disparities of the right view) and ``nonoccluded`` (a mask, 255 where both views see the
+    pixel). Other keys are ignored.
 
     Raises:
         InputError: missing, not JSON or of another form, or two entries with one name.
@@ -48,19 +47,16 @@ def _entry(path: Path, root: Path, index: int, entry: Any) -> SampleFiles:
         type(scale) not in (int, float) or not 1 / MOST_SCALE <= scale <= MOST_SCALE
     ):
         raise InputError(f"{path}: entry {index}: 'gt_scale' must be a positive number such as 256")
-    optional = partial(_optional_path, root, entry)
-    mask = optional("nonoccluded")
+    mask, right = (
+        root / entry[key] if isinstance(entry.get(key), str) else None
+        for key in ("nonoccluded", "gt_right")
+    )
     return SampleFiles(
         name=entry["name"],
         left=root / entry["left"],
         right=root / entry["right"],
         disparity=root / entry["gt"],
-        disparity_right=optional("gt_right"),
+        disparity_right=right,
         nonoccluded=() if mask is None else ((mask, mask_is_255),),
-        calibration=optional("calibration"),
         decode=stored(scale),
     )
-
-
-def _optional_path(root: Path, entry: dict[str, Any], key: str) -> Path | None:
-    return root / entry[key] if isinstance(entry.get(key), str) else None

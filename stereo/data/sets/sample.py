@@ -60,7 +60,6 @@ class SampleFiles:
     # masks of the left image, each with its reader; a pixel counts as non-occluded when all say so.
     # Empty if unknown.
     nonoccluded: tuple[tuple[Path, MaskReader], ...] = ()
-    calibration: Path | None = None  # the calibration file, or None
     decode: Decoder = decode_stored  # how disparities are stored
     # whether a disparity of 0 means "no ground truth". Scene Flow's are real.
     zero_is_missing: bool = True

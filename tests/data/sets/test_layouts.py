@@ -155,7 +155,7 @@ TREES = {
         "training/colored_0/@_10.png",
         "training/colored_1/@_10.png",
         "training/disp_occ/@_10.png",
-        {"nonoccluded": "training/disp_noc/@_10.png", "calibration": "training/calib/@.txt"},
+        {"nonoccluded": "training/disp_noc/@_10.png"},
     ),
     "kitti2012-grey": (
         "kitti2012",
@@ -171,10 +171,7 @@ TREES = {
         "training/image_2/@_10.png",
         "training/image_3/@_10.png",
         "training/disp_occ_0/@_10.png",
-        {
-            "nonoccluded": "training/disp_noc_0/@_10.png",
-            "calibration": "training/calib_cam_to_cam/@.txt",
-        },
+        {"nonoccluded": "training/disp_noc_0/@_10.png"},
     ),
     "middlebury2014": (
         "middlebury2014",
@@ -182,7 +179,7 @@ TREES = {
         "@-perfect/im0.png",
         "@-perfect/im1.png",
         "@-perfect/disp0.pfm",
-        {"disparity_right": "@-perfect/disp1.pfm", "calibration": "@-perfect/calib.txt"},
+        {"disparity_right": "@-perfect/disp1.pfm"},
     ),
     "middlebury2014-imperfect": (
         "middlebury2014",
@@ -206,10 +203,7 @@ TREES = {
         "MiddEval3/trainingQ/@/im0.png",
         "MiddEval3/trainingQ/@/im1.png",
         "MiddEval3/trainingQ/@/disp0GT.pfm",
-        {
-            "nonoccluded": "MiddEval3/trainingQ/@/mask0nocc.png",
-            "calibration": "MiddEval3/trainingQ/@/calib.txt",
-        },
+        {"nonoccluded": "MiddEval3/trainingQ/@/mask0nocc.png"},
     ),
     "eth3d": (
         "eth3d",
@@ -217,10 +211,7 @@ TREES = {
         "two_view_training/@/im0.png",
         "two_view_training/@/im1.png",
         "two_view_training_gt/@/disp0GT.pfm",
-        {
-            "nonoccluded": "two_view_training_gt/@/mask0nocc.png",
-            "calibration": "two_view_training/@/calib.txt",
-        },
+        {"nonoccluded": "two_view_training_gt/@/mask0nocc.png"},
     ),
     "eth3d-joined": (
         "eth3d",
@@ -278,7 +269,7 @@ TREES = {
         "single/cup/kitchen_0/@.left.depth.png",
         {
             "disparity_right": "single/cup/kitchen_0/@.right.depth.png",
-            "calibration": "single/cup/kitchen_0/_camera_settings.json",
+            "settings": "single/cup/kitchen_0/_camera_settings.json",
         },
     ),
     "vkitti2": (
@@ -295,7 +286,7 @@ TREES = {
         "vkitti_2.0.3_rgb/Scene01/fog/frames/rgb/Camera_0/rgb_@.jpg",
         "vkitti_2.0.3_rgb/Scene01/fog/frames/rgb/Camera_1/rgb_@.jpg",
         "vkitti_2.0.3_depth/Scene01/fog/frames/depth/Camera_0/depth_@.png",
-        {"calibration": "vkitti_2.0.3_textgt/Scene01/fog/intrinsic.txt"},
+        {},
     ),
     "tartanair": (
         "tartanair",
@@ -341,7 +332,7 @@ def write_tree(root, tree, frames=FRAMES):
         truth(root / disparity.replace("@", frame))
         for role, path in extras.items():
             target = root / path.replace("@", frame)
-            if role == "calibration":
+            if role == "settings":
                 target.parent.mkdir(parents=True, exist_ok=True)
                 settings = {"camera_settings": [{"intrinsic_settings": {"fx": 10.0}}]}
                 target.write_text(json.dumps(settings))
@@ -362,6 +353,8 @@ def test_each_tree_is_found_and_paired_by_name(tree, tmp_path):
         assert [str(path) for path in found] == [p.replace("@", frame) for p in (left, right)]
         assert str(sample.disparity.relative_to(tmp_path)) == disparity.replace("@", frame)
         for role, path in extras.items():
+            if role == "settings":  # read by the decoder
+                continue
             value = getattr(sample, role)
             value = value[0][0] if role == "nonoccluded" else value
             assert str(value.relative_to(tmp_path)) == path.replace("@", frame)

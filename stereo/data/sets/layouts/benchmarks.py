@@ -1,6 +1,5 @@
 """Photographs with measured ground truth: KITTI, Middlebury, ETH3D, InStereo2K."""
 
-from stereo.data.finding.patterns import Fields
 from stereo.data.io.decoders import (
     decode_middlebury_2001,
     decode_middlebury_2003,
@@ -10,6 +9,7 @@ from stereo.data.io.decoders import (
     stored,
 )
 from stereo.data.sets.layouts.description import Description, Layout, Part, Split
+from stereo.data.sets.patterns import Fields
 
 # PSMNet's author gave these 40 of the 200 training pairs as his validation list (issue 73 there).
 KITTI2015_VALIDATION = frozenset(
@@ -49,7 +49,7 @@ def _is_plain_scene(fields: Fields) -> bool:
 
 
 def _kitti(
-    name: str, views: tuple[str, str], occ: str, noc: str, calib: str, splits: dict[str, Split]
+    name: str, views: tuple[str, str], occ: str, noc: str, splits: dict[str, Split]
 ) -> Layout:
     """Describe a KITTI tree; only the first of a scene's two moments, ``_10``, is stereo's."""
     return Layout(
@@ -60,7 +60,6 @@ def _kitti(
         right=f"<split>/{views[1]}/<frame>_10.png",
         disparity=f"<split>/{occ}/<frame>_10.png",
         nonoccluded=((f"<split>/{noc}/<frame>_10.png", mask_is_not_zero),),
-        calibration=f"<split>/{calib}/<frame>.txt",
     )
 
 
@@ -86,7 +85,6 @@ def _middlebury2014(name: str, folder: str) -> Layout:
         right=f"{folder}/im1.png",
         disparity=f"{folder}/disp0.pfm",
         disparity_right=f"{folder}/disp1.pfm",
-        calibration=f"{folder}/calib.txt",
     )
 
 
@@ -100,7 +98,6 @@ def _middlebury_v3(size: str) -> Layout:
         disparity=f"<split>{size}/<scene>/disp0GT.pfm",
         disparity_right=f"<split>{size}/<scene>/disp1GT.pfm",
         nonoccluded=((f"<split>{size}/<scene>/mask0nocc.png", mask_is_255),),
-        calibration=f"<split>{size}/<scene>/calib.txt",
     )
 
 
@@ -180,7 +177,6 @@ def _eth3d(name: str, truth: str) -> Layout:
         right="<split>/<scene>/im1.png",
         disparity=f"{truth}/<scene>/disp0GT.pfm",
         nonoccluded=((f"{truth}/<scene>/mask0nocc.png", mask_is_255),),
-        calibration="<split>/<scene>/calib.txt",
     )
 
 
@@ -201,8 +197,8 @@ _KITTI2012_PART = Part(
     "KITTI 2012",
     ("", "kitti2012", "Kitti2012", "KITTI2012", "data_stereo_flow"),
     (
-        _kitti("colour", ("colored_0", "colored_1"), "disp_occ", "disp_noc", "calib", _KITTI2012),
-        _kitti("grey", ("image_0", "image_1"), "disp_occ", "disp_noc", "calib", _KITTI2012),
+        _kitti("colour", ("colored_0", "colored_1"), "disp_occ", "disp_noc", _KITTI2012),
+        _kitti("grey", ("image_0", "image_1"), "disp_occ", "disp_noc", _KITTI2012),
     ),
 )
 _KITTI2015_PART = Part(
@@ -214,7 +210,6 @@ _KITTI2015_PART = Part(
             ("image_2", "image_3"),
             "disp_occ_0",
             "disp_noc_0",
-            "calib_cam_to_cam",
             _KITTI2015,
         ),
     ),

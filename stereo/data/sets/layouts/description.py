@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from stereo.data.finding.patterns import Fields
 from stereo.data.io.decoders import Decoder, MaskReader, decode_stored
+from stereo.data.sets.patterns import Fields
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Split:
 class Layout:
     """One tree in which a data set is kept, and how its files are read.
 
-    The patterns are those of ``stereo.data.finding.patterns``, relative to the root; ``<split>``
+    The patterns are those of ``stereo.data.sets.patterns``, relative to the root; ``<split>``
     and ``<pass>`` are filled in first. A role whose pattern has fewer fields than the left image's
     serves all pairs that agree in them.
     """
@@ -37,7 +37,6 @@ class Layout:
     disparity_right: str | None = None  # ground truth of the right images, where published
     # masks of the left images with their readers, where published
     nonoccluded: tuple[tuple[str, MaskReader], ...] = ()
-    calibration: str | None = None  # calibration files, where published
     # where below the root the tree may start; empty for the part's own folders
     folders: tuple[str, ...] = ()
     decode: Decoder = decode_stored  # how disparities are stored

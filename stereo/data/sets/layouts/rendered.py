@@ -49,7 +49,6 @@ def _falling_things(kind: str, folder: str) -> Part:
         right=f"{folder}/<frame>.right.{{jpg,png}}",
         disparity=f"{folder}/<frame>.left.depth.png",
         disparity_right=f"{folder}/<frame>.right.depth.png",
-        calibration=f"{folder}/_camera_settings.json",
         decode=decode_falling_things,
     )
     folders = ("", "FallingThings", "fat")
@@ -66,7 +65,6 @@ def _vkitti2(name: str, rgb: str, depth: str, text: str) -> Layout:
         right=f"{rgb}{below}/frames/rgb/Camera_1/rgb_<frame>.{{jpg,png}}",
         disparity=f"{depth}{below}/frames/depth/Camera_0/depth_<frame>.png",
         disparity_right=f"{depth}{below}/frames/depth/Camera_1/depth_<frame>.png",
-        calibration=f"{text}{below}/intrinsic.txt",
         decode=decode_vkitti2,
     )
 

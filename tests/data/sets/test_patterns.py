@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from stereo.data.finding.patterns import PathPattern
+from stereo.data.sets.patterns import PathPattern
 from stereo.errors import InputError
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stereo.data.finding.patterns import Fields, PathPattern
 from stereo.data.io.images import check_readable
 from stereo.data.sets.layouts import Layout, Part, Split
+from stereo.data.sets.patterns import Fields, PathPattern
 from stereo.data.sets.sample import SampleFiles
 from stereo.errors import InputError, UsageError
 from stereo.system.limits import check_bytes
@@ -141,7 +141,8 @@ def _list_layout(
         required.append(_Role(base, layout.disparity, given))
     order = required[0].fields
     keys = sorted(set().union(*(role.keys(order) for role in required)))
-    extras = _Extras(base, layout, given) if keys else None
+    right_truth = _Role(base, layout.disparity_right, given) if layout.disparity_right else None
+    masks = [(_Role(base, text, given), read) for text, read in layout.nonoccluded]
     samples: list[SampleFiles] = []
     missing: list[MissingFile] = []
     groups: Counter[str] = Counter()
@@ -166,45 +167,25 @@ def _list_layout(
         if unused and _is_unused(part, given | fields, unused):
             left_out += 1
             continue
-        assert extras is not None
         left, right, *known = (path for path in paths if path is not None)
-        samples.append(extras.sample(name, left, right, known[0] if known else None, fields))
+        found = [(path, read) for role, read in masks if (path := role.get(fields)) is not None]
+        samples.append(
+            SampleFiles(
+                name,
+                left,
+                right,
+                known[0] if known else None,
+                disparity_right=right_truth.get(fields) if right_truth else None,
+                # Half of a mask that has two parts would call occluded pixels visible.
+                nonoccluded=tuple(found) if len(found) == len(masks) else (),
+                decode=layout.decode,
+                zero_is_missing=layout.zero_is_missing,
+                dense=layout.dense,
+            )
+        )
     frames = bool(required[0]) or bool(required[1])
     doubles = [paths for role in required for paths in role.doubles]
     return PartListing(part, layout, split, samples, missing, groups, left_out, frames, doubles)
-
-
-class _Extras:
-    """Optional roles of a pair; makes the samples."""
-
-    def __init__(self, base: Path, layout: Layout, given: Fields) -> None:
-        self._layout = layout
-        self._right = self._role(base, layout.disparity_right, given)
-        self._calibration = self._role(base, layout.calibration, given)
-        self._masks = [(_Role(base, text, given), read) for text, read in layout.nonoccluded]
-
-    @staticmethod
-    def _role(base: Path, text: str | None, given: Fields) -> _Role | None:
-        return None if text is None else _Role(base, text, given)
-
-    def sample(
-        self, name: str, left: Path, right: Path, disparity: Path | None, fields: Fields
-    ) -> SampleFiles:
-        masks = [(role.get(fields), read) for role, read in self._masks]
-        known = tuple((path, read) for path, read in masks if path is not None)
-        return SampleFiles(
-            name,
-            left,
-            right,
-            disparity,
-            disparity_right=self._right.get(fields) if self._right else None,
-            # Half of a mask that has two parts would call occluded pixels visible.
-            nonoccluded=known if len(known) == len(masks) else (),
-            calibration=self._calibration.get(fields) if self._calibration else None,
-            decode=self._layout.decode,
-            zero_is_missing=self._layout.zero_is_missing,
-            dense=self._layout.dense,
-        )
 
 
 def read_unused(path: Path) -> frozenset[str]:
