@@ -68,10 +68,10 @@ class Handlers:
                 _whole(min_disparity or 0, "min disparity"),
             )
             token, folder = self._store.new(visitor.session_hash or "")
-            outcome = perform(
+            page = perform(
                 request, self._models, folder, lambda share, text: progress(share, desc=text)
             )
-            return html.result(outcome, f"results/{token}/"), ""
+            return html.result(page, f"results/{token}/"), ""
         except Exception as error:
             if token is not None:
                 self._store.discard(token)

@@ -54,73 +54,73 @@ def problem(text: str) -> str:
     return f'<div class="st-problem" role="alert">{_safe(_on_the_page(text))}</div>'
 
 
-def result(outcome: PageResult, address: str) -> str:
+def result(page: PageResult, address: str) -> str:
     """Return all that is shown of a match.
 
     Args:
-        outcome: of the match.
+        page: of the match.
         address: where its files are served, ending in a slash.
     """
     return "\n".join(
         [
             '<div class="st-result">',
-            _summary(outcome),
-            _messages(outcome.faults, "st-fault"),
-            _maps(outcome, address),
-            _figures(outcome),
-            _cloud(outcome.cloud, address),
-            _downloads(outcome, address),
-            _messages(outcome.notes, "st-note"),
+            _summary(page),
+            _messages(page.faults, "st-fault"),
+            _maps(page, address),
+            _figures(page),
+            _cloud(page.cloud, address),
+            _downloads(page, address),
+            _messages(page.notes, "st-note"),
             "</div>",
         ]
     )
 
 
-def _summary(outcome: PageResult) -> str:
-    width, height = outcome.size
+def _summary(page: PageResult) -> str:
+    width, height = page.size
     facts = [
         f"{width} &times; {height} px",
-        f"disparity {outcome.low:.1f} to {outcome.high:.1f} px",
-        f"{_safe(str(outcome.model['name']))}, {outcome.seconds:.2f} s",
+        f"disparity {page.low:.1f} to {page.high:.1f} px",
+        f"{_safe(str(page.model['name']))}, {page.seconds:.2f} s",
     ]
-    if outcome.reliable is not None:
-        facts.append(f"median confidence {outcome.reliable:.2f}")
+    if page.reliable is not None:
+        facts.append(f"median confidence {page.reliable:.2f}")
     return (
-        f'<div class="st-summary"><h2>{_safe(outcome.name)}</h2>'
+        f'<div class="st-summary"><h2>{_safe(page.name)}</h2>'
         + "".join(f"<span>{fact}</span>" for fact in facts)
         + "</div>"
     )
 
 
-def _maps(outcome: PageResult, address: str) -> str:
+def _maps(page: PageResult, address: str) -> str:
     spec = {
         "address": address,
         "values": MAPS,
-        "size": outcome.size,
-        "step": outcome.step,
-        "planes": outcome.planes,
-        "layers": [asdict(layer) for layer in outcome.layers],
+        "size": page.size,
+        "step": page.step,
+        "planes": page.planes,
+        "layers": [asdict(layer) for layer in page.layers],
     }
     return f'<stereo-maps data-spec="{_safe(json.dumps(spec))}"></stereo-maps>'
 
 
-def _figures(outcome: PageResult) -> str:
-    if outcome.scores is None:
+def _figures(page: PageResult) -> str:
+    if page.scores is None:
         return ""
-    if not outcome.scores:
+    if not page.scores:
         return _messages(["ground truth: too few valid pixels to score"], "st-note")
     units = {"epe": ("EPE", 3, "px"), "bad_1": ("bad-1", 2, "%"), "bad_2": ("bad-2", 2, "%")}
     units |= {"bad_3": ("bad-3", 2, "%"), "d1": ("D1", 2, "%")}
     lists = []
     for region, title in (("all", "All pixels"), ("noc", "Non-occluded pixels")):
-        found = outcome.scores.get(region)
+        found = page.scores.get(region)
         if found is not None:
             cells = "".join(
                 f"<div><dt>{name}</dt><dd>{found[key]:.{digits}f} {unit}</dd></div>"
                 for key, (name, digits, unit) in units.items()
             )
             lists.append(f"<p>{title}</p><dl>{cells}</dl>")
-    rules = get_protocol("pooled").with_range(outcome.model.get("min_disparity", 0))
+    rules = get_protocol("pooled").with_range(page.model.get("min_disparity", 0))
     return (
         f'<section class="st-figures"><h3>Against the ground truth</h3>{"".join(lists)}'
         f"<p>Pixels with a true disparity d of {_safe(rules.mask)} px (protocol pooled).</p>"
@@ -145,9 +145,9 @@ def _cloud(cloud: Cloud | None, address: str) -> str:
     )
 
 
-def _downloads(outcome: PageResult, address: str) -> str:
+def _downloads(page: PageResult, address: str) -> str:
     items = []
-    for path in outcome.files:
+    for path in page.files:
         kind = next(kind for end, kind in _KINDS.items() if path.name.endswith(end))
         items.append(
             f'<li><a href="{_safe(address + path.name)}" download="{_safe(path.name)}">'
@@ -155,10 +155,10 @@ def _downloads(outcome: PageResult, address: str) -> str:
         )
     metres = (
         ""
-        if outcome.cloud is None or not outcome.cloud.assumed
+        if page.cloud is None or not page.cloud.assumed
         else ("<p>Depth and points in metres come with a calibration.</p>")
     )
-    archive = f"{outcome.name}.zip"
+    archive = f"{page.name}.zip"
     return (
         '<section class="st-downloads"><h3>Downloads</h3>'
         f'<a class="st-all" href="{_safe(address + archive)}" download="{_safe(archive)}">'

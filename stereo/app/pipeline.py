@@ -136,13 +136,13 @@ def collect_warnings() -> None:
 
     ``warnings.catch_warnings`` would be of no use here: it is not for threads.
     """
-    elsewhere = warnings.showwarning
+    default = warnings.showwarning
     warnings.simplefilter("always", UserWarning, append=True)  # each request, not the first alone
 
     def show(message: Warning | str, *place: Any, **more: Any) -> None:
         noted = _NOTED.get()
         if noted is None:
-            elsewhere(message, *place, **more)
+            default(message, *place, **more)
         else:
             noted.append(str(message))
 
@@ -165,12 +165,12 @@ def perform(request: Request, models: Models, folder: Path, progress: Progress) 
     token = _NOTED.set(noted)
     try:
         with _roles_for_paths(request):
-            outcome = _perform(request, models, folder, progress)
+            page = _perform(request, models, folder, progress)
     finally:
         _NOTED.reset(token)
-    told = (_without_paths(note, request) for note in [*outcome.notes, *noted])
-    outcome.notes = list(dict.fromkeys(told))
-    return outcome
+    told = (_without_paths(note, request) for note in [*page.notes, *noted])
+    page.notes = list(dict.fromkeys(told))
+    return page
 
 
 def look(left: Path | None, right: Path | None) -> None:
@@ -219,7 +219,7 @@ def _perform(request: Request, models: Models, folder: Path, progress: Progress)
         None if calibration is None else space,
         confidence,
     )
-    outcome = PageResult(
+    page = PageResult(
         sample.name,
         matcher.description,
         (width, height),
@@ -229,16 +229,16 @@ def _perform(request: Request, models: Models, folder: Path, progress: Progress)
         found.faults,
         found.notes,
     )
-    outcome.files, notes = _write_files(folder, sample.name, output)
-    outcome.notes += notes
+    page.files, notes = _write_files(folder, sample.name, output)
+    page.notes += notes
     if truth is not None:
-        outcome.scores, notes = _score(sample, result, matcher, request, folder / "metrics.json")
-        outcome.notes += notes
-        outcome.files.append(folder / "metrics.json")
+        page.scores, notes = _score(sample, result, matcher, request, folder / "metrics.json")
+        page.notes += notes
+        page.files.append(folder / "metrics.json")
     progress(0.9, "Preparing the page")
-    _write_maps(folder, outcome, own, output)
-    _write_cloud(folder, outcome, space, output)
-    return outcome
+    _write_maps(folder, page, own, output)
+    _write_cloud(folder, page, space, output)
+    return page
 
 
 def _read(request: Request) -> tuple[Sample, Calibration | None]:
@@ -307,7 +307,7 @@ def _score(
     assert request.truth is not None
     rules = get_protocol("pooled").with_range(matcher.min_disparity)
     score = score_result(sample, result, 0, rules)
-    facts = rules.describe() | {"split": None, "pass": None}
+    facts = rules.to_dict() | {"split": None, "pass": None}
     write_metrics(path, metrics_report(matcher, facts, rules, [score]))
     stored = stored_scale(request.truth, request.truth_scale)
     ratios = [] if score.ratio is None else [score.ratio]
@@ -321,13 +321,13 @@ def _score(
 
 def _write_maps(
     folder: Path,
-    outcome: PageResult,
+    page: PageResult,
     picture: np.ndarray,
     output: PairOutput,
 ) -> None:
     """Write the pictures to choose from, and the values under the cursor."""
     height, width = output.disparity.shape
-    outcome.step = step = max(1, int(np.ceil(np.sqrt(width * height / SHOWN_PIXELS))))
+    page.step = step = max(1, int(np.ceil(np.sqrt(width * height / SHOWN_PIXELS))))
     thin = (slice(None, None, step), slice(None, None, step))
     planes = {"disparity": output.disparity[thin]}
     low, limit = colors.disparity_scale(output.disparity)
@@ -338,7 +338,7 @@ def _write_maps(
         planes["depth"] = np.where(depth > 0, depth, np.nan)
     if output.confidence is not None:
         planes["confidence"] = output.confidence[thin]
-        outcome.reliable = float(np.median(output.confidence))
+        page.reliable = float(np.median(output.confidence))
         layer = MapLayer("confidence", "Confidence", 1.0, ramp="grey")
         pictures.append((layer, np.rint(255 * planes["confidence"]).astype(np.uint8)))
     if output.truth is not None and output.valid is not None:
@@ -353,11 +353,11 @@ def _write_maps(
         Image.fromarray(np.ascontiguousarray(shown)).save(folder / f"{layer.key}.png")
     stacked = np.stack([plane.astype("<f4") for plane in planes.values()])
     (folder / MAPS).write_bytes(stacked.tobytes())
-    outcome.layers = [layer for layer, _ in pictures]
-    outcome.planes = list(planes)
+    page.layers = [layer for layer, _ in pictures]
+    page.planes = list(planes)
 
 
-def _write_cloud(folder: Path, outcome: PageResult, space: Space, output: PairOutput) -> None:
+def _write_cloud(folder: Path, page: PageResult, space: Space, output: PairOutput) -> None:
     """Write an even sample of the points for the browser."""
     points, tints = space.points(output.disparity, output.confidence)
     if not len(points):
@@ -369,9 +369,9 @@ def _write_cloud(folder: Path, outcome: PageResult, space: Space, output: PairOu
     with staged(folder / CLOUD) as (temporary,):
         write_glb(temporary, points, tints)
     cameras = space.calibration
-    outcome.cloud = Cloud(
+    page.cloud = Cloud(
         len(points),
-        outcome.size,
+        page.size,
         (cameras.fx, cameras.fy),
         (cameras.cx1 if space.is_right else cameras.cx0, cameras.cy),
         float(np.sqrt(step)),

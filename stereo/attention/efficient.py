@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stereo.attention.linearized import leave_out
-from stereo.attention.volume import Gathering, Size, VolumeAttention, check_flags
+from stereo.attention.volume import AttentionState, Size, VolumeAttention, check_flags
 
 Affine: TypeAlias = tuple[Tensor, Tensor]  # matrix and offset
 
@@ -61,18 +61,19 @@ class EfficientAttention(VolumeAttention):
         weights = torch.softmax(queries * self.temperature, dim=3) @ share.transpose(2, 3)
         return weights @ values
 
-    def gather(  # noqa: D102
-        self, volume: Tensor, mask: Tensor | None, before: Gathering | None = None
-    ) -> Gathering:
+    def accumulate(  # noqa: D102
+        self, volume: Tensor, mask: Tensor | None, state: AttentionState | None = None
+    ) -> AttentionState:
         # The largest logit so far is carried from plane to plane, so that nothing overflows.
         with torch.autocast(volume.device.type, enabled=False):
             weight, bias = _affine(self.keys, torch.promote_types(volume.dtype, torch.float32))
-            if before is None:
+            if state is None:
                 batch, channels = volume.shape[:2]
                 largest = weight.new_full((batch, 1, len(weight)), torch.finfo(weight.dtype).min)
                 total = weight.new_zeros(batch, 1, len(weight))
-                before = Gathering(largest, total, weight.new_zeros(batch, len(weight), channels))
-            largest, total, gathered = before
+                sums = weight.new_zeros(batch, len(weight), channels)
+                state = AttentionState(largest, total, sums)
+            largest, total, context = state
             for plane in range(volume.shape[2]):
                 cells = _cells(volume, plane).to(weight.dtype)
                 if mask is not None:
@@ -86,18 +87,18 @@ class EfficientAttention(VolumeAttention):
                 shares = torch.exp(logits - largest)
                 fade = torch.exp(so_far - largest)
                 total = total * fade + shares.sum(dim=1, keepdim=True)
-                gathered = gathered * fade.transpose(1, 2) + shares.transpose(1, 2) @ cells
-        return Gathering(largest, total, gathered)
+                context = context * fade.transpose(1, 2) + shares.transpose(1, 2) @ cells
+        return AttentionState(largest, total, context)
 
-    def give(self, volume: Tensor, gathering: Gathering) -> Tensor:  # noqa: D102
+    def apply_context(self, volume: Tensor, state: AttentionState) -> Tensor:  # noqa: D102
         with torch.autocast(volume.device.type, enabled=False):
             dtype = torch.promote_types(volume.dtype, torch.float32)
             queries, _, values, back = self.matrices(dtype)
-            total = gathering.total.squeeze(1)  # (B, heads K)
-            mean = gathering.volume / torch.where(total > 0, total, 1)[..., None]
+            total = state.total.squeeze(1)  # (B, heads K)
+            mean = state.volume / torch.where(total > 0, total, 1)[..., None]
             table = self.table(mean, total, values, back)
             layout = _layout(volume)
-            in_place = self.overwrites and volume.is_contiguous(memory_format=layout)
+            in_place = self.inplace and volume.is_contiguous(memory_format=layout)
             out = volume if in_place else torch.empty_like(volume, memory_format=layout)
             for plane in range(volume.shape[2]):
                 cells = _cells(volume, plane).to(dtype)

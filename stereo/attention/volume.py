@@ -116,18 +116,12 @@ def _window_grid(size: Size, window: Size, shift: Size) -> tuple[list[int], list
     return before, count
 
 
-class Gathering(NamedTuple):
-    """What streamed attention has taken up so far: sums under a softmax over positions.
+class AttentionState(NamedTuple):
+    """Softmax statistics of streamed attention over the positions seen so far."""
 
-    Attributes:
-        largest: (B, 1, K), the largest logit of each key channel, which the sums are relative to.
-        total: (B, 1, K), the sum of exp(logit - largest).
-        volume: (B, K, C), the sum of the cells under it.
-    """
-
-    largest: Tensor
-    total: Tensor
-    volume: Tensor
+    largest: Tensor  # (B, 1, K), the largest logit of each key channel; the sums are relative to it
+    total: Tensor  # (B, 1, K), the sum of exp(logit - largest)
+    volume: Tensor  # (B, K, C), the sum of the cells weighted by it
 
 
 tile_hook: ContextVar["Callable[[VolumeAttention, Tensor, Tensor | None], Tensor] | None"] = (
@@ -167,9 +161,9 @@ class VolumeAttention(nn.Module, ABC):
     takes_mask = True
     """Whether cells can be left out as keys; passing a mask where not is an error."""
     streams = False
-    """Whether it has ``gather`` and ``give``, taken where no gradients are."""
-    overwrites = False
-    """Whether ``give`` may write into the volume it was given, which nobody else reads."""
+    """Whether it has ``accumulate`` and ``apply_context``, used where there are no gradients."""
+    inplace = False
+    """Whether ``apply_context`` may overwrite its volume."""
     fused: "Callable[[Any, Tensor, Tensor | None], Tensor] | None" = None
     """What ``forward`` is done by instead, for members with ``streams``: see
     ``stereo.models.kernels``."""
@@ -236,7 +230,7 @@ class VolumeAttention(nn.Module, ABC):
         if self.fused is not None:
             return self.fused(self, volume, mask)
         if streams:
-            return self.give(volume, self.gather(volume, mask))
+            return self.apply_context(volume, self.accumulate(volume, mask))
         queries, keys, values = self.project(volume)
         if key_mask is not None:  # whatever stands in the cells left out, infinities included
             keys, values = torch.where(key_mask, keys, 0), torch.where(key_mask, values, 0)
@@ -250,32 +244,30 @@ class VolumeAttention(nn.Module, ABC):
                 ).to(values.dtype)
         return self.reprojection(to_volume(attended, size)) + volume
 
-    def gather(
-        self, volume: Tensor, mask: Tensor | None, before: "Gathering | None" = None
-    ) -> "Gathering":
-        """Take up what the positions of a volume give, plane by plane, in float32.
+    def accumulate(
+        self, volume: Tensor, mask: Tensor | None, state: AttentionState | None = None
+    ) -> AttentionState:
+        """Accumulate the softmax statistics of each plane, in float32.
 
-        With ``give``, for members with ``streams``: the two do what ``forward`` does, and hold no
-        queries, keys or values of all positions.
+        For members with ``streams``: with ``apply_context`` it equals ``forward``, without holding
+        the queries, keys or values of all positions.
 
         Args:
             volume: (B, C, D, H, W).
             mask: true where a cell may serve as a key; None for all.
-            before: what was gathered before, of other positions.
+            state: of the positions before; None for none.
         """
         raise NotImplementedError
 
-    def give(self, volume: Tensor, gathering: "Gathering") -> Tensor:
-        """Return the volume with what its positions are given of what was gathered."""
+    def apply_context(self, volume: Tensor, state: AttentionState) -> Tensor:
+        """Apply the context and add the residual."""
         raise NotImplementedError
 
     def begin_step(self, step: int) -> None:
-        """Hear from the training loop that a step begins; members that redraw at random do so.
+        """Called before each training step; members that draw at random redraw here.
 
-        Buffers are written in place: DistributedDataParallel and the like hold the tensors.
-
-        It is the loop's call, not the forward pass's, so that a pass that is computed again in the
-        backward pass sees what it saw before.
+        Buffers are written in place, since DistributedDataParallel holds the tensors. ``forward``
+        does not call it: a pass recomputed for the backward pass must see the same draws.
         """
 
     def project(self, volume: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -66,8 +66,8 @@ def benchmark_inference(
 ) -> dict[str, Any]:
     """Time networks on a rendered pair and write ``OUTPUT`` (JSON), a table and a plot beside it.
 
-    The yardstick of a network is the original, if it is there, else its plain form, in the first
-    precision. Maps in fp32 must first be the yardstick's within 1e-3 px on average, else nothing is
+    The reference of a network is the original, if it is there, else its plain form, in the first
+    precision. Maps in fp32 must first be the reference's within 1e-3 px on average, else nothing is
     timed. Then all take turns, so that a slow minute of the machine slows all of them. The ceilings
     of the machine are measured before anything else, and each row has its share of them.
 
@@ -110,13 +110,13 @@ def benchmark_inference(
         "busy_processes": busy,
         "wait_policy": os.environ.get(WAIT_POLICY),
         "weights": weights,
-        "equality_gate": f"fp32 maps within {TOLERANCE} px of the yardstick on average",
+        "equality_gate": f"fp32 maps within {TOLERANCE} px of the reference on average",
     }
     return bench.publish("inference", rows, settings, _table, bars_plot)
 
 
 def _cases(bench: Bench) -> tuple[list[InferenceCase], dict[str, str]]:
-    """Return the cases, the yardstick of each model first, and what each network's weights are."""
+    """Return the cases, the reference of each model first, and what each network's weights are."""
     cases: list[InferenceCase] = []
     weights: dict[str, str] = {}
     pair, device, original = bench.pair, bench.device, bench.original
@@ -163,9 +163,9 @@ def _compare(cases: Sequence[InferenceCase], device: torch.device) -> list[dict[
     """Return a row for each, with its operations, its peak memory and how far its map is off.
 
     Raises:
-        StereoError: a map too far from its yardstick's, or not finite.
+        StereoError: a map too far from its reference's, or not finite.
     """
-    yardsticks: dict[str, np.ndarray] = {}
+    references: dict[str, np.ndarray] = {}
     rows: list[dict[str, Any]] = []
     for case in cases:
         row: dict[str, Any] = {"model": case.model, "form": case.form}
@@ -179,13 +179,13 @@ def _compare(cases: Sequence[InferenceCase], device: torch.device) -> list[dict[
         rows.append(row)
         if case.form == OPENCV:
             continue
-        yardstick = yardsticks.setdefault(case.model, disparity)
-        difference = np.abs(disparity - yardstick)
+        reference = references.setdefault(case.model, disparity)
+        difference = np.abs(disparity - reference)
         mean, largest = float(difference.mean()), float(difference.max())
-        console.say(f"{case.label}: {mean:.2g} px from its yardstick, at most {largest:.2g} px")
+        console.say(f"{case.label}: {mean:.2g} px from its reference, at most {largest:.2g} px")
         if case.precision == "fp32" and mean > TOLERANCE:
             raise StereoError(
-                f"{case.label} is {mean:.2g} px from its yardstick on average, more than "
+                f"{case.label} is {mean:.2g} px from its reference on average, more than "
                 f"{TOLERANCE}; nothing is timed"
             )
         row |= {"mean_difference_px": mean, "largest_difference_px": largest}
@@ -209,9 +209,9 @@ def _time(
     first: dict[str, dict[str, Any]] = {}
     for row, own in zip(rows, measure.in_turns(timers, repeats), strict=True):
         row["seconds"] = own
-        yardstick = first.setdefault(row["model"], row)
-        row["yardstick"] = f"{yardstick['form']} {yardstick['precision']}"
-        row["times_as_fast"] = yardstick["seconds"]["median"] / own["median"]
+        reference = first.setdefault(row["model"], row)
+        row["reference"] = f"{reference['form']} {reference['precision']}"
+        row["times_as_fast"] = reference["seconds"]["median"] / own["median"]
     if not busy:
         return
     shipped = [row for row in rows if row["form"] in (OURS, OPENCV)]
@@ -249,7 +249,7 @@ def _table(report: dict[str, Any]) -> str:
             *(row["model"], row["form"], row["precision"]),
             f"{seconds['median']:.3g}",
             f"{seconds['min']:.3g} to {seconds['max']:.3g}",
-            row["yardstick"],
+            row["reference"],
             f"{row['times_as_fast']:.2f}",
             *share_columns(row),
             "" if peak is None else f"{peak / 2**20:,.0f}",

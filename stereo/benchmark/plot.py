@@ -56,7 +56,7 @@ def growth_plot(path: Path, report: dict[str, Any]) -> None:
 
 
 def bars_plot(path: Path, report: dict[str, Any]) -> None:
-    """Draw time and memory of each subject as bars.
+    """Draw time and memory of each case as bars.
 
     Args:
         path: the picture to write.

@@ -126,7 +126,7 @@ def benchmark_training(
 
 
 def _cases(bench: Bench) -> list[TrainingCase]:
-    """Return the cases, the yardstick of each model first."""
+    """Return the cases, the reference of each model first."""
     cases = []
     for name in bench.models:
         network, _, _ = trained_like(

@@ -51,7 +51,7 @@ def demo(output: str | Path = "stereo-demo") -> None:
             panels.append(colors.error_picture(result.disparity, sample.disparity, sample.valid))
         rows = [colors.side_by_side(*panels[i : i + 2]) for i in range(0, len(panels), 2)]
         _save(folder / f"{item.name.replace('/', '_')}.png", colors.stack(*rows))
-    facts = rules.describe() | {"split": data.split, "pass": data.render_pass, "dataset": "samples"}
+    facts = rules.to_dict() | {"split": data.split, "pass": data.render_pass, "dataset": "samples"}
     report: dict[str, Any] = metrics_report(
         matchers[DEFAULT_MODEL], facts, rules, scores[DEFAULT_MODEL]
     )

@@ -301,7 +301,7 @@ def _begin(plan: Plan, log: ResumeLog | None) -> set[str]:
 def _write_metrics(run: _Run, scores: list[ImageScore], failed: list[str]) -> None:
     """Write ``metrics.json`` and the report, and print the table."""
     plan, model, rules = run.plan, run.model, run.rules
-    facts = rules.describe() | {"split": None, "pass": None}
+    facts = rules.to_dict() | {"split": None, "pass": None}
     about = run_facts(model, run.peak)
     report = metrics_report(model, facts, rules, scores, failed, run.shown.records(), about)
     write_metrics(plan.folder / "metrics.json", report)

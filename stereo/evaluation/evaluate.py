@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stereo.data.sets.datasets import describe, open_dataset
+from stereo.data.sets.datasets import get_description, open_dataset
 from stereo.data.sets.sample import Readable, Sample
 from stereo.errors import OutputError, StereoError, UsageError
 from stereo.evaluation import tables
@@ -77,7 +77,7 @@ def evaluate(
     rules = get_protocol(protocol)
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: expected at least 1")
-    chosen_pass = render_pass or (rules.render_pass if describe(dataset).passes else None)
+    chosen_pass = render_pass or (rules.render_pass if get_description(dataset).passes else None)
     data = open_dataset(
         dataset, root, split=split, render_pass=chosen_pass, layout=layout, unused=unused
     )
@@ -91,7 +91,7 @@ def evaluate(
     tree = f", layout {data.layout}" if data.layout else ""
     console.say(f"data set {dataset}: {len(files)} of {len(data.samples)} pairs{tree}")
     console.say(line)
-    facts = rules.describe() | {
+    facts = rules.to_dict() | {
         "split": data.split,
         "pass": data.render_pass,
         "dataset": dataset,

@@ -103,7 +103,7 @@ class Protocol:
         chosen = np.random.RandomState(seed).permutation(count)[:size]
         return sorted(int(i) for i in chosen)
 
-    def describe(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """Return the facts that ``metrics.json`` and checkpoints store."""
         return {
             "name": self.name,

@@ -13,7 +13,7 @@ def protocol_line(
     protocol: Protocol, split: str | None = None, render_pass: str | None = None
 ) -> str:
     """Return the protocol in one line."""
-    facts = protocol.describe()
+    facts = protocol.to_dict()
     parts = [
         f"mask {facts['mask']}",
         f"averaging: {facts['averaging']}",

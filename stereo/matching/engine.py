@@ -46,7 +46,7 @@ def optimize_for_inference(network: StereoNetwork) -> None:
     to_channels_last(network)
     for module in network.modules():
         if isinstance(module, VolumeAttention):
-            module.overwrites = True
+            module.inplace = True
 
 
 class NetworkEngine:

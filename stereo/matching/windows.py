@@ -3,7 +3,7 @@
 Features are computed once, of the whole picture, since pooling sees all of it. Volumes, their
 aggregation and what follows are computed window by window; each window looks beyond its core by an
 overlap, and further to the left by the largest disparity. Attention over the volume stays global:
-its softmax statistics are gathered over the cores of all windows in a separate pass.
+its softmax statistics are accumulated over the cores of all windows in a separate pass.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from stereo.attention import VolumeAttention
-from stereo.attention.volume import Gathering, tile_hook
+from stereo.attention.volume import AttentionState, tile_hook
 from stereo.models.certainty import CERTAINTIES
 from stereo.models.config import STRIDE
 
@@ -100,11 +100,11 @@ def match_in_windows(
         for attention in network.modules():
             if not (isinstance(attention, VolumeAttention) and attention.streams):
                 continue
-            hook.gathers = attention
+            hook.accumulates = attention
             for hook.window in windows:
-                with contextlib.suppress(_Gathered):
+                with contextlib.suppress(_Accumulated):
                     match(*hook.window)
-        hook.gathers = None
+        hook.accumulates = None
         total = left.new_zeros(len(left), 1 + CERTAINTIES, height, width, dtype=torch.float32)
         weight = torch.zeros_like(total[:1, :1])
         for row, column in windows:
@@ -119,31 +119,31 @@ def match_in_windows(
     return total / weight
 
 
-class _Gathered(Exception):
-    """The attention has what it wanted of this window; the rest is not needed yet."""
+class _Accumulated(Exception):
+    """The attention has this window's statistics; the rest of the pass is not needed yet."""
 
 
 class _TileHook:
-    """Lets one attention after the other gather over all windows; those before it then give.
+    """Lets one attention after the other accumulate over all windows; earlier ones are applied.
 
     Attributes:
         window: the one being matched.
-        gathers: the attention that gathers; None once all have.
+        accumulates: the attention whose turn it is; None after the last.
     """
 
     def __init__(self) -> None:
         self.window: tuple[Span, Span] | None = None
-        self.gathers: VolumeAttention | None = None
-        self._gathered: dict[VolumeAttention, Gathering] = {}
+        self.accumulates: VolumeAttention | None = None
+        self._states: dict[VolumeAttention, AttentionState] = {}
 
     def __call__(self, attention: VolumeAttention, volume: Tensor, mask: Tensor | None) -> Tensor:
-        if attention is not self.gathers:
-            return attention.give(volume, self._gathered[attention])
+        if attention is not self.accumulates:
+            return attention.apply_context(volume, self._states[attention])
         core = self._core(volume)
         kept = core if mask is None else core & mask
-        before = self._gathered.get(attention)
-        self._gathered[attention] = attention.gather(volume, kept, before)
-        raise _Gathered
+        state = self._states.get(attention)
+        self._states[attention] = attention.accumulate(volume, kept, state)
+        raise _Accumulated
 
     def _core(self, volume: Tensor) -> Tensor:  # (B, 1, D, H, W) bool
         """Return which cells of a window's volume are of its core."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from stereo.data.augmentation.training_pair import TrainingPair
-from stereo.data.sets.datasets import describe, open_dataset
+from stereo.data.sets.datasets import get_description, open_dataset
 from stereo.data.sets.layouts import SYNTHETIC
 from stereo.data.sets.sample import Readable
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
@@ -201,7 +201,7 @@ def _spread(pairs: Sequence[Readable], limit: int) -> list[Readable]:
 
 def _split_if_there(name: str, split: str) -> str | None:
     """Return the split if the data set has it, else None."""
-    return split if split in describe(name).splits else None
+    return split if split in get_description(name).splits else None
 
 
 def _weights_file(weights: str) -> Path:

@@ -185,7 +185,7 @@ def test_inference_is_compared_then_timed_in_turns(tmp_path, capsys, networks, p
             assert row["share_of_ceiling"] > 0
         if model != "sgbm" and precision == "fp32":
             assert row["mean_difference_px"] <= 1e-3
-            assert row["yardstick"] == "plain fp32"
+            assert row["reference"] == "plain fp32"
         if (form, precision) == ("plain", "fp32"):
             assert row["mean_difference_px"] == 0
             assert row["times_as_fast"] == 1

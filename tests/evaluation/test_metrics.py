@@ -158,7 +158,7 @@ def test_a_negative_range_moves_a_lower_bound_of_0(protocol, counted, mask):
     rules = get_protocol(protocol)
     moved = rules.with_range(-32)
     assert moved.valid_pixels(truth, np.ones_like(truth, bool)).tolist() == [counted]
-    assert moved.describe()["mask"] == mask
+    assert moved.to_dict()["mask"] == mask
     assert moved.name == protocol
     assert rules.with_range(0) == rules.with_range(16) == rules
 
@@ -206,7 +206,7 @@ def test_benchmarks_of_nonoccluded_pixels_keep_all_beside_them(protocol):
     found = summaries([score], "image")
     assert [found[key]["epe_pixel"] for key in ("summary", "noc", "all")] == [1, 1, 3.5]
     assert found["summary"]["regions"]["occluded"]["epe_pixel"] == 6
-    assert get_protocol(protocol).describe()["region"] == "non-occluded"
+    assert get_protocol(protocol).to_dict()["region"] == "non-occluded"
 
 
 def test_a_pixel_is_hidden_where_a_nearer_one_lands_on_its_column_or_out_of_the_frame():

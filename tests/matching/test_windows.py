@@ -55,19 +55,19 @@ def test_one_window_is_the_whole(name):
         assert torch.equal(after, expected)  # nothing of the windows is left
 
 
-def test_attention_gathers_over_the_cores_of_all_windows():
+def test_attention_accumulates_over_the_cores_of_all_windows():
     # With the attention at the entry, whose convolutions see few cells, its context is exact.
     network = network_of("ea_psmnet", sites=("quarter",))
     views = torch.randn(2, 1, 3, 64, 144, dtype=torch.float64)
     seen = []
-    give = type(network.aggregation.attention_quarter).give
+    apply_context = type(network.aggregation.attention_quarter).apply_context
 
-    def note(self, volume, gathering):
-        seen.append(gathering)
-        return give(self, volume, gathering)
+    def note(self, volume, state):
+        seen.append(state)
+        return apply_context(self, volume, state)
 
     with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(network.aggregation.attention_quarter), "give", note)
+        patch.setattr(type(network.aggregation.attention_quarter), "apply_context", note)
         network(*views)
         match_in_windows(network, *views, (32, 48), 32)
     whole, *parts = seen
@@ -78,7 +78,7 @@ def test_attention_gathers_over_the_cores_of_all_windows():
 
 
 @pytest.mark.parametrize("sites", [("sixteenth",), ("eighth", "sixteenth")])
-def test_every_site_gathers_in_turn(sites):
+def test_every_site_accumulates_in_turn(sites):
     network = network_of("ea_stereo_fast", sites=sites)
     views = torch.randn(2, 1, 3, 64, 144, dtype=torch.float64)
     found = match_in_windows(network, *views, (32, 64), 32)

@@ -13,7 +13,13 @@ from typing import Any
 
 from stereo.data.check.pair import Finding, Job, validate_pair
 from stereo.data.check.report import Report, Section, report_text
-from stereo.data.sets.datasets import READERS, describe, detect_dataset, find_parts, open_dataset
+from stereo.data.sets.datasets import (
+    READERS,
+    detect_dataset,
+    find_parts,
+    get_description,
+    open_dataset,
+)
 from stereo.errors import InputError, StereoError, UsageError
 from stereo.system import console
 from stereo.system.bundled import DEFAULT_MAX_DISPARITY
@@ -102,7 +108,7 @@ def _choices(
     name: str, split: str | None, render_pass: str | None
 ) -> list[tuple[str | None, str | None]]:
     """Return the splits and passes to check; no pair twice."""
-    description = describe(name)
+    description = get_description(name)
     if name in READERS:
         return [(split, render_pass)]
     splits: tuple[str, ...] = description.splits

@@ -78,7 +78,7 @@ def open_dataset(
         UsageError: an unknown name, or a choice that the data set does not have.
         InputError: the root does not hold the data set, or not all of it.
     """
-    description = describe(name)
+    description = get_description(name)
     if root is None:
         if name != SYNTHETIC:
             raise UsageError(f"--root is missing: it names the folder that holds '{name}'")
@@ -107,7 +107,7 @@ def open_dataset(
     return Dataset(name, found.split, found.render_pass, samples, "+".join(layouts))
 
 
-def describe(name: str) -> Description:
+def get_description(name: str) -> Description:
     """Return a data set's description.
 
     Raises:
@@ -143,7 +143,7 @@ def find_parts(
         UsageError: a choice that the data set does not have.
         InputError: the layouts cannot be told apart, or the list of unusable frames not read.
     """
-    description = describe(name)
+    description = get_description(name)
     _check_root(root)
     split = split or description.default_split
     if split not in description.splits:
