@@ -28,11 +28,7 @@ class _Upload:
 
 
 class Arriving:
-    """Receives uploads.
-
-    Args:
-        uploads: where they are kept.
-    """
+    """Receives uploads."""
 
     def __init__(self, uploads: Uploads) -> None:
         self._uploads = uploads

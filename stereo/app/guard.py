@@ -60,12 +60,7 @@ class Field:
 
 
 class Refused(Exception):
-    """A refused request.
-
-    Args:
-        status: of HTTP.
-        reason: one line.
-    """
+    """A refused request."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)

@@ -20,13 +20,7 @@ PROGRESS = gr.Progress()  # gradio tells arguments of this kind by their default
 
 
 class Handlers:
-    """Answers the page's events.
-
-    Args:
-        models: the models on offer.
-        store: where results go.
-        uploads: the one folder whose files visitors may name.
-    """
+    """Answers the page's events."""
 
     def __init__(self, models: Models, store: Store, uploads: Path) -> None:
         self._models = models

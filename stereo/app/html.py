@@ -55,12 +55,7 @@ def problem(text: str) -> str:
 
 
 def result(page: PageResult, address: str) -> str:
-    """Return all that is shown of a match.
-
-    Args:
-        page: of the match.
-        address: where its files are served, ending in a slash.
-    """
+    """Return all that is shown of a match."""
     return "\n".join(
         [
             '<div class="st-result">',

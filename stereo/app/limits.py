@@ -38,10 +38,6 @@ SGBM_BYTES = 4  # per pixel and disparity: two volumes of 16 bits
 def check_picture(path: Path, role: str) -> tuple[int, int, str]:
     """Return width, height and format of a picture that is small enough to be decoded.
 
-    Args:
-        path: the file.
-        role: what to call it in an error.
-
     Raises:
         InputError: not a picture, or too large.
     """

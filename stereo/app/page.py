@@ -67,13 +67,7 @@ class _Inputs(NamedTuple):
 
 
 def build(models: Models, store: Store, uploads: Path) -> gr.Blocks:
-    """Return the page.
-
-    Args:
-        models: the models on offer.
-        store: where results go.
-        uploads: the folder of uploads, and of copies of the bundled pairs.
-    """
+    """Return the page."""
     handlers = Handlers(models, store, uploads)
     pairs = _copy_bundled_pairs(uploads / "bundled")
     with gr.Blocks(title="Stereo depth", analytics_enabled=False) as page:

@@ -152,12 +152,6 @@ def collect_warnings() -> None:
 def perform(request: Request, models: Models, folder: Path, progress: Progress) -> PageResult:
     """Match a pair, and write what is shown and downloaded of it.
 
-    Args:
-        request: what is asked for.
-        models: the models on offer.
-        folder: an empty one.
-        progress: called with the share that is done and what is being done.
-
     Raises:
         StereoError: with one line for the visitor, in which files go by their roles.
     """

@@ -20,11 +20,7 @@ class _Entry:
 
 
 class Store:
-    """The results of all visitors: one each, the newest.
-
-    Args:
-        root: the folder that theirs are made in.
-    """
+    """The results of all visitors: one each, the newest."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

@@ -65,13 +65,7 @@ class Uploads:
                 self._arriving -= taken
 
     def keep(self, visitor: str, name: str, content: BinaryIO) -> Path:
-        """Keep a file, in the place of the visitor's oldest ones where they take too much room.
-
-        Args:
-            visitor: whose it is.
-            name: what the visitor calls it.
-            content: of it, from the present position on.
-        """
+        """Keep a file, in the place of the visitor's oldest ones where they take too much room."""
         folder = self._root / visitor / secrets.token_hex(8)
         with self._tidying:
             folder.mkdir(parents=True)

@@ -44,13 +44,6 @@ class Bench:
     ) -> dict[str, Any]:
         """Write the report as JSON, its table and its plot, if any; print the table.
 
-        Args:
-            name: of the benchmark.
-            rows: one per case.
-            settings: what the report says of the call besides size, range and repeats.
-            table: makes the table of a report.
-            plot: writes the picture of a report.
-
         Returns:
             The report.
         """
@@ -69,28 +62,17 @@ class Bench:
 
 
 def set_up(
-    output: str | Path,
+    output: str | Path,  # the JSON file
     models: Sequence[str],
-    known: Sequence[str],
-    size: tuple[int, int],
-    max_disparity: int | None,
-    precisions: Sequence[str] | None,
-    device: str,
-    repeats: int,
-    reference_psmnet: str | Path | None,
+    known: Sequence[str],  # the names that can be run
+    size: tuple[int, int],  # height and width of the pair, pixels
+    max_disparity: int | None,  # pixels; None for the largest of the models' own
+    precisions: Sequence[str] | None,  # None for fp32, and bf16 where the hardware computes in it
+    device: str,  # `auto`, `cpu`, `cuda` or `mps`
+    repeats: int,  # timed calls of each case
+    reference_psmnet: str | Path | None,  # folder of the original PSMNet
 ) -> Bench:
     """Check a call's arguments, measure the machine's ceilings and render the pair.
-
-    Args:
-        output: the JSON file.
-        models: names.
-        known: the names that can be run.
-        size: height and width of the pair, pixels.
-        max_disparity: pixels; None for the largest of the models' own.
-        precisions: None for fp32, and bf16 where the hardware computes in it.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        repeats: timed calls of each case.
-        reference_psmnet: folder of the original PSMNet.
 
     Raises:
         UsageError: something that is not known or not possible.

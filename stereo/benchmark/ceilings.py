@@ -38,10 +38,6 @@ def pick_precisions(precisions: Sequence[str] | None, device: torch.device) -> l
 def measure_ceilings(device: torch.device, precisions: Sequence[str]) -> dict[str, Any]:
     """Measure the fastest matrix product, 3x3x3 convolution and copy, each for a second.
 
-    Args:
-        device: where to compute.
-        precisions: what to measure beside fp32 and bf16.
-
     Returns:
         ``macs_per_second`` by precision, with ``product`` and ``convolution``, or None where bf16
         is emulated; ``copy_bytes_per_second``, read and written; ``shapes`` of all three.

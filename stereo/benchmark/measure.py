@@ -56,19 +56,13 @@ def publish(
 
 
 def seconds(
-    function: Callable[[], object],
-    device: torch.device,
+    function: Callable[[], object],  # what to time
+    device: torch.device,  # where it runs
     *,
-    repeats: int = 5,
-    limit: float = math.inf,
+    repeats: int = 5,  # timed calls
+    limit: float = math.inf,  # seconds after which no further call is started; one is always made
 ) -> dict[str, float]:
     """Time a call, the device synchronised inside; the caller has warmed it up.
-
-    Args:
-        function: what to time.
-        device: where it runs.
-        repeats: timed calls.
-        limit: seconds after which no further call is started; one is always made.
 
     Returns:
         ``median``, ``min`` and ``max`` in seconds, and ``repeats``, the calls made.
@@ -81,10 +75,6 @@ def seconds(
 
 def in_turns(timers: Mapping[str, Callable[[], float]], repeats: int) -> list[dict[str, float]]:
     """Run timers in rounds, so that a slow minute of the machine slows all of them.
-
-    Args:
-        timers: by label, what gives the seconds of one call.
-        repeats: rounds.
 
     Returns:
         For each timer what ``seconds`` returns.

@@ -12,12 +12,7 @@ def require_matplotlib() -> None:
 
 
 def growth_plot(path: Path, report: dict[str, Any]) -> None:
-    """Plot time and memory against the number of cells: of the fp32 forward pass if it was run.
-
-    Args:
-        path: the picture to write.
-        report: what ``stereo.benchmark.attention.benchmark_attention`` returns.
-    """
+    """Plot time and memory against the number of cells: of the fp32 forward pass if it was run."""
     from matplotlib.figure import Figure
 
     cases = [(r["direction"], r["precision"]) for r in report["rows"]]
@@ -56,12 +51,7 @@ def growth_plot(path: Path, report: dict[str, Any]) -> None:
 
 
 def bars_plot(path: Path, report: dict[str, Any]) -> None:
-    """Draw time and memory of each case as bars.
-
-    Args:
-        path: the picture to write.
-        report: what ``stereo.benchmark.inference.benchmark_inference`` returns.
-    """
+    """Draw time and memory of each case as bars."""
     from matplotlib.figure import Figure
 
     rows = report["rows"][::-1]

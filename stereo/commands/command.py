@@ -39,12 +39,7 @@ def add_picture_limit(parser: ArgumentParser) -> None:
 
 
 def add_choices(parser: ArgumentParser, default_pass: str) -> None:
-    """Add what chooses among the pairs of a data set.
-
-    Args:
-        parser: receives them.
-        default_pass: what the help says of the pass when none is named.
-    """
+    """Add what chooses among the pairs of a data set."""
     parser.add_argument("--split", help="a split of the data set, such as train or test")
     parser.add_argument(
         "--pass", help=f"clean or final, for rendered data (default: {default_pass})"

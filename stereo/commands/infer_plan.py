@@ -101,9 +101,6 @@ class Plan:
     def check_first(self, model: Matcher | None = None) -> None:
         """Refuse before any work what no pair can have: a list's pairs may differ, frames do not.
 
-        Args:
-            model: checks the range searched too.
-
         Raises:
             InputError: a calibration for another shape, or pictures too narrow for the range.
         """

@@ -117,12 +117,7 @@ def _compare(config: Namespace) -> int:
 
 
 def chosen_model(config: Namespace, further: str | None = None) -> Callable[[], Any]:
-    """Check the options of a model; return what loads it.
-
-    Args:
-        config: the options.
-        further: another model, to be loaded with the same options.
-    """
+    """Check the options of a model; return what loads it."""
     options = MatchOptions(**read_options(config, MatchOptions))
     if further == SGBM:  # it knows none of the networks' options
         options = MatchOptions(options.max_disparity, options.min_disparity)

@@ -40,9 +40,6 @@ class ResumeLog:
     def read(self, targets: Iterable[Path]) -> None:
         """Read what an earlier run has logged.
 
-        Args:
-            targets: the files that this run is to write.
-
         Raises:
             InputError: maps of other settings, or of none that are known.
         """
@@ -70,13 +67,7 @@ class ResumeLog:
             temporary.write_text(text, encoding="utf-8")
 
     def has(self, name: str, inputs: Sequence[Path], files: Sequence[Path]) -> bool:
-        """Tell whether a map is finished.
-
-        Args:
-            name: the map's name.
-            inputs: what it is read from.
-            files: what it is written to.
-        """
+        """Tell whether a map is finished."""
         noted = self._finished.get(name)
         return (
             noted is not None

@@ -81,24 +81,15 @@ BENCHMARKS = {
 
 def submit(
     matcher: Matcher,
-    benchmark: str,
-    root: str | Path,
-    output: str | Path,
+    benchmark: str,  # a key of `BENCHMARKS`
+    root: str | Path,  # the data set's folder; the pictures will do
+    output: str | Path,  # the `.zip` file
     *,
-    method: str = "stereo",
-    layout: str | None = None,
-    partial: bool = False,
+    method: str = "stereo",  # what the method is called, in Middlebury's file names
+    layout: str | None = None,  # the data set's tree by name; for Middlebury its size
+    partial: bool = False,  # write an archive of fewer pairs than the benchmark has
 ) -> Path:
     """Match a benchmark's pairs, write its archive, and validate what was written.
-
-    Args:
-        matcher: the model.
-        benchmark: a key of ``BENCHMARKS``.
-        root: the data set's folder; the pictures will do.
-        output: the ``.zip`` file.
-        method: what the method is called, in Middlebury's file names.
-        layout: the data set's tree by name; for Middlebury its size.
-        partial: write an archive of fewer pairs than the benchmark has.
 
     Raises:
         UsageError: an unknown benchmark, a name that servers refuse, or a folder as output.
@@ -132,23 +123,15 @@ def submit(
 
 
 def validate_archive(
-    archive: str | Path,
-    benchmark: str,
-    root: str | Path,
+    archive: str | Path,  # the `.zip` file
+    benchmark: str,  # a key of `BENCHMARKS`
+    root: str | Path,  # the data set's folder, whose pictures say how large each map must be
     *,
     method: str = "stereo",
     layout: str | None = None,
     partial: bool = False,
 ) -> None:
     """Tell whether an archive that exists is what a benchmark's server expects.
-
-    Args:
-        archive: the ``.zip`` file.
-        benchmark: a key of ``BENCHMARKS``.
-        root: the data set's folder, whose pictures say how large each map must be.
-        method: as in ``submit``.
-        layout: as in ``submit``.
-        partial: as in ``submit``.
 
     Raises:
         UsageError: an unknown benchmark or a name that servers refuse.
@@ -161,12 +144,6 @@ def validate_archive(
 
 def validate(archive: Path, benchmark: str, items: list[SampleFiles], method: str) -> None:
     """Read an archive back, and compare it with what the benchmark expects.
-
-    Args:
-        archive: the ``.zip`` file.
-        benchmark: a key of ``BENCHMARKS``.
-        items: the pairs it must hold.
-        method: as it was written with.
 
     Raises:
         InputError: no archive, or a file in it that is missing, too many, damaged, of another size

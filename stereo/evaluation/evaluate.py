@@ -176,12 +176,7 @@ def count_reach(sample: Sample, model: Matcher, rules: Protocol) -> np.ndarray:
 
 
 def say_out_of_reach(reach: np.ndarray, model: Matcher) -> None:
-    """Report how much of the ground truth lies outside the search range.
-
-    Args:
-        reach: this process's sum of ``count_reach``.
-        model: the model.
-    """
+    """Report how much of the ground truth lies outside the search range."""
     for note in out_of_reach_notes(np.sum(gather([reach]), axis=0), model):
         console.say(f"note: {note}")
 
@@ -218,12 +213,7 @@ def against_folders(folder: Path, matcher: Matcher, against: Sequence[Matcher]) 
 
 
 class Shown:
-    """Keeps the report's pictures; a full disk costs the pictures, not the run.
-
-    Args:
-        folder: the run's folder.
-        count: pairs in the list, those of other processes included.
-    """
+    """Keeps the report's pictures; a full disk costs the pictures, not the run."""
 
     def __init__(self, folder: Path, count: int) -> None:
         self._keeper = PictureKeeper(folder, count)
@@ -248,12 +238,7 @@ class Shown:
 
 
 def run_facts(matcher: Matcher, peak: PeakMemory) -> dict[str, Any]:
-    """Return date, machine and peak memory of the run.
-
-    Args:
-        matcher: the model.
-        peak: since before the first pair; of several processes the largest is told.
-    """
+    """Return date, machine and peak memory of the run."""
     own = (peak.bytes(), peak.bytes_above_start())
     of_all = [each for each in gather([own]) if None not in each]
     most, above = max(of_all, default=(None, None))
@@ -279,12 +264,7 @@ def make_report(folder: Path, folders: Sequence[Path]) -> None:
 def gather_scores(
     scores: list[ImageScore], failed: list[tuple[int, str]]
 ) -> tuple[list[ImageScore], list[str]]:
-    """Return all processes' scores and the names of their failed pairs, in the list's order.
-
-    Args:
-        scores: of this process.
-        failed: place in the list and name, of this process.
-    """
+    """Return all processes' scores and the names of their failed pairs, in the list's order."""
     together = sorted(gather(scores), key=lambda score: score.index)
     return together, [name for _, name in sorted(gather(failed))]
 
@@ -321,17 +301,7 @@ def metrics_report(
     pictures: Mapping[int, dict[str, Any]] | None = None,
     run: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the contents of ``metrics.json``.
-
-    Args:
-        matcher: the model.
-        protocol_facts: how the figures are made.
-        rules: the protocol.
-        scores: one per image.
-        failed: names of the pairs without a score.
-        pictures: an image's place in the list -> its pictures' files, for those that have any.
-        run: when, where and with how much memory.
-    """
+    """Return the contents of ``metrics.json``."""
     shown = pictures or {}
     found = summaries(scores, rules.averaging)
     found["summary"]["failed_names"] = list(failed)
@@ -356,13 +326,7 @@ def write_metrics(path: Path, report: dict[str, Any]) -> None:
 
 
 def print_summary(runs: Sequence[Scored], rules: Protocol, line: str) -> None:
-    """Print a table of averages, per folder if there are several, and overall.
-
-    Args:
-        runs: of one model or several, on the same pairs.
-        rules: the protocol.
-        line: what ``tables.protocol_line`` says of it.
-    """
+    """Print a table of averages, per folder if there are several, and overall."""
     several = len(runs) > 1
     groups = dict.fromkeys(_group(score) for run in runs for score in run.scores)
     rows: list[tuple[str, dict[str, Any]]] = []
@@ -382,13 +346,7 @@ def print_summary(runs: Sequence[Scored], rules: Protocol, line: str) -> None:
 
 
 def say_hint(runs: Sequence[Scored], option: str, stored: float | None = None) -> None:
-    """Warn once if the ground truth seems to be stored in another unit than pixels.
-
-    Args:
-        runs: of one model or several.
-        option: as in ``scale_hint``.
-        stored: as in ``scale_hint``.
-    """
+    """Warn once if the ground truth seems to be stored in another unit than pixels."""
     for run in runs:
         ratios = [score.ratio for score in run.scores if score.ratio is not None]
         hint = scale_hint(ratios, option, stored)

@@ -130,23 +130,14 @@ def score_image(
 
 
 def score_all_pixels(
-    name: str,
-    index: int,
-    estimate: np.ndarray,
-    truth: np.ndarray,
-    valid: np.ndarray,
+    name: str,  # the image's name
+    index: int,  # its place in the list of images
+    estimate: np.ndarray,  # (H, W) float32, pixels
+    truth: np.ndarray,  # (H, W) float32, pixels
+    valid: np.ndarray,  # (H, W) bool, true where the data set has ground truth
     protocol: Protocol,
 ) -> ImageScore:
-    """Score one image without regions, as validation in training does.
-
-    Args:
-        name: the image's name.
-        index: its place in the list of images.
-        estimate: (H, W) float32, pixels.
-        truth: (H, W) float32, pixels.
-        valid: (H, W) bool, true where the data set has ground truth.
-        protocol: the rules.
-    """
+    """Score one image without regions, as validation in training does."""
     counted = protocol.valid_pixels(truth, valid)
     sums = {ALL: error_sums(estimate, truth, counted)}
     return ImageScore(name, index, sums, skipped=not protocol.enough_valid(counted))

@@ -71,9 +71,6 @@ def summary_table(rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
 
     Each has a row over all pixels and one over the non-occluded ones, ``noc``. The columns without
     a suffix are the protocol's own averages.
-
-    Args:
-        rows: (label, what ``stereo.evaluation.metrics.summaries`` returned).
     """
     keys = ("epe", "bad_1", "bad_2", "bad_3", "d1", "epe_pixel", "epe_image", "bad_2_image")
     header = ["", "pixels", "images", "EPE", "bad-1", "bad-2", "bad-3", "D1"]

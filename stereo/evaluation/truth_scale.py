@@ -57,10 +57,6 @@ def constant_ratio(ratios: Sequence[Ratio], stored: float = 1.0) -> float | None
 
     The map must vary more than the ratio does, or the ratio must be a usual one: a flat map, as
     networks without training give, has a constant ratio to a flat truth as well.
-
-    Args:
-        ratios: of the images.
-        stored: what the stored values were divided by before.
     """
     if not ratios:
         return None
@@ -76,11 +72,6 @@ def constant_ratio(ratios: Sequence[Ratio], stored: float = 1.0) -> float | None
 
 def scale_hint(ratios: Sequence[Ratio], option: str, stored: float | None = None) -> str | None:
     """Say in one line that the ground truth seems to be stored in another unit than pixels.
-
-    Args:
-        ratios: of the images.
-        option: what tells the scale of integer pictures.
-        stored: the scale that was used; None if the files are taken to hold pixels.
 
     Returns:
         None unless ``constant_ratio`` finds one.

@@ -55,11 +55,6 @@ def check_against_pytorch(
     weights do whose logits run into the thousands, it may differ by ``TIMES`` as much as PyTorch in
     fp32 does from PyTorch in float64. Of untrained weights only the mean counts: their planes tie.
 
-    Args:
-        reference: a network in PyTorch, in fp32.
-        config: its conventions.
-        exported: the same network as a file.
-
     Raises:
         StereoError: the maps differ by more.
     """

@@ -26,12 +26,7 @@ _DOCUMENTED = {
 
 
 class Exportable(nn.Module):
-    """A network from pictures to its map: normalisation before it, no negative disparity after.
-
-    Args:
-        network: in evaluation mode; a copy is kept, in the form that is traced.
-        config: its conventions.
-    """
+    """A network from pictures to its map: normalisation before it, no negative disparity after."""
 
     mean: Tensor
     std: Tensor
@@ -73,10 +68,6 @@ def check_exportable(config: NetworkConfig) -> None:
 
 def export_graph(network: StereoNetwork, config: NetworkConfig) -> Any:
     """Return the ``onnx.ModelProto`` of a network.
-
-    Args:
-        network: in evaluation mode; its ``max_disparity`` becomes the graph's.
-        config: its conventions.
 
     Raises:
         StereoError: PyTorch's exporter failed.

@@ -82,11 +82,6 @@ def quantize(proto: Any, pairs: Iterable[RenderedPair], path: Path) -> None:
 
     Weights have a range per output channel. Transposed convolutions stay in fp32: ONNX Runtime has
     no int8 kernel for them.
-
-    Args:
-        proto: the fp32 ``onnx.ModelProto``.
-        pairs: what to run it on, with sizes that are multiples of the network's stride.
-        path: the file to write.
     """
     from onnxruntime.quantization import (
         CalibrationDataReader,

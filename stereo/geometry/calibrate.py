@@ -61,11 +61,6 @@ def calibrate(pairs: Sequence[PairFiles], board: Board, lens: str = "pinhole") -
     Views that have the cameras stand elsewhere than most do, or whose error is three times the
     median and above a pixel, are left out one by one.
 
-    Args:
-        pairs: of pictures of one size.
-        board: what they show.
-        lens: which of OpenCV's models the cameras have: ``pinhole`` or ``fisheye``.
-
     Raises:
         InputError: too few pairs that show the board, or pictures of several sizes.
     """

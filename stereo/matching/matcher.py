@@ -252,11 +252,7 @@ class Matcher:
         return estimates
 
     def check_reach(self, width: int) -> None:
-        """Raise ``InputError`` where no pixel could have a match in the range searched.
-
-        Args:
-            width: of the pictures, pixels.
-        """
+        """Raise ``InputError`` where no pixel could have a match in the range searched."""
         low, count = self.min_disparity, self.description["max_disparity"]
         if low >= width or low + count <= -width:
             raise InputError(

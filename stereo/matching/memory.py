@@ -73,22 +73,13 @@ def bytes_needed(
 
 def largest_core(
     config: NetworkConfig,
-    batch: int,
-    size: tuple[int, int],
-    max_disparity: int,
-    dtype: torch.dtype,
-    free: int,
+    batch: int,  # pairs
+    size: tuple[int, int],  # height and width in pixels
+    max_disparity: int,  # pixels
+    dtype: torch.dtype,  # of autocast
+    free: int,  # bytes
 ) -> int:
-    """Return the largest core of tiles with which a match fits, or the smallest there is.
-
-    Args:
-        config: the network.
-        batch: pairs.
-        size: height and width in pixels.
-        max_disparity: pixels.
-        dtype: of autocast.
-        free: bytes.
-    """
+    """Return the largest core of tiles with which a match fits, or the smallest there is."""
     cores = range(max(size) // STRIDE * STRIDE, SMALLEST_CORE, -STRIDE)
     fitting = (
         core

@@ -47,9 +47,6 @@ _SECONDS, _SECONDS_PER_CELL = 60, 5e-6  # a match may take; a cell is a pixel an
 class OnnxEngine:
     """Runs an exported network on images of any size: pad, match, crop.
 
-    Args:
-        path: a file that ``stereo export`` wrote.
-
     Raises:
         InputError: it is missing, damaged, or not such a file.
         StereoError: ONNX Runtime is not installed.

@@ -93,9 +93,6 @@ class MatchOptions:
     def check(self, model: str | Path) -> None:
         """Refuse what ``stereo.load`` can refuse without reading any weights.
 
-        Args:
-            model: as in ``stereo.load``.
-
         Raises:
             UsageError: an unknown model, device or backend, a model without weights, or an option
                 that this model does not take.

@@ -22,9 +22,6 @@ class Entry(Recomputable):
     """Two 3x3x3 convolutions over the concatenation volume of two views' features.
 
     The volume itself is never made, unless ``plain`` is set, which gives the same values.
-
-    Args:
-        channels: of one view's features.
     """
 
     plain = False
@@ -225,11 +222,7 @@ def attend_at_site(attention: nn.Module | None, volume: Tensor, mask_invalid: bo
 
 
 class ResidualStack(nn.Module):
-    """PSMNet's basic aggregation: residual blocks at one resolution, one output.
-
-    Args:
-        in_channels: channels of one view's features.
-    """
+    """PSMNet's basic aggregation: residual blocks at one resolution, one output."""
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()

@@ -139,11 +139,6 @@ def _check_header(config: NetworkConfig, found: Mapping[str, Any], source: str) 
     """Compare the tensors that a file's header declares with those of the network it describes.
 
     The network is laid out without memory for its weights, since metadata can ask for any size.
-
-    Args:
-        config: the network.
-        found: names to slices of ``safetensors``, of which nothing has been read.
-        source: what to call it in an error.
     """
     try:
         with torch.device("meta"):
@@ -161,10 +156,6 @@ def _check_header(config: NetworkConfig, found: Mapping[str, Any], source: str) 
 
 def restore_network(checkpoint: Checkpoint, source: str) -> StereoNetwork:
     """Build the checkpoint's network with its weights.
-
-    Args:
-        checkpoint: what ``load_checkpoint`` returned.
-        source: what to call it in an error.
 
     Raises:
         InputError: the weights do not belong to the network that the metadata describe.
@@ -213,13 +204,7 @@ def load_weights(
 def check_shapes(
     expected: Mapping[str, Tensor], found: Mapping[str, Sequence[int]], source: str
 ) -> None:
-    """Raise ``InputError`` unless tensors have the names and shapes that a network needs.
-
-    Args:
-        expected: the network's.
-        found: names to shapes.
-        source: what to call them in the error.
-    """
+    """Raise ``InputError`` unless tensors have the names and shapes that a network needs."""
     problems = [
         *(f"'{name}' is missing" for name in sorted(expected.keys() - found.keys())),
         *(f"'{name}' is unknown" for name in sorted(found.keys() - expected.keys())),

@@ -90,11 +90,6 @@ def convert_psmnet(path: str | Path, *, align_corners: bool) -> Checkpoint:
 def convert_state(state: Mapping[str, Tensor], source: str, *, align_corners: bool) -> Checkpoint:
     """Do the same for the tensors of such a file.
 
-    Args:
-        state: the authors' ``state_dict``.
-        source: what to call it in an error.
-        align_corners: see ``convert_psmnet``.
-
     Raises:
         InputError: tensors of another network.
     """

@@ -11,9 +11,6 @@ def fold_batch_norms(network: nn.Module) -> None:
 
     The convolutions get biases, and the network's state no longer fits its checkpoint.
 
-    Args:
-        network: in evaluation mode.
-
     Raises:
         ValueError: it is in training mode, where batch norms depend on the batch.
     """

@@ -22,12 +22,7 @@ def progress(items: Iterable[T], label: str, count: int | None = None) -> Iterat
 
 
 def say(line: str, *, everyone: bool = False) -> None:
-    """Print a line without breaking a progress bar.
-
-    Args:
-        line: the text.
-        everyone: of several processes, each prints its own; else the main one alone prints.
-    """
+    """Print a line without breaking a progress bar."""
     if sys.stdout is not None and (everyone or is_main()):
         tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()

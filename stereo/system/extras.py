@@ -9,11 +9,6 @@ from stereo.errors import StereoError
 def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
     """Import a module that an extra installs.
 
-    Args:
-        module: its name, dots included.
-        extra: the extra's name.
-        purpose: what needs it, the subject of the message.
-
     Raises:
         StereoError: it is not installed; the message has the pip command.
     """

@@ -82,13 +82,7 @@ def picture_limit(megapixels: float | None) -> Iterator[None]:
 
 
 def check_pixels(width: int, height: int, name: str) -> None:
-    """Raise ``InputError`` unless a picture of this size may be decoded.
-
-    Args:
-        width: pixels, from the header.
-        height: pixels.
-        name: what to call it in the error.
-    """
+    """Raise ``InputError`` unless a picture of this size may be decoded."""
     if width < 1 or height < 1:
         raise InputError(f"{name}: its header says {width}x{height} pixels; damaged, get it anew")
     if max(width, height) > MAX_SIDE:
@@ -108,11 +102,6 @@ def check_bytes(path: Path, most: int, what: str) -> None:
     """Raise ``InputError`` if a path is no regular file, or larger than files of its kind are.
 
     Opening a pipe may take forever, and reading a device does.
-
-    Args:
-        path: the file.
-        most: bytes.
-        what: the kind, such as "a calibration file".
     """
     try:
         found = path.stat()
@@ -132,10 +121,6 @@ def check_bytes(path: Path, most: int, what: str) -> None:
 
 def parse_json(text: str | bytes, name: str) -> Any:
     """Parse JSON from outside.
-
-    Args:
-        text: the document.
-        name: what to call it in an error.
 
     Raises:
         InputError: not JSON, larger than ``MAX_JSON_BYTES``, nested deeper than
@@ -197,10 +182,6 @@ def parse_yaml(text: str, name: str) -> Any:
 
     Matrices of OpenCV (``!!opencv-matrix``) come back as the mappings that they are. Numbers are
     decimal: what YAML 1.1 reads in base 2, 8, 16 or 60 (``0700``, ``11:40``) comes back as text.
-
-    Args:
-        text: the document.
-        name: what to call it in an error.
 
     Raises:
         InputError: not YAML; larger, deeper or with more nodes (aliases counted as what they stand

@@ -21,9 +21,6 @@ class PeakMemory:
 
     On CUDA it is allocated memory; on Linux CPUs the resident memory of the process, libraries
     included, whose high-water mark the kernel lets a process reset; elsewhere it is not known.
-
-    Args:
-        device: where the work runs.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -163,9 +163,6 @@ def exact_fp32(*, enabled: bool = True) -> Iterator[None]:
 
     Settings that the caller has made come back as they were, and no others are touched. PyTorch
     refuses to read its older ``allow_tf32`` while this holds.
-
-    Args:
-        enabled: false for no effect.
     """
     backends: Any = torch.backends  # whose attributes mypy does not see
     cudnn = backends.cudnn

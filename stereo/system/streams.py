@@ -34,21 +34,15 @@ class Outcome(Generic[Item, Read, Matched]):
 
 
 def overlap(
-    items: Iterable[Item],
-    read: Callable[[Item], Read],
-    match: Callable[[Item, Read], Matched],
-    write: Callable[[Item, Read, Matched], Any],
+    items: Iterable[Item],  # in order
+    read: Callable[[Item], Read],  # first step
+    match: Callable[[Item, Read], Matched],  # second step
+    write: Callable[[Item, Read, Matched], Any],  # third step
 ) -> Iterator[Outcome[Item, Read, Matched]]:
     """Run items through three steps, the first and the last in threads of their own.
 
     While one item is matched, on the caller's thread, the next ones are read and those before it
     written. A ``StereoError`` in a step ends its item alone.
-
-    Args:
-        items: in order.
-        read: first step.
-        match: second step.
-        write: third step.
 
     Yields:
         An outcome per item, in order, once the item is through.

@@ -30,12 +30,7 @@ class PairSource(Protocol):
 
 
 class DiskPairs:
-    """The pairs of a data set.
-
-    Args:
-        files: what ``stereo.data.sets.datasets.open_dataset`` listed.
-        right: read the right view's disparity too, which the flip needs.
-    """
+    """The pairs of a data set."""
 
     def __init__(self, files: Sequence[Readable], *, right: bool = False) -> None:
         self.files = files
@@ -57,16 +52,7 @@ Item = dict[str, Tensor] | StereoError
 
 
 class TrainingSet(Dataset[Item]):
-    """Augmented pairs as tensors, by (epoch, index).
-
-    Args:
-        source: where the pairs come from.
-        augmentation: what happens to them.
-        seed: of the augmentation.
-        mean: subtracted from RGB in 0..1.
-        std: divides it after that.
-        skip_damaged: name a pair that cannot be read and take the next one instead of stopping.
-    """
+    """Augmented pairs as tensors, by (epoch, index)."""
 
     def __init__(
         self,

@@ -24,9 +24,6 @@ from stereo.training.schedule import learning_rate
 class Learner:
     """What the steps of a run change, on this process's device.
 
-    Args:
-        run: the run; its network is trained in place.
-
     Attributes:
         accelerator: processes and precision.
         device: where this process computes.
@@ -110,12 +107,7 @@ class Learner:
 
 
 class MovingAverage:
-    """The exponential moving average of a network, or the network itself without a decay.
-
-    Args:
-        network: the network that is trained.
-        decay: of the average; None for the network itself.
-    """
+    """The exponential moving average of a network, or the network itself without a decay."""
 
     def __init__(self, network: StereoNetwork, decay: float | None) -> None:
         self.decay = decay

@@ -25,13 +25,7 @@ EVENTS = "tensorboard"
 
 
 class RunLog:
-    """Progress and TensorBoard of the main process; silent on the others.
-
-    Args:
-        folder: the run's folder.
-        trainer: how often to log, and how many steps there are.
-        active: false on processes other than the first.
-    """
+    """Progress and TensorBoard of the main process; silent on the others."""
 
     def __init__(self, folder: Path, trainer: TrainerConfig, active: bool) -> None:
         self.folder = folder
@@ -68,14 +62,7 @@ class RunLog:
         self._waited += time.perf_counter() - start
 
     def step(self, learner: Learner, *, loss: float, rate: float, norm: float) -> None:
-        """Count a step; every ``log_every`` steps write its scalars and say them in one line.
-
-        Args:
-            learner: after the step.
-            loss: mean over the step's pixels.
-            rate: its learning rate.
-            norm: of its gradient.
-        """
+        """Count a step; every ``log_every`` steps write its scalars and say them in one line."""
         self._watched_steps += 1
         self.bar.update(1)
         step, trainer = learner.step, self.trainer
@@ -166,13 +153,7 @@ class RunLog:
                 self.writer.add_scalar(f"{group}/{name}", value, step)
 
     def note(self, facts: dict[str, Any], data: str, device: torch.device) -> None:
-        """Write recipe, data and machine to TensorBoard.
-
-        Args:
-            facts: what the checkpoints say of the run.
-            data: what it is trained and validated on, in words.
-            device: where it runs.
-        """
+        """Write recipe, data and machine to TensorBoard."""
         if self.active:
             text = json.dumps(facts | {"machine": machine(device)}, indent=2)
             self.writer.add_text("run", f"{data}\n\n```json\n{text}\n```", self._first_step)

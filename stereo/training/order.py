@@ -30,12 +30,6 @@ class Share:
 class StepSampler(Sampler[list[SampleKey]]):
     """Endless batches of sample keys for one process.
 
-    Args:
-        count: samples in the data set.
-        batch_size: samples per optimiser step over all processes and accumulations.
-        seed: of the shuffling.
-        share: this process's part.
-
     Raises:
         UsageError: the batch does not divide among processes and accumulations.
     """

@@ -29,12 +29,7 @@ DEFAULT_SHARE = 0.1
 
 
 class RenderedPairs:
-    """Rendered scenes as a source of training pairs; every epoch brings new ones.
-
-    Args:
-        config: what they are like.
-        count: scenes in an epoch.
-    """
+    """Rendered scenes as a source of training pairs; every epoch brings new ones."""
 
     def __init__(self, config: SyntheticConfig, count: int) -> None:
         self.scenes = SyntheticScenes(config)

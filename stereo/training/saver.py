@@ -38,11 +38,6 @@ SPARE_CHECKPOINTS = 2  # the best one, and the one being written
 class Saver:
     """Writes a run's checkpoints, and resumes from them.
 
-    Args:
-        folder: of the run.
-        run: the run.
-        learner: what is saved.
-
     Attributes:
         best_epe: the smallest EPE of validation so far, px; None before the first one.
     """
@@ -55,9 +50,6 @@ class Saver:
 
     def resume(self, choice: str) -> bool:
         """Restore the run's latest checkpoint, if there is one to restore.
-
-        Args:
-            choice: ``auto``, ``never`` or a checkpoint's path.
 
         Returns:
             Whether a validation is due: the run was killed before it.

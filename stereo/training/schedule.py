@@ -6,13 +6,7 @@ from stereo.training.config import OptimizerConfig
 
 
 def learning_rate(step: int, max_steps: int, config: OptimizerConfig) -> float:
-    """Return the learning rate of a step.
-
-    Args:
-        step: steps done before this one.
-        max_steps: steps in all.
-        config: schedule and largest rate.
-    """
+    """Return the learning rate of a step."""
     share = step / max_steps
     if config.schedule == "steps":
         return config.learning_rate * 0.1 ** sum(share >= m for m in config.milestones)

@@ -64,13 +64,7 @@ def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
 
 
 def save_run(path: Path, shipped: Checkpoint, state: RunState) -> None:
-    """Write a checkpoint with the state of training.
-
-    Args:
-        path: the file.
-        shipped: the weights that would ship, with the run's configuration.
-        state: the rest.
-    """
+    """Write a checkpoint with the state of training."""
     tensors = {f"network.{name}": tensor for name, tensor in state.network.items()}
     for index, entry in state.optimizer["state"].items():
         for name, value in entry.items():
@@ -130,11 +124,7 @@ def _check_facts(facts: Any, path: Path) -> None:
 
 @contextlib.contextmanager
 def blamed_on(path: Path) -> Iterator[None]:
-    """Make an ``InputError`` of what restoring a run's state raises: its parts may be of any kind.
-
-    Args:
-        path: the checkpoint that it is from.
-    """
+    """Turn what restoring a state raises, whose parts may be anything, into an ``InputError``."""
     try:
         yield
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as e:

@@ -27,11 +27,7 @@ def counted_pixels(
 
 
 class TruthCount:
-    """Why the pixels of some pairs count or not, for the error when none does.
-
-    Args:
-        max_disparity: the network's, pixels; ground truth of this and more is out of reach.
-    """
+    """Why the pixels of some pairs count or not, for the error when none does."""
 
     def __init__(self, max_disparity: int) -> None:
         self.max_disparity = max_disparity
@@ -51,11 +47,7 @@ class TruthCount:
             self.highest = max(self.highest, float(known.max()))
 
     def error(self, where: str) -> InputError:
-        """Return the error for pairs of which no pixel counts.
-
-        Args:
-            where: which pairs they are, such as "the first 10 steps".
-        """
+        """Return the error for pairs of which no pixel counts."""
         if not self.known:
             return InputError(
                 f"no pixel of {where} has ground truth (none of {self.pixels:,}); "

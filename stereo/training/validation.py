@@ -30,12 +30,6 @@ def validate(
     The pixels are those that training counts, above 0 and in the network's range, and their mean is
     the protocol ``pooled``'s.
 
-    Args:
-        run: the run.
-        learner: its networks.
-        pairs: what to score them on.
-        all_of_them: whether these are all the pairs there are; then some pixel must count.
-
     Returns:
         The summary over all processes, and some pairs of this process to show.
 

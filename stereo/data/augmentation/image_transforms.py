@@ -14,13 +14,7 @@ import torch.nn.functional as F
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize by bilinear interpolation, with antialiasing where the picture shrinks.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        height: new height, pixels.
-        width: new width, pixels.
-    """
+    """Resize by bilinear interpolation, with antialiasing where the picture shrinks."""
     return _to_array(_functional().resize(_to_tensor(image), [height, width], antialias=True))
 
 

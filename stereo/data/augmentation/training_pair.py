@@ -88,11 +88,6 @@ def resize_pair(pair: TrainingPair, height: int, width: int) -> TrainingPair:
 
     Images are interpolated. Ground truth takes the nearest pixel's, so that no value arises between
     two surfaces or across pixels without ground truth.
-
-    Args:
-        pair: of any size.
-        height: new height, pixels.
-        width: new width, pixels.
     """
     old_height, old_width = pair.size
     if (height, width) == (old_height, old_width):
@@ -117,9 +112,6 @@ def flip_pair(pair: TrainingPair) -> TrainingPair:
 
     The mask of pixels seen by both views, where it is known, is found anew from the two disparity
     maps: it belonged to the other view.
-
-    Args:
-        pair: with the right view's disparity.
     """
     if pair.right_disparity is None or pair.right_valid is None:
         raise ValueError(f"{pair.name}: cannot be flipped without the right view's disparity")
@@ -142,11 +134,6 @@ def pad_pair(pair: TrainingPair, height: int, width: int) -> TrainingPair:
     """Fill a pair up to a size, at the top and right, by repeating its border.
 
     These are the sides on which networks are padded too. The new pixels have no ground truth.
-
-    Args:
-        pair: of any size; a side that is long enough stays.
-        height: least height, pixels.
-        width: least width, pixels.
     """
     top, right = max(0, height - pair.size[0]), max(0, width - pair.size[1])
     if not top and not right:
@@ -161,15 +148,7 @@ def pad_pair(pair: TrainingPair, height: int, width: int) -> TrainingPair:
 
 
 def crop_pair(pair: TrainingPair, top: int, left: int, height: int, width: int) -> TrainingPair:
-    """Cut the same window out of both views; what it cuts off the right view becomes occluded.
-
-    Args:
-        pair: at least as large as the window reaches.
-        top: first row, pixels.
-        left: first column, pixels.
-        height: of the window, pixels.
-        width: of the window, pixels.
-    """
+    """Cut the same window out of both views; what it cuts off the right view becomes occluded."""
     window = (slice(top, top + height), slice(left, left + width))
     cropped = dataclasses.replace(
         pair,

@@ -66,10 +66,6 @@ class Numbered:
 def pair_by_number(left: Numbered, right: Numbered | None) -> list[tuple[Path, ...]]:
     """Return the pictures of each number, with a warning for gaps.
 
-    Args:
-        left: of the left view, or of both in one picture.
-        right: of the right view, or None.
-
     Raises:
         InputError: a number that only one of the views has.
     """

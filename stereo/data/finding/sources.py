@@ -57,11 +57,7 @@ class Source(Protocol):
 
 
 class Series:
-    """Bit depth shared by numbered pictures; a depth per frame would flicker.
-
-    Args:
-        first: the files of the first frame.
-    """
+    """Bit depth shared by numbered pictures; a depth per frame would flicker."""
 
     def __init__(self, first: Sequence[Path]) -> None:
         self._first = first

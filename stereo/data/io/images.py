@@ -57,9 +57,6 @@ def read_image(path: str | Path) -> np.ndarray:
     of 16 bits are brought to 8 as by ``to_8_bits``; ``as_images`` does so for both views of a pair
     together.
 
-    Args:
-        path: of one of ``picture_file.FORMATS``, or a PAM.
-
     Returns:
         (H, W, 3) uint8, RGB.
 

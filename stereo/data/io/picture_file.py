@@ -36,11 +36,6 @@ def open_picture(
 
     Whatever goes wrong in the block is worded as damage of the file.
 
-    Args:
-        source: the file, or an open one.
-        name: what to call it in an error.
-        formats: those of ``FORMATS`` that may be.
-
     Raises:
         NotAPictureError: of none of the formats.
         InputError: larger than ``stereo.system.limits`` allows, or damaged.

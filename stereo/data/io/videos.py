@@ -77,9 +77,6 @@ def split_views(picture: np.ndarray, packing: str, name: str) -> tuple[np.ndarra
 class Video:
     """Frames of a video, best read in order.
 
-    Args:
-        source: a file, or an address that OpenCV opens.
-
     Raises:
         InputError: it cannot be opened, or its frames are larger than ``stereo.system.limits``
             allows.
@@ -174,11 +171,6 @@ def _open(source: str) -> Any:
 
 def write_video(path: Path, pictures: list[Path], rate: float) -> None:
     """Write pictures of one size as an MP4 file.
-
-    Args:
-        path: the file, which need not exist.
-        pictures: files that OpenCV reads.
-        rate: frames per second.
 
     Raises:
         OutputError: OpenCV has no encoder for it.

@@ -119,8 +119,8 @@ def get_description(name: str) -> Description:
 
 
 def find_parts(
-    name: str,
-    root: Path,
+    name: str,  # a key of `DATASETS` that is not in `READERS`
+    root: Path,  # the folder it lies in
     split: str | None,
     render_pass: str | None,
     *,
@@ -129,15 +129,6 @@ def find_parts(
     truth: bool = True,
 ) -> Found:
     """Find the parts of a data set, incomplete ones included.
-
-    Args:
-        name: a key of ``DATASETS`` that is not in ``READERS``.
-        root: the folder it lies in.
-        split: as in ``open_dataset``.
-        render_pass: as in ``open_dataset``.
-        layout: as in ``open_dataset``.
-        unused: as in ``open_dataset``.
-        truth: as in ``open_dataset``.
 
     Raises:
         UsageError: a choice that the data set does not have.

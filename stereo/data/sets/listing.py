@@ -44,24 +44,15 @@ class PartListing:
 
 
 def list_part(
-    root: Path,
-    part: Part,
-    split: str,
-    render_pass: str | None,
-    layout: str | None = None,
-    unused: frozenset[str] = frozenset(),
-    truth: bool = True,
+    root: Path,  # the folder that the user named
+    part: Part,  # what to look for
+    split: str,  # name of the split
+    render_pass: str | None,  # what `<pass>` stands for
+    layout: str | None = None,  # consider this layout alone, where the part has it; None for all
+    unused: frozenset[str] = frozenset(),  # frames to leave out, as `read_unused` returned them
+    truth: bool = True,  # whether pairs need the ground truth that their split has
 ) -> PartListing | None:
     """Find a part below the root by looking for each layout in turn.
-
-    Args:
-        root: the folder that the user named.
-        part: what to look for.
-        split: name of the split.
-        render_pass: what ``<pass>`` stands for.
-        layout: consider this layout alone, where the part has it; None for all.
-        unused: frames to leave out, as ``read_unused`` returned them.
-        truth: whether pairs need the ground truth that their split has.
 
     Returns:
         The pairs of the first layout with a complete one, else of the first with any file; None

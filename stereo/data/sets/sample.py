@@ -77,11 +77,6 @@ class SampleFiles:
     ) -> Sample:
         """Read and check both images and what else is asked for; no other file is opened.
 
-        Args:
-            disparity: the left view's ground truth.
-            disparity_right: the right view's ground truth.
-            nonoccluded: the occlusion mask of the left view.
-
         Raises:
             InputError: a file cannot be read, or the sizes differ.
         """
@@ -97,10 +92,6 @@ class SampleFiles:
         self, path: Path | None, left: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
         """Read one view's disparities and say where they are known; None twice without a file.
-
-        Args:
-            path: ``disparity`` or ``disparity_right``.
-            left: (H, W, 3), the image whose size they must have.
 
         Returns:
             (H, W) float32 pixels, and (H, W) bool.
@@ -120,9 +111,6 @@ class SampleFiles:
     def read_nonoccluded(self, left: np.ndarray) -> np.ndarray | None:
         """Read the occlusion masks: (H, W) bool, true where both views see the pixel.
 
-        Args:
-            left: (H, W, 3), the image whose size they must have.
-
         Raises:
             InputError: a mask cannot be read, or has another size.
         """
@@ -136,11 +124,6 @@ class SampleFiles:
 
 def read_pair(left: Path, right: Path, least_depth: int = 8) -> tuple[np.ndarray, np.ndarray]:
     """Read two views and check that their sizes agree.
-
-    Args:
-        left: left view.
-        right: right view.
-        least_depth: bits that 16-bit samples have at least.
 
     Returns:
         left and right, (H, W, 3) uint8 RGB each.

@@ -31,21 +31,14 @@ class Line:
 
 
 def line_chart(
-    title: str,
-    lines: Sequence[Line],
-    x_label: str,
-    y_label: str,
+    title: str,  # said to those who do not see it
+    lines: Sequence[Line],  # the first stands in front
+    x_label: str,  # of the horizontal axis, with its unit
+    y_label: str,  # of the vertical axis, with its unit
     *,
-    y_end: float | None = None,
+    y_end: float | None = None,  # the vertical axis' end; None for the largest value
 ) -> Markup:
     """Draw lines over one pair of axes, from 0 up.
-
-    Args:
-        title: said to those who do not see it.
-        lines: the first stands in front.
-        x_label: of the horizontal axis, with its unit.
-        y_label: of the vertical axis, with its unit.
-        y_end: the vertical axis' end; None for the largest value.
 
     Returns:
         An ``svg`` element, or nothing where there is not a point to draw.

@@ -63,10 +63,6 @@ _RANKINGS = {
 def write_report(output: Path, folders: Sequence[Path]) -> None:
     """Write ``report.html`` from the runs in some folders.
 
-    Args:
-        output: the folder it goes to.
-        folders: of the runs; the images that the first one did worst come first.
-
     Raises:
         InputError: figures that cannot be read or compared.
         OutputError: the report cannot be written.
@@ -79,10 +75,6 @@ def write_report(output: Path, folders: Sequence[Path]) -> None:
 
 def compare(paths: Sequence[str | Path], output: str | Path) -> Path:
     """Write one report from the figures of several runs, and print their table.
-
-    Args:
-        paths: folders of runs, or their ``metrics.json``.
-        output: the folder for ``report.html``; the images that any run did worst come first.
 
     Returns:
         The report.

@@ -24,11 +24,6 @@ NONE = "\u2013"  # where there is no figure
 def write_page(path: Path, template: str, context: dict[str, Any]) -> None:
     """Fill a template and write the page, whole or not at all.
 
-    Args:
-        path: the HTML file.
-        template: a file's name in ``templates``.
-        context: its variables; texts are escaped.
-
     Raises:
         OutputError: it cannot be written.
     """

@@ -27,10 +27,6 @@ class PictureKeeper:
 
     Of ``ALL_UP_TO`` images all are kept; of more, ``SAMPLED`` spread evenly over the list, the same
     ones for every model, and the ``WORST``. Nothing but file names stays in memory.
-
-    Args:
-        folder: the run's folder; the pictures go to ``pictures`` in it.
-        count: images in the run's list, those of other processes included.
     """
 
     def __init__(self, folder: Path, count: int) -> None:
@@ -43,22 +39,14 @@ class PictureKeeper:
 
     def keep(
         self,
-        index: int,
-        left: np.ndarray,
-        disparity: np.ndarray,
-        truth: np.ndarray,
-        valid: np.ndarray,
-        epe: float,
+        index: int,  # its place in the list
+        left: np.ndarray,  # (H, W, 3) uint8 RGB
+        disparity: np.ndarray,  # (H, W) float32, pixels
+        truth: np.ndarray,  # (H, W) float32, pixels
+        valid: np.ndarray,  # (H, W) bool, true where there is ground truth
+        epe: float,  # pixels, what makes it one of the worst
     ) -> None:
         """Write an image's pictures, if it is one of the sample or of the worst so far.
-
-        Args:
-            index: its place in the list.
-            left: (H, W, 3) uint8 RGB.
-            disparity: (H, W) float32, pixels.
-            truth: (H, W) float32, pixels.
-            valid: (H, W) bool, true where there is ground truth.
-            epe: pixels, what makes it one of the worst.
 
         Raises:
             OutputError: they cannot be written.
@@ -90,22 +78,14 @@ def picture_targets(folder: Path, count: int) -> list[Path]:
 
 
 def write_pictures(
-    folder: Path,
-    stem: str,
-    left: np.ndarray,
-    disparity: np.ndarray,
-    truth: np.ndarray,
-    valid: np.ndarray,
+    folder: Path,  # the run's folder
+    stem: str,  # begins the files' names
+    left: np.ndarray,  # (H, W, 3) uint8 RGB
+    disparity: np.ndarray,  # (H, W) float32, pixels
+    truth: np.ndarray,  # (H, W) float32, pixels
+    valid: np.ndarray,  # (H, W) bool, true where there is ground truth
 ) -> dict[str, Any]:
     """Write the four pictures of an image, on the scales of the maps that ``infer`` writes.
-
-    Args:
-        folder: the run's folder.
-        stem: begins the files' names.
-        left: (H, W, 3) uint8 RGB.
-        disparity: (H, W) float32, pixels.
-        truth: (H, W) float32, pixels.
-        valid: (H, W) bool, true where there is ground truth.
 
     Returns:
         Kind -> path below ``folder``, and the ends of the two scales in pixels.

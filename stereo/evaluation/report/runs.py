@@ -68,9 +68,6 @@ class Comparison:
 def read_run(path: Path) -> EvaluationRun:
     """Read a run's figures.
 
-    Args:
-        path: the run's folder, or its ``metrics.json``.
-
     Raises:
         InputError: there is none, or it is not what ``evaluate`` and ``infer`` write.
     """

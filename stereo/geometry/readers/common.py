@@ -180,16 +180,11 @@ def is_filled_up(given: Sequence[float]) -> bool:
 
 
 def pinhole(
-    entries: np.ndarray | Sequence[float],
-    distortion: Sequence[float] = (),
-    lens: str = "pinhole",
+    entries: np.ndarray | Sequence[float],  # (3, 3), or its nine numbers row by row
+    distortion: Sequence[float] = (),  # coefficients of the lens
+    lens: str = "pinhole",  # which model they are of
 ) -> Camera:
     """Return the camera of a matrix K.
-
-    Args:
-        entries: (3, 3), or its nine numbers row by row.
-        distortion: coefficients of the lens.
-        lens: which model they are of.
 
     Raises:
         InputError: a matrix that no pinhole camera without skew has.
@@ -209,10 +204,6 @@ def pinhole(
 
 def settle_lens(said: str | None, source: Source) -> str:
     """Return the lens model that the file states or the caller asks for.
-
-    Args:
-        said: the file's name of the distortion; None if it has none.
-        source: of the file.
 
     Raises:
         InputError: an unknown name, or one that contradicts the caller's.
@@ -314,19 +305,12 @@ def projected_pair(
 
 
 def raw_pair(
-    cameras: Sequence[Camera],
-    rotation: np.ndarray,
-    translation: np.ndarray,
-    size: tuple[int, int] | None,
+    cameras: Sequence[Camera],  # left and right
+    rotation: np.ndarray,  # nine numbers
+    translation: np.ndarray,  # three, metres
+    size: tuple[int, int] | None,  # of the pictures
 ) -> StereoParameters:
-    """Return the raw pair that maps a point X of the left camera to R @ X + T in the right.
-
-    Args:
-        cameras: left and right.
-        rotation: nine numbers.
-        translation: three, metres.
-        size: of the pictures.
-    """
+    """Return the raw pair that maps a point X of the left camera to R @ X + T in the right."""
     rows = np.asarray(rotation, np.float64).reshape(3, 3).tolist()
     x, y, z = np.asarray(translation, np.float64).reshape(3).tolist()
     left, right = cameras
@@ -382,10 +366,6 @@ def find_partner(path: Path, pairs: Sequence[tuple[str, str]]) -> tuple[Path | N
 
     The words are whole ones of the file's name or, failing that, of its folder's: ``left`` is one
     of ``upright_left`` and of ``cameraLeft``, ``right`` is not.
-
-    Args:
-        path: the given file.
-        pairs: words for the first and the second.
     """
     folder, name = path.parent, path.name
     for where, rebuild in (

@@ -19,10 +19,6 @@ _YAML_KEY = re.compile(r"^[\w.\"'/~-]+[ \t]*:(?=[ \t\n]|\Z)", re.MULTILINE)
 def load_entries(text: str, name: str) -> dict[str, Any] | None:
     """Return the entries of a document at its top level; None if it looks like none.
 
-    Args:
-        text: YAML with or without a header, also OpenCV's ``%YAML:1.0``; OpenCV's XML; or JSON.
-        name: what to call it in an error.
-
     Raises:
         InputError: damaged, or beyond the bounds.
     """

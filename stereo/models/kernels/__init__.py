@@ -31,12 +31,7 @@ def pick_kernels(name: str, device: torch.device) -> str:
 
 
 def use_kernels(network: nn.Module, name: str) -> None:
-    """Let a network compute regression and streaming attention by kernels, in place.
-
-    Args:
-        network: of ``stereo.models``.
-        name: ``torch``, which leaves it as it is, or ``triton``.
-    """
+    """Let a network compute regression and streaming attention by kernels, in place."""
     if name == "torch":
         return
     from stereo.models.kernels.attention import attend
