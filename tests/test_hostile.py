@@ -44,13 +44,13 @@ with contextlib.suppress(ImportError, ValueError):  # Windows; macOS has no such
     resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]), resource.RLIM_INFINITY))
 for path in sorted(Path(sys.argv[1]).rglob("*.*")):
     read = {"pictures": read_image, "disparities": read_disparity}.get(path.parent.name, read_video)
-    before, start = peak(), time.perf_counter()
+    before, start = peak(), time.process_time()
     try:
         read(path)
         error = None
     except Exception as raised:
         error = [isinstance(raised, InputError), f"{type(raised).__name__}: {raised}"]
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     print(json.dumps([f"{path.parent.name}/{path.name}", error, seconds, peak() - before]))
 """
 

@@ -436,6 +436,6 @@ def test_a_page_that_is_stopped_leaves_no_file(tmp_path):
         assert fetch(address)[0] == 200
         assert [path.name[:11] for path in folder.iterdir() if path.is_dir()] == ["stereo-app-"]
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0
     assert [path.name for path in folder.iterdir()] == ["stderr"]
     assert (folder / "stderr").read_text() == ""

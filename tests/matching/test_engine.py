@@ -93,7 +93,7 @@ class Met(Proportional):
 
     def __init__(self):
         super().__init__()
-        self.barrier = threading.Barrier(2, timeout=10)
+        self.barrier = threading.Barrier(2, timeout=60)
 
     def extract(self, view):
         self.barrier.wait()

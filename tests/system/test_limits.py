@@ -70,10 +70,10 @@ ALIASES = "a0: &a0 [1, 2]\n" + "".join(
     ],
 )
 def test_yaml_that_is_too_large_or_none_is_one_line_at_once(text, message):
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(InputError, match=message) as caught:
         limits.parse_yaml(text, "file")
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 10  # of the processor: no hang
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 200
 
