@@ -212,6 +212,7 @@ def _perform(request: Request, models: Models, folder: Path, progress: Progress)
         None if truth is None else sample.valid,
         None if calibration is None else space,
         confidence,
+        certainty=result.certainty,
     )
     page = PageResult(
         sample.name,
@@ -353,7 +354,7 @@ def _write_maps(
 
 def _write_cloud(folder: Path, page: PageResult, space: Space, output: PairOutput) -> None:
     """Write an even sample of the points for the browser."""
-    points, tints = space.points(output.disparity, output.confidence)
+    points, tints = space.points(output.disparity, output.confidence, output.certainty)
     if not len(points):
         return
     step = max(1.0, len(points) / SHOWN_POINTS)

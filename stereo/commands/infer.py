@@ -195,7 +195,10 @@ class _Run:
             truth = None if job.is_right else sample.disparity
             valid = None if truth is None else sample.valid
             confidence = result.confidence if self.plan.needs_confidence else None
-            files = PairOutput(result.disparity, truth, valid, space, confidence, self._color_scale)
+            files = PairOutput(
+                *(result.disparity, truth, valid, space, confidence, self._color_scale),
+                result.certainty,
+            )
             notes += write_pair(self.plan.folder, job.name, job.formats, files)
             if self.log is not None:
                 self.log.add(job.name, job.source.files(), job.targets)

@@ -32,7 +32,7 @@ class InferOptions:
     max_depth: float | None = None
     """Metres; points beyond it are left out; default 100 baselines."""
     keep_edges: bool = False
-    """Keep the points at jumps of the depth, many of which lie between two surfaces."""
+    """Keep flying points, which lie between the two surfaces at an edge."""
     min_confidence: float | None = None
     """0 to 1; points of less confidence are left out; takes a second match, but none with --view
     both."""

@@ -28,11 +28,14 @@ class Space:
     is_right: bool = False
     # metres, the depth of the furthest point; None for 100 baselines
     max_depth: float | None = None
-    keep_edges: bool = False  # whether points at jumps of the depth stay
+    keep_edges: bool = False  # whether flying points stay
     min_confidence: float = 0.0  # the least confidence of a point, 0..1
 
     def points(
-        self, disparity: np.ndarray, confidence: np.ndarray | None = None
+        self,
+        disparity: np.ndarray,
+        confidence: np.ndarray | None = None,
+        certainty: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the (N, 3) points in metres and their (N, 3) colours."""
         return colored_points(
@@ -42,6 +45,7 @@ class Space:
             is_right=self.is_right,
             max_depth=self.max_depth,
             keep_edges=self.keep_edges,
+            certainty=certainty,
             confidence=confidence,
             min_confidence=self.min_confidence,
         )
@@ -58,6 +62,7 @@ class PairOutput:
     confidence: np.ndarray | None = None  # (H, W) float32, 0..1, or None
     # both ends of the colour scale, pixels; None for the ground truth's or the map's own
     scale: tuple[float, float] | None = None
+    certainty: np.ndarray | None = None  # (2, H, W) float32, of a network, or None
 
 
 def _write_color(path: Path, output: PairOutput) -> None:
@@ -115,7 +120,7 @@ def _write_points(
     path: Path, output: PairOutput, write: Callable[[Path, np.ndarray, np.ndarray], None]
 ) -> str | None:
     assert output.space is not None
-    points, colors = output.space.points(output.disparity, output.confidence)
+    points, colors = output.space.points(output.disparity, output.confidence, output.certainty)
     write(path, points, colors)
     if len(points):
         return None

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from stereo.geometry.calibration import Calibration
+from stereo.geometry.flying import is_flying
 
 BASELINES_SEEN = 100  # how far points are kept: further away, a quarter pixel is a tenth of it
 EDGE = 0.05  # of the depth: a neighbour further away than this makes an edge
@@ -67,6 +68,7 @@ def colored_points(
     is_right: bool = False,
     max_depth: float | None = None,
     keep_edges: bool = False,
+    certainty: np.ndarray | None = None,
     confidence: np.ndarray | None = None,
     min_confidence: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -78,7 +80,9 @@ def colored_points(
         calibration: of the rectified pair, for its size.
         is_right: whether it is the right view. Points lie in the left camera's frame either way.
         max_depth: metres, the depth of the furthest point; None for 100 baselines.
-        keep_edges: whether points at jumps of the depth stay.
+        keep_edges: whether flying points stay.
+        certainty: (2, H, W) float32, of a network, which tells flying points; None of an engine
+            without one, whose points at jumps of the depth are left out.
         confidence: (H, W) float32, 0..1; None keeps points whatever it is.
         min_confidence: the least confidence of a point.
 
@@ -92,7 +96,7 @@ def colored_points(
     limit = BASELINES_SEEN * calibration.baseline if max_depth is None else max_depth
     kept = (depth > 0) & (depth <= limit)
     if not keep_edges:
-        kept &= ~is_edge(depth)
+        kept &= ~(is_edge(depth) if certainty is None else is_flying(disparity, certainty))
     if confidence is not None:
         kept &= confidence >= min_confidence
     return points_in_space(depth, calibration, is_right=is_right)[kept], picture[kept]

@@ -5,16 +5,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stereo.models.certainty import CERTAINTIES
+
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
     """What an engine gives for a pair."""
 
     disparity: np.ndarray  # (H, W) float32, pixels
-    # (2, H, W) float32, see `stereo.models.certainty`; None of an engine without a distribution of
-    # disparities
+    # (2, H, W) float32, see `stereo.models.certainty`; (1, H, W) of semi-global matching, 1 where it
+    # found a match; None of an engine that tells neither
     certainty: np.ndarray | None = None
     second_match_seconds: float = 0.0  # of the match at twice the size; 0 where there was none
+
+    @property
+    def distribution(self) -> np.ndarray | None:
+        """The certainty where it is that of a distribution over disparities, else None."""
+        known = self.certainty is not None and len(self.certainty) == CERTAINTIES
+        return self.certainty if known else None
 
 
 Engine = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[Estimate]]

@@ -118,7 +118,9 @@ class Matcher:
         turned = functools.partial(self._judge, mirror, *mirrored, own.disparity[:, ::-1])
         return (
             Result(
-                own.disparity, times[1] - times[0], judge, views[0], own.second_match_seconds, path
+                *(own.disparity, times[1] - times[0], judge, views[0]),
+                *(own.second_match_seconds, path),
+                certainty=own.distribution,
             ),
             _mirrored(
                 Result(
@@ -127,6 +129,7 @@ class Matcher:
                     turned,
                     second_match_seconds=mirror.second_match_seconds,
                     path=path,
+                    certainty=mirror.distribution,
                 ),
                 views[1],
             ),
@@ -168,6 +171,7 @@ class Matcher:
                 views[0],
                 estimate.second_match_seconds,
                 _path_of(picture),
+                certainty=estimate.distribution,
             )
             for picture, estimate, *views in zip(
                 lefts, estimates, left_images, right_images, strict=True
@@ -300,6 +304,7 @@ def _mirrored(result: Result, right: np.ndarray) -> Result:
         judge=lambda: result.confidence_maps.mirrored(),
         image=right,
         is_right=True,
+        certainty=None if result.certainty is None else result.certainty[..., ::-1],
     )
 
 

@@ -34,6 +34,8 @@ class Result:
     second_match_seconds: float = 0.0
     path: Path | None = None  # of the left picture; None if it was no file
     is_right: bool = False  # whether the map is of the right view
+    # (2, H, W) float32, see `stereo.models.certainty`; None of an engine without a distribution
+    certainty: np.ndarray | None = None
 
     def __repr__(self) -> str:
         height, width = self.disparity.shape
@@ -91,8 +93,8 @@ class Result:
         Args:
             calibration: of the rectified pair, or its file.
             max_depth: metres, the depth of the furthest point; None for 100 baselines.
-            keep_edges: whether to keep points at jumps of the depth, many of which lie between two
-                surfaces.
+            keep_edges: whether to keep flying points, which lie between the two surfaces at an
+                edge; of an engine without a distribution over disparities, points at jumps.
             min_confidence: 0..1, the least ``confidence`` of a point; above 0 it is computed.
 
         Returns:
@@ -117,6 +119,7 @@ class Result:
             is_right=self.is_right,
             max_depth=max_depth,
             keep_edges=keep_edges,
+            certainty=self.certainty,
             confidence=self.confidence if min_confidence > 0 else None,
             min_confidence=min_confidence,
         )

@@ -9,6 +9,7 @@ import stereo as package
 from stereo.errors import InputError, OutputError, UsageError
 from stereo.evaluation.outputs import PairOutput, Space, parse_formats, write_pair
 from stereo.geometry import Calibration
+from stereo.geometry.flying import is_flying
 from stereo.geometry.points import is_edge, points_in_space, write_glb, write_ply
 
 trimesh = pytest.importorskip("trimesh")
@@ -244,6 +245,35 @@ def test_points_of_the_right_view_lie_in_the_left_cameras_frame(result, cameras)
             ]
         ),
     )
+
+
+def test_flying_points_go_and_points_of_both_surfaces_stay():
+    # A near object before a far wall that slants; the map blends both over three columns.
+    disparity = np.tile(np.linspace(10, 14, 80, dtype=np.float32), (40, 1))
+    disparity[:, 30:50] = 40
+    disparity[:, 29:32] = 18, 25, 33
+    certainty = np.full((2, 40, 80), 0.97, np.float32)
+    certainty[:, :, 28:33] = 0.5
+    flying = is_flying(disparity, certainty)
+    assert flying[5:-5, 29:32].all()
+    assert not flying[:, :27].any() and not flying[:, 54:].any()
+    surfaces = np.r_[27:29, 32:54]
+    assert flying[:, surfaces].mean() < is_edge(1 / disparity)[:, surfaces].mean() / 2
+
+
+def test_certainty_chooses_what_is_left_out_of_the_points():
+    cameras = Calibration.rectified(fx=80, cx0=40, cy=20, baseline=0.1)
+    disparity = np.tile(np.linspace(10, 14, 80, dtype=np.float32), (40, 1))
+    disparity[:, 30:50] = 40
+    view = np.zeros((40, 80, 3), np.uint8)
+    certainty = np.full((2, 40, 80), 0.97, np.float32)
+    counts = [
+        len(
+            package.Result(disparity, 0.1, image=view, certainty=c).points(cameras, max_depth=99)[0]
+        )
+        for c in (None, certainty)
+    ]
+    assert counts == [np.sum(~is_edge(1 / disparity)), np.sum(~is_flying(disparity, certainty))]
 
 
 def test_points_behind_infinity_are_left_out():

@@ -1,0 +1,154 @@
+"""How many flying points the removal leaves, and how many good points it takes.
+
+    stereo data synthesize --root rendered --count 40 --seed 202 --height 256 --width 576
+    python scripts/clean_points.py --rendered rendered --photographs pairs --fit
+
+A flying point is one near an edge of the ground truth (two disparities that are more than 6 sigma
+and 1 px apart, within 4 pixels) whose disparity lies between the two and further than 3 sigma from
+every true one within 4 pixels. A good point is one within 3 sigma of its own true disparity. Sigma
+is 1.4826 times the median error of the map. ``jumps`` removes pixels with a neighbour nearer or
+further by 5 % (``stereo.geometry.points.is_edge``), ``flying`` those of
+``stereo.geometry.flying``. ``--fit`` fits the weights of the latter first, on every other rendered
+pair, and the table is of the other half.
+"""
+
+import argparse
+import json
+import re
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import stereo
+from stereo.data.sets.datasets import open_dataset
+from stereo.data.sets.sample import Readable
+from stereo.geometry.flying import FEATURES, WEIGHTS, flying_features, is_flying
+from stereo.geometry.points import is_edge
+from stereo.matching.matcher import Matcher
+from stereo.system.console import progress
+
+REACH = 4  # pixels to either side
+HIDDEN = 16
+HALF = 0.45  # of what jumps leave, with a margin for photographs
+STEPS, BATCH = 800, 16384
+
+
+class Judged:
+    """A pair's map, with what is flying and what is good."""
+
+    def __init__(self, matcher: Matcher, pair: Readable) -> None:
+        sample = pair.read()
+        assert sample.disparity is not None and sample.valid is not None
+        result = matcher(sample.left, sample.right)
+        if result.certainty is None:
+            raise SystemExit(f"{matcher} has no distribution over disparities")
+        self.disparity, self.certainty = result.disparity, result.certainty
+        valid = sample.valid & np.isfinite(sample.disparity)
+        truth = np.where(valid, sample.disparity, np.nan).astype(np.float32)
+        error = np.abs(self.disparity - truth)
+        self.sigma = 1.4826 * float(np.nanmedian(error))
+        self.good = error <= 3 * self.sigma
+        size = 2 * REACH + 1
+        around = np.lib.stride_tricks.sliding_window_view(
+            np.pad(truth, REACH, constant_values=np.nan), (size, size)
+        )
+        lowest, highest = np.full_like(truth, np.inf), np.full_like(truth, -np.inf)
+        nearest = np.full_like(truth, np.inf)
+        for y in range(size):
+            for x in range(size):
+                each = around[..., y, x]
+                lowest, highest = np.fmin(lowest, each), np.fmax(highest, each)
+                nearest = np.fmin(nearest, np.abs(self.disparity - each))
+        edge = valid & (highest - lowest > 6 * self.sigma + 1)
+        between = (self.disparity > lowest) & (self.disparity < highest)
+        self.flying = edge & between & (nearest > 3 * self.sigma)
+
+    def jumps(self) -> np.ndarray:
+        """Return what the removal of jumps takes."""
+        return is_edge(1 / np.maximum(self.disparity, 1e-3))
+
+
+def fit(judged: list[Judged], seed: int = 0) -> None:
+    """Fit the weights, and write them with a threshold that halves what jumps leave."""
+    rows, labels = [], []
+    for each in judged:
+        known = each.flying | each.good
+        rows.append(flying_features(each.disparity, each.certainty)[known])
+        labels.append(each.flying[known])
+    x, y = torch.from_numpy(np.concatenate(rows)), torch.from_numpy(np.concatenate(labels)).float()
+    mean, deviation = x.mean(0), x.std(0)
+    x = (x - mean) / deviation
+    torch.manual_seed(seed)
+    into, last = nn.Linear(FEATURES, HIDDEN), nn.Linear(HIDDEN, 1)
+    network = nn.Sequential(into, nn.Tanh(), last)
+    optimiser = torch.optim.Adam(network.parameters(), 0.02)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
+    for _ in progress(range(STEPS), "fit", STEPS):
+        some = torch.randint(len(x), (BATCH,))
+        loss = F.binary_cross_entropy_with_logits(network(x[some])[:, 0], y[some])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    with torch.no_grad():
+        hidden = (into.weight / deviation).T
+        bias = into.bias - mean @ hidden
+        out = last.weight[0]
+        score = network(x)[:, 0] - last.bias
+        left = sum(int((j.flying & ~j.jumps()).sum()) for j in judged) / float(y.sum())
+        threshold = torch.quantile(score[y > 0][:1_000_000], HALF * left)
+    stored = {"hidden": hidden, "bias": bias, "out": out, "threshold": threshold}
+    texts = {name: np.round(each.detach().numpy(), 5).tolist() for name, each in stored.items()}
+    WEIGHTS.write_text(json.dumps(texts) + "\n", encoding="utf-8")
+
+
+def report(name: str, judged: list[Judged]) -> None:
+    """Print one line of each removal."""
+    flying, good = (sum(int(getattr(j, k).sum()) for j in judged) for k in ("flying", "good"))
+    print(f"{name}: {len(judged)} pairs, {flying:,} flying and {good:,} good points")
+    for removal in ("jumps", "flying"):
+        left = lost = 0
+        for j in judged:
+            gone = j.jumps() if removal == "jumps" else is_flying(j.disparity, j.certainty)
+            left += int((j.flying & ~gone).sum())
+            lost += int((j.good & gone).sum())
+        print(
+            f"  {removal:6}: {100 * left / flying:5.1f} % of the flying points left, "
+            f"{100 * lost / good:5.2f} % of the good ones lost"
+        )
+
+
+def main() -> None:
+    """Match, perhaps fit, and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rendered", required=True, help="what 'stereo data synthesize' wrote")
+    parser.add_argument("--photographs", help="a folder with manifest.json")
+    parser.add_argument("--limit", type=int, default=40, help="of the rendered pairs, the first")
+    parser.add_argument(
+        "--only", default="mid(?!.*full)", help="of the photographs, names with this expression"
+    )
+    parser.add_argument("--model", default=stereo.DEFAULT_MODEL)
+    parser.add_argument("--fit", action="store_true", help=f"fit {WEIGHTS.name} first")
+    options = parser.parse_args()
+    matcher = stereo.load(options.model)
+
+    def judge(dataset: str, root: str, text: str, limit: int | None = None) -> list[Judged]:
+        found = open_dataset(dataset, root).samples
+        pairs = [pair for pair in found if re.search(text, pair.name)][:limit]
+        return [Judged(matcher, pair) for pair in progress(pairs, "match")]
+
+    rendered = judge("synthetic", options.rendered, "", options.limit)
+    if options.fit:
+        fit(rendered[::2])
+        rendered = rendered[1::2]
+    report("rendered", rendered)
+    if options.photographs:
+        report("photographs", judge("manifest", options.photographs, options.only))
+
+
+if __name__ == "__main__":
+    main()
