@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stereo.matching.loading import load
     from stereo.matching.matcher import Matcher
     from stereo.matching.result import Result
+    from stereo.matching.wrap import wrap, wrap_network
     from stereo.system.bundled import DEFAULT_MODEL
 
 _HOME = {
@@ -29,10 +30,22 @@ _HOME = {
     "Matcher": "stereo.matching.matcher",
     "Result": "stereo.matching.result",
     "load": "stereo.matching.loading",
+    "wrap": "stereo.matching.wrap",
+    "wrap_network": "stereo.matching.wrap",
 }
 _MODULES = ("attention", "geometry")
 
-__all__ = ["DEFAULT_MODEL", "Matcher", "Result", "__version__", "attention", "geometry", "load"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "Matcher",
+    "Result",
+    "__version__",
+    "attention",
+    "geometry",
+    "load",
+    "wrap",
+    "wrap_network",
+]
 
 
 def __getattr__(name: str) -> Any:

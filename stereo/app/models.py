@@ -7,9 +7,9 @@ from pathlib import Path
 
 from stereo.app.limits import MOST_DISPARITY
 from stereo.errors import unknown_name
-from stereo.matching.loading import load, own_max_disparity
+from stereo.matching.loading import load, own_max_disparity, searches_own_range
 from stereo.matching.matcher import Matcher
-from stereo.matching.options import MatchOptions
+from stereo.matching.options import MatchOptions, kind_of
 from stereo.models import NETWORK_NAMES
 from stereo.system.bundled import DEFAULT_MODEL, SGBM, bundled_weights
 
@@ -21,7 +21,8 @@ class Models:
 
     Args:
         options: how the models match; the range is each request's.
-        own: a checkpoint of the owner of the page, offered first; None for none.
+        own: a model of the owner of the page, as ``stereo.load`` takes it, offered first; None for
+            none. Visitors choose among names alone, so that no request can name a file.
     """
 
     def __init__(self, options: MatchOptions | None = None, own: str | None = None) -> None:
@@ -57,13 +58,15 @@ class Models:
         """
         if name not in self.names:
             raise unknown_name("model", name, self.names)
+        source = self._files.get(name, name)
         options = dataclasses.replace(
-            self._options, max_disparity=max_disparity, min_disparity=min_disparity
+            self._options,
+            max_disparity=None if searches_own_range(source) else max_disparity,
+            min_disparity=min_disparity,
         )
         key = (name, options)
         with self._lock:
             if key not in self._loaded:
-                source = self._files.get(name, name)
                 self._loaded[key] = load(source, options)
             self._loaded.move_to_end(key)
             while len(self._loaded) > KEPT:
@@ -72,4 +75,6 @@ class Models:
 
 
 def _label(model: str) -> str:
+    if kind_of(model) == "code":
+        return Path(model).name
     return model if model == SGBM or model in NETWORK_NAMES else Path(model).stem

@@ -75,7 +75,9 @@ class ReferencePSMNet(nn.Module):
         """Do with a pair what an engine does with ours; return its (H, W) float32 map."""
         height, width = pair.left.shape[:2]
         left, right = (
-            pad_to_multiple(normalise([view], config, self.device), self.stride, config.padding)
+            pad_to_multiple(
+                normalise([view], config.mean, config.std, self.device), self.stride, config.padding
+            )
             for view in (pair.left, pair.right)
         )
         with computing_in(dtype, self.device):

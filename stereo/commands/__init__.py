@@ -3,7 +3,17 @@
 Modules that take long to import are imported when their command runs.
 """
 
-from stereo.commands import app, benchmark, data, export, geometry, matching, submission, training
+from stereo.commands import (
+    app,
+    benchmark,
+    data,
+    export,
+    geometry,
+    matching,
+    models,
+    submission,
+    training,
+)
 from stereo.commands.command import Command
 
 GROUPS = {
@@ -14,6 +24,7 @@ GROUPS = {
 
 COMMANDS: tuple[Command, ...] = (
     *matching.COMMANDS,
+    *models.COMMANDS,
     *submission.COMMANDS,
     *app.COMMANDS,
     *geometry.COMMANDS,

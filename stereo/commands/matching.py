@@ -18,7 +18,7 @@ from stereo.commands.command import (
 from stereo.commands.infer_options import InferOptions
 from stereo.errors import UsageError
 from stereo.matching.options import MatchOptions
-from stereo.system.bundled import DEFAULT_MODEL, SGBM
+from stereo.system.bundled import DEFAULT_MODEL
 
 
 def _infer_arguments(parser: ArgumentParser) -> None:
@@ -58,8 +58,9 @@ def model_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default=DEFAULT_MODEL,
-        help="sgbm, psmnet, psmnet_basic, ea_psmnet, ea_stereo_fast, ea_stereo, a .safetensors "
-        "file or an .onnx file of 'stereo export'",
+        help="sgbm, psmnet, psmnet_basic, ea_psmnet, ea_stereo_fast, ea_stereo, zoo:NAME (see "
+        "'stereo models'), a .safetensors or .onnx file, or FILE.py:FUNCTION, which runs that "
+        "file's code",
     )
     add_options(parser, MatchOptions)
 
@@ -117,10 +118,15 @@ def _compare(config: Namespace) -> int:
 
 
 def chosen_model(config: Namespace, further: str | None = None) -> Callable[[], Any]:
-    """Check the options of a model; return what loads it."""
+    """Check the options of a model; return what loads it.
+
+    Args:
+        config: the options.
+        further: another model, to be loaded with those of the options that it takes.
+    """
     options = MatchOptions(**read_options(config, MatchOptions))
-    if further == SGBM:  # it knows none of the networks' options
-        options = MatchOptions(options.max_disparity, options.min_disparity)
+    if further:
+        options = options.for_further(further)
     name = further or config.model
     options.check(name)
     return lambda: _load_model(name, options)
@@ -137,7 +143,8 @@ def _load_model(name: str, options: MatchOptions) -> Any:
     say(
         f"model {facts['name']}, max disparity {facts['max_disparity']} px, "
         + (f"min disparity {matcher.min_disparity} px, " if matcher.min_disparity else "")
-        + f"device {facts['device']}, precision {facts['precision']}"
+        + f"device {facts['device']}"
+        + (f", precision {facts['precision']}" if "precision" in facts else "")
         + (f", scale {facts['scale']}" if facts.get("scale", "1") != "1" else "")
         + (f", kernels {facts['kernels']}" if "kernels" in facts else "")
     )

@@ -81,7 +81,10 @@ class NetworkEngine:
     @torch.inference_mode()
     def __call__(self, lefts: Sequence[np.ndarray], rights: Sequence[np.ndarray]) -> list[Estimate]:
         """Match views of one size, (H, W, 3) uint8 each."""
-        left, right = (normalise(views, self.config, self.device) for views in (lefts, rights))
+        left, right = (
+            normalise(views, self.config.mean, self.config.std, self.device)
+            for views in (lefts, rights)
+        )
         seconds = 0.0
         keeping = large_blocks_kept(enabled=self.keeps_large)
         with keeping, computing_in(self.dtype, self.device):
@@ -186,13 +189,14 @@ def computing_in(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
 
 
 def normalise(
-    views: Sequence[np.ndarray], config: NetworkConfig, device: torch.device
+    views: Sequence[np.ndarray], mean: Sequence[float], std: Sequence[float], device: torch.device
 ) -> Tensor:  # (B, 3, H, W)
-    """Turn (H, W, 3) uint8 views of one size into what a network takes."""
+    """Turn (H, W, 3) uint8 views of one size into (RGB / 255 - mean) / std."""
     pixels = torch.from_numpy(np.stack(views)).to(device).permute(0, 3, 1, 2)
-    mean = torch.tensor(config.mean, device=device).view(3, 1, 1)
-    std = torch.tensor(config.std, device=device).view(3, 1, 1)
-    return (pixels.float() / 255 - mean) / std
+    shift, scale = (
+        torch.tensor(each, dtype=torch.float32, device=device).view(3, 1, 1) for each in (mean, std)
+    )
+    return (pixels.float() / 255 - shift) / scale
 
 
 def pad_to_multiple(image: Tensor, multiple: int, padding: str) -> Tensor:

@@ -9,14 +9,18 @@ from typing import Any
 import torch
 
 from stereo.errors import InputError, UsageError
+from stereo.matching.code_file import load_code
 from stereo.matching.confidence import ConfidenceModel, confidence_model
 from stereo.matching.engine import NetworkEngine, optimize_for_inference
+from stereo.matching.foreign_onnx import ForeignOnnxEngine
 from stereo.matching.matcher import Matcher
-from stereo.matching.onnx_engine import OnnxEngine
-from stereo.matching.options import MatchOptions
+from stereo.matching.onnx_engine import OnnxEngine, OnnxGraph
+from stereo.matching.options import MatchOptions, kind_of
 from stereo.matching.sgbm import SgbmEngine
+from stereo.matching.wrap import foreign_matcher, wrap_network
 from stereo.models import NETWORK_NAMES, NetworkConfig, StereoNetwork, build_network
 from stereo.models.checkpoint import file_sha256, load_checkpoint, restore_network
+from stereo.models.zoo import library_version, zoo_network
 from stereo.system.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL, SGBM, bundled_weights
 from stereo.system.runtime import keep_freed_memory, pick_device
 from stereo.system.threads import warn_if_threads_spin
@@ -32,9 +36,11 @@ def load(
     all else blocks up to 32 MiB; ``stereo.system.runtime.return_freed_memory`` undoes that.
 
     Args:
-        model: ``sgbm``, a network's name, the path of a ``.safetensors`` checkpoint, or that of an
+        model: ``sgbm``, a network's name, the path of a ``.safetensors`` checkpoint, that of an
             ``.onnx`` file of ``stereo export``, which fixes its precision, its largest disparity,
-            the CPU, ``scale`` 1 and no tiles.
+            the CPU, ``scale`` 1 and no tiles, or of another exporter, see
+            ``stereo.matching.foreign_onnx``, ``FILE.py:FUNCTION``, which runs the code of that
+            file, see ``stereo.matching.code_file``, or ``zoo:NAME``, see ``stereo.models.zoo``.
         options: how it matches; None for the defaults.
         fields: of ``stereo.matching.options.MatchOptions``, in place of those of ``options``, such
             as ``device="cpu"`` or ``max_disparity=256``.
@@ -49,11 +55,15 @@ def load(
     options.check(model)
     if pick_device(options.device).type == "cpu":
         keep_freed_memory(large=False)
-    name = str(model)
-    if name == SGBM:
+    kind = kind_of(model)
+    if kind == "sgbm":
         return _load_sgbm(options)
-    if name.endswith(".onnx"):
-        return _load_onnx(Path(name), options)
+    if kind == "code":
+        return _from_minimum(load_code(str(model)), options)
+    if kind == "zoo":
+        return _load_zoo(model, options)
+    if kind == "onnx":
+        return _load_onnx(Path(model), options)
     return _load_network(model, options)
 
 
@@ -77,16 +87,33 @@ def own_max_disparity(model: str | Path) -> int:
     Raises:
         InputError: a file that cannot be used.
     """
-    name = str(model)
-    if name.endswith(".onnx"):
-        return OnnxEngine(Path(name)).max_disparity
+    name, kind = str(model), kind_of(model)
+    if kind == "code":
+        return int(load_code(name).description["max_disparity"])
+    if kind == "zoo":
+        return zoo_network(name).max_disparity
+    if kind == "onnx":
+        return open_onnx(Path(name)).max_disparity
     path = bundled_weights(name) if name in (SGBM, *NETWORK_NAMES) else Path(model)
     return DEFAULT_MAX_DISPARITY if path is None else load_checkpoint(path).config.max_disparity
+
+
+def searches_own_range(model: str | Path) -> bool:
+    """Return whether a model searches ``own_max_disparity`` and nothing else."""
+    return kind_of(model) in ("code", "zoo", "onnx")
 
 
 def loaded(matcher: Matcher | Callable[[], Matcher]) -> Matcher:
     """Return a model as it is, or load the one that is still to be loaded."""
     return matcher if isinstance(matcher, Matcher) else matcher()
+
+
+def _from_minimum(matcher: Matcher, options: MatchOptions) -> Matcher:
+    """Return a model with the options' smallest disparity, unless they leave it at its own."""
+    if not options.min_disparity:
+        return matcher
+    facts = matcher.description | {"min_disparity": options.min_disparity}
+    return Matcher(matcher.engine, matcher.network, facts, matcher.confidence)
 
 
 def _load_network(model: str | Path, options: MatchOptions) -> Matcher:
@@ -126,6 +153,27 @@ def _load_network(model: str | Path, options: MatchOptions) -> Matcher:
     return Matcher(engine, network, description, confidence)
 
 
+def _load_zoo(model: str | Path, options: MatchOptions) -> Matcher:
+    """Load ``zoo:NAME``; where it may be untrained, with random weights if none are here."""
+    network = zoo_network(model)
+    untrained = options.allow_untrained and not network.has_weights()
+    matcher = wrap_network(
+        network.build() if untrained else network.load(),
+        name=network.name,
+        max_disparity=network.max_disparity,
+        min_disparity=options.min_disparity,
+        mean=network.config.mean,
+        std=network.config.std,
+        multiple=network.multiple,
+        sign=None if untrained else "positive",
+        device=options.device,
+        precision=options.precision,
+    )
+    weights = "untrained" if untrained else "the library's"
+    matcher.description |= {"library": library_version(), "weights": weights}
+    return matcher
+
+
 def _load_sgbm(options: MatchOptions) -> Matcher:
     engine = SgbmEngine(options.max_disparity or DEFAULT_MAX_DISPARITY)
     description = {
@@ -140,7 +188,15 @@ def _load_sgbm(options: MatchOptions) -> Matcher:
 
 
 def _load_onnx(path: Path, options: MatchOptions) -> Matcher:
-    engine = OnnxEngine(path)
+    engine = open_onnx(path)
+    if isinstance(engine, ForeignOnnxEngine):
+        if options.precision != "auto" or options.max_disparity is not None:
+            raise UsageError(
+                f"{path}: a file of another exporter takes neither --precision nor "
+                "--max-disparity; leave them out"
+            )
+        facts = engine.description() | {"min_disparity": options.min_disparity}
+        return foreign_matcher(engine, engine.name, engine.max_disparity, **facts)
     own = engine.facts["precision"]
     if options.precision not in ("auto", own):
         raise UsageError(
@@ -156,6 +212,17 @@ def _load_onnx(path: Path, options: MatchOptions) -> Matcher:
     confidence = None if stored is None else _stored_confidence(stored, path)
     description = engine.description() | {"min_disparity": options.min_disparity}
     return Matcher(engine, None, description, confidence)
+
+
+def open_onnx(path: Path) -> OnnxEngine | ForeignOnnxEngine:
+    """Open a file of ``stereo export``, or of another exporter.
+
+    Raises:
+        InputError: it is missing, damaged, or takes no pair.
+        StereoError: ONNX Runtime is not installed.
+    """
+    graph = OnnxGraph(path)
+    return OnnxEngine(path, graph) if graph.is_ours else ForeignOnnxEngine(path, graph)
 
 
 def _stored_confidence(stored: dict[str, Any], path: Path) -> ConfidenceModel:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from stereo.data.io.images import ImageLike, as_images
 from stereo.data.sets.sample import check_same_size
@@ -23,19 +24,18 @@ from stereo.matching.confidence import (
 )
 from stereo.matching.estimate import Engine, Estimate
 from stereo.matching.result import Result
-from stereo.models import StereoNetwork
 from stereo.system.runtime import is_out_of_memory
 
 VIEWS = ("left", "right")
 
 
 class Matcher:
-    """A model ready to match; made by ``stereo.load``.
+    """A model ready to match; made by ``stereo.load``, ``stereo.wrap`` and ``stereo.wrap_network``.
 
     Args:
         engine: lists of (H, W, 3) uint8 views of one size to a list of estimates, whose
             disparities start at 0.
-        network: the network behind the engine; None for semi-global matching.
+        network: the network behind the engine; None of an engine that is none of PyTorch.
         description: what ``metrics.json`` stores about the model. The range searched starts at its
             ``min_disparity``, 0 if it has none.
         confidence: the model's own, or None for one that suits any.
@@ -44,12 +44,12 @@ class Matcher:
     def __init__(
         self,
         engine: Engine,
-        network: StereoNetwork | None,
+        network: nn.Module | None,
         description: dict[str, Any],
         confidence: ConfidenceModel | None = None,
     ) -> None:
-        self._engine = engine
-        self.network = network
+        self.engine = engine
+        self.network: Any = network
         self.description = description
         self.confidence = confidence
         self._noted = False
@@ -210,9 +210,10 @@ class Matcher:
         model = self.confidence
         if model is None:
             model = confidence_model(ANY_MODEL)
+            remedy = "; see stereo fit-confidence" if "network" in self.description else ""
             warnings.warn(
                 f"'{self.description['name']}' has no confidence model of its own: a general one "
-                "ranks its pixels, but is not calibrated; see stereo fit-confidence",
+                f"ranks its pixels, but is not calibrated{remedy}",
                 stacklevel=2,
             )
         return model.predict(self._features(estimate, left, right, other))
@@ -235,9 +236,9 @@ class Matcher:
         self.check_reach(lefts[0].shape[1])
         try:
             if low:
-                estimates = _matched_from(low, self._engine, lefts, rights)
+                estimates = _matched_from(low, self.engine, lefts, rights)
             else:
-                estimates = self._engine(lefts, rights)
+                estimates = self.engine(lefts, rights)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise

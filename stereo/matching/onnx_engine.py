@@ -44,18 +44,18 @@ _MOST_FACT = 1000  # characters of a fact that is no JSON
 _SECONDS, _SECONDS_PER_CELL = 60, 5e-6  # a match may take; a cell is a pixel and disparity
 
 
-class OnnxEngine:
-    """Runs an exported network on images of any size: pad, match, crop.
+class OnnxGraph:
+    """A graph in ONNX Runtime, its memory and time bounded.
 
     Raises:
-        InputError: it is missing, damaged, or not such a file.
+        InputError: it is missing, damaged, or a graph that is not run.
         StereoError: ONNX Runtime is not installed.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path) -> None:
+        self.path = path
         runtime = _import_runtime()
-        data = read_onnx(self.path)
+        data = read_onnx(path)
         _bound_memory(runtime)
         options = runtime.SessionOptions()
         options.add_session_config_entry("session.use_env_allocators", "1")  # what is bounded
@@ -63,7 +63,7 @@ class OnnxEngine:
         options.intra_op_num_threads = torch.get_num_threads()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # see threads.py
         try:
-            self._session = runtime.InferenceSession(
+            self.session = runtime.InferenceSession(
                 data,
                 options,
                 providers=["CPUExecutionProvider"],
@@ -71,22 +71,66 @@ class OnnxEngine:
                 disabled_optimizers=["ConstantFolding"],
             )
         except Exception as error:  # its exceptions have no base of their own
-            raise InputError(
-                f"{self.path}: not a complete ONNX file ({_first_line(error)})"
-            ) from error
+            raise InputError(f"{path}: not a complete ONNX file ({_first_line(error)})") from error
         try:
-            facts = self._session.get_modelmeta().custom_metadata_map
+            # The file's metadata.
+            self.facts: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
         except UnicodeDecodeError as error:
-            raise InputError(f"{self.path}: metadata that are no text ({error})") from error
-        if facts.get("format") != FORMAT:
-            raise InputError(
-                f"{self.path}: an ONNX file of another program (format "
-                f"{facts.get('format', 'not given')}, expected {FORMAT}); 'stereo export' "
-                "writes such files"
-            )
+            raise InputError(f"{path}: metadata that are no text ({error})") from error
+        self.is_ours = self.facts.get("format") == FORMAT
+
+    def run(
+        self,
+        outputs: Sequence[str],
+        inputs: Mapping[str, np.ndarray],
+        size: tuple[int, int],
+        max_disparity: int,
+    ) -> list[Any]:
+        """Return the outputs of one run.
+
+        Args:
+            outputs: their names.
+            inputs: arrays by name.
+            size: width and height of the views, pixels.
+            max_disparity: pixels.
+
+        Raises:
+            StereoError: ONNX Runtime cannot, for want of memory, say, or it takes too long.
+        """
+        width, height = size
+        batch = len(next(iter(inputs.values())))
+        seconds = _SECONDS + _SECONDS_PER_CELL * batch * height * width * max_disparity
+        options = _import_runtime().RunOptions()
+        try:
+            with _ended_after(seconds, options):
+                return list(self.session.run(list(outputs), dict(inputs), options))
+        except Exception as error:
+            why = f"more than {seconds:.0f} s" if options.terminate else _first_line(error)
+            raise StereoError(
+                f"ONNX Runtime cannot match {width}x{height} pixels with {self.path} "
+                f"({why}); use smaller images, or the network itself with --tile"
+            ) from error
+
+
+class OnnxEngine:
+    """Runs an exported network on images of any size: pad, match, crop.
+
+    Args:
+        path: a file that ``stereo export`` wrote.
+        graph: the same, opened; None to open it.
+
+    Raises:
+        InputError: it is missing, damaged, or not such a file.
+        StereoError: ONNX Runtime is not installed.
+    """
+
+    def __init__(self, path: str | Path, graph: OnnxGraph | None = None) -> None:
+        self.path = Path(path)
+        self._graph = graph or OnnxGraph(self.path)
+        facts = self._graph.facts
         names = {"input": {"left", "right"}, "output": set(OUTPUTS)}
         for kind, wanted in names.items():
-            given = {each.name for each in getattr(self._session, f"get_{kind}s")()}
+            given = {each.name for each in getattr(self._graph.session, f"get_{kind}s")()}
             if given != wanted:
                 raise InputError(
                     f"{self.path}: {kind}s {sorted(given)[:4]}, expected {sorted(wanted)}"
@@ -118,18 +162,7 @@ class OnnxEngine:
         """
         height, width = lefts[0].shape[:2]
         views = {"left": self.padded(lefts).numpy(), "right": self.padded(rights).numpy()}
-        cells = len(lefts) * height * width * self.max_disparity
-        seconds = _SECONDS + _SECONDS_PER_CELL * cells
-        options = _import_runtime().RunOptions()
-        try:
-            with _ended_after(seconds, options):
-                found = self._session.run(OUTPUTS, views, options)
-        except Exception as error:
-            why = f"more than {seconds:.0f} s" if options.terminate else _first_line(error)
-            raise StereoError(
-                f"ONNX Runtime cannot match {width}x{height} pixels with {self.path} "
-                f"({why}); use smaller images, or the network itself with --tile"
-            ) from error
+        found = self._graph.run(OUTPUTS, views, (width, height), self.max_disparity)
         disparity, certainty = self._checked(found, views["left"].shape)
         maps = (
             np.ascontiguousarray(each[..., -height:, :width]) for each in (disparity, certainty)

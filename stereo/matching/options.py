@@ -2,12 +2,33 @@
 
 import dataclasses
 import numbers
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
-from stereo.errors import UsageError, unknown_name
-from stereo.system.bundled import SGBM, bundled_weights
+from stereo.errors import InputError, UsageError, unknown_name
+from stereo.system.bundled import SGBM, ZOO, bundled_weights
+
+_CODE = re.compile(r".+\.py:\w+")
+Kind = Literal["sgbm", "zoo", "code", "onnx", "network"]
+
+
+def kind_of(model: str | Path) -> Kind:
+    """Return what kind of model a name or path means, without looking for it.
+
+    ``sgbm``; ``zoo`` for ``zoo:NAME``; ``code`` for ``FILE.py:NAME``; ``onnx``; and ``network`` for
+    one of ours, by its name or its checkpoint.
+    """
+    name = str(model)
+    if name == SGBM:
+        return "sgbm"
+    if name.startswith(ZOO):
+        return "zoo"
+    if _CODE.fullmatch(name):
+        return "code"
+    return "onnx" if name.endswith(".onnx") else "network"
 
 
 @dataclass(frozen=True)
@@ -96,17 +117,42 @@ class MatchOptions:
         Raises:
             UsageError: an unknown model, device or backend, a model without weights, or an option
                 that this model does not take.
+            InputError: a missing file of code.
+            StereoError: a network of the zoo without its library.
         """
-        from stereo.system.runtime import pick_device
+        from stereo.models.zoo import zoo_network
+        from stereo.system.runtime import pick_device, pick_dtype
 
-        name = str(model)
-        if name == SGBM:
+        name, kind = str(model), kind_of(model)
+        if kind == "sgbm":
             pick_device(self.device)
             self._check_sgbm()
-        elif name.endswith(".onnx"):
-            self._check_onnx(name)
+        elif kind == "code":
+            self._check_foreign(name, "a model in a file of code", "set it in the file")
+            path = name.rpartition(":")[0]
+            if not Path(path).is_file():
+                raise InputError(f"{path}: no such file; --model takes FILE.py:FUNCTION")
+        elif kind == "zoo":
+            own = ["device", "precision"]
+            self._check_foreign(name, "a network of the zoo", "match with one of ours", own)
+            pick_dtype(self.precision, pick_device(self.device))
+            zoo_network(name)
+        elif kind == "onnx":
+            remedy = "match with the network's name or checkpoint"
+            self._check_foreign(name, "an exported network", remedy, ["max_disparity", "precision"])
         else:
             self._check_network(name)
+
+    def for_further(self, model: str | Path) -> "MatchOptions":
+        """Return the options for a further model of a command, which takes what it can of them.
+
+        Args:
+            model: as in ``stereo.load``.
+        """
+        kind = kind_of(model)
+        if kind == "network":
+            return self
+        return MatchOptions(**{name: getattr(self, name) for name in _TAKEN[kind]})
 
     def _check_sgbm(self) -> None:
         from stereo.matching.sgbm import SGBM_LIMIT
@@ -120,20 +166,13 @@ class MatchOptions:
         if (self.max_disparity or 0) > SGBM_LIMIT:
             raise UsageError(f"sgbm searches at most {SGBM_LIMIT} px, not {self.max_disparity}")
 
-    def _check_onnx(self, name: str) -> None:
-        possible: dict[str, tuple[object, ...]] = {
-            "device": ("auto", "cpu"),
-            "scale": ("auto", "1"),
-            "tile": ("auto", "off"),
-            "coarse_to_fine": (False,),
-            "kernels": ("auto",),
-            "compile": ("off",),
-        }
-        for option, values in possible.items():
-            if getattr(self, option) not in values:
+    def _check_foreign(self, name: str, what: str, remedy: str, taken: Sequence[str] = ()) -> None:
+        """Refuse the options of our networks that a model of another kind does not take."""
+        for option, values in _LEFT_OUT.items():
+            if option not in taken and getattr(self, option) not in values:
                 raise UsageError(
-                    f"{name}: an exported network takes no --{option.replace('_', '-')}; leave it "
-                    "out, or match with the network's name or checkpoint"
+                    f"{name}: {what} takes no --{option.replace('_', '-')}; leave it out, or "
+                    f"{remedy}"
                 )
 
     def _check_network(self, name: str) -> None:
@@ -144,7 +183,8 @@ class MatchOptions:
 
         if name not in NETWORK_NAMES:
             if not (name.endswith(".safetensors") or Path(name).is_file()):
-                known = [SGBM, *NETWORK_NAMES, "a .safetensors or .onnx file"]
+                files = "a .safetensors or .onnx file, FILE.py:FUNCTION, zoo:NAME"
+                known = [SGBM, *NETWORK_NAMES, files]
                 raise unknown_name("model", name, known)
         elif bundled_weights(name) is None and not self.allow_untrained:
             raise UsageError(
@@ -157,6 +197,24 @@ class MatchOptions:
         ):
             known = torch.compiler.list_backends()
             raise unknown_name("torch.compile backend", self.compile, ["off", *known])
+
+
+_LEFT_OUT: dict[str, tuple[object, ...]] = {  # what options are that nobody gave
+    "max_disparity": (None,),
+    "device": ("auto", "cpu"),
+    "precision": ("auto",),
+    "scale": ("auto", "1"),
+    "tile": ("auto", "off"),
+    "coarse_to_fine": (False,),
+    "kernels": ("auto",),
+    "compile": ("off",),
+}
+_TAKEN = {  # options of another model of the same command that a model of a kind heeds
+    "sgbm": ("max_disparity", "min_disparity"),
+    "zoo": ("min_disparity", "device", "precision", "allow_untrained"),
+    "code": ("min_disparity",),
+    "onnx": ("min_disparity",),
+}
 
 
 def _is_whole(value: object) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 from stereo.errors import InputError
 
 SGBM = "sgbm"
+ZOO = "zoo:"  # before the name of a network of the library stereo_matching
 DEFAULT_MODEL = "ea_stereo_fast"
 DEFAULT_MAX_DISPARITY = 192
 

@@ -13,7 +13,9 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "cv2": "opencv-python",
     "yaml": "pyyaml",
+    "huggingface_hub": "huggingface-hub",
 }
+EXTRAS = ("app", "benchmark", "export", "render", "zoo")
 PARTIAL = {"triton"}  # comes with PyTorch where there is one
 FRAMES = REPOSITORY / "datasets/samples/FlyingThings3D/frames_finalpass/TEST/A/0000"
 PAIR = [FRAMES / side / "0006.png" for side in ("left", "right")]
@@ -29,6 +31,7 @@ NEEDS = [
     ),
     ("onnx", "export", ("infer", *PAIR, "--model", "a.onnx", "--output", "out")),
     ("onnxruntime", "export", ("infer", *PAIR, "--model", "a.onnx", "--output", "out")),
+    ("stereo_matching", "zoo", ("infer", *PAIR, "--model", "zoo:aanet", "--output", "out")),
     ("trimesh", "render", (*SYNTHESIZE, "--meshes", "meshes")),
     ("embreex", "render", (*SYNTHESIZE, "--meshes", "meshes")),
 ]
@@ -58,7 +61,7 @@ def imported():
 
 def test_every_import_is_declared_and_every_dependency_is_imported():
     core, found = declared("dependencies"), set(imported())
-    extras = set().union(*map(declared, ("app", "benchmark", "export", "render")))
+    extras = set().union(*map(declared, EXTRAS))
     assert not core & extras
     assert found <= core | extras
     assert core <= found
@@ -81,7 +84,7 @@ def test_a_missing_package_is_one_line_with_the_pip_command(
 
 @pytest.mark.slow
 def test_the_commands_of_the_core_load_no_extra():
-    extras = set().union(*map(declared, ("app", "benchmark", "export", "render")))
+    extras = set().union(*map(declared, EXTRAS))
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({sorted(extras)!r}))\n"
         "import stereo.commands.demo, stereo.commands.infer, stereo.commands.submit\n"

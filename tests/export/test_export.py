@@ -303,7 +303,7 @@ def test_files_that_are_no_exported_networks_give_one_line(path, tmp_path):
     onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), foreign)
     for file, words in [
         (cut, "not a complete ONNX file"),
-        (foreign, "of another program"),
+        (foreign, "no pictures of four dimensions"),
         (empty, "empty"),
         (tmp_path / "none.onnx", "no such file"),
     ]:

@@ -1,0 +1,202 @@
+"""ONNX files of other exporters: read from the graph or a YAML file, and run at any size."""
+
+import numpy as np
+import pytest
+
+import stereo as package
+from stereo.errors import InputError, StereoError, UsageError
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (extra export)")
+
+KINDS = {
+    "float": onnx.TensorProto.FLOAT,
+    "half": onnx.TensorProto.FLOAT16,
+    "uint8": onnx.TensorProto.UINT8,
+}
+SCALING = "mean: [0, 0, 0]\nstd: [0.1, 0.1, 0.1]\n"
+
+
+def node(kind, inputs, outputs, **attributes):
+    return onnx.helper.make_node(kind, inputs, outputs, **attributes)
+
+
+def numbers(name, *values, kind=np.int64):
+    return onnx.numpy_helper.from_array(np.array(values, kind), name)
+
+
+def write(path, views, *nodes, kind="float", outputs=("disparity",), rank=3, yaml=SCALING):
+    """Write a graph of inputs (name -> shape) whose nodes give the outputs."""
+    tensor = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes,
+        "theirs",
+        [tensor(name, KINDS[kind], shape) for name, shape in views.items()],
+        [tensor(name, onnx.TensorProto.FLOAT, [None] * rank) for name in outputs],
+        [numbers("one", 1), numbers("three", 3), numbers("zero", 0), numbers("two", 2)],
+    )
+    opset = onnx.helper.make_opsetid("", 18)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+    if yaml is not None:
+        path.with_suffix(".yaml").write_text(yaml)
+    return path
+
+
+def grey(name, axis="one", **options):
+    """The mean over the channels of an input, as a map."""
+    return node("ReduceMean", [name, axis], ["disparity"], keepdims=options.get("keepdims", 0))
+
+
+ANY = ["b", 3, "h", "w"]
+
+
+@pytest.fixture
+def theirs(tmp_path):
+    return tmp_path / "theirs.onnx"
+
+
+@pytest.fixture
+def pair():
+    """Grey views, of 51 = 0.2 and 102 = 0.4, so that maps of their means are 2 and 4."""
+    return np.full((60, 90, 3), 51, np.uint8), np.full((60, 90, 3), 102, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("views", "yaml", "expected"),
+    [
+        (("left", "right"), "", 2),
+        (("a", "b"), "", 2),
+        (("right_image", "left_image"), "", 4),
+        (("a", "b"), "left: b\n", 4),
+        (("a", "b"), "right: a\n", 4),
+    ],
+)
+def test_which_input_is_the_left_view_is_read_or_told(theirs, pair, views, yaml, expected):
+    write(theirs, dict.fromkeys(views, ANY), grey(views[0]), yaml=SCALING + yaml)
+    disparity = package.load(theirs)(*pair).disparity
+    assert disparity.shape == (60, 90)
+    assert np.allclose(disparity, expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "given", "axis"),
+    [
+        ([1, 6, "h", "w"], "channels first", "one"),
+        ([1, "h", "w", 6], "channels last", "three"),
+        ([1, 2, 64, 96], "grey", "one"),
+    ],
+)
+def test_one_input_takes_both_views(theirs, pair, shape, given, axis):
+    yaml = "mean: [0]\nstd: [0.1]\n" if given == "grey" else SCALING
+    write(theirs, {"input": shape}, grey("input", axis), yaml=yaml)
+    assert np.allclose(package.load(theirs)(*pair).disparity, 3 * (90 / 96 if 64 in shape else 1))
+
+
+def test_channels_are_those_that_the_file_asks_for(theirs):
+    red = np.full((32, 32, 3), (51, 0, 0), np.uint8)
+    first = node("Slice", ["left", "zero", "one", "one"], ["disparity"])
+    for order, scaling, expected in (
+        ("RGB", "mean: [0.1, 0, 0]\nstd: [0.1, 1, 1]\n", 1),
+        ("BGR", "mean: [0, 0, -0.5]\nstd: [1, 1, 0.1]\n", 5),
+    ):
+        write(theirs, {"left": ANY, "right": ANY}, first, rank=4, yaml=f"{scaling}order: {order}\n")
+        assert np.allclose(package.load(theirs)(red, red).disparity, expected), order
+
+
+@pytest.mark.parametrize("kind", ["uint8", "half"])
+def test_a_graph_may_take_other_numbers(theirs, pair, kind):
+    cast = node("Cast", ["left"], ["numbers"], to=onnx.TensorProto.FLOAT)
+    yaml = None if kind == "uint8" else SCALING
+    write(theirs, {"left": ANY, "right": ANY}, cast, grey("numbers"), kind=kind, yaml=yaml)
+    expected = 51 if kind == "uint8" else 2
+    assert np.allclose(package.load(theirs)(*pair).disparity, expected, atol=0.01)
+
+
+def test_a_fixed_size_scales_the_disparity_and_is_said(theirs, pair):
+    write(theirs, {"left": [1, 3, 30, 45], "right": [1, 3, 30, 45]}, grey("left"))
+    matcher = package.load(theirs)
+    with pytest.warns(UserWarning, match="45x30 pixels alone: pictures of 90x60 are resized"):
+        disparity = matcher(*pair).disparity
+    assert disparity.shape == (60, 90)
+    assert np.allclose(disparity, 4)
+    assert matcher.description["fixed_size"] == "45x30"
+
+
+@pytest.mark.parametrize("rank", [2, 3, 4])
+def test_dimensions_of_one_and_a_flows_second_channel_are_left_out(theirs, pair, rank):
+    nodes = [grey("left", keepdims=1)]
+    if rank == 2:
+        nodes = [node("ReduceMean", ["left", "one"], ["x"], keepdims=0)]
+        nodes.append(node("Squeeze", ["x", "zero"], ["disparity"]))
+    if rank == 4:
+        nodes = [
+            node("ReduceMean", ["left", "one"], ["x"], keepdims=1),
+            node("Neg", ["x"], ["flow"]),
+        ]
+        nodes.append(node("Concat", ["flow", "x"], ["disparity"], axis=1))
+    yaml = SCALING + ("sign: negative\n" if rank == 4 else "")
+    write(theirs, {"left": ANY, "right": ANY}, *nodes, rank=4 if rank == 3 else rank, yaml=yaml)
+    assert np.allclose(package.load(theirs)(*pair).disparity, 2)
+
+
+def test_the_output_of_several_is_the_one_that_is_named(theirs, pair):
+    more = node("Neg", ["disparity"], ["other"])
+    write(theirs, {"left": ANY, "right": ANY}, grey("left"), more, outputs=("other", "disparity"))
+    assert np.allclose(package.load(theirs)(*pair).disparity, 2)
+    theirs.with_suffix(".yaml").write_text(SCALING + "output: other\nsign: negative\n")
+    assert np.allclose(package.load(theirs)(*pair).disparity, 2)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "says"),
+    [
+        (None, r"how it takes pictures stands in no graph: write theirs\.yaml beside it"),
+        ("mean: [0, 0, 0]\n", "stands in no graph"),
+        ("mean: [0, 0]\nstd: [1, 1]\n", r"mean \[0, 0\]: expected three numbers"),
+        (SCALING + "std: [1, 1, 1]\n", "std"),
+        (SCALING.replace("0.1", "0"), "expected numbers above 0"),
+        (SCALING + "sign: minus\n", "expected one of positive, negative"),
+        (SCALING + "output: none\n", "which output is the map"),
+        (SCALING + "left: none\n", "has no input 'none'"),
+        (SCALING + "max_disparity: 100\n", "multiple of 16"),
+        (SCALING + "size: 3\n", "expected a mapping with keys of mean, std, "),
+        ("[1, 2", "not valid YAML"),
+    ],
+)
+def test_a_wrong_yaml_file_is_one_line(theirs, yaml, says):
+    write(theirs, {"left": ANY, "right": ANY}, grey("left"), yaml=yaml)
+    with pytest.raises(InputError, match=rf"theirs\.onnx: [^\n]*{says}[^\n]*$"):
+        package.load(theirs)
+
+
+@pytest.mark.parametrize(
+    ("views", "says"),
+    [
+        ({"a": ANY, "b": ANY, "c": ANY}, "takes 3 inputs"),
+        ({"a": [1, 4, "h", "w"], "b": [1, 4, "h", "w"]}, "no channels of a picture"),
+        ({"a": ["b", 3, "h"], "b": ["b", 3, "h"]}, "no pictures of four dimensions"),
+        ({"a": ANY}, "no channels of a picture"),
+    ],
+)
+def test_a_graph_that_takes_no_pair_is_one_line(theirs, views, says):
+    name = next(iter(views))
+    write(theirs, views, grey(name))
+    with pytest.raises(InputError, match=says):
+        package.load(theirs)
+
+
+def test_a_map_of_another_size_or_sign_is_one_line(theirs, pair):
+    pool = node("AveragePool", ["left"], ["small"], kernel_shape=[2, 2], strides=[2, 2])
+    write(theirs, {"left": ANY, "right": ANY}, pool, grey("small"))
+    with pytest.raises(StereoError, match=r"theirs gives 'disparity' as float32 \(1, 32, 48\)"):
+        package.load(theirs)(*pair)
+    write(theirs, {"left": ANY, "right": ANY}, node("Neg", ["left"], ["x"]), grey("x"))
+    with pytest.raises(StereoError, match="theirs gave disparities mostly below 0"):
+        package.load(theirs)(*pair)
+
+
+def test_options_that_the_file_cannot_honour_are_refused(theirs):
+    write(theirs, {"left": ANY, "right": ANY}, grey("left"))
+    for options in ({"precision": "fp32"}, {"max_disparity": 64}, {"tile": 64}):
+        with pytest.raises(UsageError, match="leave"):
+            package.load(theirs, **options)

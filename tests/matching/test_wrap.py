@@ -1,0 +1,240 @@
+"""Functions and networks of others: as models everywhere, and one line for what is wrong."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+from torch import nn
+
+import stereo as package
+from stereo.app.models import Models
+from stereo.errors import InputError, StereoError, UsageError
+
+FRAMES = REPOSITORY / "datasets/samples/FlyingThings3D/frames_finalpass/TEST/A/0000"
+PAIR = [FRAMES / side / "0006.png" for side in ("left", "right")]
+FILE = """
+import numpy as np
+import stereo
+from beside import DISPARITY
+
+def match(left, right):
+    return np.full(left.shape[:2], DISPARITY)
+
+def make():
+    return stereo.wrap(match, name="made", max_disparity=64)
+
+ready = make()
+
+def fails(left, right):
+    raise ValueError("no\\nluck")
+
+number = 3
+"""
+
+
+def plane(left, right):
+    return np.full(left.shape[:2], 7.0)
+
+
+class Plane(nn.Module):
+    """Gives 7 px, and remembers what it was given."""
+
+    def __init__(self, give=lambda disparity: disparity):
+        super().__init__()
+        self.give = give
+
+    def forward(self, left, right):
+        self.views = left, right
+        return self.give(torch.full_like(left[:, 0], 7.0))
+
+
+@pytest.fixture
+def code(tmp_path):
+    (tmp_path / "mine.py").write_text(FILE)
+    (tmp_path / "beside.py").write_text("DISPARITY = 5.0\n")
+    return tmp_path / "mine.py"
+
+
+@pytest.fixture
+def views(rng):
+    return rng.integers(0, 256, (2, 40, 70, 3), np.uint8)
+
+
+@pytest.mark.parametrize("matcher", [package.wrap(plane), package.wrap_network(Plane())])
+def test_a_wrapped_model_gives_all_that_a_matcher_gives(matcher, views):
+    result = matcher(*views)
+    assert result.disparity.dtype == np.float32
+    assert np.array_equal(result.disparity, np.full((40, 70), 7, np.float32))
+    with pytest.warns(UserWarning, match="no confidence model of its own"):
+        assert result.confidence.shape == (40, 70)
+    assert np.array_equal(matcher(*views, view="right").disparity, result.disparity)
+    assert len(matcher.batch(views, views)) == 2
+
+
+def test_a_range_that_starts_elsewhere_moves_the_views(views):
+    for low in (-10, 4):
+        matcher = package.wrap(plane, min_disparity=low)
+        assert (matcher(*views).disparity == 7 + low).all()
+
+
+def test_a_function_may_change_its_views(views):
+    def spoils(left, right):
+        left[:] = 0
+        return plane(left, right)
+
+    before = views.copy()
+    package.wrap(spoils)(*views)
+    assert np.array_equal(views, before)
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (np.zeros((3, 4)), r"a map of \(3, 4\); expected \(40, 70\)"),
+        (np.zeros((40, 70), int), "a map of int64; expected floating point"),
+        (np.full((40, 70), np.nan), "2800 pixels that are not finite"),
+        (np.full((40, 70), -9.0), "mostly below 0 .median -9.0 px.*sign='negative'"),
+        ([[1.0]], "list; expected an"),
+        (None, "NoneType; expected an"),
+    ],
+)
+def test_a_map_that_cannot_be_is_one_line_that_names_the_function(views, found, says):
+    matcher = package.wrap(lambda left, right: found, name="theirs")
+    with pytest.raises(StereoError, match=rf"^theirs gave .*{says}") as error:
+        matcher(*views)
+    assert "\n" not in str(error.value)
+
+
+def test_a_flow_and_a_tensor_are_read_as_disparities(views):
+    function = package.wrap(lambda left, right: -torch.from_numpy(plane(left, right)), name="flow")
+    with pytest.raises(StereoError, match="sign='negative'"):
+        function(*views)
+    assert (
+        package.wrap(function.engine.function, name="f", sign="negative")(*views).disparity == 7
+    ).all()
+
+
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda d: d[:, None],
+        lambda d: [d * 0, d],
+        lambda d: (d * 0, torch.stack([d, d * 0], 1)),
+    ],
+)
+def test_a_network_may_give_channels_flows_and_sequences(views, give):
+    assert (package.wrap_network(Plane(give))(*views).disparity == 7).all()
+
+
+def test_a_network_sees_normalised_and_padded_views(views):
+    network = Plane().train()
+    package.wrap_network(network, mean=[0, 0, 0], std=[1 / 255] * 3, multiple=24)(*views)
+    left, _ = network.views
+    assert not network.training
+    assert left.shape == (1, 3, 48, 72)
+    assert torch.allclose(left[0, :, -40:, :70], torch.tensor(views[0]).permute(2, 0, 1).float())
+
+
+@pytest.mark.parametrize(
+    ("give", "says"),
+    [
+        (lambda d: d[:, ::4], r"a map of \(1, 16, 96\) for views of \(1, 3, 64, 96\)"),
+        (lambda d: {"disparity": d}, "gave dict; expected a tensor"),
+        (lambda d: d / 0, "not finite"),
+        (lambda d: d @ d, "failed: RuntimeError: .* .test_wrap.py, line"),
+    ],
+)
+def test_what_is_wrong_with_a_network_is_one_line_that_names_it(views, give, says):
+    with pytest.raises(StereoError, match=f"^theirs .*{says}"):
+        package.wrap_network(Plane(give), name="theirs")(*views)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: package.wrap(Plane()),
+        lambda: package.wrap(lambda left, right: 0),
+        lambda: package.wrap(plane, sign="minus"),
+        lambda: package.wrap(plane, name="../up"),
+        lambda: package.wrap(plane, max_disparity=100),
+        lambda: package.wrap_network(plane),
+        lambda: package.wrap_network(Plane(), std=[0, 1, 1]),
+        lambda: package.wrap_network(Plane(), multiple=0),
+        lambda: package.wrap_network(Plane(), precision="fp8"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused(call):
+    with pytest.raises(UsageError):
+        call()
+
+
+def test_a_file_of_code_is_a_model_of_the_commands(stereo, code, tmp_path):
+    out = tmp_path / "out"
+    done = stereo("infer", *PAIR, "--model", f"{code}:match", "--output", out, "--formats", "npy")
+    assert done.status == 0, done.errors
+    assert "model mine.match, max disparity 192 px" in done.out
+    assert (np.load(out / "0006_disparity.npy") == 5).all()
+
+
+@pytest.mark.parametrize("name", ["match", "make", "ready"])
+def test_a_file_of_code_is_a_model_of_python(code, views, name):
+    matcher = package.load(f"{code}:{name}", min_disparity=-8)
+    assert matcher.description["max_disparity"] == (192 if name == "match" else 64)
+    assert (matcher(*views).disparity == -3).all()
+
+
+@pytest.mark.parametrize(
+    ("model", "status", "says"),
+    [
+        ("{}:fails", 1, "mine.fails failed: ValueError: no luck (mine.py, line 15)"),
+        ("{}:number", 2, "number is int, no function of two views"),
+        ("{}:absent", 2, "defines no 'absent'; it defines match, make, fails"),
+        ("none.py:match", 1, "none.py: no such file"),
+        ("{}:match --max-disparity 64", 2, "takes no --max-disparity; leave it out"),
+        ("{}:match --tile 64", 2, "takes no --tile"),
+    ],
+)
+def test_what_is_wrong_with_a_file_of_code_is_one_line(stereo, code, tmp_path, model, status, says):
+    words = model.format(code).split()
+    done = stereo("infer", *PAIR, "--output", tmp_path / "out", "--model", *words)
+    errors = [line for line in done.errors if "error:" in line]
+    assert (done.status, len(errors)) == (status, 1), done.errors
+    assert says in errors[0]
+
+
+@pytest.mark.parametrize("text", ["import nothing_of_that_name", "def match(:"])
+def test_code_that_does_not_run_is_one_line(tmp_path, text):
+    (tmp_path / "broken.py").write_text(text)
+    with pytest.raises(InputError, match=r"its code failed: (ModuleNotFound|Syntax)Error"):
+        package.load(f"{tmp_path / 'broken.py'}:match")
+
+
+def test_one_report_has_a_model_of_ones_own_beside_ours(stereo, code, tmp_path):
+    done = stereo(
+        *("evaluate", "--root", REPOSITORY / "datasets/samples", "--limit", 1, "--confidence"),
+        *(
+            "--model",
+            f"{code}:match",
+            "--against",
+            f"sgbm,{code}:ready",
+            "--output",
+            tmp_path / "out",
+        ),
+    )
+    assert done.status == 0, done.errors
+    facts = json.loads((tmp_path / "out/metrics.json").read_text())["model"]
+    assert facts["name"] == "mine.match" and facts["code"].startswith("sha256:")
+    page = (tmp_path / "out/report.html").read_text()
+    assert all(name in page for name in ("mine.match", "made", "sgbm"))
+
+
+def test_a_visitor_of_the_page_cannot_name_a_file(code):
+    models = Models(own=f"{code}:match")
+    name = models.names[0]
+    assert name == "mine.py:match"
+    assert (models.get(name, 64)(*PAIR).disparity == 5).all()
+    for other in (f"{code}:match", f"{code}:ready", "mine.py:ready"):
+        with pytest.raises(UsageError, match="unknown model"):
+            models.get(other, 64)
