@@ -4,7 +4,16 @@ from jsonargparse import ArgumentParser, Namespace
 
 from stereo.commands.command import Command, add_options, from_function, read_options
 
-SCENES = ("height", "width", "max_disparity", "distribution", "textures", "meshes", "seed")
+SCENES = (
+    "height",
+    "width",
+    "max_disparity",
+    "distribution",
+    "textures",
+    "meshes",
+    "frames",
+    "seed",
+)
 
 
 def _synthesize_arguments(parser: ArgumentParser) -> None:

@@ -38,6 +38,7 @@ from stereo.geometry.check import check_pair
 from stereo.matching.loading import loaded
 from stereo.matching.matcher import Matcher
 from stereo.matching.result import Result
+from stereo.matching.steady import Steady
 from stereo.system import console
 from stereo.system.distributed import is_main, own_share, wait_for_all
 from stereo.system.files import output_folder, staged, writes_alone
@@ -125,6 +126,7 @@ class _Run:
         self.shown = Shown(plan.folder, len(plan.pairs))
         self.peak = PeakMemory(torch.device(model.description["device"]))
         self._written: set[str] = set()
+        self._steady = {side: Steady() for side in plan.options.sides if plan.options.steady}
         self._color_scale: tuple[float, float] | None = None
         self._shares_colors = plan.film is not None and "color" in plan.formats
 
@@ -150,6 +152,11 @@ class _Run:
             results = list(self.model.both(sample.left, sample.right))
         else:
             results = [self.model(sample.left, sample.right, view=pair.maps[0].side)]
+        if self._steady:
+            results = [
+                self._steady[job.side](result)
+                for job, result in zip(pair.maps, results, strict=True)
+            ]
         if self.plan.needs_confidence:
             for result in results:
                 result.confidence  # noqa: B018 - matched here, not while others are written
@@ -273,6 +280,7 @@ def _resume_log(plan: Plan, model: Matcher) -> ResumeLog | None:
         "calibration": None if plan.calibration is None else plan.calibration.to_dict(),
         "max_depth": options.max_depth,
         "keep_edges": options.keep_edges,
+        "steady": options.steady,
         "min_confidence": options.min_confidence,
     }
     inputs = (path for pair in plan.pairs for path in pair.source.files())

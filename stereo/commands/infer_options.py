@@ -38,6 +38,8 @@ class InferOptions:
     both."""
     view: Literal["left", "right", "both"] = "left"
     """Whose maps to write; the right view's files are named NAME_right..."""
+    steady: bool = False
+    """For films: where the picture stands still, the map does (a mean over frames, no delay)."""
     ground_truth: str | None = None
     """Disparities of the left views: a file, folder or glob; adds metrics.json and errors."""
     ground_truth_scale: float | None = None
@@ -56,6 +58,10 @@ class InferOptions:
             )
         if self.ground_truth is not None and self.view == "right":
             raise UsageError("--ground-truth is of the left view: use --view left or both with it")
+        if self.steady and self.resume:
+            raise UsageError(
+                "--resume leaves frames out, --steady needs those before: choose one of them"
+            )
         if self.ground_truth is not None and self.resume:
             raise UsageError(
                 "--resume leaves maps out, --ground-truth scores all: choose one of them"

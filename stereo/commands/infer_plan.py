@@ -13,6 +13,7 @@ from stereo.evaluation.outputs import OF_POINTS, pair_targets, parse_formats
 from stereo.evaluation.report.pictures import picture_targets
 from stereo.geometry import Calibration
 from stereo.matching.matcher import Matcher
+from stereo.system.distributed import process_count
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,11 @@ def make_plan(options: InferOptions) -> Plan:
     film = sources[0].film
     if "video" in formats and film is None:
         raise UsageError("the format 'video' is for videos; the pairs are pictures")
+    if options.steady and (film is None or process_count() > 1):
+        raise UsageError(
+            "--steady is for the frames of one film, a video or numbered pictures such as "
+            "left_%06d.png, matched in order by one process"
+        )
     folder = Path(options.output)
     pairs = tuple(
         PairJob(

@@ -13,8 +13,8 @@ class Estimate:
     """What an engine gives for a pair."""
 
     disparity: np.ndarray  # (H, W) float32, pixels
-    # (2, H, W) float32, see `stereo.models.certainty`; (1, H, W) of semi-global matching, 1 where it
-    # found a match; None of an engine that tells neither
+    # (2, H, W) float32, see `stereo.models.certainty`; (1, H, W) of semi-global matching, 1 where
+    # it found a match; None of an engine that tells neither
     certainty: np.ndarray | None = None
     second_match_seconds: float = 0.0  # of the match at twice the size; 0 where there was none
 

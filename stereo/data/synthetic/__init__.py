@@ -5,8 +5,9 @@ A scene (``scene.py``: looks; ``places.py``: what stands where) is a list of sur
 a disparity that is a function of left pixel coordinates, and an outline, and perhaps of triangle
 meshes (``meshes.py``). ``trace.py`` finds what either view shows and what both see;
 ``shade.py`` colours it from an ``atlas.py`` of ``textures.py`` and ``photographs.py``;
-``sensor.py`` adds what sensors do. ``render.py`` puts them in a row, ``rng.py`` makes every choice
-a function of (seed, index), and ``noise.py`` keeps to arithmetic that is alike on every processor.
+``sensor.py`` adds what sensors do; ``films.py`` moves it all from frame to frame. ``render.py``
+puts them in a row, ``rng.py`` makes every choice a function of (seed, index), and ``noise.py``
+keeps to arithmetic that is alike on every processor.
 """
 
 import importlib

@@ -60,6 +60,9 @@ class SyntheticConfig:
     """Strength of the dark corners, others in each view; 0 for none."""
     misalignment: float = 1.0
     """Largest vertical offset of the right view, pixels; 0 for exact rectification."""
+    frames: int = 1
+    """Frames of a film: pair i is frame i modulo ``frames`` of scene i divided by ``frames``, with
+    a camera and objects that move; 1 for a scene per pair."""
     seed: int = 0
     """Another seed is another endless set."""
 
@@ -88,6 +91,8 @@ class SyntheticConfig:
             raise UsageError(f"places {self.places}: expected some of {', '.join(PLACES)}")
         if not 0 <= self.objects[0] <= self.objects[1] <= 200:
             raise UsageError(f"objects {self.objects}: expected 0 <= least <= largest <= 200")
+        if not 1 <= self.frames <= 1000:
+            raise UsageError(f"{self.frames} frames of a film: must lie between 1 and 1000")
         if self.seed < 0:
             raise UsageError(f"seed {self.seed} of rendered scenes: expected 0 or more")
         if not 0 <= self.photographs <= 1:

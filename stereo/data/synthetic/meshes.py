@@ -166,13 +166,13 @@ class Triangles:
         lit[:, 2] -= lit[:, 0] * self._view.width / 2 + lit[:, 1] * self._view.height / 2
         return np.concatenate([slopes.clip(-4.0, 4.0), lit], 1).T.astype(np.float32)
 
-    def hit(self, x: Tensor, y: Tensor, *, right: bool) -> tuple[Tensor, Tensor]:
+    def hit(self, x: Tensor, y: Tensor, *, place: float) -> tuple[Tensor, Tensor]:
         """Trace one ray through each point of a view.
 
         Args:
             x: columns of that view, pixels.
             y: rows, pixels, of the same shape.
-            right: whether it is the right view.
+            place: of its camera, baselines to the right of the left one.
 
         Returns:
             int64, the triangle, -1 for none; and float32, its disparity in pixels, 0 for none.
@@ -183,7 +183,7 @@ class Triangles:
              torch.ones_like(x)], -1
         ).reshape(-1, 3)  # fmt: skip
         starts = np.zeros(rays.shape, np.float32)
-        starts[:, 0] = float(right)  # the right camera is a baseline away
+        starts[:, 0] = place
         found = self._scene.run(starts, rays.contiguous().numpy(), query="INTERSECT", output=True)
         triangle = torch.from_numpy(found["primID"].astype(np.int64)).view(x.shape)
         depth = torch.from_numpy(found["tfar"]).view(x.shape)

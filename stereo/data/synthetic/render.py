@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from stereo.data.sets.sample import Sample
 from stereo.data.synthetic.atlas import Atlas, make_atlas
 from stereo.data.synthetic.config import SyntheticConfig
+from stereo.data.synthetic.films import at_frame
 from stereo.data.synthetic.meshes import Triangles, find_meshes
 from stereo.data.synthetic.photographs import cut, find_photographs
 from stereo.data.synthetic.rng import SceneRng
@@ -23,7 +24,7 @@ from stereo.errors import UsageError
 from stereo.system.runtime import pick_device
 
 # Each part of a sample has its own stream of chance: a change to one leaves the others alone.
-_SCENE, _PAINT, _CAMERA = range(3)
+_SCENE, _PAINT, _CAMERA, _FILM = range(4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,32 +107,47 @@ class SyntheticScenes:
         return self.render_batch([index])[0]
 
     def compose(self, index: int) -> Scene:
-        """Return the scene of pair ``index``, the geometry and looks without pictures."""
+        """Return the scene of an index, the geometry and looks without pictures."""
         rng = SceneRng(self.config.seed, index, _SCENE)
         return compose(self.config, rng, photographs=bool(self._photographs), meshes=self._meshes)
 
     @torch.no_grad()
     def _render(self, index: int) -> tuple[Tensor, ...]:
         config = self.config
-        scene = self.compose(index)
+        index, frame = divmod(index, config.frames)
+        scene, place = self.compose(index), 0.0
+        if config.frames > 1:
+            rng = SceneRng(config.seed, index, _FILM)
+            scene, place = at_frame(scene, rng, frame, config.frames)
+        places = (place, place + 1.0)
         atlas = self._paint(scene, SceneRng(config.seed, index, _PAINT))
         surfaces = [layer.surface for layer in scene.layers]
         limits = (config.min_disparity, float(config.max_disparity))
         shape, noise = (config.height, config.width), atlas.noise
         solid = Triangles(scene.meshes, scene.view, scene.lamp) if scene.meshes else None
         hits = [
-            trace(surfaces, limits, shape, noise, right=r, triangles=solid) for r in (False, True)
+            trace(surfaces, limits, shape, noise, place=each, triangles=solid) for each in places
         ]
         seen = [
-            seen_by_both(surfaces, limits, hit, noise, right=bool(r), triangles=solid)
-            for r, hit in enumerate(hits)
+            seen_by_both(
+                *(surfaces, limits, hit, noise),
+                place=places[k],
+                other=places[1 - k],
+                triangles=solid,
+            )
+            for k, hit in enumerate(hits)
         ]
         light = tuple(
-            picture(scene, atlas, hit, right=bool(r), triangles=solid) for r, hit in enumerate(hits)
+            picture(scene, atlas, hit, place=each, triangles=solid)
+            for hit, each in zip(hits, places, strict=True)
         )
         rng = SceneRng(config.seed, index, _CAMERA)
         light = metered(light[0], light[1], SceneRng(rng.word()))
         cameras = draw_sensors(config, rng)
+        if frame:
+            rng = SceneRng(config.seed, index, _CAMERA, frame)
+            one, two = (replace(each, noise_seed=rng.word()) for each in cameras)
+            cameras = one, two
         shown = [expose(view, camera) for view, camera in zip(light, cameras, strict=True)]
         return (
             *shown,

@@ -56,6 +56,8 @@ class Layer:
     light: float = 1.0
     casts: bool = True
     """Whether it casts a shadow."""
+    thing: int = 0
+    """Number of the object that it is part of, from 1; 0 for none."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,9 @@ def compose(
     painter = _Painter(view, config, _Mood.draw(rng, place), rng)
     ground = [painter.layer(s, style, large=True) for s, style in contents.ground]
     backdrop, layers = ground[0], ground[1:]
-    for shape in contents.objects:
-        layers += painter.object(shape, [backdrop, *layers])
+    for number, shape in enumerate(contents.objects, start=1):
+        parts = painter.object(shape, [backdrop, *layers])
+        layers += [replace(part, thing=number) for part in parts]
     layers.sort(key=lambda layer: _depth(layer.surface, view))
     posed, looks = painter.meshes(contents)
     sun = (0.0, 0.0, 0.0)

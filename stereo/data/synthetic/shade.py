@@ -15,7 +15,7 @@ CHUNK = 8192  # pixels at a time on a CPU: their parameters stay in its cache
 
 
 def picture(
-    scene: Scene, atlas: Atlas, hits: Hits, *, right: bool, triangles: Triangles | None = None
+    scene: Scene, atlas: Atlas, hits: Hits, *, place: float, triangles: Triangles | None = None
 ) -> Tensor:
     """Return one view without a camera's faults, edges blended.
 
@@ -23,7 +23,8 @@ def picture(
         scene: its layers as traced.
         atlas: its textures.
         hits: what the view shows.
-        right: whether it is the right view, where highlights and mirrored pictures differ.
+        place: of its camera, baselines to the right of the left one; highlights and mirrored
+            pictures move with it.
         triangles: those of the meshes, if any.
 
     Returns:
@@ -37,7 +38,7 @@ def picture(
     def shade(*values: Tensor) -> Tensor:
         size = CHUNK if looks.device.type == "cpu" else max(1, len(values[0]))
         pieces = zip(*(v.split(size) for v in values), strict=True)
-        return torch.cat([_colours(looks, facets, atlas, *piece, right=right) for piece in pieces])
+        return torch.cat([_colours(looks, facets, atlas, *piece, place=place) for piece in pieces])
 
     seen = (hits.layer, hits.x, hits.disparity, rows, columns)
     colour = shade(*(v.reshape(-1) for v in seen))
@@ -50,7 +51,7 @@ def picture(
     colour[edge] = own + (shade(*there) - own) * part
     colour = colour.view(height, width, 3)
     if scene.sun[2]:
-        colour = colour * _shadows(scene, atlas, hits, triangles)[..., None]
+        colour = colour * _shadows(scene, atlas, hits, place, triangles)[..., None]
     if scene.dots[0]:
         colour = colour + (_dots(scene, atlas, hits) * scene.dots[0])[..., None]
     if scene.grey is not None:
@@ -69,7 +70,9 @@ def _dots(scene: Scene, atlas: Atlas, hits: Hits) -> Tensor:
     return dots * (hits.disparity / reach).clamp(max=1.0)
 
 
-def _shadows(scene: Scene, atlas: Atlas, hits: Hits, triangles: Triangles | None) -> Tensor:
+def _shadows(
+    scene: Scene, atlas: Atlas, hits: Hits, place: float, triangles: Triangles | None
+) -> Tensor:
     """Return the share of light, (H, W), that other layers' cast shadows leave.
 
     A shadow is the outline of the layer that casts it, moved by the difference of disparities:
@@ -87,11 +90,12 @@ def _shadows(scene: Scene, atlas: Atlas, hits: Hits, triangles: Triangles | None
         depth = a * outline.x + b * outline.y + c
         reach = 1.5 * max(outline.along, outline.across)
         left, right = sorted((0.0, across * depth))
+        left, right = left - max(1.0, place) * depth, right - min(0.0, place) * depth
         top, bottom = sorted((0.0, down * depth))
         band = (
             slice(*(max(0, int(outline.y + e)) for e in (top - reach, bottom + reach + 1))),
-            # The right view has what is at x in a column between x - depth and x.
-            slice(*(max(0, int(outline.x + e)) for e in (left - reach - depth, right + reach + 1))),
+            # A view has what is at x in a column between x - place * depth and x.
+            slice(*(max(0, int(outline.x + e)) for e in (left - reach, right + reach + 1))),
         )
         gap = (depth - hits.disparity[band]).clamp(min=0.0)
         if not gap.numel():
@@ -144,7 +148,7 @@ def _colours(
     y: Tensor,
     column: Tensor,
     *,
-    right: bool,
+    place: float,
 ) -> Tensor:
     """Return (P, 3) linear colours of layers at left positions x, y, seen in a view's column."""
     a, b, lit_x, lit_y, lit = facets[0].index_select(1, layer)
@@ -189,7 +193,7 @@ def _colours(
     colour = albedo * albedo * (light[:, None] * tint)
 
     # Highlights move over the surface with the viewer.
-    centre = shine_x + shine_shift if right else shine_x
+    centre = shine_x + place * shine_shift
     off = ((x - centre) * shine_inverse) ** 2 + ((y - shine_y) * shine_inverse) ** 2
     lobe = (1.0 - off).clamp(min=0.0)
     colour = colour + (shine_strength * lobe * lobe)[:, None]
@@ -197,7 +201,7 @@ def _colours(
     # A mirrored picture has its own disparity, the same whatever the surface's.
     glossy = mirror.nonzero()[:, 0]
     if len(glossy):
-        behind = column + mirror_disparity if right else column
+        behind = column + place * mirror_disparity
         pick = [
             v.index_select(0, glossy) for v in (behind, y, mirror_scale, mirror_texture, mirror)
         ]

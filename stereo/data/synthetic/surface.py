@@ -1,7 +1,8 @@
 """Surfaces: disparity as a function of left pixel coordinates, its inverse, and outlines.
 
-A point of a surface at left (x, y) is seen at (x - d(x, y), y) on the right. Coordinates are in
-pixels, whole at pixel centres. Every function works elementwise on tensors of one broadcast shape.
+A point of a surface at left (x, y) is seen at (x - d(x, y), y) on the right, and at
+(x - t d(x, y), y) from t baselines to the right of the left camera. Coordinates are in pixels,
+whole at pixel centres. Every function works elementwise on tensors of one broadcast shape.
 """
 
 from dataclasses import dataclass, field
@@ -94,19 +95,28 @@ def disparity(surface: Surface, x: Tensor, y: Tensor) -> Tensor:
     return flat + relief(surface, x, y) if surface.curved else flat
 
 
-def left_column(surface: Surface, x_right: Tensor, y: Tensor) -> Tensor:
-    """Return the left column of what the surface shows at (x_right, y) on the right, pixels.
+def left_column(surface: Surface, column: Tensor, y: Tensor, place: float = 1.0) -> Tensor:
+    """Return the left column of what the surface shows at (column, y) from another place, pixels.
 
-    For the plane this is the closed form (x' + b y + c) / (1 - a), and bump and wave are iterated.
+    For the plane this is the closed form (x' + t (b y + c)) / (1 - t a), and bump and wave are
+    iterated.
+
+    Args:
+        surface: which.
+        column: in the other view, pixels.
+        y: rows, pixels.
+        place: t, baselines to the right of the left camera; 1 for the right view.
     """
+    if place == 0:
+        return column
     a, b, c = surface.plane
-    share = 1.0 / (1.0 - a)
-    flat = (x_right + (b * y + c)) * share
+    share = 1.0 / ((1.0 - place * a) or 1e-9)
+    flat = (column + place * (b * y + c)) * share
     if not surface.curved:
         return flat
     x = flat
     for _ in range(STEPS):
-        x = flat + relief(surface, x, y) * share
+        x = flat + relief(surface, x, y) * (place * share)
     return x
 
 

@@ -30,7 +30,7 @@ PART = "FlyingThings3D"
 VERSION = 3  # of the renderer: raise it when a pair's bytes change
 FRAMES, FIRST_FRAME = 10, 6  # per scene folder, numbered 0006 to 0015 as in FlyingThings3D
 SCENES = 10_000  # per letter
-LARGEST_COUNT = 3 * SCENES * FRAMES
+LARGEST_COUNT = 3 * SCENES * FRAMES  # of pairs; of films a tenth
 _SIDES = ("left", "right")
 
 
@@ -53,7 +53,7 @@ def synthesize(
     Args:
         root: folder for the data set; made if need be.
         config: what to render.
-        count: number of pairs in all, up to 300,000.
+        count: number of pairs in all, up to 300,000; of films with ``--frames``.
         split: Scene Flow's folder, TRAIN or TEST.
         workers: processes that render; their number changes no byte.
 
@@ -65,8 +65,9 @@ def synthesize(
         InputError: the textures or meshes cannot be used, or the folder holds another set.
         OutputError: the folder cannot be written.
     """
-    if not 1 <= count <= LARGEST_COUNT:
-        raise UsageError(f"--count {count}: must lie between 1 and {LARGEST_COUNT}")
+    largest = LARGEST_COUNT if config.frames == 1 else LARGEST_COUNT // FRAMES
+    if not 1 <= count <= largest:
+        raise UsageError(f"--count {count}: must lie between 1 and {largest}")
     if not 1 <= workers <= 256:
         raise UsageError(f"--workers {workers}: must lie between 1 and 256")
     if split not in ("train", "test"):
@@ -78,15 +79,17 @@ def synthesize(
     except OutputError as error:
         raise type(error)(str(error).replace("--output", "--root")) from error
     _note(root, _facts(config), split)
-    missing = [i for i in range(count) if not all(p.is_file() for p in pair_files(root, split, i))]
+    count *= config.frames
+    files = partial(pair_files, root, split, frames=config.frames)
+    missing = [i for i in range(count) if not all(path.is_file() for path in files(i))]
     kept = count - len(missing)
     if kept:
         say(f"{root}: {kept} of {count} pairs are there already")
-    for leaf in {path.parent for index in missing for path in pair_files(root, split, index)}:
+    for leaf in {path.parent for index in missing for path in files(index)}:
         remove_leftovers(leaf)
     written = 0
     for index in progress(missing, "render") if workers == 1 else ():
-        _write(root, split, scenes.render(index), index)
+        _write(files(index), scenes.render(index))
         written = _report(written, len(missing))
     if workers > 1 and missing:
         for _ in progress_of(_in_processes(root, split, config, missing, workers), missing):
@@ -101,9 +104,12 @@ def progress_of(done: Iterator[None], items: Sequence[int]) -> Iterator[None]:
         yield next(done)
 
 
-def pair_files(root: Path, split: str, index: int) -> list[Path]:
-    """Return the files of a pair: clean, final, disparity and mask, left and right of each."""
-    scene, frame = divmod(index, FRAMES)
+def pair_files(root: Path, split: str, index: int, frames: int = 1) -> list[Path]:
+    """Return the files of a pair: clean, final, disparity and mask, left and right of each.
+
+    A film of ``frames`` has a scene's folder to itself; else ten scenes share one.
+    """
+    scene, frame = divmod(index, FRAMES if frames == 1 else frames)
     letter, scene = divmod(scene, SCENES)
     below = Path(split.upper()) / "ABC"[letter] / f"{scene:04d}"
     kinds = (
@@ -119,8 +125,7 @@ def pair_files(root: Path, split: str, index: int) -> list[Path]:
     ]
 
 
-def _write(root: Path, split: str, pair: RenderedPair, index: int) -> None:
-    files = pair_files(root, split, index)
+def _write(files: Sequence[Path], pair: RenderedPair) -> None:
     for path in files:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,12 +185,15 @@ def _start_worker() -> None:
 def _render_and_write(root: Path, split: str, config: SyntheticConfig, index: int) -> None:
     if config not in _SCENES:
         _SCENES[config] = SyntheticScenes(config)
-    _write(root, split, _SCENES[config].render(index), index)
+    files = pair_files(root, split, index, config.frames)
+    _write(files, _SCENES[config].render(index))
 
 
 def _facts(config: SyntheticConfig) -> dict[str, Any]:
     """Return what the bytes of the set depend on; textures and meshes by names and sizes."""
     facts = asdict(config)
+    if config.frames == 1:
+        del facts["frames"]  # as before there were films
     if config.textures:
         facts["textures"] = _named(find_photographs(config.textures), config.textures)
     if config.meshes:

@@ -66,6 +66,15 @@ def footprint(surface: Surface, limits: tuple[float, float]) -> Footprint:
     return Footprint(x, y, (max(low, limits[0]), min(high, limits[1])))
 
 
+def _times(factor: float, span: tuple[float, float]) -> tuple[float, float]:
+    first, last = sorted((factor * span[0], factor * span[1]))
+    return first, last
+
+
+def _plus(span: tuple[float, float], more: tuple[float, float]) -> tuple[float, float]:
+    return span[0] + more[0], span[1] + more[1]
+
+
 def _window(
     span: tuple[float, float], rows: tuple[float, float], shape: torch.Size
 ) -> tuple[slice, slice] | None:
@@ -82,7 +91,7 @@ def trace(
     shape: tuple[int, int],
     noise: Tensor,
     *,
-    right: bool,
+    place: float,
     triangles: Triangles | None = None,
 ) -> Hits:
     """Find what one view shows at each pixel centre: the surface of the largest disparity.
@@ -92,7 +101,8 @@ def trace(
         limits: a surface is there only where its disparity lies between these, pixels.
         shape: (H, W) of the views.
         noise: for ragged outlines, on the device to render on.
-        right: whether it is the right view.
+        place: of the camera, baselines to the right of the scene's left one: 0 for the left view,
+            1 for the right one.
         triangles: those of the meshes, if any.
     """
     height, width = shape
@@ -105,15 +115,12 @@ def trace(
     partner = torch.zeros_like(layer)
     for k, surface in enumerate(surfaces):
         foot = footprint(surface, limits)
-        span = foot.x
-        if right:
-            span = (foot.x[0] - foot.disparity[1], foot.x[1] - foot.disparity[0])
+        span = _plus(foot.x, _times(-place, foot.disparity))
         window = _window(span, foot.y, best.shape)
         if window is None:
             continue
         x, y = xs[window], ys[window[0]]
-        if right:
-            x = left_column(surface, x, y)
+        x = left_column(surface, x, y, place)
         d = disparity(surface, x, y)
         ahead = (d > best[window]) & (d > limits[0]) & (d < limits[1])
         if surface.outline is None:
@@ -133,22 +140,22 @@ def trace(
         x_hit[window] = torch.where(held, x, x_hit[window])
         layer[window] = layer[window].masked_fill(held, k)
     hits = Hits(layer, x_hit, best, partner, x_partner, d_partner, share)
-    return _with_meshes(hits, triangles, len(surfaces), limits, right) if triangles else hits
+    return _with_meshes(hits, triangles, len(surfaces), limits, place) if triangles else hits
 
 
 def _with_meshes(
-    hits: Hits, triangles: Triangles, first: int, limits: tuple[float, float], right: bool
+    hits: Hits, triangles: Triangles, first: int, limits: tuple[float, float], place: float
 ) -> Hits:
     """Put triangles before the surfaces that they hide; a pixel at an edge asks four more rays."""
     height, width = hits.layer.shape
     ys, xs = torch.meshgrid(
         torch.arange(height).float(), torch.arange(width).float(), indexing="ij"
     )
-    triangle, d = triangles.hit(xs, ys, right=right)
+    triangle, d = triangles.hit(xs, ys, place=place)
     front = (d > hits.disparity) & (d > limits[0]) & (d < limits[1])
     best = torch.where(front, d, hits.disparity)
     layer = torch.where(front, triangle + first, hits.layer)
-    x_hit = torch.where(front, xs + d if right else xs, hits.x)
+    x_hit = torch.where(front, xs + place * d, hits.x)
     share = hits.share.masked_fill(front, 0.0)
     partner, x_partner, d_partner = (
         *(hits.partner.clone(), hits.partner_x.clone()),
@@ -162,7 +169,7 @@ def _with_meshes(
         other, count = torch.full_like(at[0], -1), torch.zeros_like(y)
         d_other = torch.zeros_like(y)
         for u, v in ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25)):
-            tri, there = triangles.hit(x + u, y + v, right=right)
+            tri, there = triangles.hit(x + u, y + v, place=place)
             ahead = (there > hits.disparity[at]) & (there > limits[0]) & (there < limits[1])
             apart = (ahead != before) | (ahead & ((there - centre).abs() > 0.75))
             fresh = apart & (count == 0)
@@ -170,10 +177,10 @@ def _with_meshes(
             d_other = torch.where(fresh, torch.where(ahead, there, hits.disparity[at]), d_other)
             count += apart
         mixed = count > 0
-        place = tuple(axis[mixed] for axis in at)
-        partner[place], d_partner[place] = other[mixed], d_other[mixed]
-        x_partner[place] = xs[place] + d_other[mixed] if right else xs[place]
-        share[place] = (count[mixed] / 4).clamp(max=0.5)
+        where = tuple(axis[mixed] for axis in at)
+        partner[where], d_partner[where] = other[mixed], d_other[mixed]
+        x_partner[where] = xs[where] + place * d_other[mixed]
+        share[where] = (count[mixed] / 4).clamp(max=0.5)
     return Hits(layer, x_hit, best, partner, x_partner, d_partner, share)
 
 
@@ -183,7 +190,8 @@ def seen_by_both(
     hits: Hits,
     noise: Tensor,
     *,
-    right: bool,
+    place: float,
+    other: float,
     triangles: Triangles | None = None,
 ) -> Tensor:
     """Return where the other view shows the same point of the same surface.
@@ -195,30 +203,27 @@ def seen_by_both(
         limits: as for ``trace``.
         hits: what ``trace`` found for the view.
         noise: as for ``trace``.
-        right: whether ``hits`` are the right view's.
+        place: where the view of ``hits`` is, as for ``trace``.
+        other: where the other view is, a baseline away.
         triangles: as for ``trace``.
 
     Returns:
         (H, W) bool.
     """
     height, width = hits.layer.shape
-    columns = torch.arange(width, device=noise.device).float()[None]
     ys = torch.arange(height, device=noise.device).float()[:, None]
-    match = hits.x if right else columns - hits.disparity
+    match = hits.x - other * hits.disparity
     seen = (match >= -0.5) & (match <= width - 0.5)
     for k, surface in enumerate(surfaces):
         foot = footprint(surface, limits)
-        low, high = foot.disparity
         # Columns of this view whose match may lie on the surface: what it hides is behind it.
-        span = (
-            (foot.x[0] - high, foot.x[1]) if right else (foot.x[0] - high, foot.x[1] - low + high)
-        )
+        span = _plus(foot.x, _times(-other, foot.disparity))
+        span = _plus(span, _times(other - place, (0.0, foot.disparity[1])))
         window = _window(span, foot.y, hits.layer.shape)
         if window is None or k == 0:
             continue
         x, y = match[window], ys[window[0]]
-        if not right:
-            x = left_column(surface, x, y)
+        x = left_column(surface, x, y, other)
         d = disparity(surface, x, y)
         hidden = (d > hits.disparity[window]) & (d > limits[0]) & (d < limits[1])
         hidden &= hits.layer[window] != k
@@ -226,6 +231,6 @@ def seen_by_both(
             hidden &= signed_distance(surface.outline, x, y, noise) < 0
         seen[window] &= ~hidden
     if triangles:  # a point's own triangle is met again, at its disparity but for rounding
-        _, d = triangles.hit(match, ys.expand(height, width), right=not right)
+        _, d = triangles.hit(match, ys.expand(height, width), place=other)
         seen &= ~((d > hits.disparity * 1.0005 + 0.02) & (d > limits[0]) & (d < limits[1]))
     return seen

@@ -77,7 +77,7 @@ def test_triangles_have_the_depth_of_their_mesh_in_both_views(cubes):
     d = 160 / 7.5
     for right in (False, True):
         x = torch.tensor([80.0 + 0.2 * d - right * d, 5.0])
-        triangle, found = solid.hit(x, torch.tensor([48.0, 5.0]), right=right)
+        triangle, found = solid.hit(x, torch.tensor([48.0, 5.0]), place=float(right))
         assert found.tolist() == pytest.approx([d, 0.0])
         assert triangle[0] >= 0 > triangle[1]
         a, b = solid.shading[:2, triangle[0]].tolist()

@@ -1,0 +1,69 @@
+"""What ``--steady`` changes on rendered films: flicker of what stands still, and EPE everywhere.
+
+    stereo data synthesize --root films --count 6 --frames 8 --seed 9 --height 192 --width 384
+    python scripts/flicker.py --root films
+
+A pixel stands still from one frame to the next where its true disparity and the picture without the
+cameras' faults (within 4 of 255) stay; flicker is how much the map changes there. EPE is over all
+pixels of all frames but the first three, in which the mean only begins.
+"""
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+import stereo
+from stereo.data.sets.datasets import open_dataset
+from stereo.matching.steady import Steady
+from stereo.system.console import progress
+
+FIRST = 3
+SAME = 4  # of 255
+
+
+def main() -> None:
+    """Match the films with and without ``--steady``, and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--root", required=True, help="films of 'stereo data synthesize --frames'")
+    parser.add_argument("--model", default=stereo.DEFAULT_MODEL)
+    parser.add_argument("--scale", default="1")
+    options = parser.parse_args()
+    matcher = stereo.load(options.model, scale=options.scale)
+    films = defaultdict(list)
+    for pair in open_dataset("synthetic", options.root, render_pass="final").samples:
+        films[Path(pair.name).parent].append(pair)
+    found_clean = open_dataset("synthetic", options.root, render_pass="clean").samples
+    clean = {pair.name: pair for pair in found_clean}
+    found: dict[str, list[list[float]]] = {"flicker": [], "epe": []}
+    for pairs in progress(list(films.values()), "films"):
+        steady, maps, truths, pictures = Steady(), [], [], []
+        for files in pairs:
+            sample = files.read()
+            assert sample.disparity is not None
+            result = matcher(sample.left, sample.right)
+            maps.append((result.disparity, steady(result).disparity))
+            truths.append(sample.disparity)
+            pictures.append(clean[files.name].read(disparity=False).left.astype(int))
+        changes: list[list[np.ndarray]] = [[], []]
+        errors: list[list[float]] = [[], []]
+        for k in range(FIRST, len(pairs)):
+            still = np.abs(truths[k] - truths[k - 1]) < 1e-3
+            still &= (np.abs(pictures[k] - pictures[k - 1]) <= SAME).all(axis=2)
+            for side in range(2):
+                changes[side].append(np.abs(maps[k][side] - maps[k - 1][side])[still])
+                errors[side].append(float(np.abs(maps[k][side] - truths[k]).mean()))
+        found["epe"].append([float(np.mean(each)) for each in errors])
+        pooled = [np.concatenate(each) for each in changes]
+        if len(pooled[0]) > 0.05 * maps[0][0].size:
+            found["flicker"].append([float(each.mean()) for each in pooled])
+    for name, values in found.items():
+        before, after = np.mean(values, axis=0)
+        print(f"{name}: {before:.3f} px, with --steady {after:.3f} px, {len(values)} films")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Films of rendered scenes: what moves, and that the geometry stays exact."""
+
+import numpy as np
+import pytest
+
+from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
+from stereo.data.synthetic.films import at_frame
+from stereo.data.synthetic.rng import SceneRng
+from stereo.data.synthetic.synthesize import pair_files, synthesize
+
+FRAMES = 5
+FILM = SyntheticConfig(height=64, width=128, max_disparity=48, frames=FRAMES, seed=4)
+SCENES = SyntheticScenes(FILM)
+
+
+def places(film):
+    """Return where the camera is in each frame."""
+    scene = SCENES.compose(film)
+    rngs = [SceneRng(FILM.seed, film, 3) for _ in range(FRAMES)]
+    return [at_frame(scene, rng, k, FRAMES)[1] for k, rng in enumerate(rngs)]
+
+
+STILL = next(film for film in range(20) if not any(places(film)))
+SLIDING = next(film for film in range(20) if any(places(film)))
+
+
+@pytest.mark.parametrize("film", [STILL, SLIDING])
+def test_both_views_of_every_frame_agree(film):
+    for frame in (0, FRAMES - 1):
+        pair = SCENES.render(film * FRAMES + frame)
+        y, x = np.nonzero(pair.nonoccluded)
+        column = np.rint(x - pair.disparity[y, x]).astype(int)
+        inside = (column >= 0) & (column < FILM.width)
+        apart = pair.right_disparity[y[inside], column[inside]] - pair.disparity[y, x][inside]
+        assert np.mean(np.abs(apart) < 1) > 0.95
+        assert inside.mean() > 0.98
+
+
+def test_a_sliding_camera_moves_everything_by_its_disparity():
+    first, last = places(SLIDING)[0], places(SLIDING)[-1]
+    assert 0.05 < abs(last - first) <= 1
+    before, after = (SCENES.render(SLIDING * FRAMES + k) for k in (0, FRAMES - 1))
+    y, x = np.indices(before.disparity.shape)
+    column = np.rint(x - (last - first) * before.disparity).astype(int).clip(0, FILM.width - 1)
+    same = np.abs(after.disparity[y, column] - before.disparity) < 0.5
+    assert same.mean() > 0.7  # the rest is hidden, left the frame or is an object that moves
+
+
+def test_of_a_still_camera_objects_alone_move():
+    pairs = [SCENES.render(STILL * FRAMES + frame) for frame in range(FRAMES)]
+    still = np.all([pair.disparity == pairs[0].disparity for pair in pairs], axis=0)
+    assert 0.3 < still.mean() < 1
+    clean = np.array([pair.clean_left.astype(int) for pair in pairs])
+    assert np.median(np.ptp(clean, axis=0)[still]) <= 4  # exposure follows the frame
+    assert not np.array_equal(pairs[0].left[still], pairs[1].left[still])  # other noise
+
+
+def test_films_are_written_a_folder_each_and_continued(tmp_path):
+    assert synthesize(tmp_path, FILM, 2) == (2 * FRAMES, 0)
+    assert synthesize(tmp_path, FILM, 2) == (0, 2 * FRAMES)
+    for film, frame in ((0, 0), (1, FRAMES - 1)):
+        path = pair_files(tmp_path, "train", film * FRAMES + frame, FRAMES)[0]
+        assert path.parts[-3:] == (f"{film:04d}", "left", f"{6 + frame:04d}.png")
+        assert path.is_file()

@@ -1,0 +1,78 @@
+"""``--steady``: maps stand still where the picture does, and nowhere else."""
+
+import numpy as np
+import pytest
+
+import stereo
+from stereo.matching.steady import Steady
+
+SHAPE = (60, 80)
+
+
+def frames(rng, picture, truth, spread=0.3, noise=2.0, count=12):
+    """Return noisy results of a still scene."""
+    return [
+        stereo.Result(
+            (truth + spread * rng.standard_normal(SHAPE)).astype(np.float32),
+            0.1,
+            image=np.rint(picture + noise * rng.standard_normal(picture.shape))
+            .clip(0, 255)
+            .astype(np.uint8),
+        )
+        for _ in range(count)
+    ]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def picture(rng):
+    return np.repeat(rng.integers(40, 200, SHAPE)[..., None], 3, axis=2)
+
+
+def flicker(results):
+    return np.abs(np.diff([each.disparity for each in results[3:]], axis=0)).mean()
+
+
+def test_flicker_of_a_still_picture_is_halved_and_the_error_falls(rng, picture):
+    raw, steady = frames(rng, picture, 20.0), Steady()
+    calm = [steady(each) for each in raw]
+    assert calm[0] is raw[0]
+    assert flicker(calm) < flicker(raw) / 2
+    assert np.abs(calm[-1].disparity - 20).mean() < np.abs(raw[-1].disparity - 20).mean() / 2
+
+
+def test_what_moves_keeps_the_map_of_its_frame(rng, picture):
+    steady = Steady()
+    for each in frames(rng, picture, 20.0):
+        steady(each)
+    moved = picture.copy()
+    moved[:, 40:] = rng.integers(40, 200, (SHAPE[0], 40))[..., None]
+    (now,) = frames(rng, moved, 35.0, count=1)
+    found = steady(now).disparity
+    assert np.array_equal(found[:, 40:], now.disparity[:, 40:])
+    assert np.abs(found[:, :25] - 20).mean() < 0.2  # one frame of another surface is outvoted
+
+
+def test_a_change_that_no_picture_shows_is_taken_in_after_some_frames(rng, picture):
+    steady = Steady()
+    for each in frames(rng, picture, 20.0):
+        steady(each)
+    found = [steady(each).disparity.mean() for each in frames(rng, picture, 30.0)]
+    assert abs(found[0] - 20) < 1
+    assert abs(found[-1] - 30) < 0.5
+    assert not any(22 < mean < 28 for mean in found[::11])
+
+
+def test_pictures_without_an_order_are_refused_in_one_line(stereo, tmp_path):
+    sample = "datasets/samples/FlyingThings3D/frames_cleanpass/TEST/A/0000"
+    result = stereo(
+        *("infer", f"{sample}/left/0006.png", f"{sample}/right/0006.png", "--steady"),
+        *("--model", "sgbm", "--output", tmp_path / "out"),
+    )
+    assert result.status == 2
+    (line,) = result.errors
+    assert "--steady is for the frames of one film" in line
