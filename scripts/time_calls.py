@@ -4,8 +4,8 @@
 
 A call is ``stereo infer``, or a Python script that imports ``stereo`` first, or PyTorch first; its
 seconds count from start to end, loading PyTorch included, and those of the match alone stand
-beside. The maps of all calls must be equal. OMP_WAIT_POLICY and OMP_NUM_THREADS are taken out of
-the environment. Medians; the calls take turns.
+beside. The maps of all calls must be equal. OMP_WAIT_POLICY, GOMP_SPINCOUNT and OMP_NUM_THREADS are
+taken out of the environment. Medians; the calls take turns.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def main() -> None:
 
 def one_call(name: str, left: str, right: str) -> tuple[float, float, np.ndarray]:
     """Return the seconds of a whole call, those of its match, and the map (H, W)."""
-    unset = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")
+    unset = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
     environment = {k: v for k, v in os.environ.items() if k not in unset}
     with tempfile.TemporaryDirectory() as folder:
         if name == COMMAND:

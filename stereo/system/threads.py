@@ -1,9 +1,11 @@
-"""Let waiting threads sleep: spinning ones slow a match beside other work many times.
+"""Let waiting threads sleep soon: spinning ones slow a match beside other work many times.
 
 By default OpenMP's threads spin between two parallel regions. Where another process needs the
-core, the thread that has the work to do waits for one that only spins. The policy is read once,
-when PyTorch loads OpenMP, so ``import stereo`` sets it, unless PyTorch came first. Processes that
-are started from there, such as those of a loader, have it too.
+core, the thread that has the work to do waits for one that only spins. Threads that sleep at once,
+on the other hand, are woken thousands of times a match, which costs an idle machine a third. So
+GNU's OpenMP, PyTorch's on Linux, spins for the short gaps alone; others sleep at once. The
+settings are read once, when PyTorch loads OpenMP, so ``import stereo`` makes them, unless PyTorch
+came first. Processes that are started from there, such as those of a loader, have them too.
 """
 
 import os
@@ -11,18 +13,21 @@ import sys
 import warnings
 
 WAIT_POLICY = "OMP_WAIT_POLICY"
-_SETTINGS = (WAIT_POLICY, "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+SPIN_COUNT = "GOMP_SPINCOUNT"
+SETTINGS = (WAIT_POLICY, SPIN_COUNT, "KMP_BLOCKTIME")
+_SPINS = 3000  # some tens of microseconds
 _state = {"too_late": False}
 
 
 def wait_passively() -> None:
-    """Let OpenMP's threads sleep while they wait; a setting of the user's own wins."""
-    if any(name in os.environ for name in _SETTINGS):
+    """Let OpenMP's threads sleep when they wait for long; a setting of the user's own wins."""
+    if any(name in os.environ for name in SETTINGS):
         return
     if "torch" in sys.modules:
         _state["too_late"] = True
     else:
         os.environ[WAIT_POLICY] = "PASSIVE"
+        os.environ[SPIN_COUNT] = str(_SPINS)
 
 
 def warn_if_threads_spin() -> None:

@@ -16,25 +16,31 @@ from stereo.system import threads
 @pytest.fixture
 def fresh(monkeypatch):
     """A process that has neither PyTorch nor a setting."""
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
-        monkeypatch.delenv(name, raising=False)
+    for name in threads.SETTINGS:
+        monkeypatch.setenv(name, "")  # so that what the code sets is undone
+        monkeypatch.delenv(name)
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     monkeypatch.setattr(threads, "_state", {"too_late": False})
     return monkeypatch
 
 
-def test_import_alone_sets_the_policy_before_pytorch_is_there():
-    code = "import stereo, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
-    assert done.stdout.split() == [b"PASSIVE", b"False"]
+def test_import_alone_makes_the_settings_before_pytorch_is_there():
+    code = (
+        "import stereo, os, sys; print(*map(os.environ.get, sys.argv[1:]), 'torch' in sys.modules)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in threads.SETTINGS}
+    call = [sys.executable, "-c", code, "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"]
+    done = subprocess.run(call, env=environment, capture_output=True)
+    assert done.stdout.split() == [b"PASSIVE", b"3000", b"False"]
 
 
-@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
+@pytest.mark.parametrize("name", threads.SETTINGS)
 def test_a_setting_of_the_users_own_wins(fresh, name):
     fresh.setenv(name, "7")
     threads.wait_passively()
-    assert os.environ.get("OMP_WAIT_POLICY") == ("7" if name == "OMP_WAIT_POLICY" else None)
+    assert {each: os.environ.get(each) for each in threads.SETTINGS if each in os.environ} == {
+        name: "7"
+    }
 
 
 def test_pytorch_first_is_said_once(fresh):
