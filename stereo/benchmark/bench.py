@@ -13,7 +13,7 @@ from stereo.benchmark.networks import calibrate_batch_norms
 from stereo.benchmark.reference import ReferencePSMNet
 from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
 from stereo.errors import UsageError, unknown_name
-from stereo.matching.loading import own_max_disparity
+from stereo.matching.loading import own_max_disparity, searches_own_range
 from stereo.models.config import check_max_disparity
 from stereo.system import console
 from stereo.system.machine import machine
@@ -82,7 +82,8 @@ def set_up(
         if name not in known:
             raise unknown_name("model", name, known)
     if max_disparity is None:
-        max_disparity = max(own_max_disparity(name) for name in models)
+        ours = [name for name in models if not searches_own_range(name)]
+        max_disparity = max(own_max_disparity(name) for name in ours or models)
     check_max_disparity(max_disparity)
     if repeats < 1:
         raise UsageError(f"--repeats {repeats}: must be at least 1")

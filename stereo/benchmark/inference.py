@@ -19,8 +19,9 @@ from stereo.benchmark.plot import bars_plot, require_matplotlib
 from stereo.data.synthetic import RenderedPair
 from stereo.errors import StereoError, UsageError
 from stereo.matching.engine import NetworkEngine
-from stereo.matching.loading import load
-from stereo.matching.options import MatchOptions
+from stereo.matching.loading import load, searches_own_range
+from stereo.matching.matcher import Matcher
+from stereo.matching.options import MatchOptions, kind_of
 from stereo.models import NETWORK_NAMES
 from stereo.system import console
 from stereo.system.bundled import SGBM
@@ -29,7 +30,7 @@ from stereo.system.threads import WAIT_POLICY
 
 MODELS = ("psmnet", "ea_psmnet", "ea_stereo_fast", "ea_stereo", SGBM)
 TOLERANCE = 1e-3  # pixels, mean over the map
-ORIGINAL, PLAIN, OURS, OPENCV = "original", "plain", "ours", "OpenCV"
+ORIGINAL, PLAIN, OURS, OPENCV, THEIRS = "original", "plain", "ours", "OpenCV", "theirs"
 Matching = Callable[[], np.ndarray]
 
 
@@ -37,11 +38,11 @@ Matching = Callable[[], np.ndarray]
 class InferenceCase:
     """One line of the benchmark."""
 
-    model: str  # a network's name, or `sgbm`
-    # `original` (the authors' code), `plain` (ours, every volume whole, batch norms apart) or
-    # `ours`, as `stereo.load` runs it
+    model: str  # as `stereo.load` takes it
+    # `original` (the authors' code), `plain` (ours, every volume whole, batch norms apart), `ours`,
+    # as `stereo.load` runs it, or `theirs`, any other model
     form: str
-    precision: str  # `fp32`, `bf16`, `fp16`; `int16` for `sgbm`
+    precision: str  # `fp32`, `bf16`, `fp16`; `int16` for `sgbm`; `own` where that is not known
     match: Matching  # gives the map
     # whether freed memory is kept from call to call meanwhile, as `stereo.load` does
     keeps: bool = False
@@ -73,10 +74,12 @@ def benchmark_inference(
 
     Networks with shipped weights run with them. The others have random ones, of the original if it
     is there, with batch norms that have seen the pair once and attention that does something.
+    Models that are not ours (``zoo:NAME``, ``FILE.py:FUNCTION``, ``.onnx`` files) search their own
+    range; those of the zoo have random weights unless theirs are on this machine.
 
     Args:
         output: the JSON file; table (.md) and plot (.png) beside it.
-        models: networks, and sgbm (default: all kinds).
+        models: networks, sgbm and others, as --model takes them (default: all kinds of ours).
         size: of the pair, height and width in pixels.
         max_disparity: pixels, a multiple of 16 (default: the largest of the models' own).
         precisions: of fp32, bf16 and fp16 (default: fp32, and bf16 where it is not emulated).
@@ -96,8 +99,12 @@ def benchmark_inference(
     require_matplotlib()
     if busy < 0:
         raise UsageError(f"--busy {busy}: must be 0 or more")
+    models = models or MODELS
+    others = [name for name in models if searches_own_range(name)]
+    for name in others:
+        MatchOptions(device=device).check(name)
     bench = set_up(
-        *(output, models or MODELS, (*NETWORK_NAMES, SGBM), size, max_disparity),
+        *(output, models, (*NETWORK_NAMES, SGBM, *others), size, max_disparity),
         *(precisions, device, repeats, reference_psmnet),
     )
     cases, weights = _cases(bench)
@@ -124,6 +131,10 @@ def _cases(bench: Bench) -> tuple[list[InferenceCase], dict[str, str]]:
         if name == SGBM:
             cases.append(InferenceCase(name, OPENCV, "int16", _sgbm(pair, bench.max_disparity)))
             continue
+        if searches_own_range(name):
+            theirs, weights[name] = _theirs(name, bench)
+            cases += theirs
+            continue
         network, config, weights[name] = trained_like(
             name, bench.max_disparity, original, pair, device
         )
@@ -149,6 +160,24 @@ def _cases(bench: Bench) -> tuple[list[InferenceCase], dict[str, str]]:
     return cases, weights
 
 
+def _theirs(name: str, bench: Bench) -> tuple[list[InferenceCase], str]:
+    """Return the cases of a model that is not ours, and what its weights are."""
+    cases: list[InferenceCase] = []
+    # Files of code and of ONNX have a precision of their own.
+    precisions = bench.precisions if kind_of(name) == "zoo" else ["auto"]
+    for precision in precisions:
+        matcher = load(name, device=str(bench.device), precision=precision, allow_untrained=True)
+        match = functools.partial(_disparity, matcher, bench.pair)
+        cases.append(InferenceCase(name, THEIRS, precision.replace("auto", "own"), match))
+    return_freed_memory()  # kept for ours alone, while they run
+    weights = str(matcher.description.get("weights", "own"))
+    return cases, "random" if weights == "untrained" else weights
+
+
+def _disparity(matcher: Matcher, pair: RenderedPair) -> np.ndarray:
+    return matcher(pair.left, pair.right).disparity
+
+
 def _first_map(engine: NetworkEngine, pair: RenderedPair) -> np.ndarray:
     return engine([pair.left], [pair.right])[0].disparity
 
@@ -156,7 +185,7 @@ def _first_map(engine: NetworkEngine, pair: RenderedPair) -> np.ndarray:
 def _sgbm(pair: RenderedPair, max_disparity: int) -> Matching:
     matcher = load(SGBM, max_disparity=max_disparity)
     return_freed_memory()  # kept for ours alone, while they run
-    return lambda: matcher(pair.left, pair.right).disparity
+    return functools.partial(_disparity, matcher, pair)
 
 
 def _compare(cases: Sequence[InferenceCase], device: torch.device) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ COMMANDS = (
         "benchmark inference",
         "stereo.benchmark.inference:benchmark_inference",
         "networks as shipped and in their plain form, and semi-global matching",
-        "stereo benchmark inference --output inference.json --reference-psmnet PSMNet",
+        "stereo benchmark inference --output inference.json --models ea_stereo_fast,sgbm,zoo:s2m2",
     ),
     from_function(
         "benchmark training",

@@ -199,6 +199,33 @@ def test_inference_is_compared_then_timed_in_turns(tmp_path, capsys, networks, p
     assert "turn 2: sgbm" in capsys.readouterr().out
 
 
+THEIRS = """
+import numpy as np
+
+def match(left, right):
+    return np.full(left.shape[:2], 3.0)
+"""
+
+
+@pytest.mark.parametrize("zoo", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_models_that_are_not_ours_are_timed_beside_them(tmp_path, zoo):
+    if zoo:
+        pytest.importorskip(
+            "stereo_matching", reason="stereo_matching is not installed (extra zoo)"
+        )
+    (tmp_path / "mine.py").write_text(THEIRS)
+    theirs = ["zoo:aanet"] if zoo else [f"{tmp_path}/mine.py:match"]
+    path = tmp_path / "inference.json"
+    assert run(inference_call(path, "--models", ",".join(["sgbm", *theirs]))) == 0
+    report = json.loads(path.read_text())
+    rows = {row["model"]: row for row in report["rows"]}
+    assert set(rows) == {"sgbm", *theirs}
+    row = rows[theirs[0]]
+    assert (row["form"], row["precision"]) == ("theirs", "fp32" if zoo else "own")
+    assert row["seconds"]["repeats"] == 2
+    assert report["settings"]["weights"] == {theirs[0]: "random" if zoo else "own"}
+
+
 @pytest.mark.parametrize("emulated", [True, False])
 def test_emulated_bf16_has_no_ceiling_and_no_rows_unless_named(monkeypatch, emulated):
     monkeypatch.setattr(ceilings, "fast_at_bf16", lambda _: not emulated)
