@@ -1,5 +1,6 @@
 """The tutorials, whose blocks are run in order in one folder, and the answers to questions."""
 
+import json
 import re
 import shlex
 import shutil
@@ -58,6 +59,8 @@ def walk(name, folder, capfd):
         assert kind in KINDS, f"a block of kind '{kind}'"
         if kind == "bash":
             run_shell(text)
+        elif kind == "python" and text.startswith("# ") and text.splitlines()[0].endswith(".py"):
+            (folder / text.splitlines()[0].removeprefix("# ")).write_text(text)
         elif kind == "python":
             exec(compile(text, name, "exec"), names)
         elif kind == "yaml":
@@ -94,6 +97,12 @@ def test_every_step_of_the_researchers_tutorial_does_what_it_says(folder, capfd)
     for name in ("efficient", "none", "softplus"):
         assert f"({name})" in page
     assert (folder / "sheet.png").is_file()
+    for protocol in ("pooled", "psmnet"):  # a network of one's own beside ours
+        page = (folder / f"results/{protocol}/report.html").read_text()
+        assert all(name in page for name in ("mine", "ea_stereo_fast", "sgbm"))
+        report = json.loads((folder / f"results/{protocol}/metrics.json").read_text())
+        assert report["protocol"]["name"] == protocol
+        assert report["summary"]["epe_pixel"] < 10
 
 
 @pytest.mark.parametrize("name", ["tutorial-practitioner.md", "tutorial-researcher.md"])
