@@ -38,18 +38,6 @@ def add_picture_limit(parser: ArgumentParser) -> None:
     )
 
 
-def add_choices(parser: ArgumentParser, default_pass: str) -> None:
-    """Add what chooses among the pairs of a data set."""
-    parser.add_argument("--split", help="a split of the data set, such as train or test")
-    parser.add_argument(
-        "--pass", help=f"clean or final, for rendered data (default: {default_pass})"
-    )
-    parser.add_argument("--layout", help="the data set's tree by name (default: found by looking)")
-    parser.add_argument(
-        "--unused", help="Scene Flow's all_unused_files.txt; its frames are left out"
-    )
-
-
 def add_options(
     parser: ArgumentParser,
     described: Any,
@@ -70,8 +58,9 @@ def add_options(
     for name, hint, default, text in _options_of(described):
         if chosen and name not in chosen:
             continue
-        hint = _without_none(hint)
-        required = default is inspect.Parameter.empty
+        absent = default is inspect.Parameter.empty
+        required = absent and type(None) not in get_args(hint)
+        default, hint = None if absent else default, _without_none(hint)
         flag = f"--{_key(name).replace('_', '-')}"
         # What holds several values stays a text until ``read_options``.
         kind = hint if hint in (int, float) else None

@@ -36,8 +36,8 @@ def demo(output: str | Path = "stereo-demo") -> None:
     data = open_dataset("sceneflow", samples_root(), split="test", render_pass="final")
     matchers = {name: load(name) for name in dict.fromkeys([DEFAULT_MODEL, SGBM])}
     scores: dict[str, list[ImageScore]] = {name: [] for name in matchers}
-    line = tables.protocol_line(rules, data.split, data.render_pass)
-    console.say(line)
+    facts = rules.to_dict() | {"split": data.split, "pass": data.render_pass, "dataset": "samples"}
+    console.say(tables.protocol_line(facts))
     for index, item in enumerate(data.samples):
         sample = item.read(nonoccluded=True)
         assert sample.disparity is not None and sample.valid is not None  # for the type checker
@@ -51,7 +51,6 @@ def demo(output: str | Path = "stereo-demo") -> None:
             panels.append(colors.error_picture(result.disparity, sample.disparity, sample.valid))
         rows = [colors.side_by_side(*panels[i : i + 2]) for i in range(0, len(panels), 2)]
         _save(folder / f"{item.name.replace('/', '_')}.png", colors.stack(*rows))
-    facts = rules.to_dict() | {"split": data.split, "pass": data.render_pass, "dataset": "samples"}
     report: dict[str, Any] = metrics_report(
         matchers[DEFAULT_MODEL], facts, rules, scores[DEFAULT_MODEL]
     )

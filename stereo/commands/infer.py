@@ -18,9 +18,9 @@ from stereo.errors import StereoError
 from stereo.evaluation import tables
 from stereo.evaluation.evaluate import (
     Scored,
-    Shown,
     count_reach,
     gather_scores,
+    keep_pictures,
     make_report,
     metrics_report,
     print_summary,
@@ -33,6 +33,7 @@ from stereo.evaluation.evaluate import (
 from stereo.evaluation.metrics import ImageScore
 from stereo.evaluation.outputs import PairOutput, Space, write_pair
 from stereo.evaluation.protocols import get_protocol
+from stereo.evaluation.report import PictureKeeper
 from stereo.geometry import Calibration
 from stereo.geometry.check import check_pair
 from stereo.matching.loading import loaded
@@ -123,7 +124,7 @@ class _Run:
         self.scores: list[ImageScore] = []
         self.failed: list[tuple[int, str]] = []
         self.reach = np.zeros(3, np.int64)
-        self.shown = Shown(plan.folder, len(plan.pairs))
+        self.keeper = PictureKeeper(plan.folder, len(plan.pairs))
         self.peak = PeakMemory(torch.device(model.description["device"]))
         self._written: set[str] = set()
         self._steady = {side: Steady() for side in plan.options.sides if plan.options.steady}
@@ -231,7 +232,7 @@ class _Run:
                 self.scores.append(score_result(sample, result, pair.index, self.rules))
                 self.reach += count_reach(sample, self.model, self.rules)
                 console.say(tables.score_line(self.scores[-1]), everyone=True)
-                self.shown.keep(sample, result, self.scores[-1])
+                keep_pictures(self.keeper, sample, result, self.scores[-1])
 
 
 def _map_line(job: MapJob, result: Result) -> str:
@@ -314,10 +315,10 @@ def _write_metrics(run: _Run, scores: list[ImageScore], failed: list[str]) -> No
     plan, model, rules = run.plan, run.model, run.rules
     facts = rules.to_dict() | {"split": None, "pass": None}
     about = run_facts(model, run.peak)
-    report = metrics_report(model, facts, rules, scores, failed, run.shown.records(), about)
+    report = metrics_report(model, facts, rules, scores, failed, run.keeper.records, about)
     write_metrics(plan.folder / "metrics.json", report)
     scored = Scored(model.description["name"], scores, failed, report)
-    print_summary([scored], rules, tables.protocol_line(rules))
+    print_summary([scored], rules, tables.protocol_line(facts))
     truth = plan.pairs[0].source.files()[-1]
     scale = stored_scale(truth, plan.options.ground_truth_scale)
     say_hint([scored], "--ground-truth-scale", scale)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ from jsonargparse import ArgumentParser, Namespace
 
 from stereo.commands.command import (
     Command,
-    add_choices,
     add_options,
     comma_list,
     from_function,
@@ -19,6 +19,8 @@ from stereo.commands.infer_options import InferOptions
 from stereo.errors import UsageError
 from stereo.matching.options import MatchOptions
 from stereo.system.bundled import DEFAULT_MODEL
+
+_MODELS = ("matcher", "against")  # parameters of ``evaluate`` that are no options
 
 
 def _infer_arguments(parser: ArgumentParser) -> None:
@@ -30,22 +32,13 @@ def _infer_arguments(parser: ArgumentParser) -> None:
 
 
 def _evaluate_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--dataset", help="its name (default: found by looking at the folder)")
-    parser.add_argument("--root", help="the data set's folder; 'synthetic' does without")
-    parser.add_argument("--output", required=True, help="folder for metrics.json and report.html")
+    from stereo.evaluation.evaluate import evaluate
+
+    first = ("dataset", "root", "output")
+    add_options(parser, evaluate, first)
     model_arguments(parser)
-    parser.add_argument(
-        "--protocol",
-        default="pooled",
-        help="pooled, psmnet, gwcnet, raft, kitti2012, kitti2015, middlebury or eth3d",
-    )
-    add_choices(parser, "the protocol's")
-    parser.add_argument("--limit", type=int, help="match only the first N pairs")
-    parser.add_argument(
-        "--confidence",
-        action="store_true",
-        help="score the confidence as well: AUSE, reliability; takes a second match per pair",
-    )
+    rest = [name for name in signature(evaluate).parameters if name not in (*first, *_MODELS)]
+    add_options(parser, evaluate, rest)
     parser.add_argument(
         "--against",
         help="comma-separated further models, such as sgbm: matched on the same pairs, and side by "
@@ -73,23 +66,13 @@ def _infer(config: Namespace) -> int:
 
 
 def _evaluate(config: Namespace) -> int:
-    from stereo.data.sets.datasets import chosen_dataset
     from stereo.evaluation.evaluate import evaluate
 
-    _, failed = evaluate(
-        chosen_model(config),
-        chosen_dataset(config.dataset, config.root),
-        config.root,
-        config.output,
-        protocol=config.protocol,
-        split=config.split,
-        render_pass=config["pass"],
-        limit=config.limit,
-        layout=config.layout,
-        unused=config.unused,
-        confidence=config.confidence,
-        against=[chosen_model(config, name) for name in _against(config)],
-    )
+    models = {
+        "matcher": chosen_model(config),
+        "against": [chosen_model(config, name) for name in _against(config)],
+    }
+    _, failed = evaluate(**(read_options(config, evaluate) | models))
     return 1 if failed else 0
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stereo.data.sets.datasets import get_description, open_dataset
+from stereo.data.sets.datasets import chosen_dataset, get_description, open_dataset
 from stereo.data.sets.sample import Readable, Sample
 from stereo.errors import OutputError, StereoError, UsageError
 from stereo.evaluation import tables
@@ -33,7 +33,7 @@ OUT_OF_REACH = 0.01  # of the ground truth: worth a note
 @writes_alone
 def evaluate(
     matcher: Matcher | Callable[[], Matcher],
-    dataset: str,
+    dataset: str | None,
     root: str | Path | None,
     output: str | Path,
     *,
@@ -53,16 +53,16 @@ def evaluate(
 
     Args:
         matcher: the model, or what loads it, which is called once all else is known to be right.
-        dataset: a name of ``stereo.data.sets.datasets.DATASETS``.
-        root: its folder; None for ``synthetic`` rendered on the spot.
-        output: folder for ``metrics.json``, ``report.html`` and the pictures it shows.
-        protocol: a name of ``stereo.evaluation.protocols.PROTOCOLS``.
-        split: the data set's part; None for its default.
-        render_pass: ``clean`` or ``final``; None for the protocol's own, where the choice exists.
+        dataset: its name (default: found by looking at the folder).
+        root: the data set's folder; 'synthetic' does without.
+        output: folder for metrics.json, report.html and the pictures it shows.
+        protocol: pooled, psmnet, gwcnet, raft, kitti2012, kitti2015, middlebury or eth3d.
+        split: a split of the data set, such as train or test (default: the data set's own).
+        render_pass: clean or final, for rendered data (default: the protocol's).
         limit: match only the first N pairs.
-        layout: the data set's tree by name; None to find it by looking.
-        unused: Scene Flow's list of unusable frames; None to use all.
-        confidence: whether to score the confidence too, which takes a second match per pair.
+        layout: the data set's tree by name (default: found by looking).
+        unused: Scene Flow's all_unused_files.txt; its frames are left out.
+        confidence: score the confidence as well: AUSE, reliability; takes a second match per pair.
         against: further models for the same pairs, each with its files in ``OUTPUT/against/NAME``;
             the report has all models side by side.
 
@@ -74,6 +74,7 @@ def evaluate(
         InputError: the data set cannot be listed.
         OutputError: the output cannot be written.
     """
+    dataset = chosen_dataset(dataset, root)
     rules = get_protocol(protocol)
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: expected at least 1")
@@ -87,10 +88,8 @@ def evaluate(
     model, others = loaded(matcher), [loaded(other) for other in against]
     rules = rules.with_range(model.min_disparity)
     files = [data.samples[i] for i in rules.choose_images(len(data.samples))][:limit]
-    line = tables.protocol_line(rules, data.split, data.render_pass)
     tree = f", layout {data.layout}" if data.layout else ""
     console.say(f"data set {dataset}: {len(files)} of {len(data.samples)} pairs{tree}")
-    console.say(line)
     facts = rules.to_dict() | {
         "split": data.split,
         "pass": data.render_pass,
@@ -99,6 +98,8 @@ def evaluate(
         "unused_list": None if unused is None else Path(unused).name,
         "limit": limit,
     }
+    line = tables.protocol_line(facts)
+    console.say(line)
     folders = [folder, *against_folders(folder, model, others)]
     names = [model.description["name"], *(each.name for each in folders[1:])]
     runs: list[Scored] = []
@@ -135,7 +136,7 @@ def _score(
     """Match the pairs with one model, and write its pictures and ``metrics.json``."""
     scores: list[ImageScore] = []
     failed: list[tuple[int, str]] = []
-    shown = Shown(folder, len(files))
+    keeper = PictureKeeper(folder, len(files))
     peak = PeakMemory(torch.device(model.description["device"]))
     reach = np.zeros(3, np.int64)
     for index, item in console.progress(own_share(files), "evaluate"):
@@ -152,11 +153,11 @@ def _score(
         console.say(tables.score_line(scores[-1]), everyone=True)
         if note := model.second_match_note(result):
             console.say(f"note: {note}")
-        shown.keep(sample, result, scores[-1])
+        keep_pictures(keeper, sample, result, scores[-1])
     scores, names = gather_scores(scores, failed)
     say_out_of_reach(reach, model)
     run = run_facts(model, peak)
-    report = metrics_report(model, facts, rules, scores, names, shown.records(), run)
+    report = metrics_report(model, facts, rules, scores, names, keeper.records, run)
     write_metrics(folder / "metrics.json", report)
     return Scored(name, scores, names, report)
 
@@ -212,29 +213,17 @@ def against_folders(folder: Path, matcher: Matcher, against: Sequence[Matcher]) 
     return [folder / AGAINST / name for name in names]
 
 
-class Shown:
-    """Keeps the report's pictures; a full disk costs the pictures, not the run."""
-
-    def __init__(self, folder: Path, count: int) -> None:
-        self._keeper = PictureKeeper(folder, count)
-        self._full = False
-
-    def keep(self, sample: Sample, result: Result, score: ImageScore) -> None:
-        """Keep an image's pictures if it may be shown."""
-        if self._full or not score.has(score.own):
-            return
-        assert sample.disparity is not None and sample.valid is not None
-        epe = figures(score.sums[score.own])["epe"]
-        maps = (sample.left, result.disparity, sample.disparity, sample.valid)
-        try:
-            self._keeper.keep(score.index, *maps, epe)
-        except OutputError as error:
-            self._full = True
-            console.warn(f"warning: {error}; the report goes without further pictures")
-
-    def records(self) -> dict[int, dict[str, Any]]:
-        """Return the picture records of all processes by image index."""
-        return dict(gather(list(self._keeper.records.items())))
+def keep_pictures(keeper: PictureKeeper, sample: Sample, result: Result, score: ImageScore) -> None:
+    """Keep an image's pictures if it counts; a full disk costs the pictures, not the run."""
+    if keeper.full or not score.has(score.own):
+        return
+    assert sample.disparity is not None and sample.valid is not None
+    epe = figures(score.sums[score.own])["epe"]
+    try:
+        keeper.keep(score.index, sample.left, result.disparity, sample.disparity, sample.valid, epe)
+    except OutputError as error:
+        keeper.full = True
+        console.warn(f"warning: {error}; the report goes without further pictures")
 
 
 def run_facts(matcher: Matcher, peak: PeakMemory) -> dict[str, Any]:
@@ -302,7 +291,7 @@ def metrics_report(
     run: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the contents of ``metrics.json``."""
-    shown = pictures or {}
+    shown = dict(gather(list((pictures or {}).items())))
     found = summaries(scores, rules.averaging)
     found["summary"]["failed_names"] = list(failed)
     return {

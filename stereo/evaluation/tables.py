@@ -1,29 +1,25 @@
 """Metrics as lines and tables of text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stereo.evaluation.metrics import ALL, NOC, ImageScore, figures
-from stereo.evaluation.protocols import Protocol
 from stereo.evaluation.sparsification import WITHIN
 from stereo.system.console import table
 
 
-def protocol_line(
-    protocol: Protocol, split: str | None = None, render_pass: str | None = None
-) -> str:
-    """Return the protocol in one line."""
-    facts = protocol.to_dict()
+def protocol_line(facts: Mapping[str, Any]) -> str:
+    """Return a protocol in one line, from what ``metrics.json`` says of it."""
     parts = [
         f"mask {facts['mask']}",
         f"averaging: {facts['averaging']}",
-        f"images: {facts['images']}",
+        f"images: {facts.get('images', 'all')}",
     ]
-    if facts["region"] != "all":
+    if facts.get("region", "all") != "all":
         parts.append(f"region: {facts['region']}")
-    parts += [f"split {split}"] if split else []
-    parts += [f"{render_pass} pass"] if render_pass else []
-    return f"protocol {protocol.name}: " + "; ".join(parts)
+    parts += [f"split {facts['split']}"] if facts.get("split") else []
+    parts += [f"{facts['pass']} pass"] if facts.get("pass") else []
+    return f"protocol {facts['name']}: " + "; ".join(parts)
 
 
 def score_line(score: ImageScore) -> str:

@@ -27,7 +27,6 @@ from stereo.evaluation.report.runs import (
     Key,
     is_number,
     match_runs,
-    protocol_line,
     read_run,
     smallest,
 )
@@ -97,7 +96,7 @@ def compare(paths: Sequence[str | Path], output: str | Path) -> Path:
         _write(folder, comparison, worst, " of any model" if len(paths) > 1 else "")
         rows = [(run.label, {"summary": run.all, NOC: run.noc or None}) for run in comparison.runs]
         console.say(tables.summary_table(rows))
-        console.say(protocol_line(comparison.runs[0].protocol))
+        console.say(tables.protocol_line(comparison.runs[0].protocol))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{' '.join(map(str, paths))}: figures that this version does not understand "
@@ -125,7 +124,7 @@ def _write(
         "images": runs[0].summary.get("images", 0),
         "skipped": _skipped(runs),
         "date": " and ".join(dates[:1] + dates[1:][-1:]),
-        "protocol_line": protocol_line(protocol),
+        "protocol_line": tables.protocol_line(protocol),
         "averaging": protocol["averaging"],
         "notes": found.notes,
         "tiles": _tiles(runs, found.keys),

@@ -32,6 +32,7 @@ class PictureKeeper:
     def __init__(self, folder: Path, count: int) -> None:
         self.records: dict[int, dict[str, Any]] = {}
         """Place in the list -> what the image's entry in ``metrics.json`` says of its pictures."""
+        self.full = False  # the disk
         self._folder = folder
         sampled = min(count, SAMPLED if count > ALL_UP_TO else count)
         self._always = set(np.linspace(0, max(count - 1, 0), sampled).round().astype(int).tolist())

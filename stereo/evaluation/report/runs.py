@@ -155,20 +155,6 @@ def match_runs(runs: Sequence[EvaluationRun]) -> Comparison:
     return Comparison(list(runs), keys, notes)
 
 
-def protocol_line(protocol: dict[str, Any]) -> str:
-    """Return a run's protocol in one line, as the commands print it."""
-    parts = [
-        f"mask {protocol['mask']}",
-        f"averaging: {protocol['averaging']}",
-        f"images: {protocol.get('images', 'all')}",
-    ]
-    if protocol.get("region", "all") != "all":
-        parts.append(f"region: {protocol['region']}")
-    parts += [f"split {protocol['split']}"] if protocol.get("split") else []
-    parts += [f"{protocol['pass']} pass"] if protocol.get("pass") else []
-    return f"protocol {protocol['name']}: " + "; ".join(parts)
-
-
 def is_number(value: object) -> TypeGuard[int | float]:
     """Return whether a value read from JSON is a number that can be shown."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
