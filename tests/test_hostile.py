@@ -21,11 +21,7 @@ from stereo.system.limits import MAX_MEGAPIXELS_VARIABLE
 MOST_MIB = 64  # of memory, for a file that is refused
 MOST_SECONDS = 5
 ADDRESS_SPACE = 6 * 2**30  # what a reader without bounds would run into
-FILES = {
-    "pictures": hostile.PICTURES,
-    "disparities": hostile.DISPARITIES,
-    "videos": hostile.VIDEOS,
-}
+FILES = {"pictures": hostile.PICTURES, "disparities": hostile.DISPARITIES, "videos": hostile.VIDEOS}
 READ_ALL = """
 import contextlib, json, sys, time, warnings
 from pathlib import Path
@@ -71,8 +67,7 @@ def outcomes(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [f"{kind}/{name}" for kind, files in FILES.items() for name in files],
+    "name", [f"{kind}/{name}" for kind, files in FILES.items() for name in files]
 )
 def test_a_bomb_is_refused_in_one_line_at_once_and_without_memory(outcomes, name):
     assert name in outcomes, "the process died before or at it"

@@ -186,7 +186,7 @@ class Guard:
         host = exchange.header(b"host").lower()
         name = re.sub(r":\d*$", "", host).strip("[]")
         if not _HOST.fullmatch(host) or (self._hosts is not None and name not in self._hosts):
-            raise Refused(421, "this page answers to its own name alone")
+            raise Refused(421, "this page answers only to its own name")
         outside = exchange.header(b"x-forwarded-host").split(",")[0].strip().lower() or host
         origin = exchange.header(b"origin").lower()
         if not _HOST.fullmatch(outside) or (origin and _place(origin) != outside):
@@ -291,7 +291,7 @@ class Guard:
             exchange.visitor, value.get("path") if isinstance(value, dict) else None
         )
         if path is None:
-            raise Refused(403, "a file that is none of your uploads; drop it again")
+            raise Refused(403, "not one of your uploads; drop the file again")
         return {"path": str(path), "meta": {"_type": "gradio.FileData"}}
 
 

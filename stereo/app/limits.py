@@ -74,7 +74,7 @@ def check_truth(path: Path, role: str) -> None:
     suffix = path.suffix.lower()
     if suffix not in DISPARITY_SUFFIXES:
         known = ", ".join(sorted(DISPARITY_SUFFIXES))
-        raise InputError(f"{role}: '{suffix}' is no format of disparities; known: {known}")
+        raise InputError(f"{role}: '{suffix}' is not a disparity format; known: {known}")
     if suffix == ".npz":
         _check_bytes(path, role, MOST_BYTES)
         try:

@@ -314,12 +314,7 @@ def _score(
     return {each: figures(score.sums[each]) for each in (ALL, NOC) if score.has(each)}, notes
 
 
-def _write_maps(
-    folder: Path,
-    page: PageResult,
-    picture: np.ndarray,
-    output: PairOutput,
-) -> None:
+def _write_maps(folder: Path, page: PageResult, picture: np.ndarray, output: PairOutput) -> None:
     """Write the pictures to choose from, and the values under the cursor."""
     height, width = output.disparity.shape
     page.step = step = max(1, int(np.ceil(np.sqrt(width * height / SHOWN_PIXELS))))

@@ -16,14 +16,7 @@ from torch.nn import functional as F
 from stereo.attention.exact import MAP_ELEMENTS, in_slices
 from stereo.attention.linearized import leave_out
 from stereo.attention.reference import convolution_map, neighbour_taps, softmax_map
-from stereo.attention.volume import (
-    Size,
-    VolumeAttention,
-    check_counts,
-    check_odd,
-    drawn,
-    to_tokens,
-)
+from stereo.attention.volume import Size, VolumeAttention, check_counts, check_odd, drawn, to_tokens
 
 
 class LambdaAttention(VolumeAttention):

@@ -31,12 +31,7 @@ class PerceiverAttention(VolumeAttention):
     deletes_keys = True
 
     def __init__(
-        self,
-        channels: int,
-        *,
-        latents: int = 64,
-        map_elements: int = MAP_ELEMENTS,
-        **options: Any,
+        self, channels: int, *, latents: int = 64, map_elements: int = MAP_ELEMENTS, **options: Any
     ) -> None:
         super().__init__(channels, **options)
         check_counts(latents=latents, map_elements=map_elements)

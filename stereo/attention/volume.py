@@ -291,12 +291,7 @@ class VolumeAttention(nn.Module, ABC):
 
     @abstractmethod
     def attend_explicitly(
-        self,
-        queries: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        key_mask: Tensor | None,
-        size: Size,
+        self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
     ) -> Tensor:
         """Do the same by definition, for small volumes; the arguments are those of ``attend``."""
 

@@ -140,11 +140,7 @@ def _cases(bench: Bench) -> list[TrainingCase]:
 
 
 def _in_form(
-    form: str,
-    name: str,
-    network: nn.Module,
-    original: ReferencePSMNet | None,
-    device: torch.device,
+    form: str, name: str, network: nn.Module, original: ReferencePSMNet | None, device: torch.device
 ) -> nn.Module | None:
     if form == "original":
         return original if name == "psmnet" else None
@@ -181,11 +177,7 @@ def _step(case: TrainingCase, left: Tensor, right: Tensor, truth: Tensor) -> flo
 def _compare_losses(
     cases: Sequence[TrainingCase], step_of: Callable[[TrainingCase, int], Callable[[], float]]
 ) -> list[int]:
-    """Return the multiply-accumulates of a step of each, whose first losses must agree.
-
-    Raises:
-        StereoError: they do not.
-    """
+    """Return the multiply-accumulates of a step of each, whose first losses must agree."""
     first: dict[str, float] = {}
     counts = []
     for case in cases:

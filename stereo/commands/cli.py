@@ -114,11 +114,7 @@ class _Parser(ArgumentParser):
             return super().instantiate(*args, **kwargs)
 
     def _refuse_nulls(self, config: Namespace) -> None:
-        """Refuse null where a field needs a value: jsonargparse takes it for any type.
-
-        Raises:
-            UsageError: such a field, or a section that is not a mapping.
-        """
+        """Refuse null where a field needs a value: jsonargparse takes it for any type."""
         for action in self._actions:
             if action.default is None or action.default is SUPPRESS:
                 continue

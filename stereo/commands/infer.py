@@ -289,11 +289,7 @@ def _resume_log(plan: Plan, model: Matcher) -> ResumeLog | None:
 
 
 def _begin(plan: Plan, log: ResumeLog | None) -> set[str]:
-    """Start a run's log; return the names of the maps that need not be made again.
-
-    Raises:
-        InputError: maps of other settings, or of none that are known.
-    """
+    """Start a run's log; return the names of the maps that need not be made again."""
     done: set[str] = set()
     if log is not None and plan.options.resume:
         log.read(plan.targets)

@@ -57,15 +57,13 @@ class InferOptions:
                 f"--max-depth {self.max_depth:g}: expected a positive number of metres"
             )
         if self.ground_truth is not None and self.view == "right":
-            raise UsageError("--ground-truth is of the left view: use --view left or both with it")
+            raise UsageError(
+                "--ground-truth belongs to the left view: use it with --view left or both"
+            )
         if self.steady and self.resume:
-            raise UsageError(
-                "--resume leaves frames out, --steady needs those before: choose one of them"
-            )
+            raise UsageError("--resume skips frames that --steady needs: use one of them")
         if self.ground_truth is not None and self.resume:
-            raise UsageError(
-                "--resume leaves maps out, --ground-truth scores all: choose one of them"
-            )
+            raise UsageError("--resume skips maps, --ground-truth scores all: use one of them")
 
     @property
     def sides(self) -> tuple[str, ...]:

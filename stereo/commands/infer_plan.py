@@ -145,9 +145,7 @@ def make_plan(options: InferOptions) -> Plan:
     folder = Path(options.output)
     pairs = tuple(
         PairJob(
-            index,
-            source,
-            tuple(_map_job(source, side, formats, folder) for side in options.sides),
+            index, source, tuple(_map_job(source, side, formats, folder) for side in options.sides)
         )
         for index, source in enumerate(sources)
     )
@@ -177,8 +175,8 @@ def _parsed_formats(options: InferOptions) -> list[str]:
     about_points = [option for option, is_given in given.items() if is_given]
     if about_points and not set(OF_POINTS) & set(names):
         raise UsageError(
-            f"{about_points[0]} is about points, and none are asked for: add --calibration, "
-            f"and to --formats {' or '.join(OF_POINTS)}"
+            f"{about_points[0]} applies to points: add --calibration, and "
+            f"{' or '.join(OF_POINTS)} to --formats"
         )
     return names
 

@@ -8,13 +8,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from stereo.commands.command import (
-    Command,
-    add_options,
-    comma_list,
-    from_function,
-    read_options,
-)
+from stereo.commands.command import Command, add_options, comma_list, from_function, read_options
 from stereo.commands.infer_options import InferOptions
 from stereo.errors import UsageError
 from stereo.matching.options import MatchOptions
@@ -93,7 +87,7 @@ def _compare(config: Namespace) -> int:
     from stereo.system.console import say
 
     if Path(config.output).resolve() in {Path(run).resolve() for run in config.runs}:
-        raise UsageError(f"--output {config.output}: is a run with a report of its own")
+        raise UsageError(f"--output {config.output}: is one of the runs; name another folder")
     from stereo.evaluation.report import compare
 
     say(f"report: {compare(config.runs, config.output)}")
@@ -136,10 +130,7 @@ def _load_model(name: str, options: MatchOptions) -> Any:
 
 COMMANDS = (
     from_function(
-        "demo",
-        "stereo.commands.demo:demo",
-        "map the bundled pairs and print EPE",
-        "stereo demo",
+        "demo", "stereo.commands.demo:demo", "map the bundled pairs and print EPE", "stereo demo"
     ),
     Command(
         "infer",

@@ -47,7 +47,7 @@ class ResumeLog:
         if not lines:
             if any(target.is_file() for target in targets):
                 raise InputError(
-                    f"{self.path.parent}: holds maps but no note of how they were made; {_REMEDY}"
+                    f"{self.path.parent}: holds maps but no record of their settings; {_REMEDY}"
                 )
             return
         settings, *finished = lines

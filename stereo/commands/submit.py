@@ -191,8 +191,8 @@ def _validate(
                 least, most = float(disparity.min()), float(disparity.max())
                 if not (np.isfinite(disparity).all() and least >= 0 and most <= width):
                     raise InputError(
-                        f"disparities of {least:g} to {most:g} px, which cannot be: expected "
-                        f"finite ones from 0 to {width}"
+                        f"disparities of {least:g} to {most:g} px; expected finite values from 0 "
+                        f"to {width}"
                     )
         for inside in times:
             with _blamed_on(inside):
@@ -203,7 +203,7 @@ def _read_member(zipped: zipfile.ZipFile, inside: str, most: int) -> bytes:
     """Read a file of an archive that may have ``most`` bytes and ``SLACK``."""
     member = zipped.getinfo(inside)
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise InputError("packed as servers do not unpack it; zip it by deflating")
+        raise InputError("compressed in a way that servers do not read; use deflate")
     if member.file_size > most + SLACK:
         raise InputError(f"unpacks to {member.file_size} bytes, more than such a file can have")
     return zipped.read(member)

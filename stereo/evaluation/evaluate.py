@@ -194,8 +194,8 @@ def out_of_reach_notes(reach: np.ndarray, model: Matcher) -> list[str]:
         share = out / max(reach[0], 1)
         if share > OUT_OF_REACH:
             notes.append(
-                f"{100 * share:.1f} % of the ground truth lies {where}, where "
-                f"{model.description['name']} was not asked to search; see {option}"
+                f"{100 * share:.1f} % of the ground truth lies {where}, outside the range that "
+                f"{model.description['name']} searched; see {option}"
             )
     return notes
 

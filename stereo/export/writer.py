@@ -100,7 +100,7 @@ def _check_arguments(name: str, path: Path, precision: str, *, allow_untrained: 
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; name the file to write")
     if name == SGBM or name.endswith(".onnx"):
-        raise UsageError(f"'{name}' is no network of PyTorch, which alone can be exported")
+        raise UsageError(f"'{name}' is not a PyTorch network, and only those can be exported")
     if name in NETWORK_NAMES:
         if bundled_weights(name) is None and not allow_untrained:
             raise UsageError(

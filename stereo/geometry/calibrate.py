@@ -139,9 +139,6 @@ def _solve(
     Returns:
         The calibration; its error; each view's error, pixels; and how far each view alone would
         have the right camera stand from where most have it, in distances of the cameras.
-
-    Raises:
-        InputError: no cameras that can be would see the board so.
     """
     cv2 = import_cv2()
     try:

@@ -97,8 +97,8 @@ class Calibration(StereoParameters):
             ):
                 warnings.warn(
                     f"the {name} principal point ({camera.cx:g}, {camera.cy:g}) lies outside "
-                    f"pictures of {self.size[0]}x{self.size[1]}, as only crops have it: if these "
-                    "are none, it is wrong, and so are points in space",
+                    f"pictures of {self.size[0]}x{self.size[1]}, which only crops have: if these "
+                    "are not crops, it is wrong, and so are points in space",
                     stacklevel=3,
                 )
         if self.is_rectified and self.doffs < -BEHIND_INFINITY * self.fx:
@@ -192,7 +192,7 @@ class Calibration(StereoParameters):
         if y > x:
             raise InputError(
                 "the cameras stand above each other (a vertical rig): turn the pictures by 90 "
-                "degrees and calibrate anew"
+                "degrees and calibrate again"
             )
         if z > x:
             raise InputError("one camera stands before the other: no pair that can be rectified")
@@ -237,7 +237,7 @@ class Calibration(StereoParameters):
         """
         right, bottom = (math.inf, math.inf) if self.size is None else self.size
         if min(left, top) < 0 or min(width, height) < 1:
-            raise InputError(f"a box of {width}x{height} at ({left}, {top}) is none of a picture")
+            raise InputError(f"a box of {width}x{height} at ({left}, {top}) does not fit a picture")
         if left + width > right or top + height > bottom:
             raise InputError(
                 f"a box of {width}x{height} at ({left}, {top}) goes beyond the picture"
@@ -270,8 +270,8 @@ class Calibration(StereoParameters):
         if self.uncut is not None and self.uncut.size == (width, height):
             warnings.warn(
                 f"the calibration is for {self.size[0]}x{self.size[1]} pixels cut out of "
-                f"{width}x{height} (its roi); the pictures have {width}x{height}, so that they are "
-                "taken as not cut",
+                f"{width}x{height} (its roi); the pictures have {width}x{height}, so they are "
+                "taken as uncut",
                 stacklevel=2,
             )
             return self.uncut
@@ -280,7 +280,8 @@ class Calibration(StereoParameters):
             raise InputError(
                 f"the calibration is for {self.size[0]}x{self.size[1]} pixels cut out of "
                 f"{self.uncut.size[0]}x{self.uncut.size[1]} (its roi), the pictures have "
-                f"{width}x{height}, which may be either, resized: give the calibration that fits "
+                f"{width}x{height}, which could be either of them resized: give the calibration "
+                "that fits "
                 "them"
             )
         if not self._is_resized(width, height):
@@ -318,7 +319,7 @@ class Calibration(StereoParameters):
                 f"{text}Give the calibration of these pictures; if it is, say their size in it "
                 '("size": [width, height] in this program\'s JSON)'
             )
-        warnings.warn(f"{text}Depths are wrong by the factor if they were resized", stacklevel=3)
+        warnings.warn(f"{text}If they were resized, depths are wrong by that factor", stacklevel=3)
 
     @classmethod
     def read(
@@ -415,6 +416,7 @@ def _check_pose(rotation: tuple[tuple[float, ...], ...], translation: tuple[floa
         raise InputError("the translation or rotation has numbers that are missing or not finite")
     if np.abs(turn @ turn.T - np.eye(3)).max() > ORTHONORMAL or np.linalg.det(turn) < 0:
         raise InputError(
-            "the rotation is none: its rows must have length 1, be at right angles to each other "
+            "the rotation is invalid: its rows must have length 1, be at right angles to each "
+            "other "
             "and not mirror"
         )

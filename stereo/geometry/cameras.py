@@ -62,8 +62,8 @@ def calibrate_folder(
         console.warn(f"warning: a baseline of {own.baseline:g} m is long: is --square in metres?")
     if found.rms > GOOD_RMS:
         console.warn(
-            f"warning: an error of {found.rms:.2f} px is large: sharper pictures, a flatter board, "
-            "or a wrong --board"
+            f"warning: an error of {found.rms:.2f} px is large: use sharper pictures or a flatter "
+            "board, or check --board"
         )
     console.say(f"{path} is written; next: stereo rectify LEFT RIGHT --calibration {path}")
     return own

@@ -105,7 +105,7 @@ def check_pair(
     deep = [n for n, s in zip(("left", "right"), samples, strict=True) if s.dtype != np.uint8]
     if deep:
         found.notes.append(
-            f"16-bit: of the {' and the '.join(deep)} view the upper 8 of {depth_of(samples)} bits "
+            f"16-bit: the upper 8 of {depth_of(samples)} bits of the {' and the '.join(deep)} view "
             "are used; stretch a dark pair first, both views alike"
         )
     grey = _luminance(views[0]), _luminance(views[1])
@@ -120,7 +120,7 @@ def check_pair(
     pixels = QUICK_PIXELS if quick else PIXELS
     matches = _match_features(*grey, pixels)
     if matches is None:
-        found.notes.append("texture: too little of it to check how the views fit each other")
+        found.notes.append("texture: too little to check how the views fit")
         return found
     height = views[0].shape[0]
     if _is_mirrored(matches, grey, pixels):
@@ -188,7 +188,7 @@ def _judge(
         return
     if not _rows_agree(matches, height):
         found.faults.append(
-            "unrelated: what agrees lies nowhere near the same rows; is one view turned, or of "
+            "unrelated: matching features lie on different rows; is one view rotated, or of "
             "another scene?"
         )
         return
@@ -219,7 +219,7 @@ def _judge(
             line = (
                 f"negative: {100 * below:.0f} % of the features lie further right in the right "
                 "view, where no disparity is looked for; use --min-disparity "
-                f"{start}, undo a crop of one view, or rectify the pair anew"
+                f"{start}, undo a crop of one view, or rectify the pair again"
             )
         (found.faults if below > BELOW_FAULT else found.notes).append(line)
     else:

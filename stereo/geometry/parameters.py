@@ -115,7 +115,7 @@ def check_camera(name: str, camera: Camera) -> None:
         raise InputError(f"the {name} camera has numbers that are not finite")
     if max(abs(camera.cx), abs(camera.cy)) > POSSIBLE_POINT:
         raise InputError(
-            f"the {name} principal point ({camera.cx:g}, {camera.cy:g}) is none of a picture"
+            f"the {name} principal point ({camera.cx:g}, {camera.cy:g}) does not fit a picture"
         )
     if any(abs(each) > POSSIBLE_COEFFICIENT for each in camera.distortion):
         raise InputError(f"the {name} lens has coefficients that no lens has")

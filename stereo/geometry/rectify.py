@@ -84,8 +84,8 @@ def plan_rectification(
     except (cv2.error, InputError) as error:
         told = f" ({error})" if isinstance(error, InputError) else ""
         raise InputError(
-            f"no rectified pair comes of this calibration{told}: are its lenses (--lens), its "
-            "rotation and its size those of the cameras?"
+            f"this calibration gives no rectified pair{told}: check its lenses (--lens), rotation "
+            "and size"
         ) from error
     maps = tuple(
         model.initUndistortRectifyMap(matrix, lens, turn, new, size, cv2.CV_32FC1)

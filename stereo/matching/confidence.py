@@ -135,7 +135,8 @@ class ConfidenceModel(nn.Module):
         missing = [name for name in self.features if name not in features.values]
         if missing:
             raise InputError(
-                f"the confidence model reads '{missing[0]}', which this matcher does not give; fit "
+                f"the confidence model reads '{missing[0]}', which this matcher does not provide; "
+                "fit "
                 "one with stereo fit-confidence"
             )
         size = features.disagreement.shape

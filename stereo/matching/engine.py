@@ -60,10 +60,7 @@ class NetworkEngine:
     """
 
     def __init__(
-        self,
-        network: StereoNetwork,
-        config: NetworkConfig,
-        options: MatchOptions,
+        self, network: StereoNetwork, config: NetworkConfig, options: MatchOptions
     ) -> None:
         device = pick_device(options.device)
         self.network = network.eval().to(device)

@@ -97,9 +97,7 @@ def convert_state(state: Mapping[str, Tensor], source: str, *, align_corners: bo
     state = {key.removeprefix("module."): value for key, value in state.items()}
     name = "psmnet_basic" if any(key.startswith("classify.") for key in state) else "psmnet"
     config = NetworkConfig(
-        name=name,
-        upsampling="align_corners" if align_corners else "half_pixel",
-        padding="zeros",
+        name=name, upsampling="align_corners" if align_corners else "half_pixel", padding="zeros"
     )
     rules = _FEATURES + (_BASIC if name == "psmnet_basic" else _STACKED)
     found = {_rename(key, rules): value for key, value in state.items()}

@@ -84,7 +84,7 @@ def picture_limit(megapixels: float | None) -> Iterator[None]:
 def check_pixels(width: int, height: int, name: str) -> None:
     """Raise ``InputError`` unless a picture of this size may be decoded."""
     if width < 1 or height < 1:
-        raise InputError(f"{name}: its header says {width}x{height} pixels; damaged, get it anew")
+        raise InputError(f"{name}: its header says {width}x{height} pixels; damaged; get it again")
     if max(width, height) > MAX_SIDE:
         raise TooLargeError(
             f"{name}: {width}x{height} pixels; no side may have more than {MAX_SIDE}"

@@ -158,11 +158,7 @@ def _step(
 def _usable(
     read: Sequence[Item], learner: Learner, saver: Saver, log: RunLog
 ) -> list[dict[str, Tensor]]:
-    """Return a step's batches on the device.
-
-    Raises:
-        InputError: a pair that cannot be read, on any process; the run is saved before.
-    """
+    """Return a step's batches on the device."""
     damaged = [str(batch) for batch in read if isinstance(batch, StereoError)]
     if learner.any_process(bool(damaged)):
         saver.save()

@@ -200,11 +200,7 @@ def _split_if_there(name: str, split: str) -> str | None:
 
 
 def _weights_file(weights: str) -> Path:
-    """Return the file of weights that ship under a network's name, or the path given.
-
-    Raises:
-        UsageError: neither, or a network that ships without weights.
-    """
+    """Return the file of weights that ship under a network's name, or the path given."""
     shipped = [name for name in NETWORK_NAMES if bundled_weights(name) is not None]
     if weights in NETWORK_NAMES:
         path = bundled_weights(weights)

@@ -150,11 +150,7 @@ class Saver:
 
 
 def _compare_settings(path: Path, checkpoint: Checkpoint, run: TrainingRun) -> None:
-    """Refuse to resume with another network, and warn of other settings.
-
-    Raises:
-        InputError: another network.
-    """
+    """Refuse to resume with another network, and warn of other settings."""
     ours, theirs = run.network_config.to_dict(), checkpoint.config.to_dict()
     apart = _differences(theirs, ours)
     if apart:

@@ -28,12 +28,7 @@ def command(*arguments, **options):
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     call = [sys.executable, "-m", "stereo", *map(str, arguments)]
     return subprocess.Popen(
-        call,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        **options,
+        call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options
     )
 
 

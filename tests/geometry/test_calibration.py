@@ -432,7 +432,7 @@ def test_files_that_are_no_calibration(tmp_path):
         (("3997.684 0 1176", "-3997.684 0 1176"), "must be positive"),
         (("3997.684 0 1176", "0 0 1176"), "must be positive"),
         (("3997.684 0 1176", "nan 0 1176"), "must be positive"),
-        (("cam1=[3997.684", "cam1=[1997.684"), "no rectified pair's"),
+        (("cam1=[3997.684", "cam1=[1997.684"), "not a rectified pair"),
         (
             ("cam1=[3997.684 0 1307.839; 0 3997.684", "cam1=[3997.684 0 1307.839; 0 0"),
             "right focal",
@@ -879,10 +879,7 @@ def test_a_roi_shifts_the_principal_point_and_scales_nothing(tmp_path):
     assert (raw.left.fx, raw.left.cx) == (438.78, pytest.approx(285.59))
     assert Calibration.read(
         ros_crop(tmp_path, ROI.format(left=0, top=0, height=0, width=0))
-    ).size == (
-        640,
-        480,
-    )
+    ).size == (640, 480)
     with pytest.raises(InputError, match="roi goes beyond the sensor's 640x480"):
         Calibration.read(ros_crop(tmp_path, ROI.format(left=40, top=0, height=480, width=620)))
 

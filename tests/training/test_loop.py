@@ -17,10 +17,7 @@ from stereo.errors import InputError, StereoError
 from stereo.models.fast import FastFeatures
 from stereo.training import loop
 from stereo.training.loop import train
-from stereo.training.state import (
-    last_path,
-    read_best_epe,
-)
+from stereo.training.state import last_path, read_best_epe
 
 pytest_plugins = ["training_runs"]
 
@@ -199,10 +196,7 @@ def test_accumulation_equals_one_large_batch_with_batch_norm_frozen(here, tmp_pa
 @posix_only
 @pytest.mark.parametrize(
     "number, status",
-    [
-        (signal.SIGTERM, 143),
-        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
-    ],
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
 )
 def test_a_signal_saves_and_stops(tmp_path, number, status):
     run = command(tmp_path, "--trainer.max_steps", 5000, "--trainer.checkpoint_every", 2)

@@ -68,8 +68,7 @@ def call(line, root, more="", status=0):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("start", "recipe"),
-    [("stereo train", "psmnet_sceneflow"), ("torchrun", "ea_psmnet_sceneflow")],
+    ("start", "recipe"), [("stereo train", "psmnet_sceneflow"), ("torchrun", "ea_psmnet_sceneflow")]
 )
 def test_a_published_recipe_goes_from_the_check_to_the_figure(tree, tmp_path, start, recipe):
     said = call(command("stereo data check", "--split train"), tree, status=1)

@@ -118,11 +118,7 @@ def rows_for(pair: TrainingPair) -> list[Row]:
             f"right view,\nup to {m.vertical_shift:g} px",
             {"vertical_shift_probability": 1.0},
         ),
-        (
-            "rotation",
-            f"right view,\nup to {m.rotation:g} degrees",
-            {"rotation_probability": 1.0},
-        ),
+        ("rotation", f"right view,\nup to {m.rotation:g} degrees", {"rotation_probability": 1.0}),
         ("warp", f"right view,\nup to {m.warp:g} px down or up", {"warp_probability": 1.0}),
         ("blur", f"either view,\nup to {m.blur:g} px", {"blur_probability": 1.0}),
         (

@@ -174,7 +174,7 @@ def _validate_all(jobs: list[Job], workers: int) -> Iterator[Finding]:
             yield next(results)
     except BrokenProcessPool as error:
         raise StereoError(
-            "a worker process died, most likely for want of memory; use fewer --workers"
+            "a worker process died, probably out of memory; use fewer --workers"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -116,9 +116,7 @@ def _disparity(
         counts = {"nan": np.isnan(disparity).sum(), "infinite": np.isinf(disparity).sum()}
         for kind, count in counts.items():
             if count:
-                faults.append(
-                    Fault(kind, f"{path}: {count} {kind} pixels in data that have truth everywhere")
-                )
+                faults.append(Fault(kind, f"{path}: {count} {kind} pixels in dense ground truth"))
     valid = np.isfinite(disparity)
     if files.zero_is_missing:
         valid &= disparity != 0

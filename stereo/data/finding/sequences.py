@@ -82,8 +82,8 @@ def pair_by_number(left: Numbered, right: Numbered | None) -> list[tuple[Path, .
     if absent:
         first = next(n for n in range(together[0], together[-1]) if n not in left.files)
         warnings.warn(
-            f"{left.path(first)}: no such file; of the numbers {together[0]} to {together[-1]} "
-            f"{absent} are missing, the others are matched",
+            f"{left.path(first)}: no such file; {absent} of the numbers {together[0]} to "
+            f"{together[-1]} are missing, the others are matched",
             stacklevel=2,
         )
     return [tuple(view.files[number] for view in views) for number in together]

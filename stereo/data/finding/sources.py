@@ -12,13 +12,7 @@ from typing import Protocol
 from stereo.data.finding.pairs import PairFiles, find_pairs, find_pictures, unique_names
 from stereo.data.finding.sequences import Numbered, is_numbered, pair_by_number
 from stereo.data.io.decoders import stored
-from stereo.data.io.images import (
-    depth_of,
-    has_both_views,
-    read_both_views,
-    read_samples,
-    to_8_bits,
-)
+from stereo.data.io.images import depth_of, has_both_views, read_both_views, read_samples, to_8_bits
 from stereo.data.io.videos import PACKINGS, VIDEO_SUFFIXES, Video, is_address, is_video, split_views
 from stereo.data.sets.sample import Sample, SampleFiles, check_same_size
 from stereo.errors import InputError, UsageError, unknown_name
@@ -189,13 +183,13 @@ def find_sources(
         InputError: nothing found, a file without a partner, or videos of other lengths or sizes.
     """
     if truth_scale is not None and truth is None:
-        raise UsageError("--ground-truth-scale is of ground truth: give --ground-truth with it")
+        raise UsageError("--ground-truth-scale needs --ground-truth")
     if packing is not None and packing not in PACKINGS:
         raise unknown_name("packing", packing, PACKINGS)
     if right is None and packing is None and not _hold_both_views(left):
         raise UsageError(
-            f"no right view for {left}: name it, or say with --packing side-by-side or top-bottom "
-            "how one picture holds both"
+            f"no right view for {left}: name it, or give --packing side-by-side or top-bottom if "
+            "each picture holds both"
         )
     if right is not None and packing is not None:
         raise UsageError(
@@ -205,7 +199,7 @@ def find_sources(
     kinds = [_kind(view) for view in views]
     if kinds[0] != kinds[-1]:
         raise InputError(
-            f"{left} names {kinds[0]} and {right} {kinds[-1]}: both views must be of one kind"
+            f"{left} names {kinds[0]} and {right} {kinds[-1]}: both views must be of the same kind"
         )
     if kinds[0] != _PICTURES and right is not None and views[0] == views[1]:
         raise InputError(f"{left}: is named as the left and as the right view")
@@ -232,11 +226,7 @@ def _kind(argument: str) -> str:
 
 
 def _hold_both_views(argument: str) -> bool:
-    """Return whether an argument stands for pictures of two frames, the left and the right view.
-
-    Raises:
-        InputError: some are, others not.
-    """
+    """Return whether an argument stands for pictures of two frames, the left and the right view."""
     kind = _kind(argument)
     if kind == _VIDEO:
         return False
@@ -255,11 +245,7 @@ def _hold_both_views(argument: str) -> bool:
 
 
 def _one_video(argument: str) -> str:
-    """Return the video that a glob stands for; any other argument as it is.
-
-    Raises:
-        InputError: it stands for several videos.
-    """
+    """Return the video that a glob stands for; any other argument as it is."""
     if is_address(argument) or not glob.has_magic(argument) or os.path.exists(argument):
         return argument
     try:
@@ -271,8 +257,7 @@ def _one_video(argument: str) -> str:
     videos = [path for path in found if Path(path).suffix.lower() in VIDEO_SUFFIXES]
     if len(videos) > 1:
         raise InputError(
-            f"{argument}: stands for {len(videos)} videos ({videos[0]}, {videos[1]}, ...), and one "
-            "call takes one; name it"
+            f"{argument}: matches {len(videos)} videos ({videos[0]}, {videos[1]}, ...); name one"
         )
     return argument
 
@@ -291,8 +276,8 @@ def _frames(videos: list[Video], packing: str | None) -> list[Source]:
     counts = [video.count() for video in videos]
     if counts[0] != counts[-1]:
         raise InputError(
-            f"{videos[0].source} has {counts[0]} frames and {videos[-1].source} {counts[-1]}: cut "
-            "them alike, so that frames of one number were taken together"
+            f"{videos[0].source} has {counts[0]} frames and {videos[-1].source} {counts[-1]}: trim "
+            "them so that equal numbers were taken at the same time"
         )
     if not counts[0]:
         raise InputError(f"{videos[0].source}: holds no frame that OpenCV can decode")

@@ -190,7 +190,7 @@ def _read_pfm(path: Path) -> np.ndarray:
             if size >= expected and _PFM_LONG_GAP.fullmatch(between):
                 raise InputError(
                     f"{path}: {len(between)} bytes of blanks or a comment between the scale and "
-                    "the values, where a PFM has one line end; write it anew without them"
+                    "the values, where a PFM has one line end; write it again without them"
                 )
             why = (
                 "truncated"
@@ -223,7 +223,9 @@ def _read_numpy(path: Path) -> np.ndarray:
                 raise InputError(f"{path}: holds {names}; name one 'disparity'")
             entry = members["disparity"] if "disparity" in members else members.popitem()[1]
             if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise InputError(f"{path}: packed as NumPy does not pack; save it by np.savez")
+                raise InputError(
+                    f"{path}: compressed in a way that NumPy does not use; save it with np.savez"
+                )
             with archive.open(entry) as member:
                 return _read_array(member, entry.file_size, path)
     except (InputError, UsageError):

@@ -106,8 +106,8 @@ def read_samples(path: str | Path) -> np.ndarray:
             check_one_frame(image, name)
             if holds_both_views(image):
                 warnings.warn(
-                    f"{name}: holds both views in two frames, and the first is taken; 'stereo "
-                    "infer' takes both where it is named alone",
+                    f"{name}: holds both views in two frames, of which the first is used; 'stereo "
+                    "infer' uses both if it is the only argument",
                     stacklevel=2,
                 )
             return _decode(image, path, name)
@@ -179,8 +179,7 @@ def to_8_bits(views: Sequence[np.ndarray], least: int = 8) -> list[np.ndarray]:
     deep = any(view.dtype != np.uint8 for view in views)
     if deep and bits < 16 and multiprocessing.parent_process() is None:  # not from each worker
         warnings.warn(
-            f"the 16-bit samples of both views stay below {2**bits}: they are taken as {bits}-bit "
-            "ones",
+            f"the 16-bit samples of both views stay below {2**bits}: read as {bits}-bit ones",
             stacklevel=1,  # one place, so that Python says it once
         )
     return [_three_channels(_shifted(view, bits - 8)) for view in views]

@@ -82,8 +82,8 @@ def check_one_frame(image: ImageFile, name: str) -> None:
     if image.format == "TIFF" and _has_previews_alone(image):
         return
     raise InputError(
-        f"{name}: holds several frames or pages, and a view is one; save the one that is meant as "
-        "a picture of its own, or give a film as a video"
+        f"{name}: holds several frames or pages; save the one you mean as a single picture, or use "
+        "a video"
     )
 
 
@@ -145,7 +145,9 @@ def _check(image: ImageFile, source: Path | BinaryIO, name: str) -> None:
     elif image.format in ("JPEG", "MPO"):
         scans = _read(source).count(b"\xff\xda")
         if scans > MOST_SCANS:
-            raise InputError(f"{name}: a JPEG of {scans} scans, which none has; save it anew")
+            raise InputError(
+                f"{name}: a JPEG of {scans} scans, more than any encoder writes; save it again"
+            )
 
 
 def _tag(image: ImageFile, tag: int, default: tuple[int, ...]) -> tuple[int, ...]:

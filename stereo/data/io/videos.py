@@ -118,8 +118,8 @@ class Video:
         self._rewind()
         if told > count:
             warnings.warn(
-                f"{self.source}: holds {told:.0f} frames by what it says, of which {count} can be "
-                "decoded: cut short or damaged; the rest is left out",
+                f"{self.source}: says it holds {told:.0f} frames, but only {count} can be decoded: "
+                "truncated or damaged; the rest is left out",
                 stacklevel=2,
             )
         return count

@@ -146,7 +146,7 @@ def find_parts(
     frames = frozenset[str]()
     if unused is not None:
         if not any(part.unused_name for part in description.parts):
-            raise UsageError(f"the list of unusable frames is not about '{name}'")
+            raise UsageError(f"the list of unusable frames does not apply to '{name}'")
         frames = read_unused(Path(unused))
     listings: list[PartListing] = []
     absent: list[Part] = []
@@ -310,11 +310,7 @@ def _other_name(name: str, root: Path, found: Found) -> str:
 
 
 def expected_files(
-    part: Part,
-    layouts: Sequence[Layout],
-    split: str,
-    render_pass: str | None,
-    truth: bool = True,
+    part: Part, layouts: Sequence[Layout], split: str, render_pass: str | None, truth: bool = True
 ) -> str:
     """Say which files the first of these layouts consists of, as patterns."""
     layout = next((each for each in layouts if split in each.splits), layouts[0])

@@ -12,14 +12,7 @@ from stereo.evaluation.protocols import AVERAGING_TEXT, Averaging
 from stereo.evaluation.regions import BINS
 from stereo.evaluation.report.charts import Line, line_chart
 from stereo.evaluation.report.images import RATES, image_cards, image_row
-from stereo.evaluation.report.page import (
-    NONE,
-    flattened,
-    memory,
-    number,
-    seconds,
-    write_page,
-)
+from stereo.evaluation.report.page import NONE, flattened, memory, number, seconds, write_page
 from stereo.evaluation.report.pictures import WORST
 from stereo.evaluation.report.runs import (
     Comparison,

@@ -81,7 +81,7 @@ def read_run(path: Path) -> EvaluationRun:
         _check(metrics)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
-            f"{file}: not the figures of a run; name what 'stereo evaluate' or 'stereo infer "
+            f"{file}: not a run's metrics; name a file that 'stereo evaluate' or 'stereo infer "
             "--ground-truth' wrote"
         ) from error
     seen: Counter[str] = Counter()
@@ -145,7 +145,7 @@ def match_runs(runs: Sequence[EvaluationRun]) -> Comparison:
     masks = {run.label: run.noc["mask"] for run in runs if "mask" in run.noc}
     if len(set(masks.values())) > 1:
         each = ", ".join(f"{label} by {mask}" for label, mask in masks.items())
-        notes.append(f"Non-occluded pixels were told by different means: {each}.")
+        notes.append(f"Non-occluded pixels come from different masks: {each}.")
     ranges = (("max_disparity", "largest disparities"), ("min_disparity", "smallest disparities"))
     for fact, words in (("scale", "scales"), *ranges):
         said = [str(run.metrics["model"].get(fact, "")) for run in runs]

@@ -252,21 +252,15 @@ def rectified_pair(
     for axis, one, other in (("x", left.fx, right.fx), ("y", left.fy, right.fy)):
         if abs(one - other) > SAME_FOCAL * one:
             raise InputError(
-                f"the focal lengths along {axis} are {one:g} and {other:g} px: no rectified pair's"
+                f"the focal lengths along {axis} are {one:g} and {other:g} px: not a rectified pair"
             )
     if abs(left.cy - right.cy) > SAME_ROW:
         raise InputError(
-            f"cy is {left.cy:g} px in the left camera and {right.cy:g} in the right one: no "
-            "rectified pair's, whose rows correspond"
+            f"cy is {left.cy:g} px in the left camera and {right.cy:g} in the right one: not a "
+            "rectified pair, whose rows correspond"
         )
     return StereoParameters.rectified(
-        fx=left.fx,
-        fy=left.fy,
-        cx0=left.cx,
-        cx1=right.cx,
-        cy=left.cy,
-        baseline=baseline,
-        size=size,
+        fx=left.fx, fy=left.fy, cx0=left.cx, cx1=right.cx, cy=left.cy, baseline=baseline, size=size
     )
 
 
@@ -294,7 +288,7 @@ def projected_pair(
     if abs(y) > abs(x):
         raise InputError(
             f"the cameras stand above each other ({abs(y):g} m, a vertical rig): "
-            "turn the pictures by 90 degrees and calibrate anew"
+            "turn the pictures by 90 degrees and calibrate again"
         )
     if max(abs(y), abs(z)) > BESIDE * abs(x):
         raise InputError(

@@ -62,11 +62,7 @@ def _names(bases: Sequence[str], side: int) -> set[str]:
 
 
 def _find(fields: Mapping[str, Any], bases: Sequence[str]) -> tuple[Any, Any]:
-    """Return the entries of both cameras under one of their usual pairs of names; None for none.
-
-    Raises:
-        InputError: entries under several pairs of names, which do not agree.
-    """
+    """Return the entries of both cameras under one of their usual pairs of names; None for none."""
     pairs = [(base + left, base + right) for left, right in _NUMBERS for base in bases]
     found = [
         (fields.get(left), fields.get(right))
@@ -76,8 +72,8 @@ def _find(fields: Mapping[str, Any], bases: Sequence[str]) -> tuple[Any, Any]:
     if any(other != found[0] for other in found):
         named = [name for pair in pairs for name in pair if name in fields]
         raise InputError(
-            f"holds {', '.join(named[:6])}: several names for the same thing, so which are meant "
-            "is unclear; keep one pair of names"
+            f"holds {', '.join(named[:6])}: several names for the same thing; keep one pair of "
+            "names"
         )
     return found[0] if found else (None, None)
 
@@ -108,7 +104,7 @@ def read_opencv(source: Source) -> StereoParameters:
         if found is None:
             warnings.warn(
                 f"{source.path}: no coefficients of the {side} lens under a usual name (D1, "
-                "distCoeffs1): none are taken",
+                "distCoeffs1): none are used",
                 stacklevel=2,
             )
     distortions = [() if found is None else tuple(matrix(found)) for found in lenses]
@@ -135,7 +131,7 @@ def _opencv_lens(
     ):
         warnings.warn(
             f"{source.path}: 4 lens coefficients can be of OpenCV's pinhole model or of "
-            "cv2.fisheye, and the file does not say which: they are taken as k1, k2, p1, p2 of "
+            "cv2.fisheye, and the file does not say which: read as k1, k2, p1, p2 of "
             "the pinhole model; say --lens fisheye or --lens pinhole",
             stacklevel=2,
         )
@@ -145,7 +141,7 @@ def _opencv_lens(
 def refuse_one_camera(source: Source) -> StereoParameters:
     """An OpenCV calibration of one camera."""
     raise InputError(
-        "holds one camera and not how the other one stands to it: calibrate both together, with "
+        "holds one camera without its pose to the other one: calibrate both together, with "
         "'stereo calibrate'"
     )
 

@@ -33,11 +33,7 @@ _COLOR: tuple[tuple[str, str, str], ...] = (
 
 
 def _pairs(text: str, sign: str) -> dict[str, str]:
-    """Return the lines 'name sign value'.
-
-    Raises:
-        InputError: a name stands twice.
-    """
+    """Return the lines 'name sign value'."""
     found: dict[str, str] = {}
     for line in text.splitlines():
         name, there, value = line.partition(sign)
@@ -64,7 +60,8 @@ def read_middlebury(source: Source) -> StereoParameters:
     if size is None:
         warnings.warn(
             f"{source.path}: has no 'width' and 'height', which Middlebury's and ETH3D's files "
-            "have after 'baseline': if it is cut, get it anew; pictures of another size are not "
+            "have after 'baseline': if it is truncated, get it again; pictures of another size are "
+            "not "
             "noticed",
             stacklevel=2,
         )
@@ -88,7 +85,7 @@ def _check_end(text: str) -> None:
     if used and not text.endswith("\n"):
         raise InputError(
             f"ends with '{last.strip()[:80]}' and no newline, where Middlebury's and ETH3D's files "
-            "go on: cut? If the number is whole, end the line with a newline"
+            "go on: truncated? If the number is complete, end the line with a newline"
         )
 
 
@@ -191,7 +188,7 @@ def read_scene_flow(source: Source) -> StereoParameters:
     move = poses["R"][:3, 3] - poses["L"][:3, 3]
     baseline = float(move @ poses["L"][:3, 0])
     if abs(baseline) < SIDE_BY_SIDE * float(np.linalg.norm(move)):
-        raise InputError("the right view does not stand beside the left one: no rectified pair's")
+        raise InputError("the right view does not stand beside the left one: not a rectified pair")
     # The file has no intrinsics: they are those of the data set's description.
     short = SHORT_LENS in source.path.resolve().parts
     focal = 450.0 if short else 1050.0

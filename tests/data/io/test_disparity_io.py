@@ -87,13 +87,7 @@ def test_png16_rounds_to_the_nearest_256th(disparity):
     assert np.array_equal(np.nan_to_num(read), expected)
 
 
-@given(
-    disparity=hnp.arrays(
-        np.float32,
-        SHAPES,
-        elements=st.floats(256, 2.0**127, width=32),
-    )
-)
+@given(disparity=hnp.arrays(np.float32, SHAPES, elements=st.floats(256, 2.0**127, width=32)))
 @properties
 def test_png16_clamps_what_is_too_large_with_a_warning_and_never_wraps(disparity):
     with pytest.warns(UserWarning, match="clamped") as caught:

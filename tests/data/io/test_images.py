@@ -166,7 +166,7 @@ def test_the_depth_is_said_once_in_a_run_not_for_each_pair(stereo, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         done = stereo("infer", *views, "--output", tmp_path / "out", "--model", "sgbm")
-    said = [line for line in done.errors if "taken as 10-bit" in line]
+    said = [line for line in done.errors if "read as 10-bit" in line]
     assert done.status == 0
     assert len(said) == 1, done.errors
 

@@ -370,7 +370,7 @@ def test_a_video_that_was_cut_is_pointed_out_with_both_counts(stereo, films, tmp
         warnings.simplefilter("always")
         count = Video(films[0]).count()
     assert 0 < count < COUNT
-    assert f"{COUNT} frames by what it says, of which {count} " in str(caught[0].message)
+    assert f"says it holds {COUNT} frames, but only {count} " in str(caught[0].message)
     result = infer(stereo, tmp_path, films[0], "--packing", "top-bottom")
     assert result.status == 0
     assert [line for line in result.errors if f"{films[0]}: holds {COUNT} frames" in line]

@@ -86,10 +86,7 @@ def test_sceneflow_names_a_missing_frame_and_shows_the_tree(sceneflow, tmp_path_
         open_dataset("sceneflow", elsewhere)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["monkaa", "driving", "sceneflow"],
-)
+@pytest.mark.parametrize("name", ["monkaa", "driving", "sceneflow"])
 def test_test_frames_never_pass_for_training_data(sceneflow, name):
     """A root that is FlyingThings3D's own folder holds no Monkaa and no Driving."""
     with pytest.raises(InputError, match=r"no pairs of (Monkaa|Driving)"):

@@ -42,14 +42,7 @@ def truth(path, height=SHAPE[0]):
 
 # name, options, left, right, disparity, optional files; "@" is what tells two pairs apart
 TREES = {
-    "folders": (
-        "folders",
-        {},
-        "left/@.jpg",
-        "right/@.png",
-        "disp/@.npy",
-        {},
-    ),
+    "folders": ("folders", {}, "left/@.jpg", "right/@.png", "disp/@.npy", {}),
     "folders-scenes": (
         "folders",
         {},
@@ -189,14 +182,7 @@ TREES = {
         "train/@-imperfect/disp0.pfm",
         {},
     ),
-    "middlebury2014-plain": (
-        "middlebury2014",
-        {},
-        "@/im0.png",
-        "@/im1.png",
-        "@/disp0.pfm",
-        {},
-    ),
+    "middlebury2014-plain": ("middlebury2014", {}, "@/im0.png", "@/im1.png", "@/disp0.pfm", {}),
     "middlebury_v3": (
         "middlebury_v3",
         {},

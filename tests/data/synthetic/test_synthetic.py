@@ -30,11 +30,7 @@ from stereo.matching.sgbm import semi_global_matching
 
 SMALL = SyntheticConfig(height=96, width=160, max_disparity=64, objects=(4, 10))
 FAULTLESS = dict.fromkeys(
-    (
-        *("shine", "reflections", "photometric", "noise", "blur", "vignetting"),
-        "misalignment",
-    ),
-    0.0,
+    (*("shine", "reflections", "photometric", "noise", "blur", "vignetting"), "misalignment"), 0.0
 )
 ARRAYS = [name for name in RenderedPair.__dataclass_fields__ if name != "name"]
 

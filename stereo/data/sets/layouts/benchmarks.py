@@ -204,15 +204,7 @@ _KITTI2012_PART = Part(
 _KITTI2015_PART = Part(
     "KITTI 2015",
     ("", "kitti2015", "Kitti2015", "KITTI2015", "data_scene_flow"),
-    (
-        _kitti(
-            "official",
-            ("image_2", "image_3"),
-            "disp_occ_0",
-            "disp_noc_0",
-            _KITTI2015,
-        ),
-    ),
+    (_kitti("official", ("image_2", "image_3"), "disp_occ_0", "disp_noc_0", _KITTI2015),),
 )
 
 BENCHMARKS = {
