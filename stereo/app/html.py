@@ -23,7 +23,7 @@ _KINDS = {
     "metrics.json": "figures and how they were made",
 }
 
-# What the command line calls an option has a label of its own on the page.
+# The page's labels of the command line's options.
 _LABELS = {
     "--max-disparity": "Max disparity",
     "--min-disparity": "Min disparity",

@@ -150,10 +150,10 @@ def collect_warnings() -> None:
 
 
 def perform(request: Request, models: Models, folder: Path, progress: Progress) -> PageResult:
-    """Match a pair, and write what is shown and downloaded of it.
+    """Match a pair, and write its files for the page and for download.
 
     Raises:
-        StereoError: with one line for the visitor, in which files go by their roles.
+        StereoError: one line for the visitor that names files by their roles.
     """
     noted: list[str] = []
     token = _NOTED.set(noted)

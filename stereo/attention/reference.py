@@ -52,7 +52,7 @@ def convolution_map(
     weight: Tensor,  # (..., taps)
     taps: Tensor,  # (N, N) long
 ) -> Tensor:  # (..., N, N)
-    """Return the matrix by which a kernel with these weights mixes positions."""
+    """Return the matrix that mixes positions like a kernel with these weights."""
     return torch.where(taps >= 0, weight[..., taps.clamp(min=0)], 0)
 
 

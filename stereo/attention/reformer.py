@@ -27,8 +27,8 @@ MOST_ROUNDS = 64
 class ReformerAttention(VolumeAttention):
     """LSH attention.
 
-    A mask is refused: queries and keys share one sorted order, in which a cell that is left out as
-    a key would still take its place.
+    A mask is refused: queries and keys share one sorted order, where a masked cell would still take
+    its place.
 
     Args:
         channels: C of the volume.

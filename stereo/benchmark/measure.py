@@ -108,7 +108,7 @@ def _spread(times: Sequence[float]) -> dict[str, float]:
 def peak_bytes(function: Callable[[], object], device: torch.device) -> int | None:
     """Return the memory that a call needs at its peak above what was there before it.
 
-    It is what ``stereo.system.machine.PeakMemory`` measures; None where that is not known.
+    As measured by ``stereo.system.machine.PeakMemory``; None where it is unknown.
     """
     return weigh(function, device)[1]
 

@@ -43,7 +43,7 @@ COMMANDS = (
     from_function(
         "data check",
         "stereo.data.check:check_dataset",
-        "examine every file of a data set; exit status 1 when something is wrong",
+        "check every file of a data set; exit status 1 when something is wrong",
         "stereo data check --dataset sceneflow --root DIR --output report",
         status=lambda report: 0 if report["ok"] else 1,
         reads_pictures=True,

@@ -186,7 +186,7 @@ class _Run:
         return disparity_scale(result.disparity)
 
     def _write(self, _: PairJob, sample: Sample, matched: _Matched) -> list[str]:
-        """Write a pair's maps; return what is to be said of them."""
+        """Write a pair's maps; return notes about them."""
         options = self.plan.options
         notes = []
         for job, result in matched.maps:

@@ -1,4 +1,4 @@
-"""What ``stereo infer`` will do: which maps, from what, to where."""
+"""The plan of ``stereo infer``: which maps, from which pairs, to which files."""
 
 import functools
 from collections.abc import Callable, Sequence

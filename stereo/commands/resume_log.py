@@ -128,7 +128,7 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _parsed(line: str) -> dict[str, Any]:
-    """Return what a line holds; nothing if it is none of ours, or not whole."""
+    """Return what a line holds; nothing if it is foreign or incomplete."""
     try:
         found = parse_json(line, RESUME_LOG)
     except InputError:

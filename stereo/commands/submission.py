@@ -9,7 +9,7 @@ from stereo.errors import UsageError
 
 def _submit_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("benchmark", help="kitti2012, kitti2015, middlebury_v3 or eth3d")
-    parser.add_argument("--root", required=True, help="the data set's folder; pictures will do")
+    parser.add_argument("--root", required=True, help="the data set's folder; pictures are enough")
     parser.add_argument("--output", help="the .zip file to write")
     parser.add_argument(
         "--validate", help="a .zip file to check instead of writing one; needs no model"

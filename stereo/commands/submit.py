@@ -12,7 +12,7 @@ Where it is said:
 - KITTI: ``readme.txt`` of the development kits of 2012 and 2015, "when submitting results": names,
   folders, encoding.
 - Middlebury: ``stereo/submit3/upload-format.html`` on vision.middlebury.edu: names of both files,
-  PFM in pixels, dense maps without infinity, a time file that holds the number alone. The folders
+  PFM in pixels, dense maps without infinity, a time file that holds only the number. The folders
   ``trainingH`` and ``testH``, both in one archive: the Robust Vision Challenge's kit
   (``rvc_devkit``, ``stereo/benchmark_middlebury2014.py``), which the benchmarks' authors wrote.
 - ETH3D: the same kit (``stereo/benchmark_eth3d.py``): folder, names, the time's form, training and
@@ -82,7 +82,7 @@ BENCHMARKS = {
 def submit(
     matcher: Matcher,
     benchmark: str,  # a key of `BENCHMARKS`
-    root: str | Path,  # the data set's folder; the pictures will do
+    root: str | Path,  # the data set's folder; pictures are enough
     output: str | Path,  # the `.zip` file
     *,
     method: str = "stereo",  # what the method is called, in Middlebury's file names
@@ -131,7 +131,7 @@ def validate_archive(
     layout: str | None = None,
     partial: bool = False,
 ) -> None:
-    """Tell whether an archive that exists is what a benchmark's server expects.
+    """Check that an existing archive fits a benchmark's server.
 
     Raises:
         UsageError: an unknown benchmark or a name that servers refuse.

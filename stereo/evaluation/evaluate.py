@@ -239,7 +239,7 @@ def run_facts(matcher: Matcher, peak: PeakMemory) -> dict[str, Any]:
 
 
 def make_report(folder: Path, folders: Sequence[Path]) -> None:
-    """Write ``report.html`` of the runs in ``folders`` together, and of each but the first alone.
+    """Write ``report.html`` of all runs in ``folders``, and one of each run but the first.
 
     Only the main process writes.
     """
@@ -307,7 +307,7 @@ def metrics_report(
 
 
 def write_metrics(path: Path, report: dict[str, Any]) -> None:
-    """Write ``metrics.json`` whole or not at all, in the main process alone."""
+    """Write ``metrics.json`` whole or not at all; only the main process writes."""
     if not is_main():
         return
     with staged(path) as (temporary,):

@@ -59,7 +59,7 @@ def regions(
 
 
 def seen_by_right(truth: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return which left pixels the right view sees, from the left view's ground truth alone.
+    """Return which left pixels the right view sees, from the left view's ground truth only.
 
     A pixel of column x and disparity d lands on x - d in the right view. It is hidden where that
     lies outside the frame (x < d), or where another pixel of its row lands on the same column,
@@ -98,7 +98,7 @@ def near_edges(truth: np.ndarray, known: np.ndarray) -> np.ndarray:
 
     Args:
         truth: (H, W) float32, pixels.
-        known: (H, W) bool, true where ``truth`` means something; few such pixels will do.
+        known: (H, W) bool, true where ``truth`` means something; it may be sparse.
 
     Returns:
         (H, W) bool.

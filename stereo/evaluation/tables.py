@@ -9,7 +9,7 @@ from stereo.system.console import table
 
 
 def protocol_line(facts: Mapping[str, Any]) -> str:
-    """Return a protocol in one line, from what ``metrics.json`` says of it."""
+    """Return a protocol in one line, from its entry in ``metrics.json``."""
     parts = [
         f"mask {facts['mask']}",
         f"averaging: {facts['averaging']}",

@@ -139,7 +139,7 @@ def number(value: Any) -> float:
     """Return a number of a file, in decimal ASCII digits.
 
     Raises:
-        ValueError: it is none, or one such as 0700, which some programs read as octal.
+        ValueError: not a number, or one such as 0700 that some programs read as octal.
     """
     try:
         text = str(value)

@@ -44,10 +44,10 @@ def plan_rectification(
         calibration: of the raw pair; scaled to the pictures where they were resized as a whole.
         width: pixels.
         height: pixels.
-        keep_all: keep every raw pixel, with black around them, instead of valid pixels alone.
+        keep_all: keep every raw pixel, with black around them, instead of only valid pixels.
 
     Raises:
-        InputError: cameras above or before each other, a calibration of which no pair comes, or
+        InputError: cameras above or before each other, a calibration that gives no pair, or
             pictures that it is not for.
     """
     cv2 = import_cv2()

@@ -130,7 +130,7 @@ class ConfidenceModel(nn.Module):
         """Predict the confidence of every pixel.
 
         Raises:
-            InputError: the model reads a feature that there is none of.
+            InputError: the model reads a feature that is missing.
         """
         missing = [name for name in self.features if name not in features.values]
         if missing:
@@ -173,7 +173,7 @@ class ConfidenceModel(nn.Module):
 
 
 def confidence_model(name: str) -> ConfidenceModel:
-    """Return a model that ships: ``sgbm``, or ``any``, which reads the common features alone."""
+    """Return a model that ships: ``sgbm``, or ``any``, which reads only the common features."""
     path = Path(__file__).with_name(f"confidence_{name}.json")
     return ConfidenceModel.from_dict(json.loads(path.read_text(encoding="utf-8")))
 

@@ -201,7 +201,7 @@ def pad_to_multiple(image: Tensor, multiple: int, padding: str) -> Tensor:
 
     Args:
         image: (B, C, H, W).
-        multiple: of which the result's height and width are.
+        multiple: the result's height and width are multiples of it.
         padding: ``replicate`` or ``zeros``.
 
     Returns:

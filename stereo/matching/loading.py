@@ -48,7 +48,7 @@ def load(
     Raises:
         UsageError: an unknown name or option, one that the model does not take, or no weights.
         InputError: a checkpoint that cannot be used.
-        TypeError: a field that there is none of.
+        TypeError: an unknown field.
     """
     warn_if_threads_spin()
     options = dataclasses.replace(options or MatchOptions(), **fields)

@@ -39,7 +39,7 @@ FACTS = (
 checkpoint, ``max_disparity`` in pixels, ``precision`` fp32, fp16 or int8, ``confidence`` a
 ``ConfidenceModel`` as JSON, or null."""
 PRECISIONS = ("fp32", "fp16", "int8")
-_TOLERANCE = 0.5  # pixels by which a map may fall below 0
+_TOLERANCE = 0.5  # pixels that a map may fall below 0
 _MOST_FACT = 1000  # characters of a fact that is no JSON
 _SECONDS, _SECONDS_PER_CELL = 60, 5e-6  # a match may take; a cell is a pixel and disparity
 

@@ -176,7 +176,7 @@ def project_by_slabs(hidden: ConvNorm3d, volume: Tensor, weight: Tensor) -> Tens
     """Convolve twice, the second time to a single channel, and hold few planes of what is between.
 
     The second is a matrix product and 27 shifted sums: CPU libraries compute blocks of output
-    channels, of which all but one would be thrown away.
+    channels and would throw all but one away.
 
     Args:
         hidden: the first convolution, its norm folded or in evaluation mode.

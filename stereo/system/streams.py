@@ -42,7 +42,7 @@ def overlap(
     """Run items through three steps, the first and the last in threads of their own.
 
     While one item is matched, on the caller's thread, the next ones are read and those before it
-    written. A ``StereoError`` in a step ends its item alone.
+    written. A ``StereoError`` in a step ends only its item.
 
     Yields:
         An outcome per item, in order, once the item is through.

@@ -56,7 +56,7 @@ def fit_confidence(
         How it was fitted, and what the held-out pairs say, as stored with it.
 
     Raises:
-        UsageError: too few pairs, an unknown model, or an output of another kind.
+        UsageError: too few pairs, an unknown model, or an output with another suffix.
         InputError: a checkpoint that cannot be used.
         OutputError: the output cannot be written.
     """
@@ -105,7 +105,7 @@ def _weights_of(model: str) -> Path:
         return Path(model)
     path = bundled_weights(model)
     if path is None:
-        raise UsageError(f"'{model}' ships without weights; name a checkpoint of yours")
+        raise UsageError(f"'{model}' ships without weights; name your own checkpoint")
     return path
 
 

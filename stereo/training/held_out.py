@@ -7,7 +7,7 @@ from stereo.errors import UsageError
 
 
 def hold_out(names: Sequence[str], share: float) -> set[str]:
-    """Choose a share of the pairs by their names alone.
+    """Choose a share of the pairs by their names.
 
     Whole scenes (folders) are chosen, since neighbouring frames are nearly the same picture: those
     whose names have the smallest hashes. Where there are too few scenes for the share to be one,
@@ -25,7 +25,7 @@ def hold_out(names: Sequence[str], share: float) -> set[str]:
     """
     if len(names) < 2:
         raise UsageError(
-            f"training pairs: {len(names)}, of which none can be held out for validation; name "
+            f"training pairs: {len(names)}, too few to hold one out for validation; name "
             "others with --data.validation.root"
         )
     scenes: dict[str, list[str]] = {}

@@ -73,9 +73,9 @@ def plane_cross_entropy_sum(
 ) -> Tensor:
     """Return the cross entropy of a volume's planes, summed over counted pixels.
 
-    The target of a cell is what the pixels of its block have, each shared between the two planes
-    around it: at an edge it has two modes (Xu et al., Adaptive Multi-Modal Cross-Entropy Loss for
-    Stereo Matching, CVPR 2024, model the same with Laplacians).
+    The target of a cell is the disparities of the pixels in its block, each shared between the two
+    planes around it: at an edge it has two modes (Xu et al., Adaptive Multi-Modal Cross-Entropy
+    Loss for Stereo Matching, CVPR 2024, model the same with Laplacians).
 
     Args:
         logits: plane k stands for k times the spacing.

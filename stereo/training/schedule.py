@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step, so that it needs no state of its own."""
+"""The learning rate as a function of the step, so that it needs no state."""
 
 import math
 

@@ -47,11 +47,11 @@ class TruthCount:
             self.highest = max(self.highest, float(known.max()))
 
     def error(self, where: str) -> InputError:
-        """Return the error for pairs of which no pixel counts."""
+        """Return the error for pairs without a pixel that counts."""
         if not self.known:
             return InputError(
                 f"no pixel of {where} has ground truth (none of {self.pixels:,}); "
-                "'stereo data check' examines the data"
+                "'stereo data check' checks the data"
             )
         reasons = {
             "negative": (self.negative, "disparities are positive here: turn their sign"),

@@ -205,7 +205,7 @@ def test_whole_scenes_are_held_out_by_their_names(share):
 def test_the_last_frames_are_held_out_where_there_are_no_scenes(count, held):
     names = [f"{n:04d}" for n in range(count)]
     assert hold_out(names, 0.1) == set(names[-held:])
-    with pytest.raises(UsageError, match="of which none can be held out"):
+    with pytest.raises(UsageError, match="too few to hold one out"):
         hold_out(names[:1], 0.1)
 
 

@@ -1,4 +1,4 @@
-"""Augmentation: a training pair changed at random, as a function of (seed, epoch, index) alone."""
+"""Augmentation: a training pair changed at random, as a function of (seed, epoch, index)."""
 
 import dataclasses
 import math
@@ -33,7 +33,7 @@ __all__ = [
     "to_tensors",
 ]
 
-# Each step has a random stream of its own, numbered by its place here: switching one step on or
+# Each step has its own random stream, numbered by its place here: switching one step on or
 # off leaves the others' choices as they were. Append only, so that old runs can be repeated.
 _STREAMS = (
     *("scale", "stretch", "flip", "crop", "color", "gamma", "shift", "rotation", "eraser"),

@@ -42,7 +42,7 @@ def preview(
     split: str | None = None,
     render_pass: str | None = None,
 ) -> None:
-    """Write a contact sheet of the ``MODERN`` augmentation, one row per change alone.
+    """Write a contact sheet of the ``MODERN`` augmentation, one row per change.
 
     The fourth column is the left view less the right one moved by the disparity: geometric changes
     leave it as dark as it was, which shows that the ground truth follows. The fifth is what changed

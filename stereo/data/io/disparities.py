@@ -121,7 +121,7 @@ def write_disparity(path: str | Path, disparity: np.ndarray, *, scale: float | N
 def store_disparity(
     path: str | Path, disparity: np.ndarray, *, scale: float | None = None
 ) -> str | None:
-    """Do what ``write_disparity`` does, and return what was clamped, in words, instead of warning.
+    """As ``write_disparity``, but return a note of what was clamped instead of warning.
 
     Warnings are not for threads: catching them in one catches those of all.
     """
@@ -283,7 +283,7 @@ def _from_integers(values: np.ndarray, scale: float | None, path: Path) -> np.nd
 
 
 def _to_integers(values: np.ndarray, scale: float | None) -> tuple[np.ndarray, str | None]:
-    """Return what PNG stores, and what was clamped, in words."""
+    """Return the values that PNG stores, and a note of what was clamped."""
     dtype = np.uint16 if scale is None else np.uint8
     largest = np.iinfo(dtype).max
     factor = PNG16_SCALE if scale is None else scale

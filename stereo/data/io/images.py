@@ -218,7 +218,7 @@ def check_readable(path: Path) -> None:
 def _decode(image: ImageFile, path: Path, name: str) -> np.ndarray:
     if image.format == "JPEG2000":  # Pillow overflows in its 16-bit colours
         return _decode_with_opencv(path.read_bytes(), name)
-    if is_deep_colour(image):  # of which Pillow keeps the high bytes
+    if is_deep_colour(image):  # Pillow keeps only the high bytes
         turn = image.getexif().get(_ORIENTATION, 1)
         data = path.read_bytes() + b"\n"  # which OpenCV's reader of plain PPM needs
         if image.format == "TIFF":

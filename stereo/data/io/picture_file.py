@@ -13,10 +13,10 @@ from stereo.errors import InputError, StereoError
 from stereo.system.limits import TooLargeError, check_bytes, check_pixels, max_pixels
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF", "JPEG2000", "AVIF")
-"""Pillow's names. It knows others, of which one starts Ghostscript."""
+"""Pillow's names. It knows others, and one of them starts Ghostscript."""
 MOST_BYTES_PER_PIXEL = 16
 MOST_METADATA = 2**28  # bytes: profiles, previews and the like
-MOST_SCANS = 200  # of a progressive JPEG, each of which passes over the whole picture
+MOST_SCANS = 200  # of a progressive JPEG; each passes over the whole picture
 MOST_FRAMES_LOOKED_AT = 32
 _TILE_WIDTH, _TILE_LENGTH, _BITS_PER_SAMPLE, _SUBFILE_TYPE = 322, 323, 258, 254
 _REDUCED_OR_MASK = 0b101
@@ -43,7 +43,7 @@ def open_picture(
     try:
         if isinstance(source, Path):
             check_bytes(source, MOST_BYTES_PER_PIXEL * max_pixels() + MOST_METADATA, "a picture")
-        _check_webp(source, name)  # of which Pillow allocates two canvases on opening
+        _check_webp(source, name)  # Pillow allocates two canvases on opening one
         _let_pillow_open_what_we_allow()
         with _opened(source, name, formats) as image:
             _check(image, source, name)
@@ -71,7 +71,7 @@ def _opened(source: Path | BinaryIO, name: str, formats: tuple[str, ...]) -> Ima
 
 
 def check_one_frame(image: ImageFile, name: str) -> None:
-    """Raise ``InputError`` where a file holds several pictures, of which one would be taken.
+    """Raise ``InputError`` where a file holds several pictures.
 
     The previews of a TIFF may be, and of an MPO the other view and smaller frames.
     """
@@ -95,7 +95,7 @@ def holds_both_views(image: ImageFile) -> bool:
 def _further_views(image: ImageFile) -> int:
     """Count the frames of an MPO that have the size of the first.
 
-    Others are what telephones store: a preview, or a map of the brightness.
+    Telephones store others: a preview, or a map of the brightness.
     """
     size, count = image.size, 0
     for frame in range(1, min(getattr(image, "n_frames", 1), MOST_FRAMES_LOOKED_AT)):
@@ -106,7 +106,7 @@ def _further_views(image: ImageFile) -> int:
 
 
 def is_deep_colour(image: ImageFile) -> bool:
-    """Return whether a picture has colours of 16 bits, of which Pillow keeps the high bytes."""
+    """Return whether a picture has 16-bit colours; Pillow keeps only their high bytes."""
     if image.mode.startswith("I"):
         return False
     if image.format == "PNG":
@@ -186,7 +186,7 @@ def _check_webp(source: Path | BinaryIO, name: str) -> None:
 def _codestream_size(data: bytes, name: str) -> tuple[int, int, int]:
     """Return width, height and channels of a JPEG 2000 file, as its decoder will see them."""
     start = 0
-    while data[start : start + 4] != _CODESTREAM:  # boxes, of which one holds it
+    while data[start : start + 4] != _CODESTREAM:  # one of the boxes holds it
         length, kind = struct.unpack_from(">I4s", data, start)
         head = 8
         if length == 1:

@@ -128,7 +128,7 @@ class Video:
         """Return a frame, (H, W, 3) uint8 RGB.
 
         Raises:
-            InputError: there is none of that number, or it is damaged.
+            InputError: no such frame, or a damaged one.
         """
         if self._last is not None and self._last[0] == index:
             return self._last[1]

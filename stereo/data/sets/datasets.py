@@ -50,7 +50,7 @@ class Found:
     split: str | None  # the chosen split, or None where there are none
     render_pass: str | None  # the chosen pass, or None where there are none
     listings: list[PartListing]  # the parts that were found
-    absent: list[Part]  # the parts of this split of which there is no sign
+    absent: list[Part]  # the parts of this split that are missing
 
 
 def open_dataset(
@@ -132,7 +132,7 @@ def find_parts(
 
     Raises:
         UsageError: a choice that the data set does not have.
-        InputError: the layouts cannot be told apart, or the list of unusable frames not read.
+        InputError: ambiguous layouts, or an unreadable list of unusable frames.
     """
     description = get_description(name)
     _check_root(root)

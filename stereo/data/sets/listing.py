@@ -213,7 +213,7 @@ def _is_unused(part: Part, fields: Fields, unused: frozenset[str]) -> bool:
         if name.fields:
             raise UsageError(
                 f"the list of unusable frames names frames of the full {part.title}; "
-                "the subset has numbers of its own"
+                "the subset has other numbers"
             )
         if name.text in unused:
             return True

@@ -130,7 +130,7 @@ def _walk(folder: Path, parts: list[str], fields: Fields) -> Iterator[tuple[Fiel
 
 
 def _names(folder: Path) -> list[str]:
-    """Return what a folder holds, in order, without hidden files; nothing if it is none."""
+    """Return what a folder holds, in order, without hidden files; nothing if it is not a folder."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entry.name for entry in entries if not entry.name.startswith("."))

@@ -50,7 +50,7 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class SampleFiles:
-    """The files of one pair, and how its ground truth is to be read."""
+    """The files of one pair, and how its ground truth is read."""
 
     name: str  # what tells it from the others of its data set
     left: Path  # left image

@@ -149,7 +149,7 @@ def read_picture(folder: Path, name: str) -> bytes:
     """Read a picture that a run's records name.
 
     Raises:
-        ValueError: it lies elsewhere than below the run's folder, or is none of ours.
+        ValueError: it is outside the run's folder, or not a picture of a run.
         OSError: it cannot be read.
     """
     path = (folder / name).resolve()

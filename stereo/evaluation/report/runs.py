@@ -69,7 +69,7 @@ def read_run(path: Path) -> EvaluationRun:
     """Read a run's figures.
 
     Raises:
-        InputError: there is none, or it is not what ``evaluate`` and ``infer`` write.
+        InputError: it is missing, or not written by ``evaluate`` or ``infer``.
     """
     file = path / METRICS_FILE if path.is_dir() else path
     if not file.exists():
@@ -97,7 +97,7 @@ def read_run(path: Path) -> EvaluationRun:
 def match_runs(runs: Sequence[EvaluationRun]) -> Comparison:
     """Find the images that all runs have, and give each run a label of its own.
 
-    Where the lists of images differ, the averages are formed anew over those in common.
+    Where the lists of images differ, the averages are computed again over the shared ones.
 
     Raises:
         InputError: figures of different protocols or data, or no image in common.

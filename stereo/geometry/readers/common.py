@@ -245,7 +245,7 @@ def rectified_pair(
     """Return the calibration of a pair that is said to be rectified.
 
     Raises:
-        InputError: the cameras differ in more than cx, so that it is none.
+        InputError: the cameras differ in more than cx.
     """
     for name, camera in (("left", left), ("right", right)):
         check_camera(name, camera)

@@ -21,7 +21,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Layout:
-    """One tree in which a data set is kept, and how its files are read.
+    """A directory tree of a data set, and how its files are read.
 
     The patterns are those of ``stereo.data.sets.patterns``, relative to the root; ``<split>``
     and ``<pass>`` are filled in first. A role whose pattern has fewer fields than the left image's

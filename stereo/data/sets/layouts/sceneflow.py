@@ -1,4 +1,4 @@
-"""Scene Flow: FlyingThings3D, Monkaa and Driving, in the trees in which people keep them."""
+"""Scene Flow: FlyingThings3D, Monkaa and Driving, in their usual trees."""
 
 from stereo.data.io.decoders import decode_either_sign, mask_is_zero
 from stereo.data.sets.layouts.description import Description, Layout, Part, Split
