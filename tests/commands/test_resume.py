@@ -145,7 +145,7 @@ def test_maps_without_a_record_are_refused(infer, out, damage):
     result = infer(16, "--resume")
     assert result.status == 1
     (line,) = result.errors
-    assert "no note of how they were made" in line
+    assert "no record of their settings" in line
     assert "--resume" in line
 
 

@@ -440,7 +440,7 @@ def test_two_runs_of_one_model_are_told_apart_by_their_folders(runs, tmp_path):
         (lambda m: m["protocol"].update({"pass": "clean"}), "pass 'clean'"),
         (lambda m: m["protocol"].update(dataset="eth3d"), "data set 'eth3d'"),
         (lambda m: [i.update(name=i["name"] + "x") for i in m["images"]], "no image in common"),
-        (lambda m: m.pop("summary"), "not the figures of a run"),
+        (lambda m: m.pop("summary"), "not a run's metrics"),
         (lambda m: m["noc"].update(mask={}), "not the figures of a run"),
         (lambda m: m["images"].append({"name": "a"}), "not the figures of a run"),
         (lambda m: m["images"].append("a"), "not the figures of a run"),

@@ -325,7 +325,7 @@ def test_missing_packages_give_one_line_that_names_the_extra(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("model", "output", "words"),
     [
-        ("sgbm", "a.onnx", "no network of PyTorch"),
+        ("sgbm", "a.onnx", "not a PyTorch network"),
         ("ea_psmnet", "a.onnx", "no trained weights"),
         ("ea_stereo_fast", "a.pb", "must end in .onnx"),
     ],

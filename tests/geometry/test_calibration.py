@@ -547,7 +547,7 @@ def lens(*coefficients):
         ({"size": [640.5, 480]}, "expected whole numbers"),
         ({"rotation": [[1, 0, 0, 0, 1, 0, 0, 0, 1]]}, "not 3 rows of 3 numbers"),
         ({"rotation": [1, 0, 0, 0, 1, 0, 0, 0, 1]}, "not 3 rows of 3 numbers"),
-        ({"rotation": [[0, 0, 0]] * 3}, "the rotation is none"),
+        ({"rotation": [[0, 0, 0]] * 3}, "the rotation is invalid"),
         ({"rotation": [[2, 0, 0], [0, 1, 0], [0, 0, 1]]}, "the rotation is none"),
         ({"rotation": [[1, 0.2, 0], [0, 1, 0], [0, 0, 1]]}, "the rotation is none"),
         ({"rotation": [[1, 0, 0], [0, 1, 0], [0, 0, -1]]}, "the rotation is none"),
@@ -833,7 +833,7 @@ def test_the_principal_point_tells_of_pictures_of_another_size(tmp_path):
         with pytest.raises(InputError, match="were they resized or cropped"):
             own.fitted(*size)
     for size in ((960, 290), (1242, 187)):
-        with pytest.warns(UserWarning, match="Depths are wrong by the factor"):
+        with pytest.warns(UserWarning, match="depths are wrong by that factor"):
             own.fitted(*size)
     with pytest.raises(InputError, match="were they resized"):
         stereo.Result(np.full((187, 621), 5, np.float32), 0.1).depth(own)
@@ -1227,11 +1227,11 @@ def test_pictures_of_the_whole_sensor_are_not_cut_by_a_roi(tmp_path):
     for raw in (False, True):
         read = Calibration.read(path, raw=raw)
         assert read.fitted(512, 384) is read
-        with pytest.warns(UserWarning, match="taken as not cut"):
+        with pytest.warns(UserWarning, match="taken as uncut"):
             whole = read.fitted(640, 480)
         assert whole.left.fx == read.left.fx
         assert whole.left.cx == pytest.approx(read.left.cx + 64)
-        with pytest.raises(InputError, match="may be either, resized"):
+        with pytest.raises(InputError, match="could be either of them resized"):
             read.fitted(1280, 960)  # a roi of the sensor's shape
     assert "uncut" not in read.to_dict()
     assert read.scaled(2, 2).uncut is read.cropped(0, 0, 9, 9).uncut is None

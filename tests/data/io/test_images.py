@@ -126,7 +126,7 @@ def test_samples_of_any_depth_give_back_the_eight_bits_they_came_from(
 
 def test_both_views_are_brought_to_eight_bits_by_one_shift_that_is_said():
     dark, bright = np.full((4, 6), 700, np.uint16), np.full((4, 6), 3000, np.uint16)
-    with pytest.warns(UserWarning, match="taken as 12-bit"):
+    with pytest.warns(UserWarning, match="read as 12-bit"):
         left, right = as_images([dark, bright], ["left", "right"])
     assert (left == 700 >> 4).all() and (right == 3000 >> 4).all()
     assert (as_images([left, bright], ["left", "right"])[0] == left).all()
@@ -152,7 +152,7 @@ def test_a_pair_of_any_depth_is_matched_as_its_eight_bits_are(bits, tmp_path):
     assert np.array_equal(turned, matcher(*pair, view="right").disparity)
     assert all(map(np.array_equal, read_pair(*paths), pair))
     (note,) = [n for n in check_pair(*paths, 192).notes if n.startswith("16-bit")]
-    assert f"the left and the right view the upper 8 of {bits} bits" in note
+    assert f"the upper 8 of {bits} bits of the left and the right view" in note
 
 
 def test_the_depth_is_said_once_in_a_run_not_for_each_pair(stereo, tmp_path):
