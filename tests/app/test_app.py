@@ -155,7 +155,7 @@ def test_models_stay_loaded_and_few():
     [
         ("left", b"nothing", "^left picture: not a picture"),
         ("right", LEFT.read_bytes()[:20000], "^right picture: damaged"),
-        ("calibration", b"nothing", "^calibration: not a known calibration format"),
+        ("calibration", b"nothing", "^calibration: no calibration in a known format"),
         ("truth", b"nothing", "^ground truth: not a picture"),
     ],
 )
