@@ -77,11 +77,11 @@ def add_options(
             parser.add_argument(flag, type=kind, default=shown, help=text)
 
 
-def read_options(config: Namespace, described: Any) -> dict[str, Any]:
+def read_options(config: Namespace, described: Any, chosen: Sequence[str] = ()) -> dict[str, Any]:
     """Return the values that ``add_options`` has arguments for, by parameter."""
     found = {}
     for name, hint, *_ in _options_of(described):
-        if _key(name) in config:
+        if _key(name) in config and (not chosen or name in chosen):
             value, hint = config[_key(name)], _without_none(hint)
             if value is not None and get_origin(hint) is Sequence:
                 value = comma_list(value) if get_args(hint)[0] is str else volumes(value)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import fields
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from stereo.errors import UsageError
 from stereo.matching.options import MatchOptions
 from stereo.system.bundled import DEFAULT_MODEL
 
-_MODELS = ("matcher", "against")  # parameters of ``evaluate`` that are no options
+_DATA = ("dataset", "root", "output")
+_SCORING = ("protocol", "split", "render_pass", "limit", "layout", "unused", "confidence")
 
 
 def _infer_arguments(parser: ArgumentParser) -> None:
@@ -28,11 +28,9 @@ def _infer_arguments(parser: ArgumentParser) -> None:
 def _evaluate_arguments(parser: ArgumentParser) -> None:
     from stereo.evaluation.evaluate import evaluate
 
-    first = ("dataset", "root", "output")
-    add_options(parser, evaluate, first)
+    add_options(parser, evaluate, _DATA)
     model_arguments(parser)
-    rest = [name for name in signature(evaluate).parameters if name not in (*first, *_MODELS)]
-    add_options(parser, evaluate, rest)
+    add_options(parser, evaluate, _SCORING)
     parser.add_argument(
         "--against",
         help="comma-separated further models, such as sgbm: matched on the same pairs, and side by "
@@ -62,11 +60,9 @@ def _infer(config: Namespace) -> int:
 def _evaluate(config: Namespace) -> int:
     from stereo.evaluation.evaluate import evaluate
 
-    models = {
-        "matcher": chosen_model(config),
-        "against": [chosen_model(config, name) for name in _against(config)],
-    }
-    _, failed = evaluate(**(read_options(config, evaluate) | models))
+    against = [chosen_model(config, name) for name in _against(config)]
+    options = read_options(config, evaluate, _DATA + _SCORING)
+    _, failed = evaluate(chosen_model(config), **options, against=against)
     return 1 if failed else 0
 
 

@@ -64,8 +64,9 @@ def read_parameters(
     if re.search(r"\A\s*%YAML:|<opencv_storage>|\"type_id\"", text):
         raise InputError(f"{path}: an OpenCV file, but no calibration: it has no M1 or K1 nor P1")
     raise InputError(
-        f"{path}: no calibration in a known format (Middlebury, ETH3D, KITTI, DrivingStereo, OpenCV, "
-        "K.txt, Scene Flow, ROS camera_info, Kalibr, EuRoC, ORB-SLAM, or this program's JSON)"
+        f"{path}: no calibration in a known format (Middlebury, ETH3D, KITTI, DrivingStereo, "
+        "OpenCV, K.txt, Scene Flow, ROS camera_info, Kalibr, EuRoC, ORB-SLAM, or this program's "
+        "JSON)"
     )
 
 
