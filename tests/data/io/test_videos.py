@@ -291,7 +291,7 @@ def test_a_gap_in_both_views_is_pointed_out_and_the_rest_is_matched(stereo, numb
     assert line.startswith("warning: ")
     assert "left_000005.png" in line
     assert "3 to 9" in line
-    assert " 3 are missing" in line
+    assert "3 of the numbers 3 to 9 are missing" in line
     assert len(list((tmp_path / "out").glob("*.pfm"))) == 4
     assert (tmp_path / "out" / "left_000009_disparity.pfm").is_file()
 
@@ -373,7 +373,7 @@ def test_a_video_that_was_cut_is_pointed_out_with_both_counts(stereo, films, tmp
     assert f"says it holds {COUNT} frames, but only {count} " in str(caught[0].message)
     result = infer(stereo, tmp_path, films[0], "--packing", "top-bottom")
     assert result.status == 0
-    assert [line for line in result.errors if f"{films[0]}: holds {COUNT} frames" in line]
+    assert [line for line in result.errors if f"{films[0]}: says it holds {COUNT} frames" in line]
 
 
 def test_a_whole_video_is_not_called_cut(films):
