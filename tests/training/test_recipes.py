@@ -153,7 +153,7 @@ def test_every_shipped_recipe_loads_and_takes_a_step(here, path, tmp_path):
     output = here(tmp_path, "--trainer.max_steps", 1, *options, config=path.stem)
     assert "stopped at step 1 of 1" in output
     head = path.read_text().splitlines()
-    assert any(f"stereo train --config {path.stem} " in line for line in head[:6])
+    assert any(f" --config {path.stem} " in line for line in head[:8])
 
 
 @pytest.mark.parametrize(
