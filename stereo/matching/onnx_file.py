@@ -16,15 +16,18 @@ from stereo.system.limits import check_bytes
 
 MOST_BYTES = 2**30
 MOST_NODES = 50_000
+MOST_NODES_OF_A_BRANCH = 16
 MOST_CONSTANT_BYTES = 2**26  # of a value that no input reaches; or eight times the file's size
 _DOMAINS = ("", "ai.onnx")
+_SMALL = ("Constant", "Identity", "Squeeze", "Unsqueeze")
 
 
 def read_onnx(path: Path) -> bytes:
     """Return the bytes of an ONNX file whose graph may be run.
 
     Graphs may hold the standard operators, each run once: no loops, no functions, no data in other
-    files, no tensors larger than what is stored of them, no large constants made of small ones.
+    files, no tensors larger than what is stored of them, no large constants made of small ones; and
+    branches that do no more than squeeze what they are given, as PyTorch's exporter writes them.
 
     Raises:
         InputError: missing, damaged, larger than ``MOST_BYTES``, or a graph of another kind.
@@ -59,6 +62,8 @@ def _check_graph(proto: Any) -> None:
         if node.domain not in _DOMAINS:
             raise InputError(f"the operator {node.op_type} of '{node.domain}' is not ONNX's own")
         for attribute in node.attribute:
+            if node.op_type == "If" and attribute.HasField("g") and _is_small(attribute.g):
+                continue
             if attribute.HasField("g") or attribute.graphs:
                 raise InputError(f"the operator {node.op_type} holds a graph that it may repeat")
             if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
@@ -71,12 +76,25 @@ def _check_graph(proto: Any) -> None:
             raise InputError(f"the tensor '{tensor.name}' is larger than what is stored of it")
 
 
+def _is_small(branch: Any) -> bool:
+    """Return whether a branch gives nothing larger than what it is given, as squeezing does."""
+    attributes = [each for node in branch.node for each in node.attribute]
+    return (
+        len(branch.node) <= MOST_NODES_OF_A_BRANCH
+        and not branch.sparse_initializer
+        and all(node.op_type in _SMALL and node.domain in _DOMAINS for node in branch.node)
+        and not any(each.HasField("g") or each.HasField("sparse_tensor") for each in attributes)
+    )
+
+
 def _tensors(graph: Any) -> Iterator[Any]:
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
+            if attribute.HasField("g"):
+                yield from _tensors(attribute.g)
             yield from attribute.tensors
 
 

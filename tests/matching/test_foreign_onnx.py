@@ -86,6 +86,7 @@ def test_which_input_is_the_left_view_is_read_or_told(theirs, pair, views, yaml,
         ([1, 2, 64, 96], "grey", "one"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:theirs takes 96x64")
 def test_one_input_takes_both_views(theirs, pair, shape, given, axis):
     yaml = "mean: [0]\nstd: [0.1]\n" if given == "grey" else SCALING
     write(theirs, {"input": shape}, grey("input", axis), yaml=yaml)
@@ -193,6 +194,35 @@ def test_a_map_of_another_size_or_sign_is_one_line(theirs, pair):
     write(theirs, {"left": ANY, "right": ANY}, node("Neg", ["left"], ["x"]), grey("x"))
     with pytest.raises(StereoError, match="theirs gave disparities mostly below 0"):
         package.load(theirs)(*pair)
+
+
+def branches(*otherwise):
+    """A node that squeezes, or else does what the nodes say."""
+    value = onnx.helper.make_tensor_value_info
+    bodies = [
+        onnx.helper.make_graph(nodes, name, [], [value(name, KINDS["float"], [None] * 3)])
+        for name, nodes in (
+            ("then", [node("Squeeze", ["kept", "one"], ["then"])]),
+            ("else", [*otherwise]),
+        )
+    ]
+    true = onnx.helper.make_tensor("true", onnx.TensorProto.BOOL, [], [True])
+    return [
+        node("ReduceMean", ["left", "one"], ["kept"], keepdims=1),
+        node("Constant", [], ["flag"], value=true),
+        node("If", ["flag"], ["disparity"], then_branch=bodies[0], else_branch=bodies[1]),
+    ]
+
+
+def test_branches_may_squeeze_and_nothing_else(theirs, pair):
+    views = {"left": ANY, "right": ANY}
+    write(theirs, views, *branches(node("Squeeze", ["kept", "one"], ["else"])))
+    assert np.allclose(package.load(theirs)(*pair).disparity, 2)
+    many = onnx.numpy_helper.from_array(np.full(3, 10**5), "many")
+    huge = [node("Constant", [], ["size"], value=many), node("ConstantOfShape", ["size"], ["else"])]
+    write(theirs, views, *branches(*huge))
+    with pytest.raises(InputError, match="If holds a graph that it may repeat; refused unrun"):
+        package.load(theirs)
 
 
 def test_options_that_the_file_cannot_honour_are_refused(theirs):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY, slow_but
+from PIL import Image
 
 import stereo as package
 from stereo.errors import StereoError, UsageError
@@ -15,6 +16,8 @@ library = pytest.importorskip(
     "stereo_matching", reason="the library stereo_matching is not installed (extra zoo)"
 )
 
+SIDES = ("left", "right")
+FRAMES = REPOSITORY / "datasets/samples/FlyingThings3D/frames_finalpass/TEST/A/0000"
 BUILT = slow_but(
     "aanet",
     of=(
@@ -66,6 +69,22 @@ def test_a_map_has_the_pairs_size_and_is_never_negative(few_iterations, rng, nam
     assert disparity.shape == (50, 77)
     assert disparity.dtype == np.float32
     assert np.isfinite(disparity).all() and disparity.min() >= 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["raft-stereo-realtime", "igev-stereo"])
+def test_a_file_of_the_librarys_exporter_gives_the_networks_map(few_iterations, tmp_path, name):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (extra export)")
+    views = [np.array(Image.open(FRAMES / side / "0006.png"))[:96, :192] for side in SIDES]
+    network = few_iterations(name)
+    module = network.build().eval()
+    path = tmp_path / "theirs.onnx"
+    library.export_onnx(module, path, input_height=96, input_width=192)
+    scaling = {"mean": network.config.mean, "std": network.config.std}
+    path.with_suffix(".yaml").write_text("".join(f"{k}: {v}\n" for k, v in scaling.items()))
+    expected = package.wrap_network(module, **scaling)(*views).disparity
+    assert expected.std() > 0.1
+    assert np.abs(package.load(path)(*views).disparity - expected).max() < 1e-3
 
 
 def test_the_commands_take_a_network_of_the_zoo(stereo, tmp_path):
