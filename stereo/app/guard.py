@@ -261,7 +261,7 @@ class Guard:
         return self._sign(f"{exchange.visitor}/{_named(name)}").encode()
 
     def _event(self, exchange: _Exchange, body: bytes) -> bytes:
-        """Return the body of an event, made of what is right in the one that came."""
+        """Return the body of an event, rebuilt from its valid values."""
         try:
             given = parse_json(body, "the request")
         except InputError as error:

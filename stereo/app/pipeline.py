@@ -269,7 +269,7 @@ def _space(calibration: Calibration | None, picture: np.ndarray, request: Reques
     """Return what gives points: without a calibration, of a camera that is made up."""
     max_depth = request.max_depth
     if calibration is None:
-        max_depth = None  # of a unit that nobody knows
+        max_depth = None  # its unit is unknown
         height, width = picture.shape[:2]
         calibration = Calibration.rectified(
             fx=float(max(width, height, 64)),

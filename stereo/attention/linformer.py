@@ -101,7 +101,7 @@ class LinformerAttention(VolumeAttention):
 
 
 def _pool_by_matrices(volume: Tensor, grid: Size) -> Tensor:  # (B, C, D, H, W) -> (B, C, *grid)
-    """Do what ``adaptive_avg_pool3d`` does, for sizes that a trace leaves open."""
+    """As ``adaptive_avg_pool3d``, for sizes that a trace leaves open."""
     for axis, count in zip((2, 3, 4), grid, strict=True):
         extent = volume.shape[axis]
         edges = torch.arange(count + 1, device=volume.device) * extent

@@ -222,7 +222,7 @@ def _reason_not_to_run(
     time_limit: float,
     device: torch.device,
 ) -> str | None:
-    """Say why the next size is not run, from how the sizes before it went; None to run it."""
+    """Return why the next size is not run, from the sizes before it; None to run it."""
     if not rows:
         expected = need / ASSUMED_MACS_PER_SECOND
         if expected > time_limit:

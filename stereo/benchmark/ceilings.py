@@ -111,7 +111,7 @@ def share_columns(row: dict[str, Any]) -> list[str]:
 
 
 def ceilings_text(ceilings: dict[str, Any], device: torch.device) -> str:
-    """Say in lines what was measured, and on what."""
+    """Return lines on what was measured, and where."""
     facts, shapes = machine(device), ceilings["shapes"]
     side, channels = shapes["product"][0], shapes["convolution"][1]
     lines = [f"ceilings of {facts['name']}, {facts['threads']} threads, torch {facts['torch']}:"]

@@ -224,7 +224,7 @@ def _time(
     repeats: int,
     busy: int,
 ) -> None:
-    """Time all cases in turns, and what ships beside busy processes; add the ratios."""
+    """Time all cases in turns, then shipped ones beside busy processes; add the ratios."""
 
     def seconds(case: InferenceCase) -> float:
         with _memory_of(case, device):

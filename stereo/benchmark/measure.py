@@ -129,7 +129,7 @@ def count_macs(function: Callable[[], T]) -> tuple[T, int]:
 
 @contextlib.contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """Keep so many processes busy meanwhile; they end with this one, however it ends."""
+    """Run busy processes within the block; they end with this process in any case."""
     with contextlib.ExitStack() as stack:
         for _ in range(count):
             process = subprocess.Popen([sys.executable, "-c", BUSY, str(os.getpid())])

@@ -245,7 +245,7 @@ def _map_line(job: MapJob, result: Result) -> str:
 
 
 def _is_checked(index: int) -> bool:
-    """Tell whether the pair at this place in the list is checked: all would take too long."""
+    """Return whether the pair at this place in the list is checked: all would take too long."""
     return index < CHECKED_PAIRS or index % CHECKED_PAIRS == 0
 
 

@@ -67,7 +67,7 @@ class ResumeLog:
             temporary.write_text(text, encoding="utf-8")
 
     def has(self, name: str, inputs: Sequence[Path], files: Sequence[Path]) -> bool:
-        """Tell whether a map is finished."""
+        """Return whether a map is finished."""
         noted = self._finished.get(name)
         return (
             noted is not None

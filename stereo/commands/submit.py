@@ -174,7 +174,7 @@ def _find_pairs(
 def _validate(
     archive: Path, name: str, benchmark: str, items: list[SampleFiles], method: str
 ) -> None:
-    """Do what ``validate`` does for a file that may go by another name yet."""
+    """As ``validate``, for a file that may still have a temporary name."""
     rules = BENCHMARKS[benchmark]
     maps = [rules.path(item, method) for item in items]
     times = [] if rules.timed is None else [rules.timed(inside, method) for inside in maps]

@@ -71,7 +71,7 @@ def constant_ratio(ratios: Sequence[Ratio], stored: float = 1.0) -> float | None
 
 
 def scale_hint(ratios: Sequence[Ratio], option: str, stored: float | None = None) -> str | None:
-    """Say in one line that the ground truth seems to be stored in another unit than pixels.
+    """Return a line that the ground truth seems to be stored in another unit than pixels.
 
     Returns:
         None unless ``constant_ratio`` finds one.

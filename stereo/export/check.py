@@ -32,7 +32,7 @@ class Difference:
     """How far apart the maps of PyTorch in fp32 and in float64 lie, where that was asked."""
 
     def within(self, mean: float, largest: float) -> bool:
-        """Tell whether it is at most so large; never, if it is not a number."""
+        """Return whether it is at most so large; never, if it is not a number."""
         return self.mean <= mean and self.largest <= largest
 
 

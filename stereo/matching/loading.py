@@ -104,7 +104,7 @@ def searches_own_range(model: str | Path) -> bool:
 
 
 def loaded(matcher: Matcher | Callable[[], Matcher]) -> Matcher:
-    """Return a model as it is, or load the one that is still to be loaded."""
+    """Return a loaded model, or call what loads it."""
     return matcher if isinstance(matcher, Matcher) else matcher()
 
 

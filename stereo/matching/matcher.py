@@ -179,7 +179,7 @@ class Matcher:
         ]
 
     def second_match_note(self, result: Result) -> str | None:
-        """Say what the second match of small pictures cost, where nobody asked for it; once."""
+        """Return a note, once, of what an implicit second match of small pictures cost."""
         if (
             self._noted
             or not result.second_match_seconds

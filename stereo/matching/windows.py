@@ -72,7 +72,7 @@ def match_in_windows(
     overlap: int,
     max_disparity: int | None = None,
 ) -> Tensor:  # (B, 3, H, W)
-    """Do what ``network.estimate`` does to the features of two views, window by window.
+    """As ``network.estimate``, window by window.
 
     Args:
         network: of ``stereo.models``, in evaluation mode.

@@ -72,7 +72,7 @@ _OTHER_WAYS = ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4
 
 
 def convert_psmnet(path: str | Path, *, align_corners: bool) -> Checkpoint:
-    """Read a PSMNet ``.tar`` file; stacked hourglass and basic are told apart by their keys.
+    """Read a PSMNet ``.tar`` file; its keys tell stacked hourglass from basic.
 
     Args:
         path: the authors' file, ``{"epoch", "state_dict", "train_loss"}``, with or without
@@ -88,7 +88,7 @@ def convert_psmnet(path: str | Path, *, align_corners: bool) -> Checkpoint:
 
 
 def convert_state(state: Mapping[str, Tensor], source: str, *, align_corners: bool) -> Checkpoint:
-    """Do the same for the tensors of such a file.
+    """As ``convert_psmnet``, for the tensors of such a file.
 
     Raises:
         InputError: tensors of another network.
@@ -154,7 +154,7 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _check_pickles(path: Path) -> bool:
-    """Tell whether a file of tensors is a zip, or raise ``ValueError`` if it may not be loaded.
+    """Return whether a file of tensors is a zip, or raise ``ValueError`` if it may not be loaded.
 
     The unpickler of PyTorch runs no code of the file's, but calls functions that multiply a few
     bytes: copies of expanded views, sparse and quantised tensors. Plain tensors need none of them.

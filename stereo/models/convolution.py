@@ -25,7 +25,7 @@ _direct = False
 
 @contextlib.contextmanager
 def direct_convolutions() -> Iterator[None]:
-    """Leave every convolution to PyTorch meanwhile, in all threads: to count its operations."""
+    """Use PyTorch's convolutions within the block, in all threads, to count operations."""
     global _direct
     before, _direct = _direct, True
     try:
@@ -57,7 +57,7 @@ class Conv3d(nn.Conv3d):
     """``nn.Conv3d``, its large 3x3x3 convolutions by Winograd's algorithm along the planes."""
 
     def by_planes(self, volume: Tensor) -> bool:
-        """Tell whether a (B, C, D, H, W) volume is convolved so."""
+        """Return whether a (B, C, D, H, W) volume is convolved so."""
         return (
             not torch.compiler.is_compiling()
             and self.kernel_size == self.kernel_size[:1] * 3 == (3, 3, 3)
@@ -103,7 +103,7 @@ class ConvTranspose3d(nn.ConvTranspose3d):
 
 
 def _overlooked(volume: Tensor, weight: Tensor) -> bool:
-    """Tell whether PyTorch may take its slow path, where no gradients are taken.
+    """Return whether PyTorch may take its slow path, where no gradients are taken.
 
     It leaves small inputs to it, and takes a single volume for a picture: it counts B, C, D and H.
     """
@@ -116,7 +116,7 @@ def _overlooked(volume: Tensor, weight: Tensor) -> bool:
 
 
 def _is_prepared(x: Tensor, weight: Tensor, layout: torch.memory_format) -> bool:
-    """Tell whether a convolution runs on a CPU in fp32 (fp64 in tests), laid out to be fast."""
+    """Return whether a convolution runs on a CPU in fp32 (fp64 in tests), laid out to be fast."""
     return (
         not _direct
         and x.device.type == "cpu"
@@ -129,7 +129,7 @@ def _is_prepared(x: Tensor, weight: Tensor, layout: torch.memory_format) -> bool
 
 
 def _may_be_replaced(x: Tensor, weight: Tensor, layout: torch.memory_format) -> bool:
-    """Tell whether this file's own ways are faster here."""
+    """Return whether this file's own ways are faster here."""
     here = torch.backends.cpu.get_cpu_capability()
     return here in FASTER_ON and _is_prepared(x, weight, layout)
 

@@ -42,7 +42,7 @@ def regress_plainly(
     logits: Tensor,  # (B, D, H / 4, W / 4)
     upsampling: Upsampling,
 ) -> Tensor:  # (B, H, W)
-    """Do what ``regress_disparity`` does with the whole volume at full resolution at once."""
+    """As ``regress_disparity``, with the whole volume at full resolution at once."""
     with torch.autocast(logits.device.type, enabled=False):
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         for dim in (2, 3):
@@ -113,7 +113,7 @@ def _mean_by_powers(
     logits: Tensor,  # (B, D, H, W)
     upsampling: Upsampling,  # not align_corners, whose candidates lie at uneven distances
 ) -> Tensor:  # (B, H * W)
-    """Do what ``_mean_candidate`` does with one or two exponentials per plane instead of four.
+    """As ``_mean_candidate``, with one or two exponentials per plane instead of four.
 
     Between planes k and k + 1 logits are linear, so that their exponentials are a geometric row:
     products of powers of a root of two of them. Nothing exceeds 1, and the largest is 1.

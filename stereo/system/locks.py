@@ -74,7 +74,7 @@ def _acquire(folder: Path) -> BinaryIO | None:
             return None
         if current:
             break
-        file.close()  # the run before has removed it meanwhile
+        file.close()  # removed by the run before
     file.truncate(0)
     file.write(f"{os.getpid()} {platform.node()}".encode())
     file.flush()

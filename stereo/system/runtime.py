@@ -206,7 +206,7 @@ def keep_freed_memory(*, large: bool = True) -> None:
 
 @contextlib.contextmanager
 def large_blocks_kept(*, enabled: bool) -> Iterator[None]:
-    """Keep what is allocated meanwhile and then freed, large blocks too.
+    """Keep freed memory within the block, large blocks too.
 
     It has no effect unless ``keep_freed_memory`` keeps the others. What a program allocates
     outside, its large arrays say, still goes back to the system.

@@ -101,7 +101,7 @@ class Learner:
         self.step += 1
 
     def any_process(self, mine: bool) -> bool:
-        """Tell whether ``mine`` is true on any process, so that all stop at the same step."""
+        """Return whether ``mine`` is true on any process, so that all stop at the same step."""
         flag = torch.tensor(float(mine), device=self.device)
         return bool(self.accelerator.reduce(flag, "sum") > 0)
 

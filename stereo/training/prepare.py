@@ -130,7 +130,7 @@ def _warn_of_overlap(training: PairSource, validation: Sequence[Readable]) -> No
 
 
 def _without_folders(facts: dict[str, Any]) -> dict[str, Any]:
-    """Keep of paths their last name: a checkpoint goes to people who have other folders."""
+    """Cut paths to their last name: a checkpoint travels to other machines."""
     kept = {}
     for key, value in facts.items():
         if isinstance(value, dict):

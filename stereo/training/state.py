@@ -209,7 +209,7 @@ def find_resume(folder: Path, resume: str) -> tuple[Path, Checkpoint, RunState] 
 
 
 def remove_old(folder: Path, step: int, keep: int) -> None:
-    """Remove all but the latest checkpoints up to ``step``, the one that was just written."""
+    """Remove old checkpoints up to ``step``, the one just written."""
     done = [path for path in checkpoints_of(folder) if path <= last_path(folder, step)]
     for path in done[keep:]:
         path.unlink(missing_ok=True)

@@ -98,7 +98,7 @@ def blur_image(image: np.ndarray, deviation: float) -> np.ndarray:
 
 
 def _adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """Do what torchvision's does, but with an exact mean: its float32 sum varies with threads."""
+    """As torchvision, but with an exact mean: its float32 sum varies with threads."""
     weighted = image.sum(axis=(0, 1), dtype=np.int64) @ np.array([299, 587, 114])
     mean = float(weighted) / (1000 * image.shape[0] * image.shape[1])
     table = np.clip(mean + factor * (np.arange(256) - mean), 0, 255)

@@ -245,7 +245,7 @@ def _hold_both_views(argument: str) -> bool:
 
 
 def _one_video(argument: str) -> str:
-    """Return the video that a glob stands for; any other argument as it is."""
+    """Return the only video that a glob matches; any other argument unchanged."""
     if is_address(argument) or not glob.has_magic(argument) or os.path.exists(argument):
         return argument
     try:

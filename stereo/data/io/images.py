@@ -85,7 +85,7 @@ def as_images(
 
 
 def as_samples(image: ImageLike, name: str) -> np.ndarray:
-    """Do what ``as_images`` does but for the depth: (H, W, 1) or (H, W, 3), uint8 or uint16."""
+    """As ``as_images``, but at the stored depth: (H, W, 1) or (H, W, 3), uint8 or uint16."""
     if isinstance(image, str | Path):
         return read_samples(image)
     if isinstance(image, Image.Image):
@@ -98,7 +98,7 @@ def as_samples(image: ImageLike, name: str) -> np.ndarray:
 
 
 def read_samples(path: str | Path) -> np.ndarray:
-    """Do what ``read_image`` does but for the depth: (H, W, 1) or (H, W, 3), uint8 or uint16."""
+    """As ``read_image``, but at the stored depth: (H, W, 1) or (H, W, 3), uint8 or uint16."""
     path, name = Path(path), str(path)
     check_readable(path)
     try:

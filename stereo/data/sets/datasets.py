@@ -244,7 +244,7 @@ def _choose_pass(name: str, description: Description, render_pass: str | None) -
 
 
 def _first_missing(name: str, root: Path, listing: PartListing) -> str:
-    """Say which file the first incomplete pair lacks, and what is there instead."""
+    """Return which file the first incomplete pair lacks, and what is there instead."""
     first, count = listing.missing[0], len(listing.missing)
     absent = [each for each in first.path.parents if root in each.parents and not each.exists()]
     if absent:
@@ -295,7 +295,7 @@ def _nothing_found(
 
 
 def _other_name(name: str, root: Path, found: Found) -> str:
-    """Say which name the root can be used with."""
+    """Return which data set name fits the root."""
     parts = tuple(listing.part for listing in found.listings)
     same = [other for other, it in DATASETS.items() if parts and it.parts == parts]
     titles = " and ".join(part.title for part in parts)
@@ -312,7 +312,7 @@ def _other_name(name: str, root: Path, found: Found) -> str:
 def expected_files(
     part: Part, layouts: Sequence[Layout], split: str, render_pass: str | None, truth: bool = True
 ) -> str:
-    """Say which files the first of these layouts consists of, as patterns."""
+    """Return the files of the first of these layouts, as patterns."""
     layout = next((each for each in layouts if split in each.splits), layouts[0])
     chosen = layout.splits.get(split)
     given = {"split": chosen.folder} if chosen else {}
@@ -325,7 +325,7 @@ def expected_files(
 
 
 def _contents(folder: Path) -> str:
-    """Say what a folder holds, in a few words."""
+    """Return what a folder holds, in a few words."""
     try:
         names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:

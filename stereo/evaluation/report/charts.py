@@ -31,7 +31,7 @@ class Line:
 
 
 def line_chart(
-    title: str,  # said to those who do not see it
+    title: str,  # for screen readers
     lines: Sequence[Line],  # the first stands in front
     x_label: str,  # of the horizontal axis, with its unit
     y_label: str,  # of the vertical axis, with its unit

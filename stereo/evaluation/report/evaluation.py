@@ -336,7 +336,7 @@ def _facts(run: EvaluationRun) -> list[tuple[str, str]]:
 
 
 def _skipped(runs: Sequence[EvaluationRun]) -> list[str]:
-    """Say which images count for nothing, and which could not be read or matched."""
+    """Return lines on the images that were skipped or failed."""
     lines = []
     for key, what in (
         ("skipped_names", "skipped, too few pixels count"),

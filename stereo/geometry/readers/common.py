@@ -56,7 +56,7 @@ class Source:
     text: str  # what stands in it
     # its entries by name, of YAML, XML and JSON
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    # of files that hold both, the cameras as they are instead of the rectified ones
+    # the raw cameras instead of the rectified ones, of files that hold both
     raw: bool = False
     # the lens of raw cameras where the file does not say; None to guess with a warning
     lens: str | None = None

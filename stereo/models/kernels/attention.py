@@ -173,7 +173,7 @@ class _Apply(torch.autograd.Function):
 
 
 def attend(attention: "EfficientAttention", volume: Tensor, mask: Tensor | None) -> Tensor:
-    """Do what ``attention(volume, mask)`` does, in float32, on a GPU.
+    """As ``attention(volume, mask)``, in float32, on a GPU.
 
     Args:
         attention: efficient attention with softmax normalisation.

@@ -198,7 +198,7 @@ def regress_disparity(
     logits: Tensor,  # (B, D, H / 4, W / 4)
     upsampling: Upsampling,
 ) -> Tensor:  # (B, H, W) float32, pixels
-    """Do what ``stereo.models.regression.regress_disparity`` does, in float32, on a GPU.
+    """As ``stereo.models.regression.regress_disparity``, in float32, on a GPU.
 
     Args:
         logits: float32, bfloat16 or float16, one per cell of the volume.
