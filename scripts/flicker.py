@@ -5,7 +5,8 @@
 
 A pixel stands still from one frame to the next where its true disparity and the picture without the
 cameras' faults (within 4 of 255) stay; flicker is how much the map changes there. EPE is over all
-pixels of all frames but the first three, in which the mean only begins.
+pixels of all frames but the first three, in which the mean only begins. Flicker is that of films of
+which a fifth or more stands still, EPE that of all.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from stereo.system.console import progress
 
 FIRST = 3
 SAME = 4  # of 255
+STILL = 0.2  # share of a film
 
 
 def main() -> None:
@@ -58,7 +60,7 @@ def main() -> None:
                 errors[side].append(float(np.abs(maps[k][side] - truths[k]).mean()))
         found["epe"].append([float(np.mean(each)) for each in errors])
         pooled = [np.concatenate(each) for each in changes]
-        if len(pooled[0]) > 0.05 * maps[0][0].size:
+        if len(pooled[0]) > STILL * maps[0][0].size * (len(pairs) - FIRST):
             found["flicker"].append([float(each.mean()) for each in pooled])
     for name, values in found.items():
         before, after = np.mean(values, axis=0)

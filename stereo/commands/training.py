@@ -91,10 +91,7 @@ def _train(config: Namespace) -> int:
         if isinstance(config[name], list | dict):
             raise UsageError(f"'{name}' is {config[name]}; expected a text")
         config[name] = None if config[name] is None else str(config[name])
-    try:
-        seconds = None if config.max_time is None else parse_duration(config.max_time)
-    except ValueError as error:
-        raise UsageError(f"--max-time {config.max_time}: write 90s, 50m or 2.5h") from error
+    seconds = None if config.max_time is None else parse_duration(config.max_time)
     keep_freed_memory()
     fields = {field.name: config[field.name] for field in dataclasses.fields(Recipe)}
     train(
@@ -128,6 +125,16 @@ COMMANDS = (
         "--trainer.batch_size 8\n"
         "  stereo train --config finetune --data.root ROOT --output runs/mine",
         distributed=True,
+        reads_pictures=True,
+    ),
+    from_function(
+        "adapt",
+        "stereo.training.adapt:adapt",
+        "fit the weights to your own pairs without ground truth, never for the worse",
+        "stereo adapt left right --output mine.safetensors --max-time 10m\n"
+        "  stereo infer left right --model mine.safetensors --output maps",
+        positional=("left", "right"),
+        status=lambda better: 0 if better else 1,
         reads_pictures=True,
     ),
     Command(

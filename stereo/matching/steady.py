@@ -8,9 +8,9 @@ from stereo.matching.result import Result
 from stereo.system.opencv import import_cv2
 
 MOST = 8.0  # weight of a mean, in frames of full certainty
-JUMP = 2.0  # pixels; disparities further apart are of two surfaces, whose mean is none
+JUMP = 4.0  # pixels; disparities further apart are of two surfaces, whose mean is none
 WINDOW = 7  # pixels, in which pictures are compared
-MOVING = 2.0  # times the noise: the picture moves where it changes by more
+MOVING = 3.0  # times the noise: the picture moves where it changes by more
 LEAST_NOISE = 0.7  # steps of 8 bits
 MARGIN = 9  # pixels about what moves that are free as well
 

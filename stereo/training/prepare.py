@@ -64,7 +64,7 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> TrainingRun:
         if weights.endswith(".tar"):
             loaded = convert_psmnet(weights, align_corners=config.upsampling == "align_corners")
         else:
-            loaded = load_checkpoint(_weights_file(weights))
+            loaded = load_checkpoint(weights_file(weights))
         load_weights(network, loaded.weights, weights, allow_new_attention=True)
         _compare_conventions(loaded.config, config, weights)
     facts: dict[str, Any] = {
@@ -199,7 +199,7 @@ def _split_if_there(name: str, split: str) -> str | None:
     return split if split in get_description(name).splits else None
 
 
-def _weights_file(weights: str) -> Path:
+def weights_file(weights: str) -> Path:
     """Return the file of weights that ship under a network's name, or the path given."""
     shipped = [name for name in NETWORK_NAMES if bundled_weights(name) is not None]
     if weights in NETWORK_NAMES:

@@ -2,6 +2,7 @@
 
 import math
 
+from stereo.errors import UsageError
 from stereo.training.config import OptimizerConfig
 
 
@@ -26,10 +27,13 @@ def parse_duration(text: str) -> float:
     """Return the seconds of ``90``, ``90s``, ``50m`` or ``2.5h``.
 
     Raises:
-        ValueError: anything else.
+        UsageError: anything else.
     """
     unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
-    number = float(text[:-1] if unit else text)
-    if not number > 0 or math.isinf(number):
-        raise ValueError(text)
+    try:
+        number = float(text[:-1] if unit else text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise UsageError(f"--max-time {text}: write 90s, 50m or 2.5h")
     return number * (unit or 1)

@@ -87,7 +87,7 @@ def test_schedules():
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("50m", 3000), ("2.5h", 9000)])
 def test_durations(text, seconds):
     assert parse_duration(text) == seconds
-    with pytest.raises(ValueError):
+    with pytest.raises(UsageError, match="write 90s"):
         parse_duration("soon")
 
 

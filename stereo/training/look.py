@@ -1,0 +1,98 @@
+"""What a rig's pictures look like, and rendered scenes dressed up in it.
+
+Rendered pairs with exact ground truth take on the tones, the uneven light and the noise of pictures
+whose ground truth nobody knows.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stereo.data.augmentation.training_pair import TrainingPair
+from stereo.system.opencv import import_cv2
+
+LEVELS = 129  # of a tone curve
+BINS = 8  # of brightness, for the noise
+FIELD = 16  # cells of the light's grid along each side
+CALM = 0.3  # the share of a bin's pixels that is taken to be free of texture
+CALM_QUANTILE = 0.3853  # |z| below which a normal variable lies with that probability
+_MASK = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6  # noise keeps its deviation
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """The look of the pictures of a rig.
+
+    Attributes:
+        tones: (N, 2, 3, 129) float32, quantiles of each colour of each pair's views, 0..255.
+        light: (2, 16, 16) float32, the mean brightness over each view, 1 on average.
+        noise: (2, 8) float32, its deviation by brightness, steps of 8 bits.
+        grey: whether the pictures have no colours.
+    """
+
+    tones: np.ndarray
+    light: np.ndarray
+    noise: np.ndarray
+    grey: bool
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> "Look":
+        """Return the look of pairs of views, (H, W, 3) uint8 each."""
+        cv2 = import_cv2()
+        levels = np.linspace(0, 1, LEVELS)
+        tones = [[np.quantile(view, levels, axis=(0, 1)).T for view in pair] for pair in pairs]
+        light, noise = [], []
+        for side in range(2):
+            views = [pair[side].mean(axis=2).astype(np.float32) for pair in pairs]
+            shape = (FIELD, FIELD)
+            cells = [cv2.resize(view, shape, interpolation=cv2.INTER_AREA) for view in views]
+            mean = cv2.GaussianBlur(np.mean(cells, axis=0), (0, 0), 3)
+            light.append(mean / max(float(mean.mean()), 1e-3))
+            noise.append(_noise(views))
+        grey = all(np.ptp(view, axis=2).max() <= 2 for pair in pairs for view in pair)
+        return cls(np.array(tones, np.float32), np.array(light), np.array(noise), grey)
+
+    def dress(self, pair: TrainingPair, rng: np.random.Generator) -> TrainingPair:
+        """Return a pair with the tones of one of the rig's, its light and its noise."""
+        tones = self.tones[rng.integers(len(self.tones))]
+        views = [
+            self._dressed(view, side, tones[side], rng)
+            for side, view in enumerate((pair.left, pair.right))
+        ]
+        return dataclasses.replace(pair, left=views[0], right=views[1])
+
+    def _dressed(
+        self, view: np.ndarray, side: int, tones: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        cv2 = import_cv2()
+        height, width = view.shape[:2]
+        if self.grey:
+            view = np.repeat(cv2.cvtColor(view, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+        light = cv2.resize(self.light[side], (width, height), interpolation=cv2.INTER_CUBIC)
+        shown = np.empty(view.shape, np.float32)
+        for k in range(3):
+            own = np.quantile(view[..., k], np.linspace(0, 1, LEVELS))
+            curve = np.interp(np.arange(256), own, tones[k]).astype(np.float32)
+            shown[..., k] = curve[view[..., k]] * light
+        level = shown.mean(axis=2).clip(0, 255) / 256 * BINS
+        deviation = np.interp(level, np.arange(BINS) + 0.5, self.noise[side])[..., None]
+        kind = (height, width, 1 if self.grey else 3)
+        shown = shown + deviation * rng.standard_normal(kind, np.float32)
+        return np.rint(shown).clip(0, 255).astype(np.uint8)
+
+
+def _noise(views: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the deviation of the noise by brightness, (8,), from the calmest pixels of each."""
+    cv2 = import_cv2()
+    rest = np.concatenate([np.abs(cv2.filter2D(view, -1, _MASK)).ravel() for view in views])
+    level = np.concatenate([cv2.blur(view, (5, 5)).ravel() for view in views])
+    places = (level / 256 * BINS).astype(int)
+    found = np.full(BINS, np.nan)
+    for place in range(BINS):
+        own = rest[places == place]
+        if len(own) > 1000:
+            found[place] = np.quantile(own, CALM) / CALM_QUANTILE
+    known = np.flatnonzero(np.isfinite(found))
+    return np.interp(np.arange(BINS), known, found[known]) if len(known) else np.zeros(BINS)

@@ -1,0 +1,166 @@
+"""``stereo adapt``: its gate, its inputs, and scenes in the look of a rig."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stereo.data.augmentation.training_pair import TrainingPair
+from stereo.data.io.disparities import write_disparity
+from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
+from stereo.models.checkpoint import load_checkpoint
+from stereo.system.bundled import DEFAULT_MODEL, bundled_weights
+from stereo.training import adapt as module
+from stereo.training.look import Look
+from stereo.training.state import last_path
+
+BEFORE = {"photometric": 4.0, "agreement": 0.7, "confidence": 0.8}
+AFTER = {"photometric": 3.9, "agreement": 0.75, "confidence": 0.85}
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    made = SyntheticScenes(SyntheticConfig(height=96, width=192, max_disparity=48, seed=8))
+    return [made.render(index) for index in range(10)]
+
+
+@pytest.fixture
+def folders(tmp_path, scenes):
+    for side in ("left", "right"):
+        (tmp_path / side).mkdir()
+        for k, scene in enumerate(scenes):
+            Image.fromarray(getattr(scene, side)).save(tmp_path / side / f"{k}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("after", "better"),
+    [
+        (AFTER, True),
+        (BEFORE, False),
+        (AFTER | {"photometric": 4.05}, True),  # two of three, and the third within 2 %
+        (AFTER | {"photometric": 4.2}, False),
+        (BEFORE | {"agreement": 0.9}, False),  # one of three
+    ],
+)
+def test_two_measures_must_rise_and_none_may_fall_far(after, better):
+    assert module.is_better(BEFORE, after) is better
+
+
+def write_labels(_start, sources, folder, _end):
+    folder.mkdir()
+    for source in sources:
+        write_disparity(folder / f"{source.name}.pfm", np.full((96, 192), 5.0, np.float32))
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Let training end at once with the weights it began with, and measures be as told."""
+
+    def prepared(*values):
+        told = iter(values)
+        monkeypatch.setattr(module, "measure", lambda *_: dict(next(told)))
+        monkeypatch.setattr(module, "_label", write_labels)
+        monkeypatch.setattr(module, "STATISTICS_PAIRS", 1)
+        monkeypatch.setattr(
+            module,
+            "train",
+            lambda run, folder, **_: shutil.copy(
+                bundled_weights(DEFAULT_MODEL), last_path(folder, 1)
+            ),
+        )
+
+    return prepared
+
+
+def test_weights_that_are_better_are_written_with_what_they_were_made_from(stereo, folders, quick):
+    quick(BEFORE, BEFORE, AFTER)
+    output = folders / "mine.safetensors"
+    result = stereo("adapt", folders / "left", folders / "right", "--output", output)
+    assert (result.status, result.errors) == (0, [])
+    found = load_checkpoint(output)
+    about = found.training["adapted"]
+    assert (about["before"], about["after"]) == (BEFORE, AFTER)
+    assert (about["from"], len(about["pairs"])) == (DEFAULT_MODEL, 10)
+    assert found.confidence is not None
+    assert not (folders / "mine.run").exists()
+
+
+def test_where_the_pairs_kept_out_are_no_better_nothing_is_written(stereo, folders, quick):
+    quick(BEFORE, BEFORE, BEFORE)
+    output = folders / "mine.safetensors"
+    result = stereo("adapt", folders / "left", folders / "right", "--output", output)
+    assert result.status == 1
+    assert "2 pairs kept out are matched no better" in result.out
+    assert {path.name for path in folders.iterdir()} == {"left", "right"}
+
+
+SAMPLE = Path("datasets/samples/FlyingThings3D/frames_cleanpass/TEST/A/0000")
+
+
+def spoil(folders, kind):
+    """Make the pairs unfit; return what the error says."""
+    for side in ("left", "right"):  # larger ones, whose features can be matched
+        for path in folders.glob(f"{side}/*.png"):
+            shutil.copy(SAMPLE / side / "0006.png", path)
+    if kind == "few":
+        for path in [*folders.glob("*/[2-9].png")]:
+            path.unlink()
+        return "2 pairs are too few to adapt to"
+    for path in sorted(folders.glob("right/*.png")):
+        view = np.asarray(Image.open(path))
+        if kind == "unrectified":
+            view = np.roll(view, 6, axis=0)
+        elif kind == "unrelated":
+            view = np.random.default_rng(int(path.stem)).integers(0, 255, view.shape, np.uint8)
+        else:
+            view = np.full_like(view, 90)
+        Image.fromarray(view).save(path)
+    return "pairs looked at are not fit to match"
+
+
+@pytest.mark.parametrize("kind", ["few", "unrectified", "unrelated", "one colour"])
+def test_pairs_that_are_not_fit_end_in_one_line_and_leave_the_weights(stereo, folders, kind):
+    told = spoil(folders, kind)
+    output = folders / "mine.safetensors"
+    output.write_bytes(b"as it was")
+    result = stereo("adapt", folders / "left", folders / "right", "--output", output)
+    assert result.status == 1
+    (line,) = result.errors
+    assert told in line
+    assert output.read_bytes() == b"as it was"
+    assert not (folders / "mine.run").exists()
+
+
+def test_options_that_make_no_sense_end_in_one_line(stereo, folders):
+    for options, told in (
+        (("--output", folders / "mine.pt"), "expected a .safetensors file"),
+        (("--output", folders / "m.safetensors", "--max-time", "soon"), "write 90s, 50m or 2.5h"),
+        (("--output", folders / "m.safetensors", "--weights", "nobody"), "nobody"),
+    ):
+        result = stereo("adapt", folders / "left", folders / "right", *options)
+        assert result.status == 2
+        (line,) = result.errors
+        assert told in line
+
+
+def test_a_rendered_scene_takes_on_the_look_of_a_rig(scenes):
+    rng = np.random.default_rng(0)
+    rig = []
+    for scene in scenes:
+        views = []
+        for view in (scene.clean_left, scene.clean_right):
+            dark = 60 * (view.mean(axis=2) / 255) * np.linspace(0.4, 1.6, view.shape[1])
+            dark += 6 * rng.standard_normal(dark.shape)
+            views.append(np.repeat(dark.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2))
+        rig.append((views[0], views[1]))
+    look = Look.of(rig)
+    assert look.grey
+    assert look.noise[:, 0] == pytest.approx(6, rel=0.35)
+    assert look.light[0, :, -1].mean() > 1.5 * look.light[0, :, 0].mean()
+    dressed = look.dress(TrainingPair.from_sample(scenes[0].sample()), rng)
+    assert np.ptp(dressed.left, axis=2).max() == 0
+    assert dressed.left.mean() == pytest.approx(np.mean([left for left, _ in rig]), rel=0.5)
+    assert dressed.disparity is not None and np.array_equal(dressed.disparity, scenes[0].disparity)
