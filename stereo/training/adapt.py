@@ -53,7 +53,7 @@ from stereo.training.recipe import DataConfig, Recipe
 from stereo.training.schedule import parse_duration
 from stereo.training.state import checkpoints_of
 
-LEAST_PAIRS = 10
+LEAST_PAIRS = 5
 CHECKED = 12  # pairs
 STATISTICS_PAIRS = 16
 HELD_OUT = 5  # every so many pairs

@@ -88,6 +88,28 @@ def test_weights_that_are_better_are_written_with_what_they_were_made_from(stere
     assert not (folders / "mine.run").exists()
 
 
+def test_an_interrupted_call_goes_on_with_what_is_there(stereo, folders, quick, monkeypatch):
+    def call(*options):
+        output = folders / "mine.safetensors"
+        return stereo("adapt", folders / "left", folders / "right", "--output", output, *options)
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    quick(BEFORE, BEFORE)
+    monkeypatch.setattr(module, "train", interrupted)
+    assert call().status == 130
+    quick(BEFORE, AFTER)  # not measured before again
+    monkeypatch.setattr(module, "_label", None)  # nor labelled
+    other = call("--seed", "1")
+    assert other.status == 1
+    (line,) = other.errors
+    assert "holds work on other pairs, weights or another seed" in line
+    assert call().status == 0
+    about = load_checkpoint(folders / "mine.safetensors").training["adapted"]
+    assert (about["before"], about["after"]) == (BEFORE, AFTER)
+
+
 def test_where_the_pairs_kept_out_are_no_better_nothing_is_written(stereo, folders, quick):
     quick(BEFORE, BEFORE, BEFORE)
     output = folders / "mine.safetensors"
