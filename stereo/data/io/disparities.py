@@ -138,7 +138,10 @@ def store_disparity(
         stored, clamped = _to_integers(values, scale)
         Image.fromarray(stored).save(path)
     elif suffix in (".pfm", ".tif", ".tiff"):
-        Image.fromarray(values).save(path)
+        # Through memory: Pillow overlooks that a full disk takes only a part of what it writes.
+        buffer = io.BytesIO()
+        Image.fromarray(values).save(buffer, "PPM" if suffix == ".pfm" else "TIFF")
+        path.write_bytes(buffer.getvalue())
     elif suffix == ".npy":
         np.save(path, values)
     elif suffix == ".npz":

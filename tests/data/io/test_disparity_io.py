@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED_DATA, shared
+from conftest import SHARED_DATA, posix_only, shared
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -525,3 +525,18 @@ def test_a_pfm_changed_by_a_text_mode_copy_is_refused(tmp_path):
     content = b"Pf\n3 2\n-1\n" + values.tobytes()
     (tmp_path / "map.pfm").write_bytes(content.replace(b"\n", b"\r\n"))
     assert "text-mode" in assert_refused(tmp_path / "map.pfm")
+
+
+@posix_only
+@pytest.mark.parametrize("suffix", [".pfm", ".tiff", ".npy", ".npz", ".png"])
+def test_a_map_that_a_full_disk_cuts_is_an_error(tmp_path, rng, suffix):
+    import resource  # of POSIX
+
+    values = rng.random((60, 90), np.float32)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OSError):
+            write_disparity(tmp_path / f"map{suffix}", values)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
