@@ -26,10 +26,9 @@ def readers(folder: Path) -> Iterator[tuple[str, list[Path], Read]]:
     from stereo import geometry, load
     from stereo.commands.resume_log import ResumeLog
     from stereo.commands.submit import submit, validate
-    from stereo.data.finding import listing
     from stereo.data.io import decoders, disparities, images
     from stereo.data.io.videos import Video, write_video
-    from stereo.data.sets import manifest
+    from stereo.data.sets import listing, manifest
     from stereo.data.sets.datasets import open_dataset
     from stereo.evaluation.evaluate import evaluate
     from stereo.evaluation.report.evaluation import compare

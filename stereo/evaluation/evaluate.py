@@ -98,8 +98,7 @@ def evaluate(
         "unused_list": None if unused is None else Path(unused).name,
         "limit": limit,
     }
-    line = tables.protocol_line(facts)
-    console.say(line)
+    console.say(line := tables.protocol_line(facts))
     folders = [folder, *against_folders(folder, model, others)]
     names = [model.description["name"], *(each.name for each in folders[1:])]
     runs: list[Scored] = []

@@ -64,7 +64,7 @@ def test_every_import_is_declared_and_every_dependency_is_imported():
     extras = set().union(*map(declared, EXTRAS))
     assert not core & extras
     assert found <= core | extras
-    assert core <= found
+    assert core - {"tensorboard"} <= found  # by way of torch.utils.tensorboard
 
 
 @pytest.mark.parametrize(("missing", "extra", "call"), NEEDS)

@@ -110,7 +110,7 @@ def test_a_target_that_cannot_be_replaced_leaves_the_others_untouched(tmp_path):
 @pytest.mark.parametrize("after", [1, 2])
 def test_ctrl_c_between_two_renames_leaves_all_or_none(tmp_path, monkeypatch, after):
     paths = [tmp_path / "a.png", tmp_path / "b.pfm", tmp_path / "c.npy"]
-    replace = os.replace
+    replace = Path.replace
     done = []
 
     def replace_and_press_ctrl_c(source, target):
@@ -119,7 +119,7 @@ def test_ctrl_c_between_two_renames_leaves_all_or_none(tmp_path, monkeypatch, af
         if len(done) == after:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(os, "replace", replace_and_press_ctrl_c)
+    monkeypatch.setattr(Path, "replace", replace_and_press_ctrl_c)
     with pytest.raises(KeyboardInterrupt), staged(*paths) as temporary:
         for path in temporary:
             path.write_text("new")

@@ -546,7 +546,7 @@ def test_the_list_is_not_about_the_subset_nor_other_data(tmp_path):
     listed.write_text("TEST/A/0000/left/0006.png\n")
     with pytest.raises(UsageError, match="full FlyingThings3D"):
         open_dataset("flyingthings3d", tmp_path, render_pass="clean", unused=listed)
-    with pytest.raises(UsageError, match="not about 'kitti2015'"):
+    with pytest.raises(UsageError, match="does not apply to 'kitti2015'"):
         open_dataset("kitti2015", tmp_path, unused=listed)
 
 
