@@ -110,7 +110,8 @@ def test_nothing_is_timed_on_a_red_gate(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("precisions", slow_but("fp32", of=["fp32", "fp32,bf16"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("precisions", ["fp32", "fp32,bf16"])
 def test_the_command_writes_json_table_and_plot(tmp_path, capsys, precisions):
     path = tmp_path / "deep" / "attention.json"
     sizes = "2x4x4,4x6x8,8x10x12,24x34x60"

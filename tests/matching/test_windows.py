@@ -126,6 +126,7 @@ def test_a_thread_that_matches_whole_is_not_disturbed_by_one_that_matches_in_win
     assert all(torch.equal(each, expected) for each in found)
 
 
+@pytest.mark.slow
 def test_tiles_of_a_trained_network_give_the_map_of_the_whole():
     matcher = stereo.load(precision="fp32", scale="1")
     sample = open_dataset("sceneflow", REPOSITORY / "datasets/samples").samples[0].read()

@@ -55,6 +55,7 @@ def test_of_a_still_camera_objects_alone_move():
     assert not np.array_equal(pairs[0].left[still], pairs[1].left[still])  # other noise
 
 
+@pytest.mark.slow
 def test_films_are_written_a_folder_each_and_continued(tmp_path):
     assert synthesize(tmp_path, FILM, 2) == (2 * FRAMES, 0)
     assert synthesize(tmp_path, FILM, 2) == (0, 2 * FRAMES)
