@@ -165,7 +165,8 @@ def inference_call(path, *more):
     ("networks", "precisions"),
     [
         ("ea_stereo_fast", "fp32"),
-        pytest.param("psmnet,ea_stereo_fast", "fp32,bf16", marks=pytest.mark.slow),
+        pytest.param("ea_stereo_fast", "fp32,bf16", marks=pytest.mark.slow),
+        pytest.param("psmnet", "fp32", marks=pytest.mark.slow),
     ],
 )
 def test_inference_is_compared_then_timed_in_turns(tmp_path, capsys, networks, precisions):
