@@ -31,7 +31,7 @@ _LICENCES = {  # of a family's published code and of its weights, as their autho
     "igev-stereo": ("MIT", _UNSTATED),
     "igev-plusplus": ("MIT", _UNSTATED),
     "s2m2": ("CC BY-NC 4.0", "CC BY-NC 4.0"),
-    "unimatch": ("MIT", _UNSTATED),
+    "unimatch": (_UNSTATED, _UNSTATED),
 }
 _MULTIPLES = {"aanet": 12}  # of height and width; other families take multiples of 32
 _CACHED = {  # where the library looks for weights besides the cache of the Hugging Face hub
