@@ -7,6 +7,7 @@ the right one warped to it, as HITNet does (Tankovich et al., CVPR 2021).
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,6 @@ from stereo.models.fast import (
     FastStereo,
     add_enlarged,
     double,
-    guide,
 )
 from stereo.models.recompute import Recomputable
 
@@ -233,26 +233,17 @@ class EAStereo(FastStereo):
     """Features, correlation, aggregation at 1/8, refinement at 1/4 and at 1/2.
 
     Args:
-        attentions: site name -> module, as in ``FastAggregation``.
-        max_disparity: pixels; a multiple of 16. It may be changed on a built network.
-        mask_invalid: see ``FastAggregation``.
+        arguments: those of ``FastStereo``.
     """
 
+    features_type = Features
+    aggregation_type = Aggregation
+    refinement_type = StateRefinement
     feature_factors = (HALF_FACTOR, FINE_FACTOR, VOLUME_FACTOR)
 
-    def __init__(
-        self,
-        attentions: Mapping[str, nn.Module],
-        max_disparity: int,
-        mask_invalid: bool = False,
-    ) -> None:
-        nn.Module.__init__(self)
-        self.features = Features()
-        self.aggregation = Aggregation(attentions, mask_invalid)
-        self.guide = guide()
-        self.refinement = StateRefinement(Features.fine_channels)
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
         self.half_refinement = HalfRefinement(HALF_CHANNELS)
-        self.max_disparity = max_disparity
 
     def _match(
         self, left: Sequence[Tensor], right: Sequence[Tensor], max_disparity: int

@@ -168,7 +168,9 @@ class FastStereo(nn.Module):
         mask_invalid: see ``FastAggregation``.
     """
 
-    refinement: Any
+    features_type: type[FastFeatures] = FastFeatures
+    aggregation_type: type[FastAggregation] = FastAggregation
+    refinement_type: Any = Refinement
     stride = STRIDE
     feature_factors: tuple[int, ...] = (FINE_FACTOR, VOLUME_FACTOR)
     coarsest_factor = 32
@@ -180,10 +182,10 @@ class FastStereo(nn.Module):
         mask_invalid: bool = False,
     ) -> None:
         super().__init__()
-        self.features = FastFeatures()
-        self.aggregation = FastAggregation(attentions, mask_invalid)
+        self.features = self.features_type()
+        self.aggregation = self.aggregation_type(attentions, mask_invalid)
         self.guide = guide()
-        self.refinement = Refinement(FastFeatures.fine_channels)
+        self.refinement = self.refinement_type(self.features_type.fine_channels)
         self.max_disparity = max_disparity
 
     def forward(
