@@ -263,7 +263,7 @@ def test_from_python_matches_reuse_memory_and_large_arrays_go_back():
         [sys.executable, "-c", MEMORY_FROM_PYTHON], capture_output=True, text=True, check=True
     )
     *pages, still_held = map(float, done.stdout.split())
-    assert min(pages[1:]) < 0.02 * pages[0]
+    assert min(pages[1:]) < 0.1 * pages[0]
     assert still_held < 0.1
 
 
