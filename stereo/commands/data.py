@@ -11,6 +11,10 @@ SCENES = (
     "distribution",
     "textures",
     "meshes",
+    "plain",
+    "repetition",
+    "haze",
+    "cabinets",
     "frames",
     "seed",
 )

@@ -8,8 +8,9 @@ DISTRIBUTIONS = ("mixed", "uniform", "log")
 PLACES = ("room", "heap", "outdoors")
 _STRENGTHS = (
     *("shine", "reflections", "photometric", "noise", "blur", "vignetting"),
-    "misalignment",
+    *("misalignment", "haze"),
 )
+_SHARES = ("photographs", "plain", "repetition", "cabinets")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,15 @@ class SyntheticConfig:
     """Strength of the dark corners, others in each view; 0 for none."""
     misalignment: float = 1.0
     """Largest vertical offset of the right view, pixels; 0 for exact rectification."""
+    plain: float = 0.0
+    """Least share of the surfaces without texture; 0 leaves it to each scene."""
+    repetition: float = 0.0
+    """Least share of the surfaces under a strictly periodic texture; 0 leaves it to their kind."""
+    haze: float = 0.0
+    """Strength of haze: at 1, what has a twentieth of the largest disparity keeps 1/e of its light;
+    0 for none."""
+    cabinets: float = 0.35
+    """Share of the rooms and heaps with a plain cabinet that fills much of the picture."""
     frames: int = 1
     """Frames of a film: pair i is frame i modulo ``frames`` of scene i divided by ``frames``, with
     a camera and objects that move; 1 for a scene per pair."""
@@ -95,8 +105,9 @@ class SyntheticConfig:
             raise UsageError(f"{self.frames} frames of a film: must lie between 1 and 1000")
         if self.seed < 0:
             raise UsageError(f"seed {self.seed} of rendered scenes: expected 0 or more")
-        if not 0 <= self.photographs <= 1:
-            raise UsageError(f"share of photographs {self.photographs:g}: must lie in 0..1")
+        for name in _SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"share of {name} {getattr(self, name):g}: must lie in 0..1")
         for name in _STRENGTHS:
             if not 0 <= getattr(self, name) <= 4:
                 raise UsageError(f"strength of {name} {getattr(self, name):g}: must lie in 0..4")

@@ -8,6 +8,7 @@ import numpy as np
 
 from stereo.data.synthetic import space
 from stereo.data.synthetic.backdrop import HEAP, OUTDOORS, ROOM, View, draw_land, draw_room
+from stereo.data.synthetic.config import SyntheticConfig
 from stereo.data.synthetic.meshes import Mesh, read_mesh
 from stereo.data.synthetic.objects import draw_object, leaves, place_object
 from stereo.data.synthetic.rng import SceneRng
@@ -32,14 +33,14 @@ class Contents:
 
 
 def furnish(
-    view: View, place: str, objects: tuple[int, int], library: Sequence[Path], rng: SceneRng
+    view: View, place: str, config: SyntheticConfig, library: Sequence[Path], rng: SceneRng
 ) -> tuple[View, Contents]:
     """Return what a place holds, and the view with the walls that objects avoid to stand behind.
 
     Args:
         view: the frame, with a floor where it is outdoors.
         place: one of ``PLACES``.
-        objects: least and largest number of objects that float or lie about.
+        config: how many objects float or lie about, and the share of cabinets.
         library: meshes to pick from, perhaps none.
         rng: the source of chance.
     """
@@ -56,9 +57,9 @@ def furnish(
     elif place == ROOM and view.floor is not None:
         for _ in range(rng.whole(2, 7)):
             _stand(view, contents, _FURNITURE, (0.4, 1.6), library, 0.7, rng)
-    if place != OUTDOORS and rng.chance(0.35):
+    if place != OUTDOORS and rng.chance(config.cabinets):
         _large(view, contents, rng)
-    count = rng.whole(*objects)
+    count = rng.whole(*config.objects)
     if place == HEAP:
         count *= rng.weighted({1: 3.0, 2: 4.0, 7: 0.5})
     if place == OUTDOORS:

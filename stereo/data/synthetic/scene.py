@@ -88,6 +88,8 @@ class Scene:
     mesh_looks: tuple[Look, ...] = ()
     grey: tuple[float, float, float] | None = None
     """Shares of red, green and blue in a grey picture; None for colours."""
+    haze: float = 0.0
+    """The disparity, pixels, at which haze leaves 1/e of the light; 0 for none."""
     dots: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0)
     """A projected pattern: strength, cell in pixels, the projector's distance from the left camera
     in baselines, and the disparity from which on it is at full strength."""
@@ -114,7 +116,7 @@ def compose(
     paints = [Paint(large, photograph=rng.chance(share)) for _ in LARGE]
     paints += [Paint(256, photograph=rng.chance(share)) for _ in SMALL]
     paints += [Paint(256, repeated=True) for _ in REPEATED]
-    view, contents = furnish(view, place, config.objects, meshes, rng)
+    view, contents = furnish(view, place, config, meshes, rng)
     painter = _Painter(view, config, _Mood.draw(rng, place), rng)
     ground = [painter.layer(s, style, large=True) for s, style in contents.ground]
     backdrop, layers = ground[0], ground[1:]
@@ -135,7 +137,7 @@ def compose(
             dots = (rng.log_uniform(0.1, 1.0), cell, aside, view.high * rng.uniform(0.1, 0.6))
     return Scene(
         *(view, (backdrop, *layers), tuple(paints), painter.mood.lamp, sun),
-        *(tuple(posed), tuple(looks), grey, dots),
+        *(tuple(posed), tuple(looks), grey, 0.05 * config.max_disparity * config.haze, dots),
     )
 
 
@@ -268,7 +270,8 @@ class _Painter:
     ) -> Look:
         """Draw the look of a surface about left (x, y) of a disparity, of a size in pixels."""
         rng, config, mood, (x, y, d) = self.rng, self.config, self.mood, at
-        repeated = rng.chance(0.7 if style == "facade" else 0.12 if large else 0.08)
+        usual = 0.7 if style == "facade" else 0.12 if large else 0.08
+        repeated = rng.chance(max(config.repetition, usual))
         numbers = REPEATED if repeated else LARGE if large else SMALL
         density = rng.log_uniform(0.5, 1.6) if large else rng.log_uniform(0.35, 2.5)
         bright = rng.log_uniform(0.3, 2.2)
@@ -276,7 +279,7 @@ class _Painter:
         tint = [rng.uniform(pale, 1.1) * bright for _ in range(3)]
         contrast = rng.uniform(0.6, 1.3) * mood.dullness
         grain = 0.0 if repeated else rng.pick([0.0, 0.0, 0.1, 0.3, 0.6])
-        if rng.chance(mood.plain) or style in ("plain", "wall"):
+        if rng.chance(max(config.plain, mood.plain)) or style in ("plain", "wall"):
             # What is left of its texture is for those who look closely.
             contrast = rng.uniform(0.02, 0.2) if large else rng.uniform(0.0, 0.1)
             grain = rng.pick([0.0, 0.05, 0.1, 0.2]) if large else rng.pick([0.0, 0.0, 0.1])

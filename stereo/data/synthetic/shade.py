@@ -11,6 +11,7 @@ from stereo.data.synthetic.surface import ROUND, Surface, signed_distance
 from stereo.data.synthetic.trace import Hits
 
 LIGHT_GAIN = 1.6
+AIRLIGHT = (0.70, 0.72, 0.75)
 CHUNK = 8192  # pixels at a time on a CPU: their parameters stay in its cache
 
 
@@ -54,6 +55,9 @@ def picture(
         colour = colour * _shadows(scene, atlas, hits, place, triangles)[..., None]
     if scene.dots[0]:
         colour = colour + (_dots(scene, atlas, hits) * scene.dots[0])[..., None]
+    if scene.haze:
+        kept = (-scene.haze / hits.disparity).exp()[..., None]
+        colour = colour * kept + (1.0 - kept) * colour.new_tensor(AIRLIGHT)
     if scene.grey is not None:
         red, green, blue = scene.grey
         grey = colour[..., :1] * red + colour[..., 1:2] * green + colour[..., 2:] * blue

@@ -32,6 +32,7 @@ FRAMES, FIRST_FRAME = 10, 6  # per scene folder, numbered 0006 to 0015 as in Fly
 SCENES = 10_000  # per letter
 LARGEST_COUNT = 3 * SCENES * FRAMES  # of pairs; of films a tenth
 _SIDES = ("left", "right")
+_YOUNGER = ("frames", "plain", "repetition", "haze", "cabinets")  # than VERSION
 
 
 @writes_alone
@@ -192,8 +193,9 @@ def _render_and_write(root: Path, split: str, config: SyntheticConfig, index: in
 def _facts(config: SyntheticConfig) -> dict[str, Any]:
     """Return what the bytes of the set depend on; textures and meshes by names and sizes."""
     facts = asdict(config)
-    if config.frames == 1:
-        del facts["frames"]  # as before there were films
+    for name in _YOUNGER:
+        if facts[name] == getattr(SyntheticConfig, name):
+            del facts[name]  # so that sets from before can be continued
     if config.textures:
         facts["textures"] = _named(find_photographs(config.textures), config.textures)
     if config.meshes:

@@ -15,6 +15,7 @@ from stereo.data.sets.datasets import detect_dataset, open_dataset
 from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
 from stereo.data.synthetic.noise import white_noise
 from stereo.data.synthetic.rng import SceneRng
+from stereo.data.synthetic.scene import REPEATED
 from stereo.data.synthetic.surface import (
     DISTANCES,
     Outline,
@@ -291,6 +292,37 @@ def test_shine_and_reflections_move_against_the_surface(effect):
     assert moved > 500
 
 
+def test_plain_repeated_and_large_surfaces_are_as_many_as_asked_for():
+    def looks(**shares):
+        scenes = SyntheticScenes(replace(SMALL, places=("room", "heap"), **shares))
+        return [scenes.compose(index) for index in range(12)]
+
+    def share(scenes, true):
+        return np.mean([true(layer.look) for scene in scenes for layer in scene.layers])
+
+    usual, plain, periodic = looks(), looks(plain=1.0), looks(repetition=1.0)
+    assert share(usual, lambda look: look.contrast > 0.3) > 0.3
+    assert share(plain, lambda look: look.contrast > 0.3) < 0.05
+    assert share(usual, lambda look: look.texture in REPEATED) < 0.2
+    assert share(periodic, lambda look: look.texture in REPEATED) == 1.0
+    large = [sum(len(scene.layers) for scene in looks(cabinets=k)) for k in (0.0, 1.0)]
+    assert large[0] < large[1]
+
+
+def test_haze_fades_what_is_far_towards_one_colour():
+    thick = SyntheticScenes(replace(SMALL, **FAULTLESS, haze=1.0))
+    far, near = [], []
+    for index in range(4):
+        clear, hazy = rendered(replace(SMALL, **FAULTLESS), index), thick.render(index)
+        assert np.array_equal(hazy.disparity, clear.disparity)
+        assert np.array_equal(hazy.nonoccluded, clear.nonoccluded)
+        for ratios, where in ((far, clear.disparity < 2), (near, clear.disparity > 8)):
+            if where.sum() > 500:
+                spread = [each.clean_left[where].std(0).mean() for each in (hazy, clear)]
+                ratios.append(spread[0] / spread[1])
+    assert np.mean(far) < 0.6 * np.mean(near), (far, near)
+
+
 def test_noise_has_the_moments_it_promises():
     noise = white_noise((200, 300), 12345, torch.device("cpu"))
     assert abs(noise.mean()) < 0.02
@@ -336,6 +368,8 @@ def test_photographs_are_used(photographs):
         ({"noise": -1.0}, "strength of noise"),
         ({"objects": (5, 2)}, "objects"),
         ({"photographs": 1.5}, "photographs"),
+        ({"plain": -0.1}, "share of plain"),
+        ({"haze": 5.0}, "strength of haze"),
     ],
 )
 def test_impossible_configurations_are_refused(change, words):
