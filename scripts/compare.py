@@ -6,6 +6,7 @@
     stereo data synthesize --root DIR2 --count 2000 --seed 6 --height 96 --width 192 \
         --max-disparity 32 --workers 2
     python scripts/compare.py paper --data DIR2 --runs RUNS2 --output docs/benchmarks/paper.json
+    python scripts/compare.py designs --data DIR --runs RUNS3 --output docs/benchmarks/sketch.json
 
 It goes on where it stopped: runs that stand in the output file or are finished in RUNS are not
 repeated, so that seeds can be added later.
@@ -28,8 +29,10 @@ from stereo.attention import ATTENTIONS
 from stereo.benchmark import measure
 from stereo.models import NetworkConfig, build_network
 from stereo.models.checkpoint import load_checkpoint
+from stereo.models.config import BF16_NETWORKS
 from stereo.system import console
 from stereo.system.files import staged
+from stereo.system.runtime import pick_dtype
 
 STUDIES_FOLDER = Path(__file__).resolve().parent / "studies"
 SITES = ("quarter", "eighth", "sixteenth")
@@ -37,6 +40,12 @@ Variant = dict[str, Any]
 STUDIES: dict[str, dict[str, Variant]] = {
     "family": {
         name: {"network.attention": {"name": name}} for name in ("none", *sorted(ATTENTIONS))
+    },
+    "designs": {
+        f"{name}, {attention}": {"network": {"name": name, "attention": {"name": attention}}}
+        for attention, name in itertools.product(
+            ("efficient", "none"), ("ea_stereo_fast", "ea_stereo")
+        )
     },
     "paper": {
         "psmnet": {"network": {"name": "psmnet", "max_disparity": 32}},
@@ -143,17 +152,18 @@ def cost(recipe: Path, variant: Variant) -> dict[str, float]:
     batch, (height, width) = fields["trainer"]["batch_size"], fields["augmentation"]["crop"]
     left, right = torch.randn(2, batch, 3, height, width)
 
-    # As the loop resolves it on a CPU that is fast at bf16.
-    fp32 = fields["trainer"].get("precision") == "fp32"
+    device, name = torch.device("cpu"), network_fields["name"]
+    dtype = pick_dtype(
+        fields["trainer"].get("precision", "auto"), device, bf16_serves=name in BF16_NETWORKS
+    )
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=not fp32):
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
             disparities = network(left, right).disparities
         sum(d.float().mean() for d in disparities).backward()  # type: ignore[union-attr]
         network.zero_grad(set_to_none=True)
 
     step()
-    device = torch.device("cpu")
     return {
         "seconds": measure.seconds(step, device)["median"],
         "peak_mib": (measure.peak_bytes(step, device) or 0) / 2**20,
