@@ -108,7 +108,8 @@ def evaluate(
         runs.append(_score(name, each, files, rules, facts, output_folder(own_folder), confidence))
     print_summary(runs, rules, line)
     say_hint(runs, "'gt_scale' in manifest.json" if dataset == "manifest" else "a scale")
-    make_report(folder, folders)
+    with_scores = [own for own, run in zip(folders, runs, strict=True) if run.scores]
+    make_report(folder, with_scores or [folder])
     wait_for_all()
     return runs[0].report, sum(len(run.failed) for run in runs)
 
@@ -238,13 +239,14 @@ def run_facts(matcher: Matcher, peak: PeakMemory) -> dict[str, Any]:
 
 
 def make_report(folder: Path, folders: Sequence[Path]) -> None:
-    """Write ``report.html`` of all runs in ``folders``, and one of each run but the first.
+    """Write ``report.html`` of all runs in ``folders``, and one of each in a folder of its own.
 
     Only the main process writes.
     """
     if is_main():
-        for own in folders[1:]:
-            write_report(own, [own])
+        for own in folders:
+            if own != folder:
+                write_report(own, [own])
         write_report(folder, folders)
         console.say(f"report: {folder / 'report.html'}")
 

@@ -12,9 +12,10 @@ from stereo.export.precision import halve, quantize
 from stereo.matching.loading import load
 from stereo.matching.matcher import Matcher
 from stereo.matching.onnx_engine import FORMAT, PRECISIONS, OnnxEngine
+from stereo.matching.options import kind_of
 from stereo.models import NETWORK_NAMES, NetworkConfig
 from stereo.system import console
-from stereo.system.bundled import SGBM, bundled_weights
+from stereo.system.bundled import bundled_weights
 from stereo.system.extras import import_extra
 from stereo.system.files import output_folder, staged
 from stereo.version import __version__
@@ -99,8 +100,8 @@ def _check_arguments(name: str, path: Path, precision: str, *, allow_untrained: 
         raise UsageError(f"{path}: the output's name must end in .onnx")
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; name the file to write")
-    if name == SGBM or name.endswith(".onnx"):
-        raise UsageError(f"'{name}' is not a PyTorch network, and only those can be exported")
+    if kind_of(name) != "network":
+        raise UsageError(f"'{name}' is none of our networks, and only those can be exported")
     if name in NETWORK_NAMES:
         if bundled_weights(name) is None and not allow_untrained:
             raise UsageError(

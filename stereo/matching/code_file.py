@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ def load_code(model: str | Path) -> Matcher:
     """Run a Python file and return the model that it defines under a name.
 
     The name may be that of a function of two views, as ``stereo.wrap`` takes it, of a model that
-    ``stereo.wrap`` or ``stereo.wrap_network`` made, or of a function without parameters that
-    returns either. The file's folder is put on the path of imports, as ``python FILE.py`` does. A
-    process runs a file once.
+    ``stereo.wrap`` or ``stereo.wrap_network`` made, or of a function or class that can be called
+    without arguments and gives either. The file's folder is put on the path of imports, as
+    ``python FILE.py`` does. A process runs a file once.
 
     Args:
         model: ``FILE.py:NAME``.
@@ -35,12 +36,7 @@ def load_code(model: str | Path) -> Matcher:
     path, name = _parts(model)
     found = _attribute(path, name)
     if not isinstance(found, Matcher) and callable(found) and not _parameters(found):
-        try:
-            found = found()
-        except StereoError:
-            raise
-        except Exception as error:
-            raise InputError(f"{path}: {name}() failed: {error_line(error)}") from error
+        found = _running(path, f"{name}()", found)
     if isinstance(found, nn.Module):
         raise UsageError(f"{path}: {name} is a torch module; give it to stereo.wrap_network there")
     if not isinstance(found, Matcher):
@@ -62,20 +58,26 @@ def _attribute(path: Path, name: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     sys.path.insert(0, str(path.parent.resolve()))
-    try:
-        spec.loader.exec_module(module)
-    except StereoError:
-        raise
-    except Exception as error:
-        raise InputError(f"{path}: its code failed: {error_line(error)}") from error
+    _running(path, "its code", spec.loader.exec_module, module)
     if not hasattr(module, name):
         known = [
             key
             for key, each in vars(module).items()
-            if getattr(each, "__module__", None) == spec.name and callable(each)
+            if isinstance(each, Matcher)
+            or (getattr(each, "__module__", None) == spec.name and callable(each))
         ]
         raise UsageError(f"{path}: defines no '{name}'; it defines {', '.join(known) or 'nothing'}")
     return getattr(module, name)
+
+
+def _running(path: Path, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call what is a file's; its errors become one line that names the file."""
+    try:
+        return function(*arguments)
+    except StereoError as error:
+        raise InputError(f"{path}: {what} failed: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{path}: {what} failed: {error_line(error)}") from error
 
 
 def _parameters(function: Any) -> int:
@@ -85,6 +87,6 @@ def _parameters(function: Any) -> int:
     except (TypeError, ValueError):
         return 2
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    positional = [p for p in parameters if p.kind in kinds]
+    positional = [p for p in parameters if p.kind in kinds and p.default is p.empty]
     variable = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters)
     return 2 if variable else len(positional)

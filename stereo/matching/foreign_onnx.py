@@ -20,17 +20,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stereo.errors import InputError, StereoError
+from stereo.errors import InputError, StereoError, unknown_name
 from stereo.matching.engine import normalise, pad_to_multiple
 from stereo.matching.estimate import Estimate
 from stereo.matching.onnx_engine import OnnxGraph
-from stereo.matching.wrap import SIGNS, checked_map
+from stereo.matching.wrap import SIGNS, are_numbers, checked_map
 from stereo.models.checkpoint import file_sha256
 from stereo.models.config import check_max_disparity
 from stereo.system.bundled import DEFAULT_MAX_DISPARITY
 from stereo.system.limits import check_bytes, parse_yaml
 
-_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+}
 _GREY = (0.299, 0.587, 0.114)  # of RGB, as OpenCV has it
 _MOST_YAML = 2**16  # bytes
 
@@ -67,7 +72,7 @@ class OnnxReading:
     def __post_init__(self) -> None:
         for key in ("mean", "std"):
             values = getattr(self, key)
-            if values is not None and not _numbers(values):
+            if values is not None and not are_numbers(values, (1, 3)):
                 raise InputError(f"{key} {values!r}: expected three numbers, or one for grey")
         if self.std is not None and min(self.std) <= 0:
             raise InputError(f"std {self.std}: expected numbers above 0")
@@ -114,9 +119,15 @@ class ForeignOnnxEngine:
             names = [each.name for each in given][:6]
             raise InputError(f"its graph takes {len(given)} inputs, {names}, not a pair")
         first = given[0]
+        told = [f"{each.name} {each.type} {each.shape}" for each in given]
         if any(each.type not in _TYPES or len(each.shape) != 4 for each in given):
-            told = [f"{each.name} {each.type} {each.shape}" for each in given]
             raise InputError(f"its inputs, {told}, are no pictures of four dimensions")
+        by_dimension = zip(*(each.shape for each in given), strict=True)
+        fixed = [{each for each in sizes if isinstance(each, int)} for sizes in by_dimension]
+        if max(map(len, fixed)) > 1 or len({each.type for each in given}) > 1:
+            raise InputError(f"its inputs, {told}, differ, as those of a pair do not")
+        if not fixed[0] <= {1}:
+            raise InputError(f"its graph takes {first.shape[0]} pairs at once; export it for one")
         self._dtype = _TYPES[first.type]
         self.inputs = _in_order([each.name for each in given], reading)
         views = 3 - len(given)  # in each input
@@ -127,12 +138,18 @@ class ForeignOnnxEngine:
             if count in (views, 3 * views) and reading.layout in (None, key)
         ]
         if len(fitting) != 1:
-            raise InputError(f"its input '{first.name}' {first.shape} has no channels of a picture")
+            raise InputError(
+                f"its input '{first.name}' {first.shape} tells no channels of "
+                f"{'a picture' if views == 1 else 'both views'} ({views} or {3 * views}); "
+                "where two dimensions could be those, write 'layout: NCHW' or NHWC beside it"
+            )
         self.layout = fitting[0]
         self.channels = by_layout[self.layout] // views
         size = first.shape[2:] if self.layout == "NCHW" else first.shape[1:3]
-        fixed = all(isinstance(each, int) for each in size)
-        self.size: tuple[int, int] | None = (size[0], size[1]) if fixed else None
+        known = [each for each in size if isinstance(each, int)]
+        if len(known) == 1:
+            raise InputError(f"its graph fixes one side, {size}; export it with both, or none")
+        self.size: tuple[int, int] | None = (known[0], known[1]) if known else None
         self.output = _output([each.name for each in session.get_outputs()], reading)
         if reading.mean is None or reading.std is None:
             if self._dtype is not np.uint8:
@@ -243,15 +260,6 @@ class ForeignOnnxEngine:
         }
 
 
-def _numbers(values: Any) -> bool:
-    return (
-        isinstance(values, Sequence)
-        and not isinstance(values, str)
-        and len(values) in (1, 3)
-        and all(type(each) in (int, float) for each in values)
-    )
-
-
 def _stored_reading(path: Path) -> OnnxReading:
     """Return what the YAML file beside an ONNX file says, or nothing where there is none."""
     beside = path.with_suffix(".yaml")
@@ -263,8 +271,10 @@ def _stored_reading(path: Path) -> OnnxReading:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{beside.name}: cannot be read ({error})") from error
     known = [each.name for each in dataclasses.fields(OnnxReading)]
-    if not isinstance(stored, dict) or not set(stored) <= set(known):
+    if not isinstance(stored, dict):
         raise InputError(f"{beside.name}: expected a mapping with keys of {', '.join(known)}")
+    for key in stored.keys() - known:
+        raise unknown_name(f"key in {beside.name}:", str(key), known)
     return OnnxReading(**stored)
 
 
@@ -276,6 +286,8 @@ def _in_order(names: list[str], reading: OnnxReading) -> list[str]:
     for side, name in zip(("left", "right"), asked, strict=True):
         if name is not None and name not in names:
             raise InputError(f"its graph has no input '{name}' for '{side}'; it has {names}")
+    if reading.left is not None and reading.left == reading.right:
+        raise InputError(f"'left' and 'right' are both the input '{reading.left}'")
     if reading.left is None:
         lefts = [name for name in names if "left" in name.lower() and name != reading.right]
         first = lefts[0] if len(lefts) == 1 else names[0]
@@ -287,9 +299,9 @@ def _in_order(names: list[str], reading: OnnxReading) -> list[str]:
 
 def _output(names: list[str], reading: OnnxReading) -> str:
     if reading.output is not None:
-        names = [name for name in names if name == reading.output]
-    elif len(names) > 1:
-        names = [name for name in names if "disp" in name.lower()] or names
-    if len(names) != 1:
+        fitting = [name for name in names if name == reading.output]
+    else:
+        fitting = [name for name in names if "disp" in name.lower() or len(names) == 1]
+    if len(fitting) != 1:
         raise InputError(f"which output is the map? Write 'output: NAME' beside it, of {names[:6]}")
-    return names[0]
+    return fitting[0]

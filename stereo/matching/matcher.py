@@ -243,10 +243,11 @@ class Matcher:
             if not is_out_of_memory(error):
                 raise
             height, width = lefts[0].shape[:2]
+            ours = "network" in self.description
+            remedy = "--tile auto, a smaller --max-disparity or " if ours else ""
             raise StereoError(
                 f"out of memory matching {width}x{height} pixels with "
-                f"{self.description['name']}; use --tile auto, smaller images or a smaller "
-                "--max-disparity"
+                f"{self.description['name']}; use {remedy}smaller images"
             ) from error
         for estimate in estimates:
             if not np.isfinite(estimate.disparity).all():

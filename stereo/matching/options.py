@@ -91,8 +91,6 @@ class MatchOptions:
     def _check_range(self) -> None:
         from stereo.models.config import check_max_disparity, check_min_disparity
 
-        if not _is_whole(self.min_disparity):
-            raise UsageError(f"min disparity {self.min_disparity!r} is not a whole number")
         check_min_disparity(self.min_disparity)
         object.__setattr__(self, "min_disparity", int(self.min_disparity))
         if self.max_disparity is not None:
@@ -182,6 +180,8 @@ class MatchOptions:
         from stereo.system.runtime import pick_device, pick_dtype
 
         if name not in NETWORK_NAMES:
+            if re.search(r"\.py(:|$)", name):
+                raise UsageError(f"'{name}': name what to run in the file, as in FILE.py:FUNCTION")
             if not (name.endswith(".safetensors") or Path(name).is_file()):
                 files = "a .safetensors or .onnx file, FILE.py:FUNCTION, zoo:NAME"
                 known = [SGBM, *NETWORK_NAMES, files]

@@ -1,6 +1,9 @@
 """Functions and networks of others as models: what they are given, and what they give, checked."""
 
+import math
+import numbers
 import re
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from stereo.models.config import (
 )
 from stereo.system.bundled import DEFAULT_MAX_DISPARITY
 from stereo.system.runtime import is_out_of_memory, pick_device, pick_dtype
+from stereo.system.stop import TERMINATED
 from stereo.version import __version__
 
 SIGNS = ("positive", "negative")
@@ -73,15 +77,16 @@ def wrap_network(
     std: Sequence[float] = IMAGENET_STD,
     multiple: int = 32,
     sign: str | None = "positive",
-    device: str = "auto",
+    device: str | torch.device = "auto",
     precision: str = "auto",
 ) -> Matcher:
     """Make a model of any PyTorch network for stereo.
 
     Args:
-        module: called in evaluation mode as ``module(left, right)``, (B, 3, H, W) float32 each,
-            RGB; returns disparities of the left view, (B, H, W) or (B, 1, H, W), pixels, or a
-            flow, (B, 2, H, W), whose first channel is taken, or a sequence, whose last one is.
+        module: put in evaluation mode before each match and left there, then called as
+            ``module(left, right)``, (B, 3, H, W) float32 each, RGB; returns disparities of the
+            left view, (B, H, W) or (B, 1, H, W), pixels, or a flow, (B, 2, H, W), whose first
+            channel is taken, or a sequence, whose last one is.
         name: stands in reports; None for the class's.
         max_disparity: what the network searches, as in ``wrap``.
         min_disparity: as in ``wrap``.
@@ -98,7 +103,7 @@ def wrap_network(
     if not isinstance(module, nn.Module):
         raise UsageError(f"{module!r} is no torch module; stereo.wrap takes functions")
     name = name or type(module).__name__
-    where = pick_device(device)
+    where = pick_device(str(device))
     engine = _ModuleEngine(module, name, (mean, std), multiple, sign, where, precision)
     facts = {"device": str(where), "precision": str(engine.dtype).removeprefix("torch.")}
     return foreign_matcher(
@@ -118,7 +123,7 @@ def foreign_matcher(
         network: behind the engine, if it is one of PyTorch.
         facts: of its description, further ones or in place of the default ones.
     """
-    if not _NAME.fullmatch(name):
+    if not (isinstance(name, str) and _NAME.fullmatch(name)):
         raise UsageError(
             f"'{name}' cannot name a model: give a name of letters, digits and . _ + -"
         )
@@ -167,16 +172,16 @@ class _ModuleEngine:
         if sign is not None and sign not in SIGNS:
             raise unknown_name("sign", sign, SIGNS)
         mean, std = scaling
-        if not (len(mean) == len(std) == 3 and all(each > 0 for each in std)):
+        if not (are_numbers(mean, [3]) and are_numbers(std, [3]) and min(std) > 0):
             raise UsageError(f"mean {mean} and std {std}: expected three numbers each, std above 0")
-        if not (isinstance(multiple, int) and multiple >= 1):
+        if not (isinstance(multiple, numbers.Integral) and multiple >= 1):
             raise UsageError(f"multiple {multiple!r}: expected a whole number from 1 on")
-        self.name, self.mean, self.std, self.multiple, self.sign = name, mean, std, multiple, sign
-        self.device = device
+        self.mean, self.std = [float(each) for each in mean], [float(each) for each in std]
+        self.name, self.multiple, self.sign, self.device = name, int(multiple), sign, device
         self.dtype = pick_dtype(precision, device)
-        self.module = module.eval().to(device)
+        self.module = module.to(device)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode: what the module keeps of a match may be trained with
     def __call__(self, lefts: Sequence[np.ndarray], rights: Sequence[np.ndarray]) -> list[Estimate]:
         left, right = (
             pad_to_multiple(
@@ -185,7 +190,7 @@ class _ModuleEngine:
             for views in (lefts, rights)
         )
         with computing_in(self.dtype, self.device):
-            found = calling(self.name, self.module, left, right)
+            found = calling(self.name, self.module.eval(), left, right)
         batch, _, *size = left.shape
         found = one_channel(found, self.name)
         if tuple(found.shape) != (batch, *size):
@@ -203,23 +208,40 @@ def calling(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """Call what is not ours; its errors become one line, but for want of memory."""
     try:
         return function(*arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, StereoError | MemoryError) or is_out_of_memory(error):
             raise
         raise StereoError(f"{name} failed: {error_line(error)}") from error
 
 
 def error_line(error: BaseException) -> str:
-    """Return an error's type, message and place in one line."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
+    """Return an error's type, message and last place outside of libraries in one line.
+
+    Raises:
+        SystemExit: the error, if it is that of SIGTERM.
+    """
+    if isinstance(error, SystemExit) and error.code == TERMINATED:
+        raise error
     place = ""
-    if trace is not None:
-        code = trace.tb_frame.f_code
-        place = f" ({Path(code.co_filename).name}, line {trace.tb_lineno})"
+    for frame in traceback.extract_tb(error.__traceback__)[1:]:
+        if "site-packages" not in frame.filename and not frame.filename.startswith("<"):
+            place = f" ({Path(frame.filename).name}, line {frame.lineno})"
     message = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}: {message}{place}"
+
+
+def are_numbers(values: Any, counts: Sequence[int]) -> bool:
+    """Return whether these are finite numbers, as many as one of ``counts``."""
+    if isinstance(values, np.ndarray | Tensor):
+        values = values.tolist()
+    return (
+        isinstance(values, Sequence)
+        and len(values) in counts
+        and all(
+            isinstance(each, numbers.Real) and not isinstance(each, bool) and math.isfinite(each)
+            for each in values
+        )
+    )
 
 
 def one_channel(found: Any, name: str) -> Tensor:  # (B, H, W)
@@ -250,8 +272,9 @@ def checked_map(
         StereoError: it cannot be a map of disparities; the message says why.
     """
     if isinstance(found, Tensor):
-        found = found.detach().cpu()
-        found = (found.float() if found.is_floating_point() else found).numpy()
+        found = found.detach()
+        found = found.float() if found.is_floating_point() else found
+        found = calling(name, lambda: found.cpu().numpy())
     if not isinstance(found, np.ndarray):
         raise StereoError(f"{name} gave {type(found).__name__}; expected an (H, W) array")
     if found.shape != tuple(size):
@@ -260,10 +283,11 @@ def checked_map(
         raise StereoError(
             f"{name} gave a map of {found.dtype}; expected floating point, disparities in pixels"
         )
-    bad = found.size - int(np.isfinite(found).sum())
+    with np.errstate(over="ignore"):
+        disparity = found.astype(np.float32)
+    bad = disparity.size - int(np.isfinite(disparity).sum())
     if bad:
         raise StereoError(f"{name} gave a map with {bad} pixels that are not finite; fill them")
-    disparity = found.astype(np.float32)
     if sign == "negative":
         disparity = -disparity
     median = float(np.median(disparity))
@@ -271,6 +295,7 @@ def checked_map(
         other = "negative" if sign == "positive" else "positive"
         raise StereoError(
             f"{name} gave disparities mostly below 0 (median {median:.1f} px, taken as {sign}); "
-            f"wrap it with sign='{other}', or check the order of the views"
+            f"give sign '{other}' where it is wrapped or in its .yaml file, or check the order of "
+            "the views"
         )
     return np.maximum(disparity, 0)

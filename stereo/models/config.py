@@ -154,8 +154,10 @@ class NetworkConfig:
         return cls(**data)
 
 
-def check_min_disparity(min_disparity: int) -> None:
-    """Raise ``UsageError`` unless it lies within ``MOST_DISPARITY`` of 0."""
+def check_min_disparity(min_disparity: object) -> None:
+    """Raise ``UsageError`` unless it is whole and lies within ``MOST_DISPARITY`` of 0."""
+    if not isinstance(min_disparity, numbers.Integral) or isinstance(min_disparity, bool):
+        raise UsageError(f"min disparity {min_disparity!r} is not a whole number")
     if abs(min_disparity) > MOST_DISPARITY:
         raise UsageError(
             f"min disparity {min_disparity}: expected {-MOST_DISPARITY} to {MOST_DISPARITY} px"

@@ -5,6 +5,7 @@ pair at its own size, padded to a multiple, with the library's normalisation.
 """
 
 import contextlib
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -109,7 +110,7 @@ class ZooNetwork:
         """
         model = _registry().get_model_cls(self.name)
         try:
-            with _weights_alone():
+            with _weights_alone(), _quiet_hub():
                 return model.from_pretrained(self.name, device="cpu")
         except Exception as error:
             cause = error.__cause__ or error
@@ -167,6 +168,18 @@ def _weights_alone() -> Iterator[None]:
         os.environ.pop(name)
         if before is not None:
             os.environ[name] = before
+
+
+@contextlib.contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Leave what the hub says of each attempt out: the last error says it once."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _registry() -> Any:

@@ -325,7 +325,9 @@ def test_missing_packages_give_one_line_that_names_the_extra(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("model", "output", "words"),
     [
-        ("sgbm", "a.onnx", "not a PyTorch network"),
+        ("sgbm", "a.onnx", "none of our networks"),
+        ("zoo:raft-stereo", "a.onnx", "none of our networks"),
+        ("mine.py:match", "a.onnx", "none of our networks"),
         ("ea_psmnet", "a.onnx", "no trained weights"),
         ("ea_stereo_fast", "a.pb", "must end in .onnx"),
     ],

@@ -157,10 +157,12 @@ def test_the_output_of_several_is_the_one_that_is_named(theirs, pair):
         (SCALING + "std: [1, 1, 1]\n", "std"),
         (SCALING.replace("0.1", "0"), "expected numbers above 0"),
         (SCALING + "sign: minus\n", "expected one of positive, negative"),
-        (SCALING + "output: none\n", "which output is the map"),
+        (SCALING + "output: none\n", r"which output is the map\? .*'disparity'"),
+        (SCALING + "left: left\nright: left\n", "both the input 'left'"),
+        (SCALING.replace("0.1", ".inf"), "std .*expected three numbers"),
         (SCALING + "left: none\n", "has no input 'none'"),
         (SCALING + "max_disparity: 100\n", "multiple of 16"),
-        (SCALING + "size: 3\n", "expected a mapping with keys of mean, std, "),
+        (SCALING + "size: 3\n", "unknown key in theirs.yaml: 'size'; known: .*mean"),
         ("[1, 2", "not valid YAML"),
     ],
 )
@@ -174,9 +176,12 @@ def test_a_wrong_yaml_file_is_one_line(theirs, yaml, says):
     ("views", "says"),
     [
         ({"a": ANY, "b": ANY, "c": ANY}, "takes 3 inputs"),
-        ({"a": [1, 4, "h", "w"], "b": [1, 4, "h", "w"]}, "no channels of a picture"),
+        ({"a": [1, 4, "h", "w"], "b": [1, 4, "h", "w"]}, "tells no channels of a picture"),
         ({"a": ["b", 3, "h"], "b": ["b", 3, "h"]}, "no pictures of four dimensions"),
-        ({"a": ANY}, "no channels of a picture"),
+        ({"a": ANY}, "tells no channels of both views"),
+        ({"a": [2, 3, "h", "w"], "b": [2, 3, "h", "w"]}, "takes 2 pairs at once"),
+        ({"a": ["b", 3, 60, "w"], "b": ["b", 3, 60, "w"]}, "fixes one side"),
+        ({"a": ["b", 3, 60, 90], "b": ["b", 3, 30, 45]}, "differ, as those of a pair do not"),
     ],
 )
 def test_a_graph_that_takes_no_pair_is_one_line(theirs, views, says):

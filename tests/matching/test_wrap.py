@@ -30,6 +30,16 @@ ready = make()
 def fails(left, right):
     raise ValueError("no\\nluck")
 
+def leaves():
+    raise SystemExit(0)
+
+class Sized:
+    def __init__(self, disparity=5.0):
+        self.disparity = disparity
+
+    def __call__(self, left, right):
+        return np.full(left.shape[:2], self.disparity)
+
 number = 3
 """
 
@@ -95,9 +105,10 @@ def test_a_function_may_change_its_views(views):
         (np.zeros((3, 4)), r"a map of \(3, 4\); expected \(40, 70\)"),
         (np.zeros((40, 70), int), "a map of int64; expected floating point"),
         (np.full((40, 70), np.nan), "2800 pixels that are not finite"),
-        (np.full((40, 70), -9.0), "mostly below 0 .median -9.0 px.*sign='negative'"),
+        (np.full((40, 70), -9.0), "mostly below 0 .median -9.0 px.*sign 'negative'"),
         ([[1.0]], "list; expected an"),
         (None, "NoneType; expected an"),
+        (np.full((40, 70), 1e300), "not finite"),
     ],
 )
 def test_a_map_that_cannot_be_is_one_line_that_names_the_function(views, found, says):
@@ -109,7 +120,7 @@ def test_a_map_that_cannot_be_is_one_line_that_names_the_function(views, found, 
 
 def test_a_flow_and_a_tensor_are_read_as_disparities(views):
     function = package.wrap(lambda left, right: -torch.from_numpy(plane(left, right)), name="flow")
-    with pytest.raises(StereoError, match="sign='negative'"):
+    with pytest.raises(StereoError, match="give sign 'negative'"):
         function(*views)
     assert (
         package.wrap(function.engine.function, name="f", sign="negative")(*views).disparity == 7
@@ -128,6 +139,23 @@ def test_a_network_may_give_channels_flows_and_sequences(views, give):
     assert (package.wrap_network(Plane(give))(*views).disparity == 7).all()
 
 
+def test_a_network_can_be_trained_on_between_matches(views):
+    network, kept = nn.BatchNorm2d(1), {}
+
+    def match(left, right):
+        ones = kept.setdefault("ones", torch.ones_like(left[:, :1]))
+        return network.normalise(left[:, :1]).abs() * ones
+
+    network.normalise, network.forward = network.forward, match
+    matcher = package.wrap_network(network)
+    before = matcher(*views).disparity
+    network.train()
+    assert (matcher(*views).disparity == before).all()
+    crop = torch.rand(1, 3, *kept["ones"].shape[2:])
+    network.train()(crop, crop).mean().backward()
+    assert network.weight.grad is not None
+
+
 def test_a_network_sees_normalised_and_padded_views(views):
     network = Plane().train()
     package.wrap_network(network, mean=[0, 0, 0], std=[1 / 255] * 3, multiple=24)(*views)
@@ -143,7 +171,7 @@ def test_a_network_sees_normalised_and_padded_views(views):
         (lambda d: d[:, ::4], r"a map of \(1, 16, 96\) for views of \(1, 3, 64, 96\)"),
         (lambda d: {"disparity": d}, "gave dict; expected a tensor"),
         (lambda d: d / 0, "not finite"),
-        (lambda d: d @ d, "failed: RuntimeError: .* .test_wrap.py, line"),
+        (lambda d: nn.Conv2d(4, 1, 1)(d), "failed: RuntimeError: .* .test_wrap.py, line"),
     ],
 )
 def test_what_is_wrong_with_a_network_is_one_line_that_names_it(views, give, says):
@@ -163,6 +191,11 @@ def test_what_is_wrong_with_a_network_is_one_line_that_names_it(views, give, say
         lambda: package.wrap_network(Plane(), std=[0, 1, 1]),
         lambda: package.wrap_network(Plane(), multiple=0),
         lambda: package.wrap_network(Plane(), precision="fp8"),
+        lambda: package.wrap_network(Plane(), mean=0.5),
+        lambda: package.wrap_network(Plane(), mean=[float("nan")] * 3),
+        lambda: package.wrap_network(Plane(), std=["1", "1", "1"]),
+        lambda: package.wrap(plane, name=3),
+        lambda: package.wrap(plane, min_disparity=1.5),
     ],
 )
 def test_an_option_that_cannot_be_is_refused(call):
@@ -178,10 +211,10 @@ def test_a_file_of_code_is_a_model_of_the_commands(stereo, code, tmp_path):
     assert (np.load(out / "0006_disparity.npy") == 5).all()
 
 
-@pytest.mark.parametrize("name", ["match", "make", "ready"])
+@pytest.mark.parametrize("name", ["match", "make", "ready", "Sized"])
 def test_a_file_of_code_is_a_model_of_python(code, views, name):
     matcher = package.load(f"{code}:{name}", min_disparity=-8)
-    assert matcher.description["max_disparity"] == (192 if name == "match" else 64)
+    assert matcher.description["max_disparity"] == (192 if name in ("match", "Sized") else 64)
     assert (matcher(*views).disparity == -3).all()
 
 
@@ -189,8 +222,14 @@ def test_a_file_of_code_is_a_model_of_python(code, views, name):
     ("model", "status", "says"),
     [
         ("{}:fails", 1, "mine.fails failed: ValueError: no luck (mine.py, line 15)"),
+        ("{}:leaves", 1, "leaves() failed: SystemExit: 0 (mine.py, line 18)"),
+        ("{}", 2, "name what to run in the file, as in FILE.py:FUNCTION"),
         ("{}:number", 2, "number is int, no function of two views"),
-        ("{}:absent", 2, "defines no 'absent'; it defines match, make, fails"),
+        (
+            "{}:absent",
+            2,
+            "defines no 'absent'; it defines match, make, ready, fails, leaves, Sized",
+        ),
         ("none.py:match", 1, "none.py: no such file"),
         ("{}:match --max-disparity 64", 2, "takes no --max-disparity; leave it out"),
         ("{}:match --tile 64", 2, "takes no --tile"),
@@ -204,10 +243,18 @@ def test_what_is_wrong_with_a_file_of_code_is_one_line(stereo, code, tmp_path, m
     assert says in errors[0]
 
 
-@pytest.mark.parametrize("text", ["import nothing_of_that_name", "def match(:"])
-def test_code_that_does_not_run_is_one_line(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("import nothing_of_that_name", r"ModuleNotFoundError: .* .broken.py, line 1.$"),
+        ("def match(:", r"SyntaxError: .* .broken.py, line 1.$"),
+        ("import sys; sys.exit()", r"SystemExit:  .broken.py, line 1.$"),
+        ("import stereo; stereo.load('none')", "unknown model 'none'"),
+    ],
+)
+def test_code_that_does_not_run_is_one_line(tmp_path, text, says):
     (tmp_path / "broken.py").write_text(text)
-    with pytest.raises(InputError, match=r"its code failed: (ModuleNotFound|Syntax)Error"):
+    with pytest.raises(InputError, match=rf"broken.py: its code failed: {says}"):
         package.load(f"{tmp_path / 'broken.py'}:match")
 
 
@@ -228,6 +275,15 @@ def test_one_report_has_a_model_of_ones_own_beside_ours(stereo, code, tmp_path):
     assert facts["name"] == "mine.match" and facts["code"].startswith("sha256:")
     page = (tmp_path / "out/report.html").read_text()
     assert all(name in page for name in ("mine.match", "made", "sgbm"))
+
+
+def test_a_model_that_fails_on_every_pair_costs_the_others_no_report(stereo, code, tmp_path):
+    root = REPOSITORY / "datasets/samples"
+    models = ("--model", "sgbm", "--against", f"{code}:ready,{code}:fails")
+    done = stereo("evaluate", "--root", root, "--limit", 1, *models, "--output", tmp_path / "out")
+    assert done.status == 1
+    assert [line for line in done.errors if "error:" in line] == [done.errors[0]], done.errors
+    assert "made" in (tmp_path / "out/report.html").read_text()
 
 
 def test_a_visitor_of_the_page_cannot_name_a_file(code):

@@ -1,6 +1,7 @@
 """Networks of the library ``stereo_matching``, with random weights, beside its own pipeline."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -124,6 +125,20 @@ def test_missing_weights_are_one_line(name):
         StereoError, match=f"^zoo:{name}: its weights cannot be had .*go online once"
     ):
         package.load(f"zoo:{name}")
+
+
+def test_attempts_to_download_are_not_said_one_by_one(monkeypatch):
+    hub, said = logging.getLogger("huggingface_hub.utils"), []
+
+    def unreachable(*arguments, **options):
+        said.append(hub.isEnabledFor(logging.WARNING))
+        raise OSError("no route")
+
+    network = library.MODEL_REGISTRY.get_model_cls("raft-stereo")
+    monkeypatch.setattr(network, "from_pretrained", unreachable)
+    with pytest.raises(StereoError, match=r"cannot be had \(no route\)"):
+        package.load("zoo:raft-stereo")
+    assert said == [False] and hub.isEnabledFor(logging.WARNING)
 
 
 def test_a_network_that_needs_a_download_to_be_built_says_so():
