@@ -174,10 +174,10 @@ class _ModuleEngine:
         mean, std = scaling
         if not (are_numbers(mean, [3]) and are_numbers(std, [3]) and min(std) > 0):
             raise UsageError(f"mean {mean} and std {std}: expected three numbers each, std above 0")
-        if not (isinstance(multiple, numbers.Integral) and multiple >= 1):
+        if not (isinstance(multiple, int) and multiple >= 1):
             raise UsageError(f"multiple {multiple!r}: expected a whole number from 1 on")
         self.mean, self.std = [float(each) for each in mean], [float(each) for each in std]
-        self.name, self.multiple, self.sign, self.device = name, int(multiple), sign, device
+        self.name, self.multiple, self.sign, self.device = name, multiple, sign, device
         self.dtype = pick_dtype(precision, device)
         self.module = module.to(device)
 

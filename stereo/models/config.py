@@ -158,6 +158,7 @@ def check_min_disparity(min_disparity: object) -> None:
     """Raise ``UsageError`` unless it is whole and lies within ``MOST_DISPARITY`` of 0."""
     if not isinstance(min_disparity, numbers.Integral) or isinstance(min_disparity, bool):
         raise UsageError(f"min disparity {min_disparity!r} is not a whole number")
+    min_disparity = int(min_disparity)
     if abs(min_disparity) > MOST_DISPARITY:
         raise UsageError(
             f"min disparity {min_disparity}: expected {-MOST_DISPARITY} to {MOST_DISPARITY} px"
