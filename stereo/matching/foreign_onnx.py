@@ -54,6 +54,7 @@ class OnnxReading:
         layout: ``NCHW`` or ``NHWC``; None for where the graph has 1, 2, 3 or 6 channels.
         order: ``RGB`` or ``BGR``.
         sign: ``positive``, or ``negative`` for a flow.
+        scale: pixels per unit of the map, or ``width`` where it is in shares of the input's width.
         multiple: of which height and width are, in graphs of any size.
         max_disparity: what the network searches, pixels.
     """
@@ -66,6 +67,7 @@ class OnnxReading:
     layout: str | None = None
     order: str = "RGB"
     sign: str = "positive"
+    scale: float | str = 1.0
     multiple: int = 32
     max_disparity: int = DEFAULT_MAX_DISPARITY
 
@@ -84,6 +86,9 @@ class OnnxReading:
         for key in ("left", "right", "output"):
             if not isinstance(getattr(self, key), str | None):
                 raise InputError(f"{key} {getattr(self, key)!r}: expected a name of the graph")
+        scale = self.scale
+        if scale != "width" and not (are_numbers([scale], [1]) and float(scale) > 0):
+            raise InputError(f"scale {scale!r}: expected a number above 0, or width")
         if type(self.multiple) is not int or self.multiple < 1:
             raise InputError(f"multiple {self.multiple!r}: expected a whole number from 1 on")
         check_max_disparity(self.max_disparity)
@@ -177,7 +182,8 @@ class ForeignOnnxEngine:
         arrays = [self._array(view) for view in views]
         feeds = dict(zip(self.inputs, arrays, strict=True))
         (found,) = self._graph.run([self.output], feeds, (width, height), self.max_disparity)
-        disparity = self._map(found, size)
+        scale = self.reading.scale
+        disparity = self._map(found, size) * np.float32(size[1] if scale == "width" else scale)
         if size == (height, width):
             pass
         elif self.size is None:

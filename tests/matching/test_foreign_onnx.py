@@ -93,6 +93,17 @@ def test_one_input_takes_both_views(theirs, pair, shape, given, axis):
     assert np.allclose(package.load(theirs)(*pair).disparity, 3 * (90 / 96 if 64 in shape else 1))
 
 
+@pytest.mark.parametrize(("size", "grown"), [(("h", "w"), 96), ((32, 48), 90)])
+@pytest.mark.filterwarnings("ignore:theirs takes 48x32")
+def test_a_map_in_other_units_is_scaled_to_pixels(theirs, pair, size, grown):
+    """Of shares of the width: of the padded picture's, or of the picture that was resized."""
+    views = {side: [1, 3, *size] for side in ("left", "right")}
+    for scale, expected in (("width", 0.5 * grown), ("4", 2 * 90 / (48 if 48 in size else 90))):
+        scaling = "mean: [0, 0, 0]\nstd: [0.4, 0.4, 0.4]\n"
+        write(theirs, views, grey("left"), yaml=f"{scaling}scale: {scale}\n")
+        assert np.allclose(package.load(theirs)(*pair).disparity, expected), scale
+
+
 def test_channels_are_those_that_the_file_asks_for(theirs):
     red = np.full((32, 32, 3), (51, 0, 0), np.uint8)
     first = node("Slice", ["left", "zero", "one", "one"], ["disparity"])
@@ -157,6 +168,7 @@ def test_the_output_of_several_is_the_one_that_is_named(theirs, pair):
         (SCALING + "std: [1, 1, 1]\n", "std"),
         (SCALING.replace("0.1", "0"), "expected numbers above 0"),
         (SCALING + "sign: minus\n", "expected one of positive, negative"),
+        (SCALING + "scale: height\n", "expected a number above 0, or width"),
         (SCALING + "output: none\n", r"which output is the map\? .*'disparity'"),
         (SCALING + "left: left\nright: left\n", "both the input 'left'"),
         (SCALING.replace("0.1", ".inf"), "std .*expected three numbers"),
