@@ -1,4 +1,4 @@
-"""Lay the maps and errors that ``stereo infer`` wrote side by side, as one picture for the docs."""
+"""Lay the maps and errors that ``stereo infer`` wrote side by side, as one image for the docs."""
 
 import argparse
 from pathlib import Path
@@ -15,7 +15,7 @@ def main() -> None:
     """Read NAME_color.png and NAME_error.png of a folder; write the sheet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("maps", type=Path, help="the output folder of stereo infer")
-    parser.add_argument("--output", type=Path, required=True, help="the picture to write")
+    parser.add_argument("--output", type=Path, required=True, help="the image to write")
     arguments = parser.parse_args()
     names = sorted(
         path.relative_to(arguments.maps).as_posix().removesuffix("_color.png")

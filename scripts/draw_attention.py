@@ -24,7 +24,7 @@ from stereo.attention.volume import to_tokens
 from stereo.data.io.images import read_image
 
 TEMPLATES = 6
-CELLS = ((0.25, 0.5), (0.6, 0.4), (0.8, 0.75))  # rows and columns, as shares of the picture
+CELLS = ((0.25, 0.5), (0.6, 0.4), (0.8, 0.75))  # rows and columns, as shares of the image
 WIDTH = 360
 BARS = 120
 GAP = 6
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument(
         "--model", default="ea_stereo_fast", help="a network's name or a checkpoint"
     )
-    parser.add_argument("--output", type=Path, required=True, help="the picture to write")
+    parser.add_argument("--output", type=Path, required=True, help="the image to write")
     arguments = parser.parse_args()
     matcher = stereo.load(arguments.model, scale="1", precision="fp32", device="cpu")
     attention = next(

@@ -30,7 +30,7 @@ from stereo.system.limits import read_json
 TABLE = Path(__file__).with_name("public_pairs.json")
 BASE = "https://raw.githubusercontent.com"
 TIMEOUT = 60  # seconds without an answer
-MOST_BYTES = 2**24  # no file of the table is half as large
+MAX_BYTES = 2**24  # no file of the table is half as large
 
 
 def main() -> None:
@@ -96,7 +96,7 @@ def _fetch(address: str, file: dict[str, str], target: Path) -> bool:
         return False
     try:
         with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:
-            content = answer.read(MOST_BYTES)
+            content = answer.read(MAX_BYTES)
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise StereoError(f"cannot fetch {address} ({error})") from error
     if (found := _sha256(content)) != file["sha256"]:

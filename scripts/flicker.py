@@ -1,12 +1,12 @@
-"""What ``--steady`` changes on rendered films: flicker of what stands still, and EPE everywhere.
+"""What ``--steady`` changes on rendered videos: flicker of what stands still, and EPE everywhere.
 
-    stereo data synthesize --root films --count 6 --frames 8 --seed 9 --height 192 --width 384
-    python scripts/flicker.py --root films
+    stereo data synthesize --root videos --count 6 --frames 8 --seed 9 --height 192 --width 384
+    python scripts/flicker.py --root videos
 
-A pixel stands still from one frame to the next where its true disparity and the picture without the
-cameras' faults (within 4 of 255) stay; flicker is how much the map changes there. EPE is over all
-pixels of all frames but the first three, in which the mean only begins. Flicker is that of films of
-which a fifth or more stands still, EPE that of all.
+A pixel is static from one frame to the next if its true disparity and the clean image stay the same
+(within 4 of 255); flicker is the change of the map there. EPE is over all pixels of all frames but
+the first three, in which the mean only starts. Flicker is that of the videos of which at least a
+fifth is static, EPE that of all.
 """
 
 import argparse
@@ -22,15 +22,15 @@ from stereo.system.console import progress
 
 FIRST = 3
 SAME = 4  # of 255
-STILL = 0.2  # share of a film
+STILL = 0.2  # share of a video
 
 
 def main() -> None:
-    """Match the films with and without ``--steady``, and print the table."""
+    """Match the videos with and without ``--steady``, and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--root", required=True, help="films of 'stereo data synthesize --frames'")
+    parser.add_argument("--root", required=True, help="videos of 'stereo data synthesize --frames'")
     parser.add_argument("--model", default=stereo.DEFAULT_MODEL)
     parser.add_argument("--scale", default="1")
     options = parser.parse_args()
@@ -64,7 +64,7 @@ def main() -> None:
             found["flicker"].append([float(each.mean()) for each in pooled])
     for name, values in found.items():
         before, after = np.mean(values, axis=0)
-        print(f"{name}: {before:.3f} px, with --steady {after:.3f} px, {len(values)} films")
+        print(f"{name}: {before:.3f} px, with --steady {after:.3f} px, {len(values)} videos")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 Needs the extra ``dev`` and Linux or macOS. Each file is read in a worker process that may take 6 GB
 of address space and ten seconds of its processor, so that crashes, hangs and bombs are found as
-well as wrong exceptions. Pictures may have 16 megapixels. A finding is kept under
+well as wrong exceptions. Images may have 16 megapixels. A finding is kept under
 ``--output`` and read again, with its traceback, by ``--replay FILE``. Exit status 1 with findings.
 """
 

@@ -1,4 +1,4 @@
-"""Take a picture of ``stereo app`` showing a bundled, rendered pair, for the docs.
+"""Take an image of ``stereo app`` showing a bundled, rendered pair, for the docs.
 
     python scripts/picture_app.py --output docs/images/app.png
 
@@ -20,7 +20,7 @@ WITHOUT_GPU = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swi
 
 
 def main() -> None:
-    """Start the page, match a pair, write the picture, stop the page."""
+    """Start the page, match a pair, write the image, stop the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="the PNG file")
     parser.add_argument("--size", default="1280x1440", help="of the window, pixels")
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def take(address: str, arguments: argparse.Namespace) -> None:
-    """Match the chosen pair on the page and take its picture, with a pixel's values shown."""
+    """Match the chosen pair on the page and take its image, with a pixel's values shown."""
     width, height = map(int, arguments.size.split("x"))
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     with sync_playwright() as driver:

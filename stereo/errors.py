@@ -1,4 +1,4 @@
-"""Errors that a user can mend: each message is one line that says what is wrong and how."""
+"""Errors that a user can fix: each message is one line with the fault and the remedy."""
 
 from collections.abc import Iterable
 

@@ -170,7 +170,7 @@ PICTURES = {
     "long.ppm": b"P6\n2000000000 1\n255\n",
     "grey.pam": pam(),
 }
-"""Pictures that are refused by their headers, each with the suffix that it passes for."""
+"""Images that are refused by their headers, each with the suffix that it passes for."""
 
 DISPARITIES = {
     "one bit.png": png(SIDE, SIDE),

@@ -17,7 +17,7 @@ FILES = 8  # of each
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_damaged_files_give_nothing_but_our_errors(tmp_path):
+def test_damaged_files_raise_only_our_errors(tmp_path):
     outcomes = []
     for name, paths, read in itertools.islice(readers(tmp_path), CHEAP):
         valid = [path.read_bytes() for path in paths]
@@ -33,7 +33,7 @@ def test_damaged_files_give_nothing_but_our_errors(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [*BYTES, *MEANINGS])
-def test_damage_changes_bytes_and_is_the_same_for_the_same_dice(kind):
+def test_damage_changes_bytes_and_is_reproducible(kind):
     data = b'{"a": [1, 2.5, "x"],\n "b": {"c": null}\n}\n'
     arguments = (data,) if kind in BYTES else ()
     changed = [kind(data, *arguments, random.Random(seed)) for seed in range(20)]
@@ -44,7 +44,7 @@ def test_damage_changes_bytes_and_is_the_same_for_the_same_dice(kind):
         assert len(set(changed)) > 1
 
 
-def test_what_is_no_error_of_ours_is_found(tmp_path):
+def test_other_errors_are_findings(tmp_path):
     def read(_):
         raise OverflowError
 

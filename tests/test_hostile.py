@@ -18,8 +18,8 @@ from stereo.data.sets.sample import SampleFiles
 from stereo.errors import InputError
 from stereo.system.limits import MAX_MEGAPIXELS_VARIABLE
 
-MOST_MIB = 64  # of memory, for a file that is refused
-MOST_SECONDS = 5
+MAX_MIB = 64  # of memory, for a file that is refused
+MAX_SECONDS = 5
 ADDRESS_SPACE = 6 * 2**30  # what a reader without bounds would run into
 FILES = {"pictures": hostile.PICTURES, "disparities": hostile.DISPARITIES, "videos": hostile.VIDEOS}
 READ_ALL = """
@@ -69,17 +69,17 @@ def outcomes(tmp_path_factory):
 @pytest.mark.parametrize(
     "name", [f"{kind}/{name}" for kind, files in FILES.items() for name in files]
 )
-def test_a_bomb_is_refused_in_one_line_at_once_and_without_memory(outcomes, name):
+def test_a_bomb_is_refused_quickly_in_one_line_without_memory(outcomes, name):
     assert name in outcomes, "the process died before or at it"
     error, seconds, memory = outcomes[name]
     assert error is not None, "read"
     assert error[0], error[1]
     assert len(error[1].splitlines()) == 1
-    assert seconds < MOST_SECONDS
-    assert memory < MOST_MIB
+    assert seconds < MAX_SECONDS
+    assert memory < MAX_MIB
 
 
-def test_a_large_picture_is_refused_with_the_option_named_and_read_with_it(tmp_path, monkeypatch):
+def test_a_large_image_is_refused_naming_the_option_that_allows_it(tmp_path, monkeypatch):
     path = tmp_path / "large.png"
     path.write_bytes(hostile.whole_png())
     assert path.stat().st_size < 30_000
@@ -91,13 +91,13 @@ def test_a_large_picture_is_refused_with_the_option_named_and_read_with_it(tmp_p
 
 
 @pytest.mark.parametrize("name", hostile.PICTURES)
-def test_telling_pictures_apart_decodes_none(tmp_path, name):
+def test_identifying_images_decodes_none(tmp_path, name):
     path = tmp_path / "file.data"
     path.write_bytes(hostile.PICTURES[name])
     assert is_picture(path)
 
 
-def test_a_picture_that_is_not_decoded_yet_is_bounded_as_a_file_is(tmp_path, monkeypatch):
+def test_an_undecoded_pil_image_has_the_limits_of_a_file(tmp_path, monkeypatch):
     monkeypatch.setenv(MAX_MEGAPIXELS_VARIABLE, "0.001")
     Image.new("L", (40, 30)).save(tmp_path / "view.png")
     with Image.open(tmp_path / "view.png") as image, pytest.raises(InputError, match="megapixels"):
@@ -106,7 +106,7 @@ def test_a_picture_that_is_not_decoded_yet_is_bounded_as_a_file_is(tmp_path, mon
     assert small.shape == (30, 40, 3)
 
 
-def test_the_option_reaches_readers_and_is_forgotten_afterwards(stereo, tmp_path):
+def test_the_option_reaches_readers_and_is_reset_afterwards(stereo, tmp_path):
     for side in ("left", "right"):
         Image.new("L", (80, 60), 90).save(tmp_path / f"{side}.png")
     pair = (tmp_path / "left.png", tmp_path / "right.png")
@@ -126,12 +126,12 @@ def test_the_option_reaches_readers_and_is_forgotten_afterwards(stereo, tmp_path
         *("data check", "data preview", "data synthesize"),
     ],
 )
-def test_every_command_that_reads_pictures_has_the_option(command):
+def test_every_command_that_reads_images_has_the_option(command):
     (found,) = (each for each in COMMANDS if each.name == command)
     assert found.reads_pictures
 
 
-def test_examining_a_pair_names_its_bombs(tmp_path):
+def test_checking_a_pair_names_its_bombs(tmp_path):
     paths = [tmp_path / name for name in ("left.png", "right.webp", "disp.npz")]
     paths[0].write_bytes(hostile.png(hostile.SIDE, hostile.SIDE))
     paths[1].write_bytes(hostile.webp())

@@ -73,7 +73,7 @@ def with_attention(name, **options):
         '{"name": 1' + "0" * 10_000 + "}",
     ],
 )
-def test_metadata_ask_for_no_more_than_the_file_holds(tmp_path, monkeypatch, network):
+def test_metadata_cannot_request_more_than_the_file_holds(tmp_path, monkeypatch, network):
     real = stereo.models.checkpoint.build_network
 
     def build(config):
@@ -106,7 +106,7 @@ def test_weights_of_other_types_are_refused(tmp_path, dtype):
         load_checkpoint(path)
 
 
-def test_a_number_of_float64_that_float32_cannot_hold_is_not_finite(tmp_path):
+def test_float64_values_beyond_float32_are_not_finite(tmp_path):
     weights = {
         k: v.double() if v.is_floating_point() else v
         for k, v in build_network(FAST).state_dict().items()
@@ -155,7 +155,7 @@ def refuse_tar(path, match="it.tar"):
     ids=["stride 0", "strides 0", "quantised", "sparse", "meta", "complex", "float8", "nested"],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_tensors_of_a_tar_are_plain_and_of_the_networks_shapes(tmp_path, make):
+def test_tensors_of_a_tar_are_plain_with_the_networks_shapes(tmp_path, make):
     refuse_tar(published(tmp_path, bomb=make()))
 
 
@@ -407,16 +407,16 @@ def scaled(factor, **more):
     ],
     ids=["below", "beyond", "nan", "inf", "rank", "size", "certainty", "memory"],
 )
-def test_what_a_graph_gives_is_checked(tmp_path, make):
+def test_outputs_of_a_graph_are_checked(tmp_path, make):
     with pytest.raises(StereoError, match=r"it\.onnx[^\n]+$"):
         match_with(make(), tmp_path)
 
 
-def test_a_graph_may_fall_below_zero_by_what_rounding_does(tmp_path):
+def test_a_graph_may_fall_below_zero_by_rounding(tmp_path):
     assert not match_with(scaled(-1e-5), tmp_path).disparity.any()
 
 
-def test_a_graph_that_takes_too_long_is_ended(tmp_path, monkeypatch):
+def test_a_slow_graph_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr("stereo.matching.onnx_engine._SECONDS", 0.001)
     monkeypatch.setattr("stereo.matching.onnx_engine._SECONDS_PER_CELL", 0)
     chain = [node("Softmax", ["left"], ["x0"])]
@@ -446,7 +446,7 @@ def test_a_confidence_model_of_another_matcher_is_our_error(tmp_path):
     ],
     ids=range(7),
 )
-def test_the_state_of_a_run_is_of_its_kind(tmp_path, state):
+def test_the_state_of_a_run_has_the_right_types(tmp_path, state):
     path = write_checkpoint(tmp_path / "it.safetensors", state=state)
     with pytest.raises(InputError, match=r"it\.safetensors: [^\n]+state[^\n]+$"):
         load_run(path)

@@ -61,7 +61,7 @@ def test_data_rooms_build_on_each_other_in_one_direction():
                 assert f"stereo.data.{above}" not in path.read_text(), path
 
 
-def test_no_imports_go_in_a_circle():
+def test_imports_are_acyclic():
     files = {}
     for path in (REPOSITORY / "stereo").rglob("*.py"):
         parts = path.relative_to(REPOSITORY).with_suffix("").parts
@@ -178,7 +178,7 @@ def test_a_clone_named_stereo_can_be_installed_and_used_from_its_parent(tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["wheel", "sdist"])
-def test_what_a_release_consists_of_installs_and_runs_the_demo(tmp_path, target):
+def test_a_built_release_installs_and_runs_the_demo(tmp_path, target):
     clone, python = clone_and_environment(tmp_path)
     build = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", tmp_path / "dist"]
     subprocess.run(build, check=True, cwd=clone)
@@ -207,14 +207,14 @@ def test_one_file_imports_opencv_and_one_torchvision():
         assert set(names) <= allowed.get(path.name, set()), path
 
 
-def test_files_from_outside_are_decoded_behind_the_limits_alone():
+def test_external_files_are_decoded_only_behind_the_limits():
     calls = r"Image\.open\(|cv2\.(?:imdecode|VideoCapture|FileStorage)\(|np\.load\("
     places = {
         path.relative_to(REPOSITORY / "stereo").as_posix()
         for path in (REPOSITORY / "stereo").rglob("*.py")
         if re.search(calls, path.read_text())
     }
-    # The page shows its own pairs; an archive's maps have the size of a picture that was read.
+    # The page shows its own pairs; an archive's maps have the size of an image that was read.
     readers = {"data/io/picture_file.py", "data/io/images.py", "data/io/videos.py"}
     assert places <= readers | {"app/page.py", "commands/submit.py"}
 
@@ -267,7 +267,7 @@ main(["demo", "--output", sys.argv[1]])
     assert "apt-get install" in done.stderr
 
 
-def test_links_between_documents_lead_somewhere():
+def test_links_between_documents_resolve():
     def anchor(heading):
         words = re.sub(r"[^\w\- ]", "", heading.strip("# `").lower())
         return words.replace(" ", "-")
@@ -283,3 +283,14 @@ def test_links_between_documents_lead_somewhere():
             if part:
                 headings = re.findall(r"^#+ .*$", found.read_text(), re.M)
                 assert part in map(anchor, headings), f"{page.name}: {target}"
+
+
+def test_contributing_names_paths_and_symbols_that_exist():
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    paths = set(re.findall(r"`((?:stereo|tests|docs|scripts)/[\w/.-]+)`", text))
+    assert [path for path in sorted(paths) if not (REPOSITORY / path).exists()] == []
+    named = re.findall(r"((?:`\w+`(?:,| and)? )+)in\s+`(stereo/[\w/]+\.py)`", text)
+    assert len(named) > 10
+    for names, path in named:
+        for name in re.findall(r"`(\w+)`", names):
+            assert name in (REPOSITORY / path).read_text(), f"{name}: {path}"

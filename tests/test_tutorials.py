@@ -75,7 +75,7 @@ def walk(name, folder, capfd):
 
 
 @pytest.mark.slow
-def test_every_step_of_the_practitioners_tutorial_does_what_it_says(folder, capfd):
+def test_the_practitioners_tutorial_runs(folder, capfd):
     said = walk("tutorial-practitioner.md", folder, capfd)
     assert "fault: swapped" in said
     for end in ("_color.png", "_disparity.pfm", "_depth.npy", "_depth.png", ".ply"):
@@ -88,7 +88,7 @@ def test_every_step_of_the_practitioners_tutorial_does_what_it_says(folder, capf
 
 
 @pytest.mark.slow
-def test_every_step_of_the_researchers_tutorial_does_what_it_says(folder, capfd):
+def test_the_researchers_tutorial_runs(folder, capfd):
     walk("tutorial-researcher.md", folder, capfd)
     for name in ("efficient", "disparity", "none", "softplus"):
         assert (folder / "runs" / name / "best.safetensors").is_file()
@@ -106,7 +106,7 @@ def test_every_step_of_the_researchers_tutorial_does_what_it_says(folder, capfd)
 
 
 @pytest.mark.parametrize("name", ["tutorial-practitioner.md", "tutorial-researcher.md"])
-def test_links_of_the_tutorials_lead_to_files_and_headings(name):
+def test_links_of_the_tutorials_resolve(name):
     links = re.findall(r"\]\(([^)]+)\)", (DOCS / name).read_text())
     assert links
     for link in links:

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from stereo.app import limits
 from stereo.app.guard import UNKNOWN, VISITOR, Refused
-from stereo.app.limits import FORM_BYTES, MOST_BYTES
+from stereo.app.limits import FORM_BYTES, MAX_BYTES
 from stereo.app.uploads import Uploads
 from stereo.errors import InputError
 
@@ -43,8 +43,8 @@ class Arriving:
         visitor = request.scope[VISITOR]
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
             raise Refused(415, "an upload is a form with one file")
-        if int(request.headers.get("content-length", 0)) > MOST_BYTES + FORM_BYTES:
-            raise Refused(413, f"this page takes files of {MOST_BYTES >> 20} MiB")
+        if int(request.headers.get("content-length", 0)) > MAX_BYTES + FORM_BYTES:
+            raise Refused(413, f"this page takes files of {MAX_BYTES >> 20} MiB")
         if not visitor:
             raise Refused(403, UNKNOWN)
         upload = self._coming[visitor, upload_id] = _Upload()

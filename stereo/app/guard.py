@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from stereo.app import limits
-from stereo.app.limits import MOST_JSON_BYTES, MOST_NUMBER, MOST_TOLD
+from stereo.app.limits import MAX_JSON_BYTES, MAX_NUMBER, MAX_REPORTED
 from stereo.app.uploads import Uploads
 from stereo.errors import InputError
 from stereo.system.console import warn
@@ -95,8 +95,8 @@ class _Exchange:
             except asyncio.TimeoutError:
                 raise Refused(408, "the request took too long") from None
             read += message.get("body", b"")
-            if len(read) > MOST_JSON_BYTES:
-                raise Refused(413, f"more than {MOST_JSON_BYTES >> 20} MiB in a request")
+            if len(read) > MAX_JSON_BYTES:
+                raise Refused(413, f"more than {MAX_JSON_BYTES >> 20} MiB in a request")
         return bytes(read)
 
     async def drain(self) -> None:
@@ -174,7 +174,7 @@ class Guard:
         except Exception as error:
             if exchange.status is None or exchange.status >= 500:
                 line = " ".join(f"{type(error).__name__}: {error}".split())
-                warn(f"stereo app: error: {line[:MOST_TOLD]}")
+                warn(f"stereo app: error: {line[:MAX_REPORTED]}")
             if exchange.status is None:
                 await refuse(500, "the page failed at this; its terminal says why")
             else:  # a stream whose last event says what is wrong
@@ -182,7 +182,7 @@ class Guard:
                     await send({"type": "http.response.body", "body": b""})
 
     def _check_address(self, scope: Any, exchange: _Exchange) -> None:
-        """Refuse a request that is addressed to another name or comes from another page."""
+        """Refuse a request for another host name or from another origin."""
         host = exchange.header(b"host").lower()
         name = re.sub(r":\d*$", "", host).strip("[]")
         if not _HOST.fullmatch(host) or (self._hosts is not None and name not in self._hosts):
@@ -284,7 +284,7 @@ class Guard:
         if value is None:
             return None
         if field.kind == "number":
-            if type(value) not in (int, float) or not abs(value) <= MOST_NUMBER:
+            if type(value) not in (int, float) or not abs(value) <= MAX_NUMBER:
                 raise Refused(400, "a value that is no number")
             return value
         path = self._uploads.find(

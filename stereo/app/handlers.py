@@ -44,12 +44,12 @@ class Handlers:
         visitor: gr.Request,
         progress: gr.Progress = PROGRESS,
     ) -> tuple[str, str]:
-        """Return what is shown of the match, and what is wrong."""
+        """Return the result's HTML and the error, if any."""
         token = None
         try:
             request = Request(
-                self._required(left, "left picture"),
-                self._required(right, "right picture"),
+                self._required(left, "left image"),
+                self._required(right, "right image"),
                 str(model),
                 _whole(max_disparity, "max disparity"),
                 "right" if view == "right" else "left",
@@ -72,21 +72,21 @@ class Handlers:
             return html.EMPTY, html.problem(_told(error))
 
     def check(self, left: File, right: File) -> str:
-        """Return what is wrong with the pictures that are there, or nothing."""
+        """Return what is wrong with the uploaded images, or nothing."""
         try:
-            look(self._given(left, "left picture"), self._given(right, "right picture"))
+            look(self._given(left, "left image"), self._given(right, "right image"))
         except Exception as error:
             return html.problem(_told(error))
         return ""
 
     def left_arrived(self, left: File, right: File) -> tuple[Any, str]:
-        """Return what the left component shows now, and what is wrong."""
-        value, wrong = self._arrived(left, "left picture")
+        """Return what the left component shows, and what is wrong."""
+        value, wrong = self._arrived(left, "left image")
         return value, wrong or self.check(left, right)
 
     def right_arrived(self, right: File, left: File) -> tuple[Any, str]:
-        """Return what the right component shows now, and what is wrong."""
-        value, wrong = self._arrived(right, "right picture")
+        """Return what the right component shows, and what is wrong."""
+        value, wrong = self._arrived(right, "right image")
         return value, wrong or self.check(left, right)
 
     def model_chosen(self, name: str) -> tuple[bool, int]:
@@ -99,7 +99,7 @@ class Handlers:
         self._store.leave(visitor.session_hash or "")
 
     def _arrived(self, file: File, role: str) -> tuple[Any, str]:
-        """Return what to show of an upload: itself, a copy that browsers know, or nothing."""
+        """Return what to show of an upload: itself, a copy that browsers can show, or nothing."""
         try:
             path = self._required(file, role)
             if limits.check_picture(path, role)[2] in limits.SHOWN_BY_BROWSERS:
@@ -118,7 +118,7 @@ class Handlers:
         return path
 
     def _given(self, file: File, role: str) -> Path | None:
-        """Return the path of an upload: one of the page's own, and none that was made up."""
+        """Return the path of an upload, if this visitor may use it."""
         if file is None:
             return None
         try:
@@ -145,13 +145,13 @@ def _number(value: Any, name: str) -> float | None:
 
 
 def _told(error: Exception) -> str:
-    """Return the line for the visitor; what is not their doing goes to the owner's terminal."""
+    """Return the line for the visitor; internal errors go to the owner's terminal."""
     if isinstance(error, StereoError):
         line = str(error)
     elif isinstance(error, MemoryError):
-        line = "not enough memory; use smaller pictures or a smaller max disparity"
+        line = "not enough memory; use smaller images or a smaller max disparity"
     else:
         line = f"stereo app: error: {type(error).__name__}: {' '.join(str(error).split())}"
-        warn(line[: limits.MOST_TOLD])
+        warn(line[: limits.MAX_REPORTED])
         line = "the page failed at this; its terminal says why"
-    return line if len(line) <= limits.MOST_TOLD else f"{line[: limits.MOST_TOLD]} ..."
+    return line if len(line) <= limits.MAX_REPORTED else f"{line[: limits.MAX_REPORTED]} ..."

@@ -1,4 +1,4 @@
-"""What the page says of a match, as HTML. Everything that comes from outside is escaped."""
+"""The result of a match as HTML; all external text is escaped."""
 
 import html
 import json
@@ -35,27 +35,27 @@ _LABELS = {
 HEADER = """
 <header class="st-header">
   <h1>Stereo depth</h1>
-  <p>A disparity map, its confidence and a point cloud from a rectified pair of pictures.
+  <p>A disparity map, its confidence and a point cloud from a rectified pair of images.
   Everything is computed on this machine; nothing leaves it.</p>
 </header>"""
 
 EMPTY = """
 <div class="st-empty">
   <div class="st-empty-picture" aria-hidden="true"><span></span><span></span></div>
-  <p><strong>No map yet.</strong> Give a left and a right picture, or pick a bundled pair, and
+  <p><strong>No map yet.</strong> Add a left and a right image, or pick a bundled pair, and
   press <em>Match</em>.</p>
-  <p>The pair must be rectified: matching points lie in the same row, further left in the right
-  picture.</p>
+  <p>The pair must be rectified: matching points lie on the same row, further left in the right
+  image.</p>
 </div>"""
 
 
 def problem(text: str) -> str:
-    """Return the one line that says what is wrong."""
+    """Return the one-line error message."""
     return f'<div class="st-problem" role="alert">{_safe(_on_the_page(text))}</div>'
 
 
 def result(page: PageResult, address: str) -> str:
-    """Return all that is shown of a match."""
+    """Return the HTML of a match."""
     return "\n".join(
         [
             '<div class="st-result">',
@@ -131,7 +131,7 @@ def _cloud(cloud: Cloud | None, address: str) -> str:
     if cloud.assumed:
         about += (
             " &middot; <strong>shape up to an unknown scale</strong>: no calibration was given, so "
-            "the focal length is taken to be the picture's longer side"
+            "the focal length is taken to be the image's longer side"
         )
     return (
         '<section class="st-points"><h3>Point cloud</h3>'

@@ -13,35 +13,35 @@ from stereo.system.bundled import SGBM
 from stereo.system.limits import TooLargeError
 from stereo.system.runtime import free_bytes
 
-MOST_BYTES = 128 * 2**20  # of an uploaded file
+MAX_BYTES = 128 * 2**20  # of an uploaded file
 FORM_BYTES = 2**16  # of what an upload wraps around its file
-VISITOR_UPLOADS = 4 * MOST_BYTES  # of one visitor together: a pair, a calibration, ground truth
-ALL_UPLOADS = 16 * MOST_BYTES  # of all visitors together
-LEAST_CHARGE = 2**20  # what a smaller file counts for
+VISITOR_UPLOADS = 4 * MAX_BYTES  # of one visitor together: a pair, a calibration, ground truth
+ALL_UPLOADS = 16 * MAX_BYTES  # of all visitors together
+MIN_CHARGE = 2**20  # what a smaller file counts for
 UPLOAD_SECONDS = 900  # that one may take to arrive
 STALLED_SECONDS = 30  # without a byte, after which an upload is given up
 UPLOADS_KEPT = 3600  # seconds
-MOST_JSON_BYTES = 2**20  # of a request that is no upload
+MAX_JSON_BYTES = 2**20  # of a request that is no upload
 JSON_SECONDS = 10  # that it may take to arrive
-DRAINED_BYTES = 2 * MOST_BYTES  # of a request that is refused, read so that its sender gets to know
+DRAINED_BYTES = 2 * MAX_BYTES  # of a request that is refused, read so that its sender gets to know
 DRAINED_SECONDS = 2  # without a byte, after which it is answered all the same
-MOST_NUMBER = 1e9
-MOST_TOLD = 400  # letters of an error, which may quote a file
-MOST_PIXELS = 12_000_000  # of a picture: what telephones take
-MOST_TEXT_BYTES = 2**20  # of a calibration
-MOST_DISPARITY = 512  # pixels
+MAX_NUMBER = 1e9
+MAX_REPORTED = 400  # letters of an error, which may quote a file
+MAX_PIXELS = 12_000_000  # of an image: what telephones take
+MAX_TEXT_BYTES = 2**20  # of a calibration
+MAX_DISPARITY = 512  # pixels
 MEMORY_SHARE = 0.8  # of what is free, that a match may plan with
 SHOWN_BY_BROWSERS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "AVIF", "MPO")
 SGBM_BYTES = 4  # per pixel and disparity: two volumes of 16 bits
 
 
 def check_picture(path: Path, role: str) -> tuple[int, int, str]:
-    """Return width, height and format of a picture that is small enough to be decoded.
+    """Return width, height and format of an image that is small enough to be decoded.
 
     Raises:
-        InputError: not a picture, or too large.
+        InputError: not an image, or too large.
     """
-    _check_bytes(path, role, MOST_BYTES)
+    _check_bytes(path, role, MAX_BYTES)
     try:
         with open_picture(path, role) as image:
             check_one_frame(image, role)
@@ -50,12 +50,12 @@ def check_picture(path: Path, role: str) -> tuple[int, int, str]:
         raise InputError(f"{role}: more pixels than this page takes; make it smaller") from None
     except NotAPictureError:
         raise InputError(
-            f"{role}: not a picture, or a damaged one; give PNG, JPEG, WebP, TIFF or the like"
+            f"{role}: not an image, or a damaged one; give PNG, JPEG, WebP, TIFF or the like"
         ) from None
-    if width * height > MOST_PIXELS:
+    if width * height > MAX_PIXELS:
         raise InputError(
             f"{role}: {width}x{height} are {width * height / 1e6:.0f} megapixels, this page takes "
-            f"{MOST_PIXELS // 10**6}; make both pictures smaller, or use 'stereo infer'"
+            f"{MAX_PIXELS // 10**6}; make both images smaller, or use 'stereo infer'"
         )
     return width, height, kind
 
@@ -64,7 +64,7 @@ def check_same_size(left: tuple[int, int], right: tuple[int, int]) -> None:
     """Raise ``InputError`` unless both (width, height) are equal."""
     if left != right:
         raise InputError(
-            f"the pictures differ in size: left {left[0]}x{left[1]}, right {right[0]}x{right[1]}; "
+            f"the images differ in size: left {left[0]}x{left[1]}, right {right[0]}x{right[1]}; "
             "a rectified pair has one size"
         )
 
@@ -76,46 +76,46 @@ def check_truth(path: Path, role: str) -> None:
         known = ", ".join(sorted(DISPARITY_SUFFIXES))
         raise InputError(f"{role}: '{suffix}' is not a disparity format; known: {known}")
     if suffix == ".npz":
-        _check_bytes(path, role, MOST_BYTES)
+        _check_bytes(path, role, MAX_BYTES)
         try:
             with zipfile.ZipFile(path) as archive:
                 total = sum(entry.file_size for entry in archive.infolist())
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
             raise InputError(f"{role}: damaged or not a NumPy file") from None
-        if total > MOST_BYTES:
+        if total > MAX_BYTES:
             raise InputError(f"{role}: unpacks to {total / 2**20:.0f} MiB; give a smaller one")
     elif suffix == ".npy":
-        _check_bytes(path, role, MOST_BYTES)
+        _check_bytes(path, role, MAX_BYTES)
     else:
         check_picture(path, role)
 
 
 def check_calibration(path: Path, role: str) -> None:
-    """Raise ``InputError`` unless a calibration file is of a size that they have."""
-    _check_bytes(path, role, MOST_TEXT_BYTES)
+    """Raise ``InputError`` if a calibration file is too large."""
+    _check_bytes(path, role, MAX_TEXT_BYTES)
 
 
 def check_range(max_disparity: int, min_disparity: int = 0) -> None:
-    """Raise an error unless the page searches that many disparities from there on."""
+    """Raise an error unless the page allows this disparity range."""
     check_max_disparity(max_disparity)
-    if max_disparity > MOST_DISPARITY:
-        raise InputError(f"max disparity {max_disparity}: this page searches {MOST_DISPARITY} px")
-    if abs(min_disparity) > MOST_DISPARITY:
+    if max_disparity > MAX_DISPARITY:
+        raise InputError(f"max disparity {max_disparity}: this page searches {MAX_DISPARITY} px")
+    if abs(min_disparity) > MAX_DISPARITY:
         raise InputError(
-            f"min disparity {min_disparity}: this page starts at {-MOST_DISPARITY} to "
-            f"{MOST_DISPARITY} px"
+            f"min disparity {min_disparity}: this page starts at {-MAX_DISPARITY} to "
+            f"{MAX_DISPARITY} px"
         )
 
 
 def check_memory(model: str, size: tuple[int, int], max_disparity: int) -> None:
-    """Raise ``InputError`` where semi-global matching would not fit; networks match in tiles."""
+    """Raise ``InputError`` if semi-global matching would not fit in memory; networks use tiles."""
     needed = SGBM_BYTES * size[0] * size[1] * max_disparity
     free = free_bytes(torch.device("cpu"))
     if model == SGBM and needed > MEMORY_SHARE * free:
         raise InputError(
             f"not enough memory: sgbm would take about {needed / 2**30:.1f} GiB for "
             f"{size[0]}x{size[1]} pixels and {max_disparity} disparities, {free / 2**30:.1f} are "
-            "free; choose another model, smaller pictures or a smaller max disparity"
+            "free; choose another model, smaller images or a smaller max disparity"
         )
 
 

@@ -5,7 +5,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from stereo.app.limits import MOST_DISPARITY
+from stereo.app.limits import MAX_DISPARITY
 from stereo.errors import unknown_name
 from stereo.matching.loading import load, own_max_disparity, searches_own_range
 from stereo.matching.matcher import Matcher
@@ -34,7 +34,7 @@ class Models:
 
     @property
     def names(self) -> list[str]:
-        """Names to choose from, the one to be chosen first in front."""
+        """Names to choose from, the default first."""
         trained = [name for name in NETWORK_NAMES if bundled_weights(name) is not None]
         names = dict.fromkeys([*self._files, DEFAULT_MODEL, *trained, SGBM])
         return [name for name in names if name == SGBM or name in self._files or name in trained]
@@ -47,7 +47,7 @@ class Models:
         """
         if name not in self._ranges:
             self._ranges[name] = own_max_disparity(self._files.get(name, name))
-        return min(self._ranges[name], MOST_DISPARITY)
+        return min(self._ranges[name], MAX_DISPARITY)
 
     def get(self, name: str, max_disparity: int, min_disparity: int = 0) -> Matcher:
         """Return a model, loaded at most once while it is in use.

@@ -104,8 +104,8 @@ def build(models: Models, store: Store, uploads: Path) -> gr.Blocks:
 def _inputs(models: Models, pairs: list[dict[str, str]]) -> tuple[_Inputs, gr.Dataset]:
     """Lay out the left column; return its fields, and the gallery of bundled pairs."""
     with gr.Row(elem_id="st-pair"):
-        left = _picture("Left picture", "left")
-        right = _picture("Right picture", "right")
+        left = _picture("Left image", "left")
+        right = _picture("Right image", "right")
     bundled = gr.Dataset(
         label="Or a bundled pair",
         components=[gr.Image(visible=False, type="filepath")],
@@ -118,7 +118,7 @@ def _inputs(models: Models, pairs: list[dict[str, str]]) -> tuple[_Inputs, gr.Da
     model = gr.Dropdown(models.names, value=first, label="Model", filterable=False)
     max_disparity = gr.Slider(
         16,
-        limits.MOST_DISPARITY,
+        limits.MAX_DISPARITY,
         value=models.max_disparity(first),
         step=16,
         label="Max disparity, pixels",
@@ -138,7 +138,7 @@ def _inputs(models: Models, pairs: list[dict[str, str]]) -> tuple[_Inputs, gr.Da
             gr.Number(
                 0,
                 label="Ground truth scale",
-                info="Stored value per pixel, for 8-bit pictures; 0: as its format says.",
+                info="Stored value per pixel, for 8-bit images; 0: as its format says.",
             ),
             gr.Radio([("Left", "left"), ("Right", "right")], value="left", label="Map of the view"),
             gr.Number(
@@ -152,7 +152,7 @@ def _inputs(models: Models, pairs: list[dict[str, str]]) -> tuple[_Inputs, gr.Da
 
 
 def _connect(handlers: Handlers, inputs: _Inputs, notice: gr.HTML) -> None:
-    """Have uploads checked as they arrive, and a model set its own range."""
+    """Check uploads on arrival, and let each model set its default range."""
     left, right = inputs.left, inputs.right
     quick: dict[str, Any] = {"show_progress": "hidden", **_RAW}
     left.upload(handlers.left_arrived, [left, right], [left, notice], **quick)
@@ -164,7 +164,7 @@ def _connect(handlers: Handlers, inputs: _Inputs, notice: gr.HTML) -> None:
 
 
 def accepted(page: gr.Blocks) -> dict[int, list[Field]]:
-    """Return what each function that visitors may call takes, by its number."""
+    """Return the parameters of each function that visitors may call, by its number."""
     return {
         number: [_field(block) for block in function.inputs]
         for number, function in page.fns.items()

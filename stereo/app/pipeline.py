@@ -31,7 +31,7 @@ from stereo.evaluation.outputs import (
     FORMATS,
     IN_METRES,
     PairOutput,
-    Space,
+    PointCloudContext,
     pair_targets,
     write_pair,
 )
@@ -65,7 +65,7 @@ class Request:
     # 0..1, the least confidence of a point, where confidence is computed
     min_confidence: float = 0.0
     truth: Path | None = None  # disparities of the left view, or None
-    truth_scale: float | None = None  # stored value per pixel, for integer pictures
+    truth_scale: float | None = None  # stored value per pixel, for integer images
     min_disparity: int = 0  # where the search starts, pixels
 
     @property
@@ -74,15 +74,15 @@ class Request:
         given = {
             self.truth: "ground truth",
             self.calibration: "calibration",
-            self.right: "right picture",
-            self.left: "left picture",
+            self.right: "right image",
+            self.left: "left image",
         }
         return {path: role for path, role in given.items() if path is not None}
 
 
 @dataclass(frozen=True)
 class MapLayer:
-    """A picture of a map."""
+    """An image of a map."""
 
     key: str  # its file is KEY.png
     label: str  # what it shows
@@ -97,7 +97,7 @@ class Cloud:
     """The camera that the browser needs to show the points."""
 
     count: int  # points in CLOUD
-    size: tuple[int, int]  # width and height of the picture
+    size: tuple[int, int]  # width and height of the image
     focal: tuple[float, float]  # focal lengths along x and y, pixels
     principal: tuple[float, float]  # principal point, pixels
     step: float  # pixels between neighbouring points, on average
@@ -106,7 +106,7 @@ class Cloud:
 
 @dataclass
 class PageResult:
-    """What is shown of a match; its files lie in the folder that ``perform`` was given."""
+    """The result shown to the visitor; its files are in the folder given to ``perform``."""
 
     name: str  # of the pair
     model: dict[str, Any]  # what `Matcher.description` says
@@ -116,7 +116,7 @@ class PageResult:
     high: float  # largest disparity, pixels
     faults: list[str] = field(default_factory=list)  # what `check_pair` finds wrong
     notes: list[str] = field(default_factory=list)  # what it notes, and warnings from on the way
-    layers: list[MapLayer] = field(default_factory=list)  # pictures to choose from
+    layers: list[MapLayer] = field(default_factory=list)  # images to choose from
     # names of the float32 planes of MAPS, one after the other
     planes: list[str] = field(default_factory=list)
     step: int = 1  # pixels of the map per value of a plane
@@ -132,7 +132,7 @@ _NOTED: ContextVar[list[str] | None] = ContextVar("noted", default=None)
 
 
 def collect_warnings() -> None:
-    """Send each Python warning to the request that caused it; the others to where they went.
+    """Route each Python warning to the request that caused it; others are unaffected.
 
     ``warnings.catch_warnings`` would be of no use here: it is not for threads.
     """
@@ -168,14 +168,14 @@ def perform(request: Request, models: Models, folder: Path, progress: Progress) 
 
 
 def look(left: Path | None, right: Path | None) -> None:
-    """Check what is known of a pair as soon as its files are there.
+    """Check a pair as soon as its files have arrived.
 
     Raises:
-        InputError: a file that is no picture or too large, or two sizes.
+        InputError: a file that is no image or too large, or two sizes.
     """
     sizes = [
         limits.check_picture(path, role)[:2]
-        for path, role in ((left, "left picture"), (right, "right picture"))
+        for path, role in ((left, "left image"), (right, "right image"))
         if path is not None
     ]
     if len(sizes) == 2:
@@ -205,12 +205,12 @@ def _perform(request: Request, models: Models, folder: Path, progress: Progress)
     progress(0.8, "Writing files")
     own = sample.right if request.view == "right" else sample.left
     truth = None if request.view == "right" else sample.disparity
-    space = _space(calibration, own, request)
+    cloud = _cloud_context(calibration, own, request)
     output = PairOutput(
         result.disparity,
         truth,
         None if truth is None else sample.valid,
-        None if calibration is None else space,
+        None if calibration is None else cloud,
         confidence,
         certainty=result.certainty,
     )
@@ -232,7 +232,7 @@ def _perform(request: Request, models: Models, folder: Path, progress: Progress)
         page.files.append(folder / "metrics.json")
     progress(0.9, "Preparing the page")
     _write_maps(folder, page, own, output)
-    _write_cloud(folder, page, space, output)
+    _write_cloud(folder, page, cloud, output)
     return page
 
 
@@ -243,8 +243,8 @@ def _read(request: Request) -> tuple[Sample, Calibration | None]:
         raise InputError(f"max depth {request.max_depth:g}: expected a positive number of metres")
     if not 0 <= request.min_confidence <= 1:
         raise InputError(f"least confidence {request.min_confidence:g}: expected 0 to 1")
-    left = limits.check_picture(request.left, "left picture")[:2]
-    limits.check_same_size(left, limits.check_picture(request.right, "right picture")[:2])
+    left = limits.check_picture(request.left, "left image")[:2]
+    limits.check_same_size(left, limits.check_picture(request.right, "right image")[:2])
     columns = left[0] + abs(request.min_disparity)
     limits.check_memory(request.model, (columns, left[1]), request.max_disparity)
     if request.truth is not None:
@@ -265,8 +265,10 @@ def _read(request: Request) -> tuple[Sample, Calibration | None]:
     return sample, calibration
 
 
-def _space(calibration: Calibration | None, picture: np.ndarray, request: Request) -> Space:
-    """Return what gives points: without a calibration, of a camera that is made up."""
+def _cloud_context(
+    calibration: Calibration | None, picture: np.ndarray, request: Request
+) -> PointCloudContext:
+    """Return the context for points; without a calibration, of an assumed camera."""
     max_depth = request.max_depth
     if calibration is None:
         max_depth = None  # its unit is unknown
@@ -279,16 +281,18 @@ def _space(calibration: Calibration | None, picture: np.ndarray, request: Reques
             size=(width, height),
         )
     is_right = request.view == "right"
-    return Space(calibration, picture, is_right, max_depth, min_confidence=request.min_confidence)
+    return PointCloudContext(
+        calibration, picture, is_right, max_depth, min_confidence=request.min_confidence
+    )
 
 
 def _write_files(folder: Path, name: str, output: PairOutput) -> tuple[list[Path], list[str]]:
-    """Write every format that applies; return the files and what is worth a note."""
+    """Write every applicable format; return the files and notes."""
     left_out = {
         "video": True,
         "error": output.truth is None,
         "confidence": output.confidence is None,
-        **dict.fromkeys(IN_METRES, output.space is None),
+        **dict.fromkeys(IN_METRES, output.cloud is None),
     }
     formats = [each for each in FORMATS if not left_out.get(each, False)]
     notes = write_pair(folder, name, formats, output)
@@ -298,7 +302,7 @@ def _write_files(folder: Path, name: str, output: PairOutput) -> tuple[list[Path
 def _score(
     sample: Sample, result: Result, matcher: Matcher, request: Request, path: Path
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Write ``metrics.json``; return the figures, and what is worth a note about the truth."""
+    """Write ``metrics.json``; return the metrics, and notes about the ground truth."""
     assert request.truth is not None
     rules = get_protocol("pooled").with_range(matcher.min_disparity)
     score = score_result(sample, result, 0, rules)
@@ -315,7 +319,7 @@ def _score(
 
 
 def _write_maps(folder: Path, page: PageResult, picture: np.ndarray, output: PairOutput) -> None:
-    """Write the pictures to choose from, and the values under the cursor."""
+    """Write the selectable images and the values under the cursor."""
     height, width = output.disparity.shape
     page.step = step = max(1, int(np.ceil(np.sqrt(width * height / SHOWN_PIXELS))))
     thin = (slice(None, None, step), slice(None, None, step))
@@ -323,8 +327,8 @@ def _write_maps(folder: Path, page: PageResult, picture: np.ndarray, output: Pai
     low, limit = colors.disparity_scale(output.disparity)
     shown = colors.colorize(planes["disparity"], limit, low=low)
     pictures = [(MapLayer("disparity", "Disparity", limit, "px", low=low), shown)]
-    if output.space is not None:
-        depth = output.space.calibration.depth(output.disparity)[thin]
+    if output.cloud is not None:
+        depth = output.cloud.calibration.depth(output.disparity)[thin]
         planes["depth"] = np.where(depth > 0, depth, np.nan)
     if output.confidence is not None:
         planes["confidence"] = output.confidence[thin]
@@ -347,9 +351,11 @@ def _write_maps(folder: Path, page: PageResult, picture: np.ndarray, output: Pai
     page.planes = list(planes)
 
 
-def _write_cloud(folder: Path, page: PageResult, space: Space, output: PairOutput) -> None:
+def _write_cloud(
+    folder: Path, page: PageResult, cloud: PointCloudContext, output: PairOutput
+) -> None:
     """Write an even sample of the points for the browser."""
-    points, tints = space.points(output.disparity, output.confidence, output.certainty)
+    points, tints = cloud.points(output.disparity, output.confidence, output.certainty)
     if not len(points):
         return
     step = max(1.0, len(points) / SHOWN_POINTS)
@@ -358,14 +364,14 @@ def _write_cloud(folder: Path, page: PageResult, space: Space, output: PairOutpu
         points, tints = points[kept], tints[kept]
     with staged(folder / CLOUD) as (temporary,):
         write_glb(temporary, points, tints)
-    cameras = space.calibration
+    cameras = cloud.calibration
     page.cloud = Cloud(
         len(points),
         page.size,
         (cameras.fx, cameras.fy),
-        (cameras.cx1 if space.is_right else cameras.cx0, cameras.cy),
+        (cameras.cx1 if cloud.is_right else cameras.cx0, cameras.cy),
         float(np.sqrt(step)),
-        output.space is None,
+        output.cloud is None,
     )
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from stereo.app.arriving import Arriving
 from stereo.app.guard import PROGRESS, UPLOAD, VISITOR, Guard
-from stereo.app.limits import MOST_BYTES
+from stereo.app.limits import MAX_BYTES
 from stereo.app.models import Models
 from stereo.app.page import accepted, build, theme
 from stereo.app.store import Store
@@ -72,7 +72,7 @@ def application(models: Models, folder: Path, host: str) -> FastAPI:
         footer_links=[],
         run_history=False,
         show_error=False,
-        max_file_size=MOST_BYTES,
+        max_file_size=MAX_BYTES,
         ssr_mode=False,
         enable_monitoring=False,
         pwa=False,
@@ -159,7 +159,7 @@ async def cleaned(*kept: Uploads | Store) -> AsyncIterator[None]:
 
 
 def _archive(store: Store, token: str, name: str) -> Path | None:
-    """Write a result's downloads into one ZIP, if that is asked for."""
+    """Write a result's downloads into one ZIP on request."""
     base = name.removesuffix(".zip")
     picture = store.find(token, f"{base}_color.png")
     if base == name or picture is None:

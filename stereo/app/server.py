@@ -28,7 +28,7 @@ def serve(
         host: address to listen on; other than the default, others on the network can match too.
         port: 0 for any that is free.
         model: chosen at first: a name, or a file of yours, as stereo infer takes it.
-        device: where to run: cpu, cuda or mps; auto: cuda where there is a GPU, else cpu.
+        device: as in ``ComputeOptions``.
 
     Raises:
         UsageError: the port cannot be bound.

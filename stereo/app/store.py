@@ -60,7 +60,7 @@ class Store:
                 self._drop(token)
 
     def find(self, token: str, name: str) -> Path | None:
-        """Return a file of a result, or None where there is none of that token and name."""
+        """Return a file of a result, or None if the token or name is unknown."""
         with self._lock:
             entry = self._entries.get(token)
         if entry is None:

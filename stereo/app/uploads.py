@@ -16,7 +16,7 @@ from stereo.errors import InputError
 
 
 class Uploads:
-    """The files that visitors may name: each visitor's own, and those that the page offers to all.
+    """The files that visitors may name: their own uploads and the bundled ones.
 
     Args:
         root: the folder; what lies there already is for all, each visitor gets a folder in it.
@@ -32,7 +32,7 @@ class Uploads:
         self.expire()
 
     def find(self, visitor: str, name: Any) -> Path | None:
-        """Return the file of that path if this visitor may name it.
+        """Return the file at this path if this visitor may name it.
 
         The path is compared with those of the files that there are, and never opened.
         """
@@ -53,8 +53,8 @@ class Uploads:
             with self._lock:
                 taken += size
                 self._arriving += size
-                if taken > limits.MOST_BYTES + limits.FORM_BYTES:
-                    raise InputError(f"this page takes files of {limits.MOST_BYTES >> 20} MiB")
+                if taken > limits.MAX_BYTES + limits.FORM_BYTES:
+                    raise InputError(f"this page takes files of {limits.MAX_BYTES >> 20} MiB")
                 if self._kept.total() + self._arriving > limits.ALL_UPLOADS:
                     raise InputError("this page holds as many files as it may; come back later")
 
@@ -65,7 +65,7 @@ class Uploads:
                 self._arriving -= taken
 
     def keep(self, visitor: str, name: str, content: BinaryIO) -> Path:
-        """Keep a file, in the place of the visitor's oldest ones where they take too much room."""
+        """Keep a file, deleting the visitor's oldest ones if they exceed the quota."""
         folder = self._root / visitor / secrets.token_hex(8)
         with self._tidying:
             folder.mkdir(parents=True)
@@ -112,7 +112,7 @@ def _files(folder: Path) -> list[Path]:
 def _charge(path: Path) -> int:
     """Return a file's size for the quota; a minimum bounds the number of small files."""
     with contextlib.suppress(OSError):
-        return max(path.stat().st_size, limits.LEAST_CHARGE)
+        return max(path.stat().st_size, limits.MIN_CHARGE)
     return 0
 
 

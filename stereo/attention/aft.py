@@ -35,7 +35,7 @@ class AFTSimpleAttention(VolumeAttention):
     """
 
     permutation_equivariant = True
-    deletes_keys = True
+    mask_equals_removal = True
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class AFTConvAttention(AFTSimpleAttention):
     """
 
     permutation_equivariant = False
-    deletes_keys = True
+    mask_equals_removal = True
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stereo.attention.exact import MAP_ELEMENTS, MOST_SEQUENCES, in_slices, softmax_attention
+from stereo.attention.exact import MAP_ELEMENTS, MAX_SEQUENCES, in_slices, softmax_attention
 from stereo.attention.reference import grid_positions, softmax_map
 from stereo.attention.volume import Size, VolumeAttention, check_counts, from_lines, to_lines
 
@@ -24,8 +24,8 @@ class DisparityAttention(VolumeAttention):
     """
 
     weights_sum_to_one = True
-    linear = False
-    deletes_keys = True
+    linear_cost = False
+    mask_equals_removal = True
     half_precision = True
 
     def __init__(self, channels: int, *, map_elements: int = MAP_ELEMENTS, **options: Any) -> None:
@@ -46,7 +46,7 @@ class DisparityAttention(VolumeAttention):
             dim=0,
             elements_each=each,
             limit=self.map_elements,
-            longest=MOST_SEQUENCES,
+            longest=MAX_SEQUENCES,
         )
         return from_lines(attended, size)
 

@@ -42,8 +42,8 @@ class DotProductAttention(VolumeAttention):
 
     weights_sum_to_one = True
     permutation_equivariant = True
-    deletes_keys = True
-    linear = False
+    mask_equals_removal = True
+    linear_cost = False
     half_precision = True
 
     def __init__(

@@ -32,7 +32,7 @@ class EfficientAttention(VolumeAttention):
 
     weights_sum_to_one = True
     permutation_equivariant = True
-    deletes_keys = True
+    mask_equals_removal = True
     streams = True
 
     def __init__(self, channels: int, *, temperature: bool = False, **options: Any) -> None:
@@ -123,7 +123,7 @@ class EfficientAttention(VolumeAttention):
         values: Affine,
         back: Affine,
     ) -> Tensor:  # (B, heads * K, C)
-        """Return what each key channel gives, of the volume's mean under its shares.
+        """Return each key channel's output: the weighted mean of the volume, projected.
 
         Projections are linear and the shares of the positions sum to one, so they may gather the
         volume itself, and values and reprojection become one small matrix per key channel.
@@ -143,7 +143,7 @@ class EfficientScalingAttention(VolumeAttention):
     """
 
     permutation_equivariant = True
-    deletes_keys = True
+    mask_equals_removal = True
 
     def attend(  # noqa: D102
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size

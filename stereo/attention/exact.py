@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 MAP_ELEMENTS = 2**24
 """Entries of the attention map that may exist at once: 64 MiB in float32."""
 
-MOST_SEQUENCES = 4096
+MAX_SEQUENCES = 4096
 """Windows or lines attended at once: CUDA kernels take 65,535 sequences times heads at most."""
 
 

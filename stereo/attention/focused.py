@@ -27,7 +27,7 @@ class FocusedAttention(VolumeAttention):
         options: see ``VolumeAttention``.
     """
 
-    deletes_keys = True
+    mask_equals_removal = True
 
     def __init__(
         self, channels: int, *, power: float = 3.0, kernel: int = 3, **options: Any

@@ -31,7 +31,7 @@ class LambdaAttention(VolumeAttention):
         options: see ``VolumeAttention``.
     """
 
-    deletes_keys = True
+    mask_equals_removal = True
 
     def __init__(
         self,

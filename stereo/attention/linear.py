@@ -12,11 +12,11 @@ from stereo.attention.volume import Size, VolumeAttention
 
 
 class LinearAttention(VolumeAttention):
-    """Linear attention; the original's epsilon in the denominator is left out, phi is positive."""
+    """Linear attention, without the original's epsilon in the denominator, as phi is positive."""
 
     weights_sum_to_one = True
     permutation_equivariant = True
-    deletes_keys = True
+    mask_equals_removal = True
 
     def attend(  # noqa: D102
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size

@@ -24,6 +24,6 @@ def leave_out(
     logits: Tensor,  # (B, heads, N, F)
     key_mask: Tensor,  # (B, 1, N, 1) bool
 ) -> Tensor:  # (B, heads, N, F)
-    """Return -infinity at the positions left out; nothing is changed where no key would be left."""
+    """Return -infinity at masked positions; unchanged if no key would remain."""
     some = key_mask.any(dim=2, keepdim=True)
     return torch.where(key_mask | ~some, logits, -torch.inf)

@@ -31,7 +31,7 @@ class LocalGlobalAttention(VolumeAttention):
         ValueError: there is no local or no global head.
     """
 
-    deletes_keys = True
+    mask_equals_removal = True
 
     def __init__(
         self,

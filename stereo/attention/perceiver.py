@@ -1,4 +1,4 @@
-"""Perceiver (Jaegle et al., ICML 2021): a fixed set of latents reads the volume and is read back.
+"""Perceiver (Jaegle et al., ICML 2021): latents attend to the volume, and the volume to them.
 
 L = softmax(latents K^T / sqrt(K)) V over positions, then softmax(Q keys(L)^T / sqrt(K)) L over the
 latents, as Perceiver IO decodes. O(N M (K + V)) time for M latents. Dropped: the latents' own
@@ -28,7 +28,7 @@ class PerceiverAttention(VolumeAttention):
 
     weights_sum_to_one = True
     permutation_equivariant = True
-    deletes_keys = True
+    mask_equals_removal = True
 
     def __init__(
         self, channels: int, *, latents: int = 64, map_elements: int = MAP_ELEMENTS, **options: Any

@@ -32,7 +32,7 @@ class PerformerAttention(VolumeAttention):
 
     weights_sum_to_one = True
     permutation_equivariant = True
-    deletes_keys = True
+    mask_equals_removal = True
 
     projection: Tensor
 

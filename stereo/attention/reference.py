@@ -1,4 +1,4 @@
-"""Explicit quadratic forms, written for reading: what the members' oracles are made of."""
+"""Explicit quadratic forms, written for reading: building blocks of the oracles."""
 
 import itertools
 

@@ -21,7 +21,7 @@ from stereo.attention.reference import softmax_map
 from stereo.attention.volume import Size, VolumeAttention, check_counts, to_tokens
 
 SELF_LOGIT = -1e5
-MOST_ROUNDS = 64
+MAX_ROUNDS = 64
 
 
 class ReformerAttention(VolumeAttention):
@@ -40,8 +40,8 @@ class ReformerAttention(VolumeAttention):
     """
 
     weights_sum_to_one = True
-    linear = False
-    takes_mask = False
+    linear_cost = False
+    supports_mask = False
     unexportable = "it draws random rotations by the number of cells, which a graph leaves open"
 
     steps: Tensor
@@ -58,8 +58,8 @@ class ReformerAttention(VolumeAttention):
     ) -> None:
         super().__init__(channels, **options)
         check_counts(chunk=chunk, rounds=rounds, map_elements=map_elements)
-        if rounds > MOST_ROUNDS:
-            raise ValueError(f"rounds is {rounds}, expected at most {MOST_ROUNDS}")
+        if rounds > MAX_ROUNDS:
+            raise ValueError(f"rounds is {rounds}, expected at most {MAX_ROUNDS}")
         del self.keys
         self.chunk = chunk
         self.rounds = rounds
@@ -68,7 +68,7 @@ class ReformerAttention(VolumeAttention):
         self.register_buffer("steps", torch.tensor(0))
 
     def begin_step(self, step: int) -> None:
-        """Hash with rotations of this step's own."""
+        """Draw new hash rotations for this step."""
         self.steps.fill_(step)
 
     def project(self, volume: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -110,7 +110,7 @@ class ReformerAttention(VolumeAttention):
         return softmax_map(logits, None) @ values
 
     def _order(self, keys: Tensor, number: int) -> Tensor:  # (B, heads, N) long
-        """Return the positions in the order of their hashes; equal hashes keep theirs."""
+        """Return the positions sorted by hash, stably."""
         buckets = max(1, keys.shape[2] // self.chunk)
         per_hash = 2 * max(1, math.ceil(math.sqrt(buckets) / 2))
         seed = (self.seed * 1_000_003 + int(self.steps)) * 131 + number

@@ -91,7 +91,7 @@ def from_windows(
 
 
 def clip_window(size: Size, window: Size, shift: bool) -> tuple[Size, Size]:
-    """Fit a window to the volume at hand: no larger than it, and shifted only where it is smaller.
+    """Clip a window to the volume; shift only along axes on which it is smaller.
 
     Returns:
         The window, and the shift: half a window, or 0.
@@ -134,9 +134,8 @@ it gets the member, the volume and the mask. Each thread has its own."""
 class VolumeAttention(nn.Module, ABC):
     """Queries, keys and values by 1x1x1 convolutions, attention, reprojection, residual.
 
-    A member of the family implements ``attend``, and beside it ``attend_explicitly``, its own
-    definition written for reading: the oracle of the tests. The class attributes say what the tests
-    hold it to.
+    A member implements ``attend`` and ``attend_explicitly``, its definition written for reading,
+    which is the oracle of the tests. The class attributes determine which tests apply.
 
     Args:
         channels: C of the volume.
@@ -154,23 +153,23 @@ class VolumeAttention(nn.Module, ABC):
     """Constant values come back constant."""
     permutation_equivariant = False
     """Positions carry no meaning: permuting them permutes the output."""
-    deletes_keys = False
-    """A mask gives what cutting the masked cells off the volume would give."""
-    linear = True
-    """Time and memory grow with N, not faster."""
-    takes_mask = True
-    """Whether cells can be left out as keys; passing a mask where not is an error."""
+    mask_equals_removal = False
+    """Masking cells equals removing them from the volume."""
+    linear_cost = True
+    """Time and memory grow linearly with N; set False for a quadratic member."""
+    supports_mask = True
+    """Whether cells can be masked as keys; if not, passing a mask is an error."""
     streams = False
     """Whether it has ``accumulate`` and ``apply_context``, used where there are no gradients."""
     inplace = False
     """Whether ``apply_context`` may overwrite its volume."""
     fused: "Callable[[Any, Tensor, Tensor | None], Tensor] | None" = None
-    """What ``forward`` is done by instead, for members with ``streams``: see
+    """A kernel that replaces ``forward`` of members with ``streams``: see
     ``stereo.models.kernels``."""
     unexportable: str | None = None
-    """Why no ONNX graph can be made of it; None where one can."""
+    """Why it cannot be exported to ONNX; None if it can."""
     half_precision = False
-    """Whether ``attend`` may run in bf16 or fp16; else it gets float32 whatever autocast says."""
+    """Whether ``attend`` may run in bf16 or fp16; otherwise it gets float32 even under autocast."""
 
     def __init__(
         self,
@@ -287,7 +286,7 @@ class VolumeAttention(nn.Module, ABC):
         key_mask: Tensor | None,  # (B, 1, N, 1) bool
         size: Size,
     ) -> Tensor:  # (B, heads, N, V)
-        """Mix the values, at the cost that the paper promises."""
+        """Mix the values at the paper's cost."""
 
     @abstractmethod
     def attend_explicitly(
@@ -318,7 +317,7 @@ class VolumeAttention(nn.Module, ABC):
     def _check_mask(self, mask: Tensor | None, volume: Tensor) -> Tensor | None:
         if mask is None:
             return None
-        if not self.takes_mask:
+        if not self.supports_mask:
             raise ValueError(f"{type(self).__name__} cannot leave out keys; pass no mask")
         expected = (volume.shape[0], 1, *volume.shape[2:])
         if not isinstance(mask, Tensor):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stereo.attention.exact import MAP_ELEMENTS, MOST_SEQUENCES, in_slices, softmax_attention
+from stereo.attention.exact import MAP_ELEMENTS, MAX_SEQUENCES, in_slices, softmax_attention
 from stereo.attention.reference import grid_positions, softmax_map
 from stereo.attention.volume import (
     Size,
@@ -36,7 +36,7 @@ class WindowAttention(VolumeAttention):
     """
 
     weights_sum_to_one = True
-    deletes_keys = True
+    mask_equals_removal = True
 
     def __init__(
         self,
@@ -118,6 +118,6 @@ def attend_in_windows(
         dim=0,
         elements_each=each,
         limit=map_elements,
-        longest=MOST_SEQUENCES,
+        longest=MAX_SEQUENCES,
     )
     return from_windows(attended, size, window, shift)

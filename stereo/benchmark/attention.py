@@ -71,7 +71,7 @@ def benchmark_attention(
         sizes: volumes such as 12x16x32,48x136x240 (default: six up to 48x272x480).
         precisions: of fp32, bf16 and fp16 (default: fp32, and bf16 where it is not emulated).
         directions: of forward and backward, which includes both (default: both).
-        device: where to run: cpu, cuda or mps; auto: cuda where there is a GPU, else cpu.
+        device: as in ``ComputeOptions``.
         time_limit: seconds; a call expected to take longer is not made.
         repeats: timed calls per case.
 
@@ -165,13 +165,13 @@ def _measure_case(
         if case.member == "dot_product":
             row |= _need_of_dot_product(size, parameters, module.key_width + module.value_width)
         reason = _reason_not_to_run(
-            rows, cells(size), row.get("computed_macs", 0), module.linear, time_limit, device
+            rows, cells(size), row.get("computed_macs", 0), module.linear_cost, time_limit, device
         )
         if reason:
             row["not_run"] = reason
         else:
             row |= _run(module, case, size, device, time_limit, repeats)
-            if row["macs"] is None and module.linear and rows:
+            if row["macs"] is None and module.linear_cost and rows:
                 row["macs"] = round(rows[-1]["macs"] * row["cells"] / rows[-1]["cells"])
         rows.append(row)
         console.say(_line(row))

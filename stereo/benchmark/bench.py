@@ -1,4 +1,4 @@
-"""What the benchmarks of networks have in common: their checks, pair, ceilings and report."""
+"""Shared by the network benchmarks: argument checks, pair, ceilings and report."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from stereo.system.runtime import pick_device
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What a benchmark runs, and on what."""
+    """The models of a benchmark and their inputs."""
 
     path: Path  # the JSON file
     models: list[str]  # networks' names
@@ -68,7 +68,7 @@ def set_up(
     size: tuple[int, int],  # height and width of the pair, pixels
     max_disparity: int | None,  # pixels; None for the largest of the models' own
     precisions: Sequence[str] | None,  # None for fp32, and bf16 where the hardware computes in it
-    device: str,  # `auto`, `cpu`, `cuda` or `mps`
+    device: str,  # as in `ComputeOptions`
     repeats: int,  # timed calls of each case
     reference_psmnet: str | Path | None,  # folder of the original PSMNet
 ) -> Bench:

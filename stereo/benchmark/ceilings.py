@@ -1,4 +1,4 @@
-"""What a machine can do at best, and the share of it that a call reaches."""
+"""The machine's peak throughput, and the share of it that a call reaches."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ EMULATED = (
 
 
 def pick_precisions(precisions: Sequence[str] | None, device: torch.device) -> list[str]:
-    """Return the precisions named, or fp32, and bf16 where the hardware computes in it.
+    """Return the named precisions, or fp32, plus bf16 if the hardware supports it.
 
     Raises:
         UsageError: an unknown precision, or one that the device does not have.
@@ -111,7 +111,7 @@ def share_columns(row: dict[str, Any]) -> list[str]:
 
 
 def ceilings_text(ceilings: dict[str, Any], device: torch.device) -> str:
-    """Return lines on what was measured, and where."""
+    """Return the measured ceilings and the device as text."""
     facts, shapes = machine(device), ceilings["shapes"]
     side, channels = shapes["product"][0], shapes["convolution"][1]
     lines = [f"ceilings of {facts['name']}, {facts['threads']} threads, torch {facts['torch']}:"]

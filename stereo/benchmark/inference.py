@@ -1,4 +1,4 @@
-"""Networks on one pair: as shipped, in their plain form, and semi-global matching beside them."""
+"""Networks on one pair, optimised and in plain form, and semi-global matching."""
 
 import contextlib
 import functools
@@ -83,7 +83,7 @@ def benchmark_inference(
         size: of the pair, height and width in pixels.
         max_disparity: pixels, a multiple of 16 (default: the largest of the models' own).
         precisions: of fp32, bf16 and fp16 (default: fp32, and bf16 where it is not emulated).
-        device: where to run: cpu, cuda or mps; auto: cuda where there is a GPU, else cpu.
+        device: as in ``ComputeOptions``.
         repeats: timed rounds.
         busy: time what ships beside so many busy processes, too.
         reference_psmnet: folder of the original PSMNet, to be timed beside ours.
@@ -189,7 +189,7 @@ def _sgbm(pair: RenderedPair, max_disparity: int) -> Matching:
 
 
 def _compare(cases: Sequence[InferenceCase], device: torch.device) -> list[dict[str, Any]]:
-    """Return a row for each, with its operations, its peak memory and how far its map is off."""
+    """Return a row per case with its operations, peak memory and map difference."""
     references: dict[str, np.ndarray] = {}
     rows: list[dict[str, Any]] = []
     for case in cases:
@@ -224,7 +224,7 @@ def _time(
     repeats: int,
     busy: int,
 ) -> None:
-    """Time all cases in turns, then shipped ones beside busy processes; add the ratios."""
+    """Time all cases in turns, then ours beside busy processes; add the ratios."""
 
     def seconds(case: InferenceCase) -> float:
         with _memory_of(case, device):
@@ -250,7 +250,7 @@ def _time(
 
 @contextlib.contextmanager
 def _memory_of(case: InferenceCase, device: torch.device) -> Iterator[None]:
-    """Keep freed memory for one case alone, filled by a call that does not count."""
+    """Keep freed memory for one case only, filled by an untimed call."""
     if not (case.keeps and device.type == "cpu"):
         yield
         return

@@ -45,7 +45,7 @@ def publish(
     text: str,
     plot: Callable[[Path, dict[str, Any]], None] | None = None,
 ) -> None:
-    """Write a report as JSON, its text and its picture, if any, beside it; print the text."""
+    """Write a report as JSON, its text and its image, if any, beside it; print the text."""
     beside = [path.with_suffix(suffix) for suffix in ((".md", ".png") if plot else (".md",))]
     with staged(path, *beside) as (data, table, *picture):
         data.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -106,7 +106,7 @@ def _spread(times: Sequence[float]) -> dict[str, float]:
 
 
 def peak_bytes(function: Callable[[], object], device: torch.device) -> int | None:
-    """Return the memory that a call needs at its peak above what was there before it.
+    """Return a call's peak memory above the level before it.
 
     As measured by ``stereo.system.machine.PeakMemory``; None where it is unknown.
     """
@@ -114,14 +114,14 @@ def peak_bytes(function: Callable[[], object], device: torch.device) -> int | No
 
 
 def weigh(function: Callable[[], T], device: torch.device) -> tuple[T, int | None]:
-    """Return what a call gives, and its ``peak_bytes``."""
+    """Return a call's result and its ``peak_bytes``."""
     peak = PeakMemory(device)
     found = function()
     return found, peak.bytes_above_start()
 
 
 def count_macs(function: Callable[[], T]) -> tuple[T, int]:
-    """Return what a call gives, and the multiply-accumulates of its products and convolutions."""
+    """Return a call's result and the multiply-accumulates of its products and convolutions."""
     with direct_convolutions(), FlopCounterMode(display=False) as counter:
         found = function()
     return found, counter.get_total_flops() // 2

@@ -62,7 +62,7 @@ def calibrate_batch_norms(
     for image in (pair.left, pair.right):
         pixels = torch.from_numpy(image[:256, :512].copy()).to(device).permute(2, 0, 1)[None]
         view = pad_to_multiple(pixels.float() / 128 - 1, 16, "replicate")
-        views.append(torch.cat([view, view.flip(2)]))  # two, for norms of one value per picture
+        views.append(torch.cat([view, view.flip(2)]))  # two, for norms of one value per image
     with torch.no_grad():
         network.train()
         forward(*views)

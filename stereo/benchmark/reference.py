@@ -1,4 +1,4 @@
-"""The original PSMNet from a folder of its user's: nothing of it is part of this package."""
+"""The original PSMNet, imported from the user's folder; not part of this package."""
 
 import contextlib
 import importlib
@@ -62,7 +62,7 @@ class ReferencePSMNet(nn.Module):
                     raise
                 pixels = "x".join(map(str, left.shape[2:]))
                 raise InputError(
-                    f"the original PSMNet does not run on pictures of {pixels} ({error}); it takes "
+                    f"the original PSMNet does not run on images of {pixels} ({error}); it takes "
                     "none below 256x256"
                 ) from error
         size = (len(left), *left.shape[2:])
@@ -72,7 +72,7 @@ class ReferencePSMNet(nn.Module):
 
     @torch.inference_mode()
     def match(self, pair: RenderedPair, config: NetworkConfig, dtype: torch.dtype) -> np.ndarray:
-        """Do with a pair what an engine does with ours; return its (H, W) float32 map."""
+        """Match a pair as an engine does; return its (H, W) float32 map."""
         height, width = pair.left.shape[:2]
         left, right = (
             pad_to_multiple(
@@ -87,7 +87,7 @@ class ReferencePSMNet(nn.Module):
 
 @contextlib.contextmanager
 def _imported(folder: Path) -> Iterator[ModuleType]:
-    """Import ``models.stackhourglass`` of a folder, and leave no trace of it."""
+    """Import ``models.stackhourglass`` from a folder, then undo all side effects."""
 
     def forget() -> dict[str, ModuleType]:
         names = [n for n in sys.modules if n.split(".")[0] == "models"]
@@ -105,7 +105,7 @@ def _imported(folder: Path) -> Iterator[ModuleType]:
 
 @contextlib.contextmanager
 def _cuda_means(device: torch.device) -> Iterator[None]:
-    """Let ``tensor.cuda()`` go to a device."""
+    """Redirect ``tensor.cuda()`` to a device."""
     original = Tensor.cuda
     Tensor.cuda = lambda self, *_, **__: self.to(device)  # type: ignore[method-assign]
     try:

@@ -1,4 +1,4 @@
-"""A step of training: time, memory, and the batch that fits."""
+"""A training step: time, memory, and the largest batch."""
 
 import copy
 import functools
@@ -74,7 +74,7 @@ def benchmark_training(
         crop: height and width, pixels, multiples of 16.
         max_disparity: pixels, a multiple of 16 (default: the largest of the models' own).
         precisions: of fp32, bf16 and fp16 (default: fp32, and bf16 where it is not emulated).
-        device: where to run: cpu, cuda or mps; auto: cuda where there is a GPU, else cpu.
+        device: as in ``ComputeOptions``.
         repeats: timed rounds.
         reference_psmnet: folder of the original PSMNet, to be timed beside ours.
 
@@ -195,7 +195,7 @@ def _compare_losses(
 
 
 def _memory(case: TrainingCase, peaks: Sequence[int | None]) -> dict[str, Any]:
-    """Return the bytes of a step, and how many pairs fit where."""
+    """Return the memory of a step, and the batch sizes that fit in common GPUs."""
     tensors = [*case.network.parameters(), *case.network.buffers()]
     states = [t for state in case.optimizer.state.values() for t in state.values()]
     fixed = sum(t.numel() * t.element_size() for t in [*tensors, *states])

@@ -3,18 +3,8 @@
 Modules that take long to import are imported when their command runs.
 """
 
-from stereo.commands import (
-    app,
-    benchmark,
-    data,
-    export,
-    geometry,
-    matching,
-    models,
-    submission,
-    training,
-)
-from stereo.commands.command import Command
+from stereo.commands import data, geometry, matching, models, training
+from stereo.commands.command import Command, from_function
 
 GROUPS = {
     "benchmark": "time and peak memory, with the machine and commit in the JSON",
@@ -25,13 +15,36 @@ GROUPS = {
 COMMANDS: tuple[Command, ...] = (
     *matching.COMMANDS,
     *models.COMMANDS,
-    *submission.COMMANDS,
-    *app.COMMANDS,
+    from_function("app", "stereo.app.server:serve", "the web page", "stereo app --port 7860"),
     *geometry.COMMANDS,
     *training.COMMANDS,
-    *export.COMMANDS,
+    from_function(
+        "export",
+        "stereo.export:export",
+        "a network as an ONNX file, checked in ONNX Runtime",
+        "stereo export ea_stereo_fast --output stereo.onnx\n"
+        "  stereo infer left.png right.png --output maps --model stereo.onnx",
+        positional=("model",),
+    ),
     *data.COMMANDS,
-    *benchmark.COMMANDS,
+    from_function(
+        "benchmark attention",
+        "stereo.benchmark.attention:benchmark_attention",
+        "time and memory of every attention against the size of the volume",
+        "stereo benchmark attention --output attention.json --members efficient,dot_product",
+    ),
+    from_function(
+        "benchmark inference",
+        "stereo.benchmark.inference:benchmark_inference",
+        "networks as shipped and in their plain form, and semi-global matching",
+        "stereo benchmark inference --output inference.json --models ea_stereo_fast,sgbm,zoo:s2m2",
+    ),
+    from_function(
+        "benchmark training",
+        "stereo.benchmark.training:benchmark_training",
+        "a training step: time, memory, and the batch that fits",
+        "stereo benchmark training --output training.json --models psmnet --precisions bf16",
+    ),
 )
 
 __all__ = ["COMMANDS", "GROUPS", "Command"]

@@ -62,7 +62,7 @@ def _in_yaml(value: object) -> str:
 
 
 def _in_words(line: str) -> str:
-    """Return what jsonargparse says of a value without the names of Python's types."""
+    """Rewrite jsonargparse's message without names of Python types."""
     line = re.sub(  # the first type of a union is the one that is meant
         r"Does not validate against any of the Union subtypes Subtypes: .*? Errors: - (.*?)"
         r"(?: - Expected (?:a )?<class 'NoneType'>.*?)? Given value type: .*? Given value: (.*)",
@@ -87,7 +87,7 @@ def _in_words(line: str) -> str:
 
 @contextlib.contextmanager
 def _usage_errors() -> Iterator[None]:
-    """Turn what jsonargparse and the dataclasses raise into a ``UsageError``."""
+    """Turn errors of jsonargparse and the dataclasses into a ``UsageError``."""
     try:
         yield
     except (StereoError, MemoryError):
@@ -103,12 +103,12 @@ class _Parser(ArgumentParser):
         super().__init__(*args, allow_abbrev=False, **kwargs)  # a typo is no other option
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-        """Parse; what no parser foresees in a file it reads is one line too."""
+        """Parse; unexpected errors in files become one line too."""
         with _usage_errors():
             return super().parse_args(*args, **kwargs)
 
     def instantiate(self, *args: Any, **kwargs: Any) -> Any:
-        """Build the dataclasses; what they refuse is a ``UsageError``."""
+        """Build the dataclasses; their errors become a ``UsageError``."""
         self._refuse_nulls(args[0])
         with _usage_errors():
             return super().instantiate(*args, **kwargs)

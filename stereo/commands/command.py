@@ -1,4 +1,4 @@
-"""What a command is made of, and arguments that several share."""
+"""Commands, and arguments derived from functions and dataclasses."""
 
 import importlib
 import inspect
@@ -11,6 +11,7 @@ from docstring_parser import parse_from_object
 from jsonargparse import ArgumentParser, Namespace
 
 from stereo.errors import UsageError
+from stereo.system.compute import ComputeOptions
 from stereo.system.limits import DEFAULT_MAX_MEGAPIXELS, MAX_MEGAPIXELS_VARIABLE
 
 
@@ -25,7 +26,7 @@ class Command:
     summary: str  # one line of help
     example: str  # a worked call
     distributed: bool = False  # whether processes of torchrun share its work
-    reads_pictures: bool = False  # whether it reads pictures, so that it has `--max-megapixels`
+    reads_pictures: bool = False  # whether it reads images, so that it has `--max-megapixels`
 
 
 def add_picture_limit(parser: ArgumentParser) -> None:
@@ -33,7 +34,7 @@ def add_picture_limit(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--max-megapixels",
         type=float,
-        help=f"of a picture, a disparity map or a frame; larger files are refused (default: "
+        help=f"of an image, a disparity map or a frame; larger files are refused (default: "
         f"{DEFAULT_MAX_MEGAPIXELS:g}, or {MAX_MEGAPIXELS_VARIABLE})",
     )
 
@@ -130,17 +131,31 @@ def from_function(
 
 def _options_of(described: Any) -> list[tuple[str, Any, Any, str]]:
     """Return name, type, default and help of each parameter."""
-    texts = {each.arg_name: each.description or "" for each in parse_from_object(described).params}
+    texts = _help_of(described)
     is_class = inspect.isclass(described)
     hints = get_type_hints(described)
     found = []
     for name, parameter in inspect.signature(described).parameters.items():
-        text = " ".join(texts[name].split()).replace("``", "")
-        if is_class:  # sentences there
+        text, is_sentence = texts[name], is_class
+        if text == "as in ``ComputeOptions``.":
+            text, is_sentence = _help_of(ComputeOptions)[name], True
+        text = " ".join(text.split()).replace("``", "")
+        if is_sentence:
             text = text[0].lower() + text[1:]
         text = text if text.endswith("...") else text.removesuffix(".")
         found.append((name, hints[name], parameter.default, text))
     return found
+
+
+def _help_of(described: Any) -> dict[str, str]:
+    """Return what docstrings say of each parameter or field, inherited ones too."""
+    sources = reversed(inspect.getmro(described)) if inspect.isclass(described) else [described]
+    return {
+        each.arg_name: each.description or ""
+        for source in sources
+        if source is not object
+        for each in parse_from_object(source).params
+    }
 
 
 def _key(name: str) -> str:

@@ -20,13 +20,13 @@ from stereo.system.files import output_folder, staged, writes_alone
 
 @writes_alone
 def demo(output: str | Path = "stereo-demo") -> None:
-    """Map the bundled pairs, write pictures and ``metrics.json``, print a table.
+    """Map the bundled pairs, write images and ``metrics.json``, print a table.
 
     ``metrics.json`` describes the default model; the other models' summaries stand beside it under
     ``baselines``.
 
     Args:
-        output: folder for pictures and figures.
+        output: folder for images and figures.
 
     Raises:
         OutputError: the output cannot be written.
@@ -63,7 +63,7 @@ def demo(output: str | Path = "stereo-demo") -> None:
     write_metrics(folder / "metrics.json", report)
     console.say(tables.summary_table(list(found.items())))
     console.say(
-        f"pictures (left, truth / map, error) and metrics.json are in {folder}\n"
+        f"images (left, truth / map, error) and metrics.json are in {folder}\n"
         "next: stereo infer LEFT RIGHT --output DIR"
     )
 

@@ -86,7 +86,7 @@ COMMANDS = (
         "calibrate",
         _calibrate_arguments,
         _calibrate,
-        "pictures of a chessboard or ChArUco board to a calibration",
+        "images of a chessboard or ChArUco board to a calibration",
         "stereo calibrate 'board/left*.jpg' 'board/right*.jpg' --board 9x6 --square 0.025 "
         "--output cameras.json",
         reads_pictures=True,

@@ -1,4 +1,4 @@
-"""Disparity maps of the user's own pairs."""
+"""``stereo infer``: disparity maps of the user's own pairs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ from stereo.evaluation.evaluate import (
     write_metrics,
 )
 from stereo.evaluation.metrics import ImageScore
-from stereo.evaluation.outputs import PairOutput, Space, write_pair
+from stereo.evaluation.outputs import PairOutput, PointCloudContext, write_pair
 from stereo.evaluation.protocols import get_protocol
 from stereo.evaluation.report import PictureKeeper
 from stereo.geometry import Calibration
@@ -101,7 +101,7 @@ def infer(matcher: Matcher | Callable[[], Matcher], options: InferOptions) -> in
 
 @dataclass(frozen=True, eq=False)
 class _Matched:
-    """What a pair's files are made from."""
+    """The results of a pair, to be written."""
 
     maps: list[tuple[MapJob, Result]]
     calibration: Calibration | None
@@ -132,7 +132,7 @@ class _Run:
         self._shares_colors = plan.film is not None and "color" in plan.formats
 
     def match_pairs(self, done: set[str]) -> None:
-        """Make this process's share of the maps that are not among those ``done``."""
+        """Match this process's share of the pairs, without the maps in ``done``."""
         jobs = [
             replace(pair, maps=tuple(each for each in pair.maps if each.name not in done))
             for pair in self.plan.pairs
@@ -190,9 +190,9 @@ class _Run:
         options = self.plan.options
         notes = []
         for job, result in matched.maps:
-            space = None
+            cloud = None
             if matched.calibration is not None:
-                space = Space(
+                cloud = PointCloudContext(
                     matched.calibration,
                     sample.right if job.is_right else sample.left,
                     job.is_right,
@@ -204,7 +204,7 @@ class _Run:
             valid = None if truth is None else sample.valid
             confidence = result.confidence if self.plan.needs_confidence else None
             files = PairOutput(
-                *(result.disparity, truth, valid, space, confidence, self._color_scale),
+                *(result.disparity, truth, valid, cloud, confidence, self._color_scale),
                 result.certainty,
             )
             notes += write_pair(self.plan.folder, job.name, job.formats, files)
@@ -214,7 +214,7 @@ class _Run:
         return notes
 
     def _report(self, outcome: Outcome[PairJob, Sample, _Matched]) -> None:
-        """Print what became of a pair, and score its map."""
+        """Print the outcome of a pair, and score its map."""
         pair, sample, matched = outcome.item, outcome.read, outcome.matched
         self.failed += [
             (pair.index, each.name) for each in pair.maps if each.name not in self._written
@@ -245,12 +245,12 @@ def _map_line(job: MapJob, result: Result) -> str:
 
 
 def _is_checked(index: int) -> bool:
-    """Return whether the pair at this place in the list is checked: all would take too long."""
+    """Return whether the pair at this index is checked; checking all would take too long."""
     return index < CHECKED_PAIRS or index % CHECKED_PAIRS == 0
 
 
 def _report_check(sample: Sample, matcher: Matcher, *, notes: bool) -> None:
-    """Look quickly at one pair: warn of what would spoil its map, and say what else is noted."""
+    """Check one pair quickly: warn about faults, and print the notes."""
     found = check_pair(
         sample.left,
         sample.right,
@@ -289,7 +289,7 @@ def _resume_log(plan: Plan, model: Matcher) -> ResumeLog | None:
 
 
 def _begin(plan: Plan, log: ResumeLog | None) -> set[str]:
-    """Start a run's log; return the names of the maps that need not be made again."""
+    """Start a run's log; return the names of the finished maps."""
     done: set[str] = set()
     if log is not None and plan.options.resume:
         log.read(plan.targets)
@@ -322,7 +322,7 @@ def _write_metrics(run: _Run, scores: list[ImageScore], failed: list[str]) -> No
 
 
 def _write_films(plan: Plan, failed: set[str]) -> None:
-    """Write the videos of the colours, of the frames that have a map."""
+    """Write the colour videos, from the frames that have a map."""
     for side, target in plan.films.items():
         names = [each.name for each in plan.maps if each.side == side and each.name not in failed]
         pictures = [plan.folder / f"{name}_color.png" for name in names]

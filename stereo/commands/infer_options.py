@@ -1,4 +1,4 @@
-"""What is asked of ``stereo infer``."""
+"""Options of ``stereo infer``."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,44 +8,43 @@ from stereo.errors import UsageError
 
 @dataclass(frozen=True)
 class InferOptions:
-    """What is asked of ``stereo infer``; what each docstring says is also its help.
+    """Options of ``stereo infer``; each docstring is also its help.
 
     Raises:
         UsageError: a number out of its range, or options that exclude each other.
     """
 
     left: str
-    """Left view: a file, a folder, a quoted glob, a video, or numbered pictures such as
+    """Left view: a file, a folder, a quoted glob, a video, or numbered images such as
     left_%06d.png."""
     output: str
     """Folder for the files."""
     right: str | None = None
-    """Right view: the same kind of thing, matched by name or number; none with --packing or where
-    LEFT is an MPO, whose two frames are the views."""
+    """Right view: of the same kind, matched by name or number; omit it with --packing or if LEFT is
+    an MPO, whose two frames are the views."""
     packing: str | None = None
-    """How LEFT holds both views in one picture: side-by-side or top-bottom."""
+    """How LEFT holds both views in one image: side-by-side or top-bottom."""
     formats: str | None = None
     """Comma-separated: color, pfm, png16 (KITTI), npy, confidence, depth, ply, glb, error, video
     (MP4 of the colours); default color,pfm, and with --calibration depth,ply."""
     calibration: str | None = None
     """Calibration of the rectified pairs: Middlebury, ETH3D, KITTI, OpenCV, K.txt, ROS, ..."""
     max_depth: float | None = None
-    """Metres; points beyond it are left out; default 100 baselines."""
+    """Omit points beyond this depth, metres (default: 100 baselines)."""
     keep_edges: bool = False
     """Keep flying points, which lie between the two surfaces at an edge."""
     min_confidence: float | None = None
-    """0 to 1; points of less confidence are left out; takes a second match, but none with --view
-    both."""
+    """Omit points of lower confidence, 0 to 1; costs a second match unless --view both."""
     view: Literal["left", "right", "both"] = "left"
     """Whose maps to write; the right view's files are named NAME_right..."""
     steady: bool = False
-    """For films: where the picture stands still, the map does (a mean over frames, no delay)."""
+    """Temporal smoothing for videos: disparity is averaged where the image is static (no delay)."""
     ground_truth: str | None = None
     """Disparities of the left views: a file, folder or glob; adds metrics.json and errors."""
     ground_truth_scale: float | None = None
-    """Stored value per pixel of ground truth in whole numbers (16-bit PNG: 256)."""
+    """Scale of integer ground truth (stored value = disparity x scale; KITTI's PNG: 256)."""
     resume: bool = False
-    """Leave out maps whose files are there from a call with the same settings."""
+    """Skip maps that a call with the same settings has already written."""
 
     def __post_init__(self) -> None:
         if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:

@@ -18,7 +18,7 @@ from stereo.system.distributed import process_count
 
 @dataclass(frozen=True)
 class MapJob:
-    """A map to be made."""
+    """A map to compute."""
 
     source: Source  # its pair
     side: str  # the view, `left` or `right`
@@ -32,13 +32,13 @@ class MapJob:
 
     @property
     def name(self) -> str:
-        """What its files are called."""
+        """The stem of its files."""
         return _name_of(self.source, self.side)
 
 
 @dataclass(frozen=True)
 class PairJob:
-    """A pair to be matched, its place among all, and the maps to be made of it."""
+    """A pair to match, its index, and its maps."""
 
     index: int
     source: Source
@@ -74,7 +74,7 @@ class Plan:
 
     @functools.cached_property
     def first(self) -> Sample | None:
-        """The first pair, or None if it cannot be read, which is said when its turn comes."""
+        """The first pair, or None if it cannot be read (reported later)."""
         try:
             return self.pairs[0].source.read()
         except StereoError:
@@ -89,7 +89,7 @@ class Plan:
         """Return the calibration for a pair's size, or None without one; computed once per size.
 
         Raises:
-            InputError: it is for pictures of another shape.
+            InputError: it is for images of another shape.
         """
         if self.calibration is None:
             return None
@@ -100,10 +100,10 @@ class Plan:
             raise InputError(f"{sample.name}: {error}") from error
 
     def check_first(self, model: Matcher | None = None) -> None:
-        """Refuse before any work what no pair can have: a list's pairs may differ, frames do not.
+        """Check the first pair before any work; a list's pairs may differ, frames may not.
 
         Raises:
-            InputError: a calibration for another shape, or pictures too narrow for the range.
+            InputError: a calibration for another shape, or images too narrow for the range.
         """
         if self.film is None and len(self.pairs) > 1:
             return
@@ -136,10 +136,10 @@ def make_plan(options: InferOptions) -> Plan:
     )
     film = sources[0].film
     if "video" in formats and film is None:
-        raise UsageError("the format 'video' is for videos; the pairs are pictures")
+        raise UsageError("the format 'video' is for videos; the pairs are images")
     if options.steady and (film is None or process_count() > 1):
         raise UsageError(
-            "--steady is for the frames of one film, a video or numbered pictures such as "
+            "--steady is for the frames of one video, a video or numbered images such as "
             "left_%06d.png, matched in order by one process"
         )
     folder = Path(options.output)
@@ -161,7 +161,7 @@ def make_plan(options: InferOptions) -> Plan:
 
 
 def _parsed_formats(options: InferOptions) -> list[str]:
-    """Return the formats asked for, or refuse options about points where there are none."""
+    """Return the formats; refuse options about points if none are written."""
     names = parse_formats(
         options.formats,
         has_truth=options.ground_truth is not None,
@@ -203,5 +203,5 @@ def _check_targets(
     seen: set[str] = set()
     for target in maps:
         if str(target).casefold() in seen:
-            raise InputError(f"{target}: two maps would have this name; rename the pictures")
+            raise InputError(f"{target}: two maps would have this name; rename the images")
         seen.add(str(target).casefold())

@@ -1,4 +1,4 @@
-"""Commands that match pairs, and ``compare``, which sets their figures side by side."""
+"""Commands that match pairs, and ``compare``, which puts their results side by side."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -90,6 +90,34 @@ def _compare(config: Namespace) -> int:
     return 0
 
 
+def _submit_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("benchmark", help="kitti2012, kitti2015, middlebury_v3 or eth3d")
+    parser.add_argument("--root", required=True, help="the data set's folder; images are enough")
+    parser.add_argument("--output", help="the .zip file to write")
+    parser.add_argument(
+        "--validate", help="a .zip file to check instead of writing one; needs no model"
+    )
+    model_arguments(parser)
+    parser.add_argument("--method", default="stereo", help="its name in Middlebury's files")
+    parser.add_argument("--layout", help="the data set's tree by name; for Middlebury its size")
+    parser.add_argument(
+        "--partial", action="store_true", help="fewer pairs than the benchmark has are no error"
+    )
+
+
+def _submit(config: Namespace) -> int:
+    from stereo.commands.submit import submit, validate_archive
+
+    if (config.output is None) == (config.validate is None):
+        raise UsageError("give --output FILE.zip to write an archive, or --validate FILE.zip")
+    pairs = {"method": config.method, "layout": config.layout, "partial": config.partial}
+    if config.validate is not None:
+        validate_archive(config.validate, config.benchmark, config.root, **pairs)
+    else:
+        submit(chosen_model(config)(), config.benchmark, config.root, config.output, **pairs)
+    return 0
+
+
 def chosen_model(config: Namespace, further: str | None = None) -> Callable[[], Any]:
     """Check the options of a model; return what loads it.
 
@@ -134,7 +162,7 @@ COMMANDS = (
         _infer,
         "disparity maps of your own rectified pairs",
         "stereo infer left.png right.png --calibration calib.txt --output maps\n"
-        "  stereo infer film.mp4 --packing side-by-side --formats video --output maps --resume\n"
+        "  stereo infer video.mp4 --packing side-by-side --formats video --output maps --resume\n"
         "  stereo infer 'scenes/*/im0.png' 'scenes/*/im1.png' --output maps",
         distributed=True,
         reads_pictures=True,
@@ -155,5 +183,14 @@ COMMANDS = (
         _compare,
         "one report from several runs of evaluate, or of infer with ground truth",
         "stereo compare results results_sgbm --output comparison",
+    ),
+    Command(
+        "submit",
+        _submit_arguments,
+        _submit,
+        "a validated archive for KITTI's, Middlebury's or ETH3D's server",
+        "stereo submit kitti2015 --root KITTI2015 --output kitti2015.zip\n"
+        "  stereo submit kitti2015 --root KITTI2015 --validate kitti2015.zip",
+        reads_pictures=True,
     ),
 )

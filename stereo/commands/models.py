@@ -1,4 +1,4 @@
-"""``models``: what ``--model`` can name."""
+"""``models``: list the values of ``--model``."""
 
 from stereo.commands.command import from_function
 

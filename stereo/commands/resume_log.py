@@ -1,4 +1,4 @@
-"""What a folder's maps were made from, so that an interrupted run can be resumed.
+"""A log of finished maps and their inputs, from which an interrupted run resumes.
 
 The file holds lines of JSON: the settings, then one line per map that is finished, with the files
 that it was read from and those that it was written to. A map counts as finished only if it was
@@ -16,7 +16,7 @@ from stereo.system.files import staged, why_not_written
 from stereo.system.limits import check_bytes, parse_json
 
 RESUME_LOG = "infer.jsonl"
-_MOST_BYTES = 2**30  # what some millions of maps need
+_MAX_BYTES = 2**30  # what some millions of maps need
 _REMEDY = "choose another --output, or leave --resume out to recompute all maps"
 
 
@@ -60,7 +60,7 @@ class ResumeLog:
             raise InputError(f"{self.path.parent}: its maps were made with {difference}; {_REMEDY}")
 
     def start(self) -> None:
-        """Write the settings and the maps that ``read`` found, whole; drop all else."""
+        """Rewrite the log with the settings and the maps that ``read`` found."""
         with staged(self.path) as (temporary,):
             lines = [{"settings": self._settings}, *self._finished.values()]
             text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -77,7 +77,7 @@ class ResumeLog:
         )
 
     def add(self, name: str, inputs: Sequence[Path], files: Sequence[Path]) -> None:
-        """Note a finished map, by a line at the end; the arguments are those of ``has``.
+        """Append a finished map; the arguments are those of ``has``.
 
         Raises:
             OutputError: the line cannot be written.
@@ -96,7 +96,7 @@ class ResumeLog:
             ) from error
 
     def close(self, targets: Iterable[Path]) -> None:
-        """Remove the file if it names no map, and none is there that it could be about."""
+        """Remove the file if it lists no map and the folder has none."""
         try:
             with self.path.open(encoding="utf-8") as file:
                 is_empty = len(list(itertools.islice(file, 2))) < 2
@@ -109,9 +109,9 @@ class ResumeLog:
         return {str(path): self._seen[path] for path in inputs if path in self._seen}
 
     def _lines(self) -> list[dict[str, Any]]:
-        """Return the settings and the finished maps, without lines that were cut off."""
+        """Return the settings and the finished maps, skipping truncated lines."""
         if self.path.exists():
-            check_bytes(self.path, _MOST_BYTES, "the log of a run")
+            check_bytes(self.path, _MAX_BYTES, "the log of a run")
         try:
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
@@ -128,7 +128,7 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _parsed(line: str) -> dict[str, Any]:
-    """Return what a line holds; nothing if it is foreign or incomplete."""
+    """Parse a line; None if it is foreign or incomplete."""
     try:
         found = parse_json(line, RESUME_LOG)
     except InputError:
@@ -147,7 +147,7 @@ def _is_name(file: str) -> bool:
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """Name the first setting that is not as it was."""
+    """Name the first setting that has changed."""
     for key in dict.fromkeys([*now, *before]):
         old, new = before.get(key), now.get(key)
         if old == new:

@@ -1,4 +1,4 @@
-"""Archives that the benchmarks' servers take, written and then validated.
+"""Archives for the benchmarks' servers, written and validated.
 
 | benchmark | a pair's files | pairs |
 | --- | --- | --- |
@@ -47,7 +47,7 @@ METHOD = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What a server expects."""
+    """The format a server expects."""
 
     splits: dict[str, int]  # parts of the data set, and how many pairs each has
     # a pair's files and the method's name to the path of its map in the archive
@@ -82,7 +82,7 @@ BENCHMARKS = {
 def submit(
     matcher: Matcher,
     benchmark: str,  # a key of `BENCHMARKS`
-    root: str | Path,  # the data set's folder; pictures are enough
+    root: str | Path,  # the data set's folder; images are enough
     output: str | Path,  # the `.zip` file
     *,
     method: str = "stereo",  # what the method is called, in Middlebury's file names
@@ -125,7 +125,7 @@ def submit(
 def validate_archive(
     archive: str | Path,  # the `.zip` file
     benchmark: str,  # a key of `BENCHMARKS`
-    root: str | Path,  # the data set's folder, whose pictures say how large each map must be
+    root: str | Path,  # the data set's folder, whose images say how large each map must be
     *,
     method: str = "stereo",
     layout: str | None = None,
@@ -216,7 +216,7 @@ def _check_size(size: tuple[int, int], expected: tuple[int, int]) -> None:
 
 @contextlib.contextmanager
 def _blamed_on(name: str) -> Iterator[None]:
-    """Make an ``InputError`` that begins with a name of whatever goes wrong inside."""
+    """Turn errors into an ``InputError`` that starts with a name."""
     try:
         yield
     except InputError as error:
@@ -269,7 +269,7 @@ def _decode(inside: str, data: bytes, size: tuple[int, int]) -> np.ndarray:
     if inside.endswith(".png"):
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             if not image.mode.startswith("I"):
-                raise InputError("not a 16-bit picture")
+                raise InputError("not a 16-bit image")
             _check_size((image.height, image.width), size)
             values = np.asarray(image).astype(np.float32)
         if (values == 0).any():

@@ -55,7 +55,7 @@ def evaluate(
         matcher: the model, or what loads it, which is called once all else is known to be right.
         dataset: its name (default: found by looking at the folder).
         root: the data set's folder; 'synthetic' does without.
-        output: folder for metrics.json, report.html and the pictures it shows.
+        output: folder for metrics.json, report.html and the images it shows.
         protocol: pooled, psmnet, gwcnet, raft, kitti2012, kitti2015, middlebury or eth3d.
         split: a split of the data set, such as train or test (default: the data set's own).
         render_pass: clean or final, for rendered data (default: the protocol's).
@@ -116,7 +116,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Scored:
-    """A model's figures over a list of pairs."""
+    """A model's metrics over a list of pairs."""
 
     name: str  # tells it from the other models of a command
     scores: list[ImageScore]  # one per image
@@ -308,7 +308,7 @@ def metrics_report(
 
 
 def write_metrics(path: Path, report: dict[str, Any]) -> None:
-    """Write ``metrics.json`` whole or not at all; only the main process writes."""
+    """Write ``metrics.json`` atomically; only the main process writes."""
     if not is_main():
         return
     with staged(path) as (temporary,):

@@ -28,7 +28,7 @@ THRESHOLDS_PX = (0.5, 1.0, 2.0, 3.0, 4.0, 5.0)
 METRICS = ("epe", "bad_0.5", "bad_1", "bad_2", "bad_3", "bad_4", "bad_5", "d1")
 COLUMNS = ("pixels", *METRICS)
 GROUP = 8
-MOST_PIXELS = 2**53  # that a file may count, so that sums stay whole numbers
+MAX_PIXELS = 2**53  # that a file may count, so that sums stay whole numbers
 ALL, NOC, OCCLUDED = "all", "noc", "occluded"
 PARTS = (*REGIONS, OCCLUDED)
 REGION_METRICS = ("epe", "bad_3")  # of a region in one image; those of all images have every one
@@ -175,7 +175,7 @@ def image_record(score: ImageScore) -> dict[str, object]:
 
 
 def score_of_record(record: Mapping[str, Any], index: int) -> ImageScore:
-    """Return the score that an entry of ``metrics.json`` was made from; ``index`` is its place.
+    """Rebuild a score from its entry in ``metrics.json``; ``index`` is its place in the list.
 
     Of the parts that ``stereo.evaluation.regions`` names, the sums that an entry does not keep
     are NaN.
@@ -201,7 +201,7 @@ def _entry(sums: np.ndarray) -> dict[str, object]:
 
 def _sums_of(entry: Mapping[str, Any]) -> np.ndarray:
     pixels = entry["valid_pixels"]
-    if type(pixels) is not int or not 0 <= pixels < MOST_PIXELS:
+    if type(pixels) is not int or not 0 <= pixels < MAX_PIXELS:
         raise ValueError(f"valid_pixels {pixels}")
     if not pixels:
         return np.zeros(len(COLUMNS))
@@ -256,7 +256,7 @@ def summarise_region(
 
 
 def summaries(scores: Sequence[ImageScore], averaging: Averaging) -> dict[str, dict[str, object]]:
-    """Return the summaries that stand in ``metrics.json``, by their keys there.
+    """Return the summaries of ``metrics.json`` by key.
 
     Returns:
         ``summary`` over the protocol's own pixels; ``noc`` over the non-occluded ones, with

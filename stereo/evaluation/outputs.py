@@ -1,4 +1,4 @@
-"""The files written per pair, by format name; all of a pair appear together or not at all."""
+"""The files written per pair, by format; all of a pair appear together or not at all."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from stereo.data.io import colors
 from stereo.data.io.disparities import store_disparity
 from stereo.errors import UsageError, unknown_name
 from stereo.geometry import Calibration
-from stereo.geometry.points import colored_points, write_glb, write_ply
+from stereo.geometry.points import POINT_WRITERS, colored_points
 from stereo.system.files import staged
 
-MOST_MILLIMETRES = 65535
+MAX_MILLIMETRES = 65535
 WORTH_A_NOTE = 0.01  # of a map
 
 
 @dataclass(frozen=True, eq=False)
-class Space:
+class PointCloudContext:
     """Parameters that turn disparities into depths and points."""
 
     calibration: Calibration  # of the rectified pair, for its size
@@ -58,7 +58,7 @@ class PairOutput:
     disparity: np.ndarray  # (H, W) float32, pixels
     truth: np.ndarray | None = None  # (H, W) float32, pixels, or None
     valid: np.ndarray | None = None  # (H, W) bool, true where there is ground truth, or None
-    space: Space | None = None  # for depths and points, or None
+    cloud: PointCloudContext | None = None  # for depths and points, or None
     confidence: np.ndarray | None = None  # (H, W) float32, 0..1, or None
     # both ends of the colour scale, pixels; None for the ground truth's or the map's own
     scale: tuple[float, float] | None = None
@@ -93,35 +93,25 @@ def _write_picture(path: Path, picture: np.ndarray) -> None:
 
 
 def _write_depth(path: Path, output: PairOutput) -> None:
-    assert output.space is not None
+    assert output.cloud is not None
     with path.open("wb") as file:
-        np.save(file, output.space.calibration.depth(output.disparity))
+        np.save(file, output.cloud.calibration.depth(output.disparity))
 
 
 def _write_millimetres(path: Path, output: PairOutput) -> str | None:
-    assert output.space is not None
-    stored = np.rint(1000 * output.space.calibration.depth(output.disparity).astype(np.float64))
-    too_far = stored > MOST_MILLIMETRES
+    assert output.cloud is not None
+    stored = np.rint(1000 * output.cloud.calibration.depth(output.disparity).astype(np.float64))
+    too_far = stored > MAX_MILLIMETRES
     Image.fromarray(np.where(too_far, 0, stored).astype(np.uint16)).save(path)
     if not too_far.any():
         return None
-    return f"{int(too_far.sum())} depths beyond {MOST_MILLIMETRES / 1000} m are 0 in the PNG"
+    return f"{int(too_far.sum())} depths beyond {MAX_MILLIMETRES / 1000} m are 0 in the PNG"
 
 
-def _write_ply(path: Path, output: PairOutput) -> str | None:
-    return _write_points(path, output, write_ply)
-
-
-def _write_glb(path: Path, output: PairOutput) -> str | None:
-    return _write_points(path, output, write_glb)
-
-
-def _write_points(
-    path: Path, output: PairOutput, write: Callable[[Path, np.ndarray, np.ndarray], None]
-) -> str | None:
-    assert output.space is not None
-    points, colors = output.space.points(output.disparity, output.confidence, output.certainty)
-    write(path, points, colors)
+def _write_points(path: Path, output: PairOutput) -> str | None:
+    assert output.cloud is not None
+    points, colors = output.cloud.points(output.disparity, output.confidence, output.certainty)
+    POINT_WRITERS[path.suffix](path, points, colors)
     if len(points):
         return None
     return "no point is near and sure enough to be kept; see --max-depth and --min-confidence"
@@ -129,8 +119,8 @@ def _write_points(
 
 def _behind_infinity(output: PairOutput) -> str | None:
     """Note how much of a map has no depth because its disparities lie at or beyond infinity."""
-    assert output.space is not None
-    at_infinity = 0.0 - output.space.calibration.doffs
+    assert output.cloud is not None
+    at_infinity = 0.0 - output.cloud.calibration.doffs
     share = float(np.mean(output.disparity <= at_infinity))
     if share <= WORTH_A_NOTE:
         return None
@@ -140,7 +130,7 @@ def _behind_infinity(output: PairOutput) -> str | None:
     )
 
 
-# Format -> end of a file's name -> the writer, which returns what is worth a warning.
+# Format -> end of the file name -> the writer, which returns a warning or None.
 FORMATS: dict[str, dict[str, Callable[[Path, PairOutput], str | None]]] = {
     "color": {"_color.png": _write_color},
     "pfm": {"_disparity.pfm": _write_map},
@@ -148,8 +138,8 @@ FORMATS: dict[str, dict[str, Callable[[Path, PairOutput], str | None]]] = {
     "npy": {"_disparity.npy": _write_map},
     "confidence": {"_confidence.png": _write_confidence},
     "depth": {"_depth.npy": _write_depth, "_depth.png": _write_millimetres},
-    "ply": {".ply": _write_ply},
-    "glb": {".glb": _write_glb},
+    "ply": {".ply": _write_points},
+    "glb": {".glb": _write_points},
     "error": {"_error.png": _write_error},
     "video": {},  # of all frames, once they are there
 }

@@ -27,12 +27,11 @@ class Protocol:
 
     name: str  # what the command line calls it
     averaging: Averaging  # how the headline figures are formed
-    # pixels; larger true disparities count. None for no lower bound. Finiteness and the data set's
-    # own "no ground truth" come on top.
-    above: float | None = 0.0
-    below: float | None = None  # pixels; smaller true disparities count. None for no upper bound.
-    # pixels; what `with_range` puts in place of `above`, itself included
-    least: float | None = None
+    # Pixels count if the data set has ground truth d there and above < d < below, in pixels. None
+    # for no bound.
+    above: float | None
+    below: float | None = None
+    least: float | None = None  # replaces `above` in `with_range`: least <= d
     images: str = "all"  # which images take part, in words
     render_pass: str = "final"  # the pass of rendered data that the protocol's users score
     nonoccluded_only: bool = False  # whether the headline leaves out occluded pixels
@@ -57,8 +56,7 @@ class Protocol:
     def with_range(self, min_disparity: int) -> "Protocol":
         """Return the protocol for a search that starts at ``min_disparity`` pixels.
 
-        Where that is negative, a mask that starts above 0 starts at it instead, zeros included.
-        Other masks stay as they are.
+        If that is negative, a lower bound of 0 is replaced by it, itself included.
         """
         if min_disparity >= 0 or self.above != 0:
             return self
@@ -117,13 +115,14 @@ class Protocol:
 PROTOCOLS: dict[str, Protocol] = {
     p.name: p
     for p in (
-        Protocol("pooled", "pixel", below=192),
+        Protocol("pooled", "pixel", above=0, below=192),
         # PSMNet main.py: `disp < maxdisp`, so zeros count; test batches of 8; clean pass.
         Protocol("psmnet", "group8", above=None, below=192, render_pass="clean"),
         # GwcNet: the bottom right 960x512, images with under 10 % valid pixels skipped.
         Protocol(
             "gwcnet",
             "image",
+            above=0,
             below=192,
             images="all with at least 10 % valid pixels",
             bottom_right_crop=(512, 960),
@@ -143,12 +142,12 @@ PROTOCOLS: dict[str, Protocol] = {
         # and non-occluded ones (`noc`) apart.
         # 2012, evaluate_stereo.cpp: rates of e > 1, 2, 3, 4, 5 px and the mean error per image,
         # then the plain mean over images (statMean); no relative threshold.
-        Protocol("kitti2012", "image"),
+        Protocol("kitti2012", "image", above=0),
         # 2015, evaluate_scene_flow.cpp: counts of outliers (e > 3 px and e > 5 %) and of pixels
         # are summed over images, then divided. Its background and foreground need `obj_map`.
-        Protocol("kitti2015", "pixel"),
-        Protocol("middlebury", "image", nonoccluded_only=True),
-        Protocol("eth3d", "image", nonoccluded_only=True),
+        Protocol("kitti2015", "pixel", above=0),
+        Protocol("middlebury", "image", above=0, nonoccluded_only=True),
+        Protocol("eth3d", "image", above=0, nonoccluded_only=True),
     )
 }
 

@@ -37,7 +37,7 @@ REGIONS = (*BINS, "edges", "away_from_edges", "flat", "textured")
 def regions(
     truth: np.ndarray, valid: np.ndarray, left: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Return the masks of one picture, by names of ``REGIONS``.
+    """Return the masks of one image, by names of ``REGIONS``.
 
     Args:
         truth: (H, W) float32, pixels.
@@ -111,7 +111,7 @@ def near_edges(truth: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def is_flat(left: np.ndarray) -> np.ndarray:
-    """Return where the left view has hardly any texture to match by.
+    """Return where the left view has hardly any texture.
 
     Args:
         left: (H, W, 3) uint8 RGB.

@@ -1,7 +1,7 @@
 """Detect ground truth in another unit than pixels from its ratio to the map.
 
 KITTI's PNGs hold pixels x 256, other files x 16, x 64 or x 100, and some truth is divided by the
-picture's width. Read as pixels, such truth makes every figure wrong and no other harm; a map that
+image's width. Read as pixels, such truth makes every figure wrong and no other harm; a map that
 is right but for the unit gives it away, since then truth / map is one number everywhere.
 """
 
@@ -14,7 +14,7 @@ SPREAD = 0.2  # largest interquartile range of log(truth / map) of a constant ra
 FAR = 1.5  # smallest ratio, or one over it, that is worth a word
 NEAR = 0.03  # of the logarithm: how close to a usual factor counts as that factor
 USUAL = (16, 32, 64, 100, 128, 256, 512, 1000, 1024, 65535)
-LEAST_PIXELS = 100
+MIN_PIXELS = 100
 SAMPLE = 20_000  # pixels
 
 
@@ -25,7 +25,7 @@ class Ratio:
     median: float  # of log(truth / map)
     spread: float  # interquartile range of the same
     variation: float  # interquartile range of log(map)
-    width: int  # of the picture, pixels
+    width: int  # of the image, pixels
 
 
 def ratio_to_map(estimate: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> Ratio | None:
@@ -37,12 +37,12 @@ def ratio_to_map(estimate: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> 
         valid: (H, W) bool, true where there is ground truth.
 
     Returns:
-        None where fewer than ``LEAST_PIXELS`` can be compared.
+        None where fewer than ``MIN_PIXELS`` can be compared.
     """
     with np.errstate(invalid="ignore"):
         known = valid & np.isfinite(truth) & (truth > 0) & np.isfinite(estimate) & (estimate > 1)
     places = np.flatnonzero(known)
-    if len(places) < LEAST_PIXELS:
+    if len(places) < MIN_PIXELS:
         return None
     places = places[:: -(-len(places) // SAMPLE)]
     own = np.log(estimate.ravel()[places].astype(np.float64))
@@ -83,10 +83,10 @@ def scale_hint(ratios: Sequence[Ratio], option: str, stored: float | None = None
     factor = _rounded(max(ratio, 1 / ratio), () if ratio > 1 else widths)
     said = f"{factor:g} times" if ratio > 1 else f"1/{factor:g} of"
     of_width = ratio < 1 and factor in widths
-    width = ", divided by the picture's width" if of_width else ""
+    width = ", divided by the image's width" if of_width else ""
     if stored is None:
         verb = "divide" if ratio > 1 else "multiply"
-        mend = f"{verb} it by {factor:g} to have pixels ({option} is for integer pictures)"
+        mend = f"{verb} it by {factor:g} to have pixels ({option} is for integer images)"
     else:
         mend = f"give {option} {_rounded(stored * ratio):g}"
     return (

@@ -1,4 +1,4 @@
-"""Networks as ONNX files, checked in ONNX Runtime before they are called done.
+"""Export networks to ONNX files, checked in ONNX Runtime.
 
 ``graph.py`` traces a network, ``precision.py`` makes it smaller, ``check.py`` compares it with
 PyTorch, ``writer.py`` runs the three in turn. ``stereo.matching.onnx_engine`` runs what comes out.

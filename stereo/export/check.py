@@ -1,4 +1,4 @@
-"""An exported file beside the network it came from, on rendered pairs."""
+"""Compare an exported file with its network on rendered pairs."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from stereo.matching.matcher import Matcher
 from stereo.matching.onnx_engine import OnnxEngine
 from stereo.models import NetworkConfig
 
-MOST_MEAN, MOST = 1e-3, 0.05  # pixels by which a map may differ from PyTorch's
+MAX_MEAN_ERROR, MAX_ERROR = 1e-3, 0.05  # pixels by which a map may differ from PyTorch's
 TIMES = 4
 UNSEEN = ((1, 240, 400), (3, 121, 203))
 """Batch, height and width of what an export is checked at: none that was traced, and one that is
@@ -32,7 +32,7 @@ class Difference:
     """How far apart the maps of PyTorch in fp32 and in float64 lie, where that was asked."""
 
     def within(self, mean: float, largest: float) -> bool:
-        """Return whether it is at most so large; never, if it is not a number."""
+        """Return whether it is within a limit; False for NaN."""
         return self.mean <= mean and self.largest <= largest
 
 
@@ -66,7 +66,7 @@ def check_against_pytorch(
         ours = np.stack([result.disparity for result in reference.batch(lefts, rights)])
         theirs = np.stack([estimate.disparity for estimate in exported(lefts, rights)])
         found = _difference(ours, theirs)
-        if found.within(MOST_MEAN, np.inf if untrained else MOST):
+        if found.within(MAX_MEAN_ERROR, np.inf if untrained else MAX_ERROR):
             differences.append(found)
             continue
         assert reference.network is not None
@@ -75,7 +75,9 @@ def check_against_pytorch(
             disparity, _ = exact(*(exported.padded(views).double() for views in (lefts, rights)))
         own = _difference(disparity.numpy()[:, -height:, :width], ours)
         found = dataclasses.replace(found, rounding=own.largest)
-        if not found.within(max(MOST_MEAN, TIMES * own.mean), max(MOST, TIMES * own.largest)):
+        if not found.within(
+            max(MAX_MEAN_ERROR, TIMES * own.mean), max(MAX_ERROR, TIMES * own.largest)
+        ):
             raise StereoError(
                 f"the exported network differs from PyTorch by {found.mean:.2g} px on average and "
                 f"{found.largest:.2g} px at most at {width}x{height}, PyTorch itself from its own "

@@ -26,7 +26,7 @@ _DOCUMENTED = {
 
 
 class Exportable(nn.Module):
-    """A network from pictures to its map: normalisation before it, no negative disparity after."""
+    """A network from images to its map: normalisation before it, no negative disparity after."""
 
     mean: Tensor
     std: Tensor
@@ -50,14 +50,14 @@ class Exportable(nn.Module):
         left: Tensor,  # (B, 3, H, W)
         right: Tensor,  # (B, 3, H, W)
     ) -> tuple[Tensor, Tensor]:  # (B, H, W) and (B, 2, H, W), as ``OUTPUTS`` names them
-        """Match RGB pictures of 0..255."""
+        """Match RGB images of 0..255."""
         left, right = ((view - self.mean) / self.std for view in (left, right))
         found = self.network.estimate(self.network.extract(left), self.network.extract(right))
         return found[:, 0].clamp(min=0), found[:, 1:]
 
 
 def check_exportable(config: NetworkConfig) -> None:
-    """Raise ``UsageError`` with the reason if the network's attention cannot be a graph."""
+    """Raise ``UsageError`` with the reason if the network's attention cannot be exported."""
     if config.attention is None:
         return
     attention = ATTENTIONS.get(config.attention.name)

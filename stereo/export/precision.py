@@ -1,4 +1,4 @@
-"""Graphs in less than fp32: convolutions in fp16 or int8, everything else as it was.
+"""Reduced precision: convolutions in fp16 or int8, everything else unchanged.
 
 What finds and sums disparities, softmax, interpolation and coordinates, needs fp32 and costs little
 next to the convolutions.

@@ -1,4 +1,4 @@
-"""Silence for packages that log and warn about their own insides."""
+"""Silence packages that log and warn about their internals."""
 
 import logging
 import warnings
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_loggers() -> Iterator[None]:
-    """Keep warnings, and what is logged below an error, from the user."""
+    """Hide warnings and log messages below errors."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -93,7 +93,7 @@ def export(
 
 
 def _check_arguments(name: str, path: Path, precision: str, *, allow_untrained: bool) -> None:
-    """Raise ``UsageError`` for a call that cannot be."""
+    """Raise ``UsageError`` for impossible arguments."""
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
     if path.suffix != ".onnx":
@@ -142,7 +142,7 @@ def _difference_text(size: tuple[int, int, int], found: Difference) -> str:
 
 
 def _reduce(proto: Any, facts: dict[str, str], path: Path, reference: Matcher) -> None:
-    """Write a graph in less than fp32, and say what it costs."""
+    """Write a graph in reduced precision, and print its EPE."""
     import onnx
 
     height, width = _SIZE

@@ -1,4 +1,4 @@
-"""Calibration of two cameras from pictures of a board."""
+"""Calibration of two cameras from images of a board."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Board:
 
 @dataclass(frozen=True, eq=False)
 class BoardView:
-    """The corners of one pair that both pictures show."""
+    """The corners of one pair that both images show."""
 
     name: str  # of the pair
     board: np.ndarray  # (N, 3) float32, metres
@@ -56,13 +56,13 @@ class CalibrationResult:
 
 
 def calibrate(pairs: Sequence[PairFiles], board: Board, lens: str = "pinhole") -> CalibrationResult:
-    """Calibrate both cameras and their pose from pairs of pictures of a board.
+    """Calibrate both cameras and their pose from pairs of images of a board.
 
     Views that have the cameras stand elsewhere than most do, or whose error is three times the
     median and above a pixel, are left out one by one.
 
     Raises:
-        InputError: too few pairs that show the board, or pictures of several sizes.
+        InputError: too few pairs that show the board, or images of several sizes.
     """
     views: list[BoardView] = []
     left_out: dict[str, str] = {}
@@ -86,7 +86,7 @@ def calibrate(pairs: Sequence[PairFiles], board: Board, lens: str = "pinhole") -
         calibration, rms, errors, away = _solve(views, size, board, lens)
         worst = int(np.argmax(away))
         if away[worst] > max(BAD_POSE, BAD_VIEW * float(np.median(away))):
-            reason = "the cameras stand otherwise in it; are its pictures of one moment?"
+            reason = "the cameras stand otherwise in it; are its images of one moment?"
         else:
             worst = int(np.argmax(errors))
             if errors[worst] <= max(BAD_PIXELS, BAD_VIEW * float(np.median(errors))):
@@ -107,7 +107,7 @@ def _too_few(board: Board, pairs: int, shown: int, kept: int) -> str:
     if shown >= FEWEST_VIEWS:
         return (
             f"the board of {size} was found in {shown} of {pairs} pairs, but only {kept} of them "
-            f"fit each other; {good}: check --board ({INNER_CORNERS}), and that both pictures of "
+            f"fit each other; {good}: check --board ({INNER_CORNERS}), and that both images of "
             "a pair are of one moment"
         )
     return (
@@ -169,7 +169,7 @@ def _solve_both(
 
 @dataclass(frozen=True, eq=False)
 class _Solution:
-    """What OpenCV finds."""
+    """OpenCV's solution."""
 
     # matrix and coefficients of the lens, left and right
     cameras: Sequence[tuple[np.ndarray, np.ndarray]]
@@ -294,17 +294,17 @@ def _camera(matrix: np.ndarray, coefficients: np.ndarray, lens: str) -> Camera:
 
 
 def _find_view(name: str, pictures: Sequence[np.ndarray], board: Board) -> BoardView | str:
-    """Return the corners that both pictures show, or why there are none."""
+    """Return the corners that both images show, or why there are none."""
     find = _find_chessboard if board.marker is None else _find_charuco
     found = []
     for picture, side in zip(pictures, ("left", "right"), strict=True):
         corners = find(picture, board)
         if not corners:
-            return f"no board in the {side} picture"
+            return f"no board in the {side} image"
         found.append(corners)
     shared = sorted(found[0].keys() & found[1].keys())
     if len(shared) < FEWEST_CORNERS:
-        return f"both pictures show only {len(shared)} corners"
+        return f"both images show only {len(shared)} corners"
     across = board.columns - (0 if board.marker is None else 1)
     places = np.array([[i % across, i // across, 0] for i in shared], np.float32) * board.square
     sides = [np.array([corners[i] for i in shared], np.float32) for corners in found]

@@ -19,8 +19,8 @@ from stereo.system.limits import MAX_SIDE
 POSSIBLE_BASELINES = (1e-5, 1e5)  # metres; beyond them a number is damaged
 BASELINES = (0.002, 20.0)  # metres, of pairs that people have; beyond them a unit is likely wrong
 SHORTEST_FOCAL_LENGTH = 40.0  # pixels; less is likely a focal length in millimetres
-LONGEST_FOCAL_LENGTH = 50_000.0  # pixels, where the pictures' width is unknown
-FOCAL_WIDTHS = (0.2, 10.0)  # of the pictures, where known: fields of view of 136 and 6 degrees
+LONGEST_FOCAL_LENGTH = 50_000.0  # pixels, where the images' width is unknown
+FOCAL_WIDTHS = (0.2, 10.0)  # of the images, where known: fields of view of 136 and 6 degrees
 OFF_CENTRE = (1.1, 1.4, 1.5)
 """How often a principal point may be as far from the edge as the middle is, or the other way round:
 along x warned of, refused; along y warned of. KITTI's differ by 1.02, its crops' by 1.2 along y."""
@@ -41,8 +41,8 @@ class Calibration(StereoParameters):
         translation: metres; a point X of the left camera's frame is ``rotation @ X + translation``
             in the right one's, so that a rectified pair has (-baseline, 0, 0).
         rotation: rows of a 3x3 matrix.
-        size: width and height of the pictures in pixels; None if unknown.
-        uncut: of pictures that the file says are cut out, the calibration of the whole ones.
+        size: width and height of the images in pixels; None if unknown.
+        uncut: of images that the file says are cut out, the calibration of the whole ones.
 
     Raises:
         InputError: numbers that cannot be: focal lengths, lenses, pose, size.
@@ -83,11 +83,11 @@ class Calibration(StereoParameters):
             ratio = max(camera.fx, camera.fy) / min(camera.fx, camera.fy)
             text = (
                 f"the {name} focal lengths are {camera.fx:g} px along x and {camera.fy:g} along y, "
-                "but pixels are square in nearly all pictures: "
+                "but pixels are square in nearly all images: "
             )
             if ratio > SQUARE_PIXELS[1]:
                 raise InputError(
-                    f"{text}correct the wrong one; if the pictures were squeezed, resize them and "
+                    f"{text}correct the wrong one; if the images were squeezed, resize them and "
                     "the calibration so that fx and fy agree"
                 )
             if ratio > SQUARE_PIXELS[0]:
@@ -97,7 +97,7 @@ class Calibration(StereoParameters):
             ):
                 warnings.warn(
                     f"the {name} principal point ({camera.cx:g}, {camera.cy:g}) lies outside "
-                    f"pictures of {self.size[0]}x{self.size[1]}, which only crops have: if these "
+                    f"images of {self.size[0]}x{self.size[1]}, which only crops have: if these "
                     "are not crops, it is wrong, and so are points in space",
                     stacklevel=3,
                 )
@@ -181,17 +181,17 @@ class Calibration(StereoParameters):
             warnings.warn(
                 f"{100 * behind / np.count_nonzero(known):.0f} % of the disparities lie behind "
                 f"infinity by the calibration (doffs {self.doffs:g} px) and have no depth: is the "
-                "sign of doffs wrong, or is it of other pictures?",
+                "sign of doffs wrong, or is it of other images?",
                 stacklevel=2,
             )
         return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
 
     def check_side_by_side(self) -> None:
-        """Raise ``InputError`` if the cameras stand above or before each other."""
+        """Raise ``InputError`` if one camera is above or in front of the other."""
         x, y, z = (abs(part) for part in self.translation)
         if y > x:
             raise InputError(
-                "the cameras stand above each other (a vertical rig): turn the pictures by 90 "
+                "the cameras stand above each other (a vertical rig): turn the images by 90 "
                 "degrees and calibrate again"
             )
         if z > x:
@@ -207,13 +207,13 @@ class Calibration(StereoParameters):
             )
 
     def scaled(self, x: float, y: float) -> "Calibration":
-        """Return the calibration of pictures resized by two factors; pixels keep their corners.
+        """Return the calibration of images resized by two factors; pixels keep their corners.
 
         Raises:
             InputError: a factor that is not positive.
         """
         if not (0 < x < math.inf and 0 < y < math.inf):
-            raise InputError(f"pictures cannot be scaled by {x:g} and {y:g}")
+            raise InputError(f"images cannot be scaled by {x:g} and {y:g}")
 
         def scale(camera: Camera) -> Camera:
             return dataclasses.replace(
@@ -230,18 +230,16 @@ class Calibration(StereoParameters):
         )
 
     def cropped(self, left: int, top: int, width: int, height: int) -> "Calibration":
-        """Return the calibration of pictures cut to a box of pixels, the same one in both.
+        """Return the calibration of images cut to a box of pixels, the same one in both.
 
         Raises:
-            InputError: a box that does not lie within the pictures.
+            InputError: a box that does not lie within the images.
         """
         right, bottom = (math.inf, math.inf) if self.size is None else self.size
         if min(left, top) < 0 or min(width, height) < 1:
-            raise InputError(f"a box of {width}x{height} at ({left}, {top}) does not fit a picture")
+            raise InputError(f"a box of {width}x{height} at ({left}, {top}) does not fit an image")
         if left + width > right or top + height > bottom:
-            raise InputError(
-                f"a box of {width}x{height} at ({left}, {top}) goes beyond the picture"
-            )
+            raise InputError(f"a box of {width}x{height} at ({left}, {top}) goes beyond the image")
 
         def move(camera: Camera) -> Camera:
             return dataclasses.replace(camera, cx=camera.cx - left, cy=camera.cy - top)
@@ -251,12 +249,12 @@ class Calibration(StereoParameters):
         )
 
     def fitted(self, width: int, height: int) -> "Calibration":
-        """Return the calibration of pictures of a size: scaled if they were resized as a whole.
+        """Return the calibration for an image size, scaled if they were resized uniformly.
 
-        Where the file says that its pictures are cut out of larger ones, those can be meant, too.
+        Where the file says that its images are cut out of larger ones, those can be meant, too.
 
         Raises:
-            InputError: the pictures have another shape than the calibration's, or, where it knows
+            InputError: the images have another shape than the calibration's, or, where it knows
                 no size, a principal point far from their middle; or whether they are cut out
                 cannot be told.
         """
@@ -270,7 +268,7 @@ class Calibration(StereoParameters):
         if self.uncut is not None and self.uncut.size == (width, height):
             warnings.warn(
                 f"the calibration is for {self.size[0]}x{self.size[1]} pixels cut out of "
-                f"{width}x{height} (its roi); the pictures have {width}x{height}, so they are "
+                f"{width}x{height} (its roi); the images have {width}x{height}, so they are "
                 "taken as uncut",
                 stacklevel=2,
             )
@@ -279,44 +277,44 @@ class Calibration(StereoParameters):
             assert self.uncut.size is not None
             raise InputError(
                 f"the calibration is for {self.size[0]}x{self.size[1]} pixels cut out of "
-                f"{self.uncut.size[0]}x{self.uncut.size[1]} (its roi), the pictures have "
+                f"{self.uncut.size[0]}x{self.uncut.size[1]} (its roi), the images have "
                 f"{width}x{height}, which could be either of them resized: give the calibration "
                 "that fits "
                 "them"
             )
         if not self._is_resized(width, height):
             raise InputError(
-                f"the calibration is for {self.size[0]}x{self.size[1]} pixels, the pictures have "
+                f"the calibration is for {self.size[0]}x{self.size[1]} pixels, the images have "
                 f"{width}x{height}: a crop or other cameras; give the calibration that fits them"
             )
         warnings.warn(
             f"the calibration is for {self.size[0]}x{self.size[1]} pixels and is scaled to the "
-            f"pictures' {width}x{height}; if they were cropped, give the crop's own",
+            f"images' {width}x{height}; if they were cropped, give the crop's own",
             stacklevel=2,
         )
         return self.scaled(width / self.size[0], height / self.size[1])
 
     def _is_resized(self, width: int, height: int) -> bool:
-        """Return whether pictures have the calibration's aspect ratio but another size."""
+        """Return whether images have the calibration's aspect ratio but another size."""
         if self.size in (None, (width, height)) or min(width, height) < 1:
             return False
         assert self.size is not None
         return abs(width * self.size[1] / (height * self.size[0]) - 1) <= SAME_SHAPE
 
     def _check_centre(self, width: int, height: int) -> None:
-        """Detect resized or cropped pictures where the calibration states no size."""
+        """Detect resized or cropped images where the calibration states no size."""
         across = _off_centre(self.left.cx, width)
         down = _off_centre(self.left.cy, height)
         if across <= OFF_CENTRE[0] and down <= OFF_CENTRE[2]:
             return
         text = (
             f"the principal point ({self.left.cx:g}, {self.left.cy:g}) lies far from the middle of "
-            f"pictures of {width}x{height}, and the calibration knows no size: were they resized "
+            f"images of {width}x{height}, and the calibration knows no size: were they resized "
             "or cropped? "
         )
         if across > OFF_CENTRE[1]:  # a crop of rows alone leaves depths right
             raise InputError(
-                f"{text}Give the calibration of these pictures; if it is, say their size in it "
+                f"{text}Give the calibration of these images; if it is, say their size in it "
                 '("size": [width, height] in this program\'s JSON)'
             )
         warnings.warn(f"{text}If they were resized, depths are wrong by that factor", stacklevel=3)
@@ -337,7 +335,7 @@ class Calibration(StereoParameters):
             raw: of files that hold both, the cameras as they are instead of the rectified ones.
             lens: ``pinhole`` or ``fisheye``, for raw cameras of files that do not say; None to
                 take a pinhole, with a warning where it is a guess.
-            pictures: the left picture or its folder: KITTI's tell the grey pair from the other.
+            pictures: the left image or its folder: KITTI's tell the grey pair from the other.
 
         Raises:
             InputError: unreadable, of no known kind, or with numbers that cannot be.
@@ -375,7 +373,7 @@ class Calibration(StereoParameters):
 
 
 def _off_centre(point: float, side: int) -> float:
-    """Return how far a principal point lies off the middle of a side, as a ratio of at least 1."""
+    """Return how far off-centre a principal point is, as a ratio of at least 1."""
     ratio = (point + 0.5) / (side / 2)
     return max(ratio, 1 / ratio) if ratio > 0 else math.inf
 
@@ -386,7 +384,7 @@ def _warn_of_focal_length(name: str, focal: float, width: int | None) -> None:
     wide = ""
     if width is not None:
         least, most = (widths * width for widths in FOCAL_WIDTHS)
-        wide = f" for pictures {width} px wide"
+        wide = f" for images {width} px wide"
     if focal < max(least, SHORTEST_FOCAL_LENGTH):
         warnings.warn(
             f"the {name} focal length is {focal:g} px, which is very short{wide}: "

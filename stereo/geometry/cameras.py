@@ -1,4 +1,4 @@
-"""Calibration and rectification of files: what the commands do."""
+"""The commands ``calibrate`` and ``rectify``."""
 
 from pathlib import Path
 from typing import Literal
@@ -23,17 +23,17 @@ Lens = Literal["pinhole", "fisheye"]
 def calibrate_folder(
     left: str, right: str, output: str | Path, board: Board, lens: Lens = "pinhole"
 ) -> Calibration:
-    """Calibrate two cameras from pictures of a board; write the calibration and its coverage.
+    """Calibrate two cameras from images of a board; write the calibration and its coverage.
 
     Args:
         left: left views: a file, a folder or a quoted glob.
         right: right views: the same kind of thing, matched by name.
         output: the .json file; NAME_coverage.png beside it.
-        board: what the pictures show.
+        board: what the images show.
         lens: of both cameras; fisheye for the model of cv2.fisheye.
 
     Raises:
-        InputError: too few pairs that show the board, or pictures of several sizes.
+        InputError: too few pairs that show the board, or images of several sizes.
         OutputError: the files cannot be written.
     """
     path = Path(output)
@@ -41,7 +41,7 @@ def calibrate_folder(
         raise UsageError(f"--output {path}: is a folder; name the .json file to write")
     output_folder(path.parent)
     if board.marker is not None:
-        charuco_board(board)  # an unknown one is an error before any picture is read
+        charuco_board(board)  # an unknown one is an error before any image is read
     pairs = find_pairs(left, right)
     found = calibrate(list(console.progress(pairs, "read", len(pairs))), board, lens)
     for name, reason in found.left_out.items():
@@ -62,7 +62,7 @@ def calibrate_folder(
         console.warn(f"warning: a baseline of {own.baseline:g} m is long: is --square in metres?")
     if found.rms > GOOD_RMS:
         console.warn(
-            f"warning: an error of {found.rms:.2f} px is large: use sharper pictures or a flatter "
+            f"warning: an error of {found.rms:.2f} px is large: use sharper images or a flatter "
             "board, or check --board"
         )
     console.say(f"{path} is written; next: stereo rectify LEFT RIGHT --calibration {path}")
@@ -79,7 +79,7 @@ def rectify_pairs(
     keep_all: bool = False,
     lens: Lens | None = None,
 ) -> int:
-    """Rectify pairs and write them with their calibration and a picture with lines.
+    """Rectify pairs and write them with their calibration and an image with lines.
 
     Args:
         left: left views: a file, a folder or a quoted glob.
@@ -108,7 +108,7 @@ def rectify_pairs(
             if size not in plans:
                 if plans:
                     console.warn(
-                        "warning: pictures of several sizes; calibration.json is of the last"
+                        "warning: images of several sizes; calibration.json is of the last"
                     )
                 plans[size] = plan_rectification(raw, *size, keep_all=keep_all)
                 plans[size].calibration.write(folder / "calibration.json")

@@ -8,18 +8,18 @@ import numpy as np
 from stereo.data.io.images import ImageLike, as_samples, depth_of, to_8_bits
 from stereo.system.opencv import import_cv2
 
-PIXELS = 1_000_000  # that features are looked for in; larger pictures are made smaller
+PIXELS = 1_000_000  # that features are looked for in; larger images are made smaller
 QUICK_PIXELS = 300_000
 FEATURES = 4000
 RATIO = 0.8  # of the distances to the best and the second-best match (Lowe, 2004)
 ENOUGH_FEATURES = 200  # in either view, to tell anything
-ENOUGH_MATCHES = 20  # that agree; unrelated pictures have about ten
+ENOUGH_MATCHES = 20  # that agree; unrelated images have about ten
 VERTICAL_MEDIAN = 1.0  # pixels
 VERTICAL_SPREAD = 2.5  # pixels, of nine matches in ten
 SWAPPED_SHARE = 0.8
 BELOW_SHARE = 0.05  # of the features below the range: worth a note
 BELOW_FAULT = 1 / 3  # a fault
-SAME = 0.5  # pixels that features of one picture, saved twice, lie apart
+SAME = 0.5  # pixels that features of one image, saved twice, lie apart
 SAME_SHARE = 0.8
 TURNED = 0.1  # of the height
 CLEAR_CORRELATION = 0.5  # of x in both views; above 0.97 in rectified pairs
@@ -30,7 +30,7 @@ AGREEMENT = 3.0  # pixels
 BLANK = 2.0  # standard deviation, in steps of 8 bits
 EXPOSURE_RATIO = 1.25
 BLUR_RATIO = 4.0
-BLUR = 0.002  # variance of the Laplacian over that of the picture
+BLUR = 0.002  # variance of the Laplacian over that of the image
 RANGE_STEP = 16
 RANGE_MARGIN = 0.1  # beyond the disparities of features
 
@@ -87,7 +87,7 @@ def check_pair(
         quick: look at less, for a check beside other work.
 
     Raises:
-        InputError: a picture that cannot be read.
+        InputError: an image that cannot be read.
     """
     found = Findings()
     samples = [as_samples(left, "the left image"), as_samples(right, "the right image")]
@@ -114,7 +114,7 @@ def check_pair(
         found.faults.append(f"blank: the {' and the '.join(blank)} view shows nothing")
         return found
     if np.abs(grey[0] - grey[1]).max() <= 1:
-        found.faults.append("identical: both views are the same picture; give the other one")
+        found.faults.append("identical: both views are the same image; give the other one")
         return found
     found.notes += [*_note_exposure(*grey), *_note_blur(*grey), *_note_grey(views)]
     pixels = QUICK_PIXELS if quick else PIXELS
@@ -184,7 +184,7 @@ def _judge(
     disparity = matches.disparity
     median, spread = _vertical_offset(matches)
     if np.mean(np.hypot(disparity, matches.vertical) < SAME) > SAME_SHARE:
-        found.faults.append("identical: nothing moves between the views; give the other picture")
+        found.faults.append("identical: nothing moves between the views; give the other image")
         return
     if not _rows_agree(matches, height):
         found.faults.append(
@@ -204,7 +204,7 @@ def _judge(
     if negative > SWAPPED_SHARE:
         found.faults.append(
             f"swapped: {100 * negative:.0f} % of the features lie further right in the right "
-            "view; give the pictures in the other order, mirror both if they are mirrored (as "
+            "view; give the images in the other order, mirror both if they are mirrored (as "
             "front cameras do), undo a crop of one of them, or, if the cameras converge, use "
             f"--min-disparity {start}"
         )
@@ -325,7 +325,7 @@ def _note_blur(left: np.ndarray, right: np.ndarray) -> list[str]:
         float(cv2.Laplacian(view, cv2.CV_32F).var() / view.var()) for view in (left, right)
     )
     if max(left_sharp, right_sharp) < BLUR:
-        return ["blur: both views are very smooth; focus, or give the unscaled pictures"]
+        return ["blur: both views are very smooth; focus, or give the unscaled images"]
     ratio = left_sharp / right_sharp
     if 1 / BLUR_RATIO <= ratio <= BLUR_RATIO:
         return []

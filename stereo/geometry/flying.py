@@ -20,7 +20,7 @@ FEATURES = 2 * len(SIDES) + 6
 
 
 def flying_features(disparity: np.ndarray, certainty: np.ndarray) -> np.ndarray:
-    """Return what tells flying points.
+    """Return the features of the flying-point classifier.
 
     Args:
         disparity: (H, W) float32, pixels.

@@ -102,20 +102,20 @@ class StereoParameters:
 
 
 def check_camera(name: str, camera: Camera) -> None:
-    """Raise ``InputError`` for a camera that cannot be; ``name`` is left or right."""
+    """Raise ``InputError`` for an impossible camera; ``name`` is left or right."""
     for focal in (camera.fx, camera.fy):
         if not (math.isfinite(focal) and focal > 0):
             raise InputError(f"the {name} focal length is {focal:g} px: it must be positive")
         if not POSSIBLE_FOCAL_LENGTHS[0] <= focal <= POSSIBLE_FOCAL_LENGTHS[1]:
             raise InputError(
                 f"the {name} focal length is {focal:g} px, which no camera has: it must be in "
-                "pixels, neither in widths of the picture nor in metres"
+                "pixels, neither in widths of the image nor in metres"
             )
     if not all(map(math.isfinite, (camera.cx, camera.cy, *camera.distortion))):
         raise InputError(f"the {name} camera has numbers that are not finite")
     if max(abs(camera.cx), abs(camera.cy)) > POSSIBLE_POINT:
         raise InputError(
-            f"the {name} principal point ({camera.cx:g}, {camera.cy:g}) does not fit a picture"
+            f"the {name} principal point ({camera.cx:g}, {camera.cy:g}) does not fit an image"
         )
     if any(abs(each) > POSSIBLE_COEFFICIENT for each in camera.distortion):
         raise InputError(f"the {name} lens has coefficients that no lens has")

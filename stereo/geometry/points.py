@@ -187,3 +187,7 @@ def _write_chunks(path: Path, document: dict[str, Any], binary: bytes) -> None:
     if binary:
         chunks += struct.pack("<II", len(binary), GLB_BINARY) + binary
     path.write_bytes(struct.pack("<III", GLB_HEADER, 2, 12 + len(chunks)) + chunks)
+
+
+POINT_WRITERS = {".ply": write_ply, ".glb": write_glb}
+"""Suffix of a file -> the function that writes (N, 3) points and colours to it."""

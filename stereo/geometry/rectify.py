@@ -15,13 +15,13 @@ LINE_COLOR = (0, 255, 0)
 
 @dataclass(frozen=True, eq=False)
 class Rectification:
-    """Maps from rectified to raw pixels for pictures of one size, and the new calibration."""
+    """Maps from rectified to raw pixels for images of one size, and the new calibration."""
 
     calibration: Calibration  # of the rectified pair
     maps: tuple[Any, Any]  # for either view, OpenCV's two maps
     # for either view the rotation into the rectified frame, (3, 3) float64
     turns: tuple[np.ndarray, np.ndarray]
-    border: int  # OpenCV's rule for what lies outside of the raw picture
+    border: int  # OpenCV's rule for what lies outside of the raw image
 
     def apply(self, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rectify (H, W, 3) uint8 views of the calibration's size."""
@@ -41,14 +41,14 @@ def plan_rectification(
     Cameras with fisheye lenses are rectified to pinhole ones, by ``cv2.fisheye``.
 
     Args:
-        calibration: of the raw pair; scaled to the pictures where they were resized as a whole.
+        calibration: of the raw pair; scaled to the images where they were resized as a whole.
         width: pixels.
         height: pixels.
         keep_all: keep every raw pixel, with black around them, instead of only valid pixels.
 
     Raises:
         InputError: cameras above or before each other, a calibration that gives no pair, or
-            pictures that it is not for.
+            images that it is not for.
     """
     cv2 = import_cv2()
     raw = calibration.fitted(width, height)

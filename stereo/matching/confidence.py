@@ -2,7 +2,7 @@
 
 A small network reads a few features of each pixel, none of which needs ground truth, and ends in a
 logistic function; fitted with cross entropy on rendered pairs (``stereo fit-confidence``), it is
-calibrated. It is monotone in each feature, so that what it learns from rendered pictures holds for
+calibrated. It is monotone in each feature, so that what it learns from rendered images holds for
 photographs, where an unconstrained network fails. The features are:
 
 * how far the map of the left view and that of the right one, matched by mirroring, disagree,
@@ -38,7 +38,7 @@ RISING = ("texture", "matched", "about_plane", "negative_entropy")  # the more, 
 
 @dataclass(frozen=True, eq=False)
 class ConfidenceFeatures:
-    """What is known of each pixel without ground truth."""
+    """Features of each pixel that need no ground truth."""
 
     values: dict[str, Tensor]  # feature -> (H, W) float32, scaled to about -2..2
     disagreement: Tensor  # (H, W) float32, pixels: the left-right check
@@ -46,7 +46,7 @@ class ConfidenceFeatures:
 
 @dataclass(frozen=True, eq=False)
 class ConfidenceMaps:
-    """The confidence of a map by several measures; more is better in all of them."""
+    """The confidence of a map by several measures; larger is better in all."""
 
     confidence: np.ndarray  # (H, W) float32, the probability of an error of at most 3 px
     # `left_right`: minus the disagreement of the two views' maps, pixels, and `entropy`, minus the
@@ -58,7 +58,7 @@ class ConfidenceMaps:
         return {"confidence": self.confidence, **self.baselines}
 
     def mirrored(self) -> "ConfidenceMaps":
-        """Return the same of a map whose columns run backwards."""
+        """Return the measures of the mirrored map."""
         return ConfidenceMaps(
             np.ascontiguousarray(self.confidence[:, ::-1]),
             {name: each[:, ::-1] for name, each in self.baselines.items()},
@@ -173,7 +173,7 @@ class ConfidenceModel(nn.Module):
 
 
 def confidence_model(name: str) -> ConfidenceModel:
-    """Return a model that ships: ``sgbm``, or ``any``, which reads only the common features."""
+    """Return a bundled model: ``sgbm``, or ``any``, which reads only the common features."""
     path = Path(__file__).with_name(f"confidence_{name}.json")
     return ConfidenceModel.from_dict(json.loads(path.read_text(encoding="utf-8")))
 

@@ -1,4 +1,4 @@
-"""Run a network on images of any size, within the memory that is there."""
+"""Run a network on images of any size within the available memory."""
 
 import contextlib
 import math
@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from stereo.attention import VolumeAttention
 from stereo.errors import StereoError
 from stereo.matching.estimate import Estimate
-from stereo.matching.memory import bytes_needed, largest_core
+from stereo.matching.memory import bytes_needed, largest_tile
 from stereo.matching.options import MatchOptions
-from stereo.matching.windows import OVERLAP, SMALLEST_CORE, match_in_windows
+from stereo.matching.tiles import CONTEXT, MIN_TILE, match_in_tiles
 from stereo.models import NetworkConfig, StereoNetwork
 from stereo.models.config import BF16_NETWORKS, ENLARGED_PIXELS, STRIDE
 from stereo.models.folding import fold_batch_norms
@@ -87,9 +87,9 @@ class NetworkEngine:
         with keeping, computing_in(self.dtype, self.device):
             found = self._match(left, right, self._range(left, right))
             if self._enlarges(left):
-                most = _range_beyond(found, 2 * self.network.max_disparity)
+                limit = _range_beyond(found, 2 * self.network.max_disparity)
                 start = time.perf_counter()
-                found = self._match_enlarged(left, right, most).cpu()
+                found = self._match_enlarged(left, right, limit).cpu()
                 seconds = (time.perf_counter() - start) / len(lefts)
         return [Estimate(each[0], each[1:], seconds) for each in found.cpu().numpy()]
 
@@ -101,11 +101,11 @@ class NetworkEngine:
 
     def _range(self, left: Tensor, right: Tensor) -> int:
         """Return the range to search at the views' own size."""
-        most = self.network.max_disparity
+        limit = self.network.max_disparity
         if not self.options.coarse_to_fine or min(left.shape[2:]) < 2:
-            return most
+            return limit
         left, right = (F.interpolate(v, scale_factor=0.5, mode="area") for v in (left, right))
-        return _range_beyond(self._match(left, right, _whole_planes(most / 2)), most)
+        return _range_beyond(self._match(left, right, _whole_planes(limit / 2)), limit)
 
     def _match_enlarged(self, left: Tensor, right: Tensor, max_disparity: int) -> Tensor:
         """Match at twice the size, over a range in pixels of that size."""
@@ -132,30 +132,30 @@ class NetworkEngine:
         return found[..., -height:, :width].clamp(min=0)
 
     def _match_within_memory(self, left: Tensor, right: Tensor, max_disparity: int) -> Tensor:
-        """Match whole or in tiles; in smaller ones where the memory proves too small."""
+        """Match whole or in tiles; retry in smaller ones if memory runs out."""
         height, width = left.shape[2:]
-        core = self._core(left, max_disparity)
+        tile = self._tile(left, max_disparity)
         while True:
             try:
-                if core is None:
+                if tile is None:
                     extract = self.network.extract
                     return self.network.estimate(extract(left), extract(right), max_disparity)
-                return match_in_windows(
-                    self.network, left, right, (core, core), OVERLAP, max_disparity
+                return match_in_tiles(
+                    self.network, left, right, (tile, tile), CONTEXT, max_disparity
                 )
             except (MemoryError, RuntimeError) as error:
-                smaller = (core or max(height, width)) // 2 // STRIDE * STRIDE
-                can_go_smaller = self.options.tile == "auto" and smaller >= SMALLEST_CORE
+                smaller = (tile or max(height, width)) // 2 // STRIDE * STRIDE
+                can_go_smaller = self.options.tile == "auto" and smaller >= MIN_TILE
                 if not (can_go_smaller and is_out_of_memory(error)):
                     raise
-            core = smaller
+            tile = smaller
             warnings.warn(
-                f"out of memory matching {width}x{height} pixels: matched in tiles of {core} px",
+                f"out of memory matching {width}x{height} pixels: matched in tiles of {tile} px",
                 stacklevel=2,
             )
 
-    def _core(self, view: Tensor, max_disparity: int) -> int | None:
-        """Return the size of the tiles' cores, or None to match whole."""
+    def _tile(self, view: Tensor, max_disparity: int) -> int | None:
+        """Return the size of tiles in pixels, or None to match the whole image."""
         if self.options.tile == "off":
             return None
         batch, _, height, width = view.shape
@@ -167,14 +167,14 @@ class NetworkEngine:
         free = int(FREE_SHARE * free_bytes(self.device))
         if needed <= free:
             return None
-        core = largest_core(self.config, batch, (height, width), max_disparity, self.dtype, free)
+        tile = largest_tile(self.config, batch, (height, width), max_disparity, self.dtype, free)
         warnings.warn(
             f"{width}x{height} pixels and {max_disparity} disparities would take about "
             f"{needed / 2**30:.1f} GiB, {free / 2**30:.1f} are free: matched in tiles of "
-            f"{core} px; see --tile",
+            f"{tile} px; see --tile",
             stacklevel=2,
         )
-        return core
+        return tile
 
 
 @contextlib.contextmanager
@@ -214,9 +214,9 @@ def pad_to_multiple(image: Tensor, multiple: int, padding: str) -> Tensor:
     return F.pad(image, (0, right, top, 0), mode="replicate")
 
 
-def _range_beyond(found: Tensor, most: int) -> int:
+def _range_beyond(found: Tensor, limit: int) -> int:
     """Return the range to search at twice the size at which a map was found."""
-    return min(most, _whole_planes(2 * float(found[:, 0].max()) + RANGE_MARGIN))
+    return min(limit, _whole_planes(2 * float(found[:, 0].max()) + RANGE_MARGIN))
 
 
 def _whole_planes(pixels: float) -> int:

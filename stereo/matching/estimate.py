@@ -1,4 +1,4 @@
-"""What every engine gives: an estimate per pair."""
+"""What every engine returns: an estimate per pair."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from stereo.models.certainty import CERTAINTIES
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """What an engine gives for a pair."""
+    """What an engine returns for a pair."""
 
     disparity: np.ndarray  # (H, W) float32, pixels
     # (2, H, W) float32, see `stereo.models.certainty`; (1, H, W) of semi-global matching, 1 where
@@ -19,8 +19,8 @@ class Estimate:
     second_match_seconds: float = 0.0  # of the match at twice the size; 0 where there was none
 
     @property
-    def distribution(self) -> np.ndarray | None:
-        """The certainty where it is that of a distribution over disparities, else None."""
+    def network_certainty(self) -> np.ndarray | None:
+        """The certainty, if it is that of a network, else None."""
         known = self.certainty is not None and len(self.certainty) == CERTAINTIES
         return self.certainty if known else None
 

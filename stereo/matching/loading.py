@@ -79,7 +79,7 @@ load.__signature__ = _signature()  # type: ignore[attr-defined]
 
 
 def own_max_disparity(model: str | Path) -> int:
-    """Return how many disparities ``load`` searches unless told otherwise, pixels.
+    """Return the default number of disparities that ``load`` searches, pixels.
 
     Args:
         model: as in ``load``.
@@ -109,7 +109,7 @@ def loaded(matcher: Matcher | Callable[[], Matcher]) -> Matcher:
 
 
 def _from_minimum(matcher: Matcher, options: MatchOptions) -> Matcher:
-    """Return a model with the options' smallest disparity, unless they leave it at its own."""
+    """Return a model with the options' minimum disparity, if given."""
     if not options.min_disparity:
         return matcher
     facts = matcher.description | {"min_disparity": options.min_disparity}

@@ -114,13 +114,17 @@ class Matcher:
         times.append(time.perf_counter())
         (mirror,) = self._estimate([mirrored[0]], [mirrored[1]])
         times.append(time.perf_counter())
-        judge = functools.partial(self._judge, own, *views, mirror.disparity[:, ::-1])
-        turned = functools.partial(self._judge, mirror, *mirrored, own.disparity[:, ::-1])
+        upright = functools.partial(
+            self._compute_confidence, own, *views, mirror.disparity[:, ::-1]
+        )
+        turned = functools.partial(
+            self._compute_confidence, mirror, *mirrored, own.disparity[:, ::-1]
+        )
         return (
             Result(
-                *(own.disparity, times[1] - times[0], judge, views[0]),
+                *(own.disparity, times[1] - times[0], upright, views[0]),
                 *(own.second_match_seconds, path),
-                certainty=own.distribution,
+                certainty=own.network_certainty,
             ),
             _mirrored(
                 Result(
@@ -129,7 +133,7 @@ class Matcher:
                     turned,
                     second_match_seconds=mirror.second_match_seconds,
                     path=path,
-                    certainty=mirror.distribution,
+                    certainty=mirror.network_certainty,
                 ),
                 views[1],
             ),
@@ -167,11 +171,11 @@ class Matcher:
             Result(
                 estimate.disparity,
                 seconds,
-                functools.partial(self._judge, estimate, *views),
+                functools.partial(self._compute_confidence, estimate, *views),
                 views[0],
                 estimate.second_match_seconds,
                 _path_of(picture),
-                certainty=estimate.distribution,
+                certainty=estimate.network_certainty,
             )
             for picture, estimate, *views in zip(
                 lefts, estimates, left_images, right_images, strict=True
@@ -179,7 +183,7 @@ class Matcher:
         ]
 
     def second_match_note(self, result: Result) -> str | None:
-        """Return a note, once, of what an implicit second match of small pictures cost."""
+        """Return a note, once, with the cost of an implicit second match of small images."""
         if (
             self._noted
             or not result.second_match_seconds
@@ -189,18 +193,18 @@ class Matcher:
         self._noted = True
         times = result.seconds / max(result.seconds - result.second_match_seconds, 1e-9)
         return (
-            "pictures of up to 0.4 megapixels are matched a second time, at twice their size: "
+            "images of up to 0.4 megapixels are matched a second time, at twice their size: "
             f"{result.seconds:.2f} s, {times:.1f} times as long; --scale 1 leaves it out"
         )
 
     def confidence_features(
         self, left: np.ndarray, right: np.ndarray
     ) -> tuple[Estimate, ConfidenceFeatures]:
-        """Return the estimate of a pair, (H, W, 3) uint8 each, and what tells how good it is."""
+        """Return the estimate of a pair, (H, W, 3) uint8 each, and its confidence features."""
         (estimate,) = self._estimate([left], [right])
         return estimate, self._features(estimate, left, right)
 
-    def _judge(
+    def _compute_confidence(
         self,
         estimate: Estimate,
         left: np.ndarray,
@@ -262,7 +266,7 @@ class Matcher:
         low, count = self.min_disparity, self.description["max_disparity"]
         if low >= width or low + count <= -width:
             raise InputError(
-                f"disparities of {_range_text(low, count)} cannot be in pictures {width} pixels "
+                f"disparities of {_range_text(low, count)} cannot be in images {width} pixels "
                 "wide; choose another --min-disparity"
             )
 
@@ -303,7 +307,7 @@ def _mirrored(result: Result, right: np.ndarray) -> Result:
     return dataclasses.replace(
         result,
         disparity=disparity,
-        judge=lambda: result.confidence_maps.mirrored(),
+        compute_confidence=lambda: result.confidence_maps.mirrored(),
         image=right,
         is_right=True,
         certainty=None if result.certainty is None else result.certainty[..., ::-1],

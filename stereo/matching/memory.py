@@ -5,12 +5,12 @@ from typing import NamedTuple
 import torch
 
 from stereo.attention import ATTENTIONS
-from stereo.matching.windows import OVERLAP, SMALLEST_CORE
+from stereo.matching.tiles import CONTEXT, MIN_TILE
 from stereo.models.config import NO_ATTENTION, STRIDE, NetworkConfig
 
 
 class _Rates(NamedTuple):
-    """Peak memory in float32, from above.
+    """Upper bounds of peak memory in float32.
 
     Attributes:
         fixed: bytes, whatever the size.
@@ -48,9 +48,9 @@ def bytes_needed(
     size: tuple[int, int],
     max_disparity: int,
     dtype: torch.dtype,
-    core: int | None = None,
+    tile: int | None = None,
 ) -> int:
-    """Estimate the peak memory of a match, the weights not counted.
+    """Estimate the peak memory of a match, excluding the weights.
 
     Args:
         config: the network.
@@ -58,20 +58,20 @@ def bytes_needed(
         size: height and width in pixels.
         max_disparity: pixels.
         dtype: of autocast.
-        core: height and width of a tile's core in pixels; None for a match of the whole.
+        tile: height and width of a tile in pixels; None to match the whole image.
     """
     fixed, pixel, cell = _RATES[config.name]
     height, width = size
-    if core is not None:
-        height = min(height, core + 2 * OVERLAP)
-        width = min(width, core + 2 * OVERLAP + max_disparity)
+    if tile is not None:
+        height = min(height, tile + 2 * CONTEXT)
+        width = min(width, tile + 2 * CONTEXT + max_disparity)
     for site in _sites_held_whole(config):
         cell += _ATTENTION_VOLUMES * _SITE_BYTES[site]
     needed = batch * (pixel * size[0] * size[1] + cell * max_disparity * height * width)
     return int(fixed + needed * (1 if dtype is torch.float32 else _HALF_SHARE))
 
 
-def largest_core(
+def largest_tile(
     config: NetworkConfig,
     batch: int,  # pairs
     size: tuple[int, int],  # height and width in pixels
@@ -79,14 +79,14 @@ def largest_core(
     dtype: torch.dtype,  # of autocast
     free: int,  # bytes
 ) -> int:
-    """Return the largest core of tiles with which a match fits, or the smallest there is."""
-    cores = range(max(size) // STRIDE * STRIDE, SMALLEST_CORE, -STRIDE)
+    """Return the largest tile with which a match fits, or the smallest tile."""
+    sizes = range(max(size) // STRIDE * STRIDE, MIN_TILE, -STRIDE)
     fitting = (
-        core
-        for core in cores
-        if bytes_needed(config, batch, size, max_disparity, dtype, core) <= free
+        tile
+        for tile in sizes
+        if bytes_needed(config, batch, size, max_disparity, dtype, tile) <= free
     )
-    return next(fitting, SMALLEST_CORE)
+    return next(fitting, MIN_TILE)
 
 
 def _sites_held_whole(config: NetworkConfig) -> tuple[str, ...]:

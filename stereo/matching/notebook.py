@@ -1,4 +1,4 @@
-"""What a result looks like in a notebook: the view beside its map, with the scale below."""
+"""A result in a notebook: the view beside its map, with the scale below."""
 
 import io
 
@@ -15,9 +15,9 @@ PANEL_WIDTH = 640
 def result_picture(
     disparity: np.ndarray, image: np.ndarray | None, calibration: Calibration | None = None
 ) -> Image.Image:
-    """Draw a view beside its coloured map, whose scale says pixels, and metres if calibrated.
+    """Draw a view beside its colour map, with a scale in pixels, and metres if calibrated.
 
-    Large pictures are averaged down, small ones enlarged by a whole factor; the scale stays that of
+    Large images are averaged down, small ones enlarged by a whole factor; the scale stays that of
     the map's own pixels.
 
     Args:

@@ -1,4 +1,4 @@
-"""How a model matches: the options of ``stereo.load``, of the commands and of the page."""
+"""How a model matches: the options of ``stereo.load``, the commands and the page."""
 
 import dataclasses
 import numbers
@@ -10,13 +10,14 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 from stereo.errors import InputError, UsageError, unknown_name
 from stereo.system.bundled import SGBM, ZOO, bundled_weights
+from stereo.system.compute import ComputeOptions
 
 _CODE = re.compile(r".+\.py:\w+")
 Kind = Literal["sgbm", "zoo", "code", "onnx", "network"]
 
 
 def kind_of(model: str | Path) -> Kind:
-    """Return what kind of model a name or path means, without looking for it.
+    """Return the kind of model that a name or path denotes, without opening it.
 
     ``sgbm``; ``zoo`` for ``zoo:NAME``; ``code`` for ``FILE.py:NAME``; ``onnx``; and ``network`` for
     one of ours, by its name or its checkpoint.
@@ -32,43 +33,36 @@ def kind_of(model: str | Path) -> Kind:
 
 
 @dataclass(frozen=True)
-class MatchOptions:
-    """How a model matches; what each option's docstring says is also the help of the commands.
+class MatchOptions(ComputeOptions):
+    """How a model matches; each option's docstring is also the commands' help.
 
-    A number serves where a text of digits does: ``scale=1``, ``tile=512``.
+    Digits may be given as a number: ``scale=1``, ``tile=512``.
 
     Raises:
         UsageError: a value of another type, or one that no model takes.
     """
 
     max_disparity: int | None = None
-    """Disparities searched, pixels, a multiple of 16 (default: the checkpoint's own; 192 for sgbm
-    and untrained networks)."""
+    """Number of disparities searched, pixels, a multiple of 16 (default: the checkpoint's own; 192
+    for sgbm and untrained networks)."""
     min_disparity: int = 0
-    """Where the search starts, pixels: the range is N to N + max-disparity. Negative for points
-    behind infinity, as crops and converging cameras make them."""
-    device: str = "auto"
-    """Where to run: cpu, cuda or mps; auto: cuda where there is a GPU, else cpu."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Precision of networks; auto: bf16 for EA-Stereo where the hardware is fast at it, else
-    fp32."""
+    """Where the search starts, pixels: it covers [min, min + max-disparity). Negative for points
+    behind infinity, as in crops and with converging cameras."""
     scale: Literal["auto", "1", "2"] = "auto"
     """2: networks match at the pair's size, then at twice that over the range found, finer and
-    slower; auto: with ea_stereo_fast, for pictures of up to 0.4 megapixels. The map always has the
-    pair's own size and pixels."""
+    slower; auto: only with ea_stereo_fast, for images of up to 0.4 megapixels. The map always has
+    the pair's own size and pixels."""
     tile: str = "auto"
-    """The size of a tile's core in pixels; auto: in tiles where memory is short of the whole; off:
-    never. Features, and attention that streams, still see the whole picture."""
+    """Tile size in pixels; auto: tiles if the whole image does not fit in memory; off: never.
+    Features, and attention that streams, still see the whole image."""
     coarse_to_fine: bool = False
-    """Find the disparity range at half the size first: faster where it is much smaller than
+    """Find the disparity range at half size first: faster if it is much smaller than
     max-disparity."""
-    kernels: Literal["auto", "torch", "triton"] = "auto"
-    """Kernels of regression and attention; auto: torch; triton: for NVIDIA GPUs, untested there."""
     compile: str = "off"
-    """A backend of torch.compile, such as inductor: minutes for each new size of picture."""
+    """A backend of torch.compile, such as inductor; compiling takes minutes per image size."""
     allow_untrained: bool = False
-    """Run a network that ships without weights with random ones, always the same; its map means
-    nothing."""
+    """Run a network without bundled weights with random ones, always the same; its map is
+    meaningless."""
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -85,6 +79,7 @@ class MatchOptions:
                     raise UsageError(f"{each.name} {value!r}: expected a text")
                 if get_origin(hint) is Literal and value not in get_args(hint):
                     raise unknown_name(each.name, value, get_args(hint))
+        super().__post_init__()
         self._check_range()
         self._check_tile()
 
@@ -98,19 +93,19 @@ class MatchOptions:
             object.__setattr__(self, "max_disparity", int(self.max_disparity))
 
     def _check_tile(self) -> None:
-        from stereo.matching.windows import SMALLEST_CORE
+        from stereo.matching.tiles import MIN_TILE
         from stereo.models.config import STRIDE
 
         if self.tile in ("auto", "off"):
             return
-        if not self.tile.isdecimal() or int(self.tile) < SMALLEST_CORE or int(self.tile) % STRIDE:
+        if not self.tile.isdecimal() or int(self.tile) < MIN_TILE or int(self.tile) % STRIDE:
             raise UsageError(
                 f"tile '{self.tile}': expected auto, off, or pixels, "
-                f"a multiple of {STRIDE} from {SMALLEST_CORE} on"
+                f"a multiple of {STRIDE} from {MIN_TILE} on"
             )
 
     def check(self, model: str | Path) -> None:
-        """Refuse what ``stereo.load`` can refuse without reading any weights.
+        """Check everything that ``stereo.load`` can check without reading weights.
 
         Raises:
             UsageError: an unknown model, device or backend, a model without weights, or an option
@@ -142,7 +137,7 @@ class MatchOptions:
             self._check_network(name)
 
     def for_further(self, model: str | Path) -> "MatchOptions":
-        """Return the options for a further model of a command, which takes what it can of them.
+        """Return those of the options that a further model of the same command supports.
 
         Args:
             model: as in ``stereo.load``.
@@ -199,7 +194,7 @@ class MatchOptions:
             raise unknown_name("torch.compile backend", self.compile, ["off", *known])
 
 
-_LEFT_OUT: dict[str, tuple[object, ...]] = {  # what options are that nobody gave
+_LEFT_OUT: dict[str, tuple[object, ...]] = {  # values that count as not given
     "max_disparity": (None,),
     "device": ("auto", "cpu"),
     "precision": ("auto",),
@@ -209,7 +204,7 @@ _LEFT_OUT: dict[str, tuple[object, ...]] = {  # what options are that nobody gav
     "kernels": ("auto",),
     "compile": ("off",),
 }
-_TAKEN = {  # options of another model of the same command that a model of a kind heeds
+_TAKEN = {  # the shared options of a command that each kind of further model uses
     "sgbm": ("max_disparity", "min_disparity"),
     "zoo": ("min_disparity", "device", "precision", "allow_untrained"),
     "code": ("min_disparity",),

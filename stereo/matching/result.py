@@ -1,4 +1,4 @@
-"""What a match gives: the map, its confidence, depth, points and picture."""
+"""The result of a match: map, confidence, depth, points and image."""
 
 import functools
 import numbers
@@ -12,7 +12,7 @@ from PIL import Image
 
 from stereo.errors import UsageError
 from stereo.geometry import Calibration
-from stereo.geometry.points import colored_points, write_glb, write_ply
+from stereo.geometry.points import POINT_WRITERS, colored_points
 from stereo.matching.confidence import ConfidenceMaps
 from stereo.matching.notebook import png, result_picture
 from stereo.system.files import staged
@@ -20,19 +20,19 @@ from stereo.system.files import staged
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a match gives."""
+    """The result of a match."""
 
     # (H, W) float32, pixels of the left image; finite, never below the smallest that was searched,
     # 0 unless `min_disparity` says otherwise
     disparity: np.ndarray
     seconds: float  # time of the match, without reading the images
     # computes `confidence_maps`; None for a result made by hand
-    judge: Callable[[], ConfidenceMaps] | None = None
+    compute_confidence: Callable[[], ConfidenceMaps] | None = None
     # (H, W, 3) uint8 RGB, the view that the map is of; None for a result made by hand
     image: np.ndarray | None = None
     # of them, those of the second match, at twice the size; 0 if none
     second_match_seconds: float = 0.0
-    path: Path | None = None  # of the left picture; None if it was no file
+    path: Path | None = None  # of the left image; None if it was no file
     is_right: bool = False  # whether the map is of the right view
     # (2, H, W) float32, see `stereo.models.certainty`; None of an engine without a distribution
     certainty: np.ndarray | None = None
@@ -48,7 +48,7 @@ class Result:
         )
 
     def _repr_png_(self) -> bytes:
-        """Return what a notebook shows: the picture without a calibration."""
+        """Return what a notebook shows: the image without a calibration."""
         return png(self.picture())
 
     @property
@@ -62,9 +62,9 @@ class Result:
     @functools.cached_property
     def confidence_maps(self) -> ConfidenceMaps:
         """``confidence`` and the simpler measures beside it."""
-        if self.judge is None:
+        if self.compute_confidence is None:
             raise UsageError("a result made by hand has no confidence")
-        return self.judge()
+        return self.compute_confidence()
 
     def depth(self, calibration: Calibration | str | Path) -> np.ndarray:
         """Return the depth along the optical axis.
@@ -143,12 +143,12 @@ class Result:
             OutputError: the file cannot be written.
         """
         path = Path(path)
-        writers = {".ply": write_ply, ".glb": write_glb}
-        if path.suffix.lower() not in writers:
+        write = POINT_WRITERS.get(path.suffix.lower())
+        if write is None:
             raise UsageError(f"{path}: the name of a file of points ends in .ply or .glb")
         points, tints = self.points(calibration, **options)
         with staged(path) as (temporary,):
-            writers[path.suffix.lower()](temporary, points, tints)
+            write(temporary, points, tints)
         return len(points)
 
     def picture(self, calibration: Calibration | str | Path | None = None) -> Image.Image:

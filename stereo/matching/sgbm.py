@@ -1,4 +1,4 @@
-"""Semi-global matching (Hirschmüller, PAMI 2008) as OpenCV has it: the baseline."""
+"""OpenCV's semi-global matching (Hirschmüller, PAMI 2008): the baseline."""
 
 from collections.abc import Sequence
 
@@ -41,7 +41,7 @@ class SgbmEngine:
 def semi_global_matching(
     left: np.ndarray, right: np.ndarray, max_disparity: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Match a pair with OpenCV's StereoSGBM (MODE_HH) and fill what it leaves out.
+    """Match a pair with OpenCV's StereoSGBM (MODE_HH) and fill its holes.
 
     Pixels that fail its checks take the background's disparity, the smaller of the nearest ones to
     the left and right in their row, as KITTI's evaluation does with missing estimates.

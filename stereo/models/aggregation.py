@@ -173,7 +173,7 @@ class StackedHourglass(nn.Module):
 
 
 def project_by_slabs(hidden: ConvNorm3d, volume: Tensor, weight: Tensor) -> Tensor:
-    """Convolve twice, the second time to a single channel, and hold few planes of what is between.
+    """Convolve twice, the second time to one channel, holding few planes in between.
 
     The second is a matrix product and 27 shifted sums: CPU libraries compute blocks of output
     channels and would throw all but one away.

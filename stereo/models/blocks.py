@@ -87,12 +87,12 @@ class ResidualBlock2d(nn.Module):
 
 
 def add(own: Tensor, other: Tensor) -> Tensor:
-    """Return the sum; where no gradients are taken it lies in ``own``, and no new tensor exists."""
+    """Return the sum, in place in ``own`` if no gradients are needed."""
     return own + other if torch.is_grad_enabled() else own.add_(other)
 
 
 def relu(own: Tensor) -> Tensor:
-    """Return the positive part; where no gradients are taken it lies in ``own``."""
+    """Return the positive part, in place in ``own`` if no gradients are needed."""
     return F.relu(own, inplace=not torch.is_grad_enabled())
 
 

@@ -72,7 +72,7 @@ def _build_attentions(
 
 
 def _options_of(attention: type[VolumeAttention]) -> set[str]:
-    """Return the keyword options of an attention's class, those that it passes on included."""
+    """Return the keyword options of an attention's class, including inherited ones."""
     found: set[str] = set()
     for each in attention.__mro__:
         if "__init__" not in vars(each):

@@ -1,4 +1,4 @@
-"""How certain a network is: what its softmax over disparities looks like beside its mean."""
+"""The certainty of a network, from its softmax over disparities."""
 
 import math
 
@@ -36,6 +36,6 @@ def with_certainty(
     disparity: Tensor,  # (B, H, W)
     logits: Tensor,  # (B, D, h, w)
 ) -> Tensor:  # (B, 3, H, W)
-    """Return what an engine reads of a network: the disparity in pixels and ``certainty``."""
+    """Return a network's output for an engine: the disparity in pixels and ``certainty``."""
     size = (disparity.shape[1], disparity.shape[2])
     return torch.cat([disparity[:, None].float(), certainty(logits, size)], dim=1)

@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors files whose metadata rebuild the network and say how it was made.
+"""Checkpoints: safetensors files whose metadata describe the network and its training.
 
 No code runs when one is read. Metadata keys: ``format``, ``version`` (of this package), ``network``
 (``NetworkConfig`` as JSON: architecture, attention, max disparity, disparity convention, padding,
@@ -34,7 +34,7 @@ WHOLE_NUMBERS = ("I64", "I32")
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What a checkpoint file holds."""
+    """The contents of a checkpoint file."""
 
     config: NetworkConfig  # the network
     weights: dict[str, Tensor]  # parameter and buffer names to tensors, on the CPU
@@ -89,7 +89,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint; what it takes is bounded by the file's size, whatever its metadata say.
+    """Read a checkpoint; its cost is bounded by the file's size, whatever the metadata claim.
 
     Raises:
         InputError: the file is missing, damaged, or not a checkpoint of this package, or its
@@ -176,7 +176,7 @@ def load_weights(
     *,
     allow_new_attention: bool = False,
 ) -> None:
-    """Load weights and insist that all fit.
+    """Load weights strictly.
 
     Args:
         network: receives them.
@@ -204,7 +204,7 @@ def load_weights(
 def check_shapes(
     expected: Mapping[str, Tensor], found: Mapping[str, Sequence[int]], source: str
 ) -> None:
-    """Raise ``InputError`` unless tensors have the names and shapes that a network needs."""
+    """Raise ``InputError`` unless tensors have the network's names and shapes."""
     problems = [
         *(f"'{name}' is missing" for name in sorted(expected.keys() - found.keys())),
         *(f"'{name}' is unknown" for name in sorted(found.keys() - expected.keys())),

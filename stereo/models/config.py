@@ -1,4 +1,4 @@
-"""What a network is made of: enough to rebuild it, stored in every checkpoint."""
+"""The configuration of a network: enough to rebuild it, stored in every checkpoint."""
 
 import dataclasses
 import numbers
@@ -18,34 +18,34 @@ SITES_OF: dict[str, tuple[str, ...]] = {
     "ea_stereo_fast": ("sixteenth", "eighth"),
     "ea_stereo": ("sixteenth", "eighth"),
 }
-"""Network -> where attention can stand, the default site first."""
+"""Network -> possible sites of attention, the default first."""
 BF16_NETWORKS = ("ea_stereo_fast", "ea_stereo")
-"""Networks whose maps bf16 leaves as they are: what needs fp32 in them stays in fp32."""
+"""Networks that can run in bf16: the parts that need fp32 stay in fp32."""
 ENLARGED_PIXELS = {"ea_stereo_fast": 400_000}
-"""Pixels of a picture up to which a network matches it at twice its size unless told otherwise."""
+"""Number of pixels up to which a network by default also matches an image at twice its size."""
 NETWORK_NAMES = tuple(SITES_OF)
 NO_ATTENTION = "none"
 SITES = ("quarter", "eighth", "sixteenth")
 STRIDE = 16
-MOST_DISPARITY = 8192  # pixels: half the width of the widest pictures there are
+MAX_DISPARITY = 8192  # pixels: half the width of the widest images there are
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """Which attention stands where in the 4D cost volume's aggregation."""
+    """Attention in the aggregation of the 4D cost volume: which one, and where."""
 
     name: str = "efficient"
-    """A key of ``stereo.attention.ATTENTIONS``, or ``none`` to leave it out, for comparisons."""
+    """A key of ``stereo.attention.ATTENTIONS``, or ``none`` for no attention, as a baseline."""
     sites: tuple[str, ...] | None = None
     """``quarter``: the volume before the first hourglass; ``eighth`` and ``sixteenth``: inside the
-    first hourglass (in ``ea_stereo_fast`` the encoder-decoder), at these resolutions. None for the
-    network's default. Where the paper's own stood is in no source we read."""
+    first hourglass (in EA-Stereo the encoder-decoder), at these resolutions. None for the
+    network's default. The paper does not say where it placed its attention."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword options of the attention's class, such as ``heads``."""
     mask_invalid: bool = False
-    """Leave out as keys the cells whose match lies outside the right image (x < d)."""
+    """Mask as keys the cells whose match lies outside the right image (x < d)."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.mask_invalid, bool):
@@ -57,7 +57,7 @@ class AttentionConfig:
         if self.name == NO_ATTENTION:
             if self.options or self.mask_invalid:
                 raise UsageError(f"the attention '{self.name}' takes no options")
-        elif self.mask_invalid and not ATTENTIONS[self.name].takes_mask:
+        elif self.mask_invalid and not ATTENTIONS[self.name].supports_mask:
             raise UsageError(f"the attention '{self.name}' cannot leave out cells (mask_invalid)")
         if self.sites is None:
             return
@@ -84,11 +84,11 @@ class NetworkConfig:
     pixel 4i and plane k is disparity 4k. ``align_corners`` and ``half_pixel`` are PSMNet's two
     conventions, which published weights need."""
     padding: Padding = "replicate"
-    """How images are filled up to a multiple of 16, at the top and right; ``zeros`` (after
+    """How images are padded to a multiple of 16, at the top and right; ``zeros`` (after
     normalisation) is PSMNet's."""
     attention: AttentionConfig | None = None
-    """Attention over the cost volume, in ``ea_psmnet`` and ``ea_stereo_fast``; None for their
-    default."""
+    """Attention over the cost volume, in the networks of ``SITES_OF`` that have sites; None for
+    their default."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Subtracted from RGB in 0..1."""
     std: tuple[float, float, float] = IMAGENET_STD
@@ -115,11 +115,12 @@ class NetworkConfig:
             raise UsageError(f"std {self.std}: expected positive numbers")
 
     def _settle_attention(self) -> None:
-        """Fill in the default attention and sites; refuse what the network cannot take."""
+        """Fill in the default attention and sites; refuse what the network does not support."""
         sites = SITES_OF[self.name]
         if not sites:
             if self.attention is not None:
-                raise UsageError(f"the network '{self.name}' takes no attention; use 'ea_psmnet'")
+                known = ", ".join(name for name, sites in SITES_OF.items() if sites)
+                raise UsageError(f"the network '{self.name}' takes no attention; use {known}")
             return
         attention = self.attention or AttentionConfig()
         if attention.sites is None:
@@ -155,22 +156,22 @@ class NetworkConfig:
 
 
 def check_min_disparity(min_disparity: object) -> None:
-    """Raise ``UsageError`` unless it is whole and lies within ``MOST_DISPARITY`` of 0."""
+    """Raise ``UsageError`` unless it is whole and lies within ``MAX_DISPARITY`` of 0."""
     if not isinstance(min_disparity, numbers.Integral) or isinstance(min_disparity, bool):
         raise UsageError(f"min disparity {min_disparity!r} is not a whole number")
     min_disparity = int(min_disparity)
-    if abs(min_disparity) > MOST_DISPARITY:
+    if abs(min_disparity) > MAX_DISPARITY:
         raise UsageError(
-            f"min disparity {min_disparity}: expected {-MOST_DISPARITY} to {MOST_DISPARITY} px"
+            f"min disparity {min_disparity}: expected {-MAX_DISPARITY} to {MAX_DISPARITY} px"
         )
 
 
 def check_max_disparity(max_disparity: object) -> None:
-    """Raise ``UsageError`` unless it is a multiple of 16 from 16 to ``MOST_DISPARITY``."""
+    """Raise ``UsageError`` unless it is a multiple of 16 from 16 to ``MAX_DISPARITY``."""
     if not isinstance(max_disparity, numbers.Integral) or isinstance(max_disparity, bool):
         raise UsageError(f"max disparity {max_disparity!r} is not a whole number")
     max_disparity = int(max_disparity)
     if max_disparity < 16 or max_disparity % 16:
         raise UsageError(f"max disparity {max_disparity} is not a positive multiple of 16")
-    if max_disparity > MOST_DISPARITY:
-        raise UsageError(f"max disparity {max_disparity} is more than {MOST_DISPARITY} px")
+    if max_disparity > MAX_DISPARITY:
+        raise UsageError(f"max disparity {max_disparity} is more than {MAX_DISPARITY} px")

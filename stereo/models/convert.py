@@ -50,8 +50,8 @@ _BASIC = [
 ]
 
 
-MOST_BYTES = 2**31  # of a file; the authors' have up to 63 MB
-MOST_PICKLED = 2**21  # bytes that say what the tensors are; the authors' have 60 kB
+MAX_BYTES = 2**31  # of a file; the authors' have up to 63 MB
+MAX_PICKLED = 2**21  # bytes that say what the tensors are; the authors' have 60 kB
 # How files of torch.save before version 1.6 begin, and how many pickles precede the numbers.
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _LEGACY_PICKLES = 5
@@ -130,7 +130,7 @@ def _rename(key: str, rules: list[Any]) -> str:
 def _state_dict(path: Path) -> dict[str, Tensor]:
     check_readable(path)
     refusal = f"{path}: not a PSMNet checkpoint"
-    check_bytes(path, MOST_BYTES, "such a checkpoint")
+    check_bytes(path, MAX_BYTES, "such a checkpoint")
     try:
         is_zip = _check_pickles(path)
         with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():
@@ -160,7 +160,7 @@ def _check_pickles(path: Path) -> bool:
     bytes: copies of expanded views, sparse and quantised tensors. Plain tensors need none of them.
     """
     with path.open("rb") as file:
-        start = file.read(MOST_PICKLED)
+        start = file.read(MAX_PICKLED)
     is_zip = start.startswith(b"PK")
     if is_zip:
         pickles = _zipped_pickles(path)
@@ -185,13 +185,13 @@ def _zipped_pickles(path: Path) -> list[io.BytesIO]:
         if sum(member.file_size for member in members) > path.stat().st_size:
             raise ValueError("members overlap")
         pickled = [each for each in members if each.filename.endswith("/data.pkl")]
-        if not pickled or any(each.file_size > MOST_PICKLED for each in pickled):
+        if not pickled or any(each.file_size > MAX_PICKLED for each in pickled):
             raise ValueError("no pickle, or a huge one")
         return [io.BytesIO(archive.read(each)) for each in pickled]
 
 
 def _numpy_scalars() -> list[Any]:
-    """Return what a NumPy number needs: some published files store the loss as one."""
+    """Return the globals of a NumPy number: some published files store the loss as one."""
     scalar = np.float64(0).__reduce__()[0]
     return [
         (scalar, "numpy.core.multiarray.scalar"),

@@ -103,9 +103,9 @@ class ConvTranspose3d(nn.ConvTranspose3d):
 
 
 def _overlooked(volume: Tensor, weight: Tensor) -> bool:
-    """Return whether PyTorch may take its slow path, where no gradients are taken.
+    """Return whether PyTorch would take its slow path, if no gradients are needed.
 
-    It leaves small inputs to it, and takes a single volume for a picture: it counts B, C, D and H.
+    It leaves small inputs to it, and takes a single volume for an image: it counts B, C, D and H.
     """
     return (
         not torch.is_grad_enabled()
@@ -129,7 +129,7 @@ def _is_prepared(x: Tensor, weight: Tensor, layout: torch.memory_format) -> bool
 
 
 def _may_be_replaced(x: Tensor, weight: Tensor, layout: torch.memory_format) -> bool:
-    """Return whether this file's own ways are faster here."""
+    """Return whether this file's implementations are faster here."""
     here = torch.backends.cpu.get_cpu_capability()
     return here in FASTER_ON and _is_prepared(x, weight, layout)
 

@@ -1,4 +1,4 @@
-"""Correlation of two views' features, and what networks read of it.
+"""Correlation of two views' features, its look-up, soft argmax and upsampling.
 
 Group-wise correlation (GwcNet, Guo et al., CVPR 2019) of unit features; its look-up about a
 disparity and convex upsampling (RAFT, Teed and Deng, ECCV 2020).
@@ -25,7 +25,7 @@ def group_correlation(
     """
     left, right = (unit_groups(view, groups) for view in (left, right))
     # Equal, tested; the one is faster where gradients flow, the other where none do.
-    way = _correlate_by_products if left.requires_grad else _correlate_by_planes
+    way = _correlate_matmul if left.requires_grad else _correlate_by_planes
     if torch.compiler.is_exporting():
         way = _correlate_shifted
     return way(left, right, planes)
@@ -46,7 +46,7 @@ def _correlate_by_planes(left: Tensor, right: Tensor, planes: int) -> Tensor:
     return volume
 
 
-def _correlate_by_products(left: Tensor, right: Tensor, planes: int) -> Tensor:
+def _correlate_matmul(left: Tensor, right: Tensor, planes: int) -> Tensor:
     """Multiply whole rows of features as matrices, then take the diagonals that are disparities."""
     width = left.shape[-1]
     rows = left.permute(0, 1, 3, 4, 2) / left.shape[2]  # (B, G, H, W, C)
@@ -82,7 +82,7 @@ def warp(
     return warped.to(right.dtype)
 
 
-def spread(
+def upsample_logits(
     evidence: Tensor,  # (B, E, D, H, W)
     weights: Tensor,  # (B, 4 E, H, W)
 ) -> Tensor:  # (B, D, 2 H, 2 W)
@@ -97,7 +97,7 @@ def spread(
     return F.pixel_shuffle(torch.stack(parts, dim=2), 2).squeeze(2)
 
 
-def dominant_plane(logits: Tensor) -> Tensor:  # (B, D, H, W) -> (B, H, W)
+def local_soft_argmax(logits: Tensor) -> Tensor:  # (B, D, H, W) -> (B, H, W)
     """Return the mean plane index about the likeliest plane, in float32.
 
     The mean over all planes would put edges half-way between the near and the far side.
@@ -111,7 +111,7 @@ def dominant_plane(logits: Tensor) -> Tensor:  # (B, D, H, W) -> (B, H, W)
         return mean.unflatten(1, logits.shape[2:])
 
 
-def look_up(
+def lookup_correlation(
     volume: Tensor,  # (B, G, D, H, W)
     disparity: Tensor,  # (B, H, W), planes
     reach: int,

@@ -1,4 +1,4 @@
-"""EA-Stereo: EA-Stereo-Fast with more context, a state, and a last refinement at half size.
+"""EA-Stereo: EA-Stereo-Fast with more context, a state, and a final refinement at half size.
 
 Beside ``stereo.models.fast`` it has features at 1/32 and 1/2; weights of the volume's channels by
 the left view (CoEx, Bangunharcana et al., IROS 2021); a refinement at 1/4 that hands a state on and
@@ -17,11 +17,11 @@ from stereo.models.aggregation import attend_at_site
 from stereo.models.blocks import ConvNorm2d, ResidualBlock2d, add, relu
 from stereo.models.correlation import (
     convex_upsample,
-    dominant_plane,
     group_correlation,
-    look_up,
-    spread,
+    local_soft_argmax,
+    lookup_correlation,
     unit_groups,
+    upsample_logits,
     warp,
 )
 from stereo.models.fast import (
@@ -81,7 +81,7 @@ class Features(FastFeatures):
 
 
 class Excitation(nn.Module):
-    """Weights a volume's channels, alike in all planes, by what the left view shows.
+    """Weights a volume's channels, equally in all planes, by the left view's features.
 
     Args:
         channels: of the left view's features.
@@ -117,7 +117,7 @@ class Aggregation(FastAggregation):
         fine: Tensor,  # (B, 4, 2 D, 2 H, 2 W)
         left: Tensor,  # (B, 64, H, W)
     ) -> Tensor:  # (B, 8, D, H, W)
-        """Return the evidence for each cell, of which ``spread`` makes logits."""
+        """Return the evidence for each cell, of which ``upsample_logits`` makes logits."""
         volume = self.enter(relu(add(self.enter_coarse(volume), self.enter_fine(fine))))
         volume = self.excite_eighth(volume, left)
         volume = attend_at_site(self.attention_eighth, volume, self.mask_invalid)
@@ -130,7 +130,7 @@ class Aggregation(FastAggregation):
 
 
 class StateRefinement(Recomputable):
-    """Corrects a quarter-size disparity by what correlation and logits are around it.
+    """Corrects a quarter-size disparity from the correlation and logits around it.
 
     Args:
         channels: of the left view's features.
@@ -159,10 +159,12 @@ class StateRefinement(Recomputable):
         disparity: Tensor,  # (B, H / 4, W / 4), quarter pixels
         state: Tensor,  # (B, 48, H / 4, W / 4)
     ) -> tuple[Tensor, Tensor]:
-        """Return the corrected disparity and the state, of the shapes that came."""
+        """Return the corrected disparity and the state, with unchanged shapes."""
         at = disparity.detach()
-        correlation = look_up(volume, at, SEARCH)
-        planes = look_up(logits[:, None], at / 2, PLANE_SEARCH) / 4  # about the size of the others
+        correlation = lookup_correlation(volume, at, SEARCH)
+        planes = (
+            lookup_correlation(logits[:, None], at / 2, PLANE_SEARCH) / 4
+        )  # about the size of the others
         scaled = disparity[:, None].to(left.dtype) / 16
         evidence = [correlation.to(left.dtype), scaled, planes.to(left.dtype), state]
         state = self.correct(torch.cat([left, *evidence], dim=1))
@@ -175,7 +177,7 @@ class StateRefinement(Recomputable):
 
 
 class HalfRefinement(Recomputable):
-    """Corrects a half-size disparity by what is left between the left view and the warped right.
+    """Corrects a half-size disparity from the residual between the left and the warped right view.
 
     Args:
         channels: of a view's features.
@@ -255,8 +257,8 @@ class EAStereo(FastStereo):
         volume = group_correlation(left_fine, right_fine, 2 * planes, FINE_GROUPS)
         evidence = self.aggregation(coarse_volume, volume, left_coarse)
         view = torch.cat([left_coarse, F.pixel_unshuffle(left_fine, 2)], dim=1)
-        logits = spread(evidence, self.guide(view))  # (B, D / 8, H / 4, W / 4)
-        disparity = 2 * dominant_plane(logits)  # quarter pixels
+        logits = upsample_logits(evidence, self.guide(view))  # (B, D / 8, H / 4, W / 4)
+        disparity = 2 * local_soft_argmax(logits)  # quarter pixels
         state = self.refinement.begin(left_fine)
         stages = []
         for _ in range(ITERATIONS):

@@ -1,9 +1,9 @@
 """EA-Stereo-Fast: the family for CPUs and small devices.
 
 Features at 1/4 and 1/8; group-wise correlation (GwcNet, Guo et al., CVPR 2019) of unit features at
-both; a small 3D encoder-decoder with attention over the volume at 1/8, whose logits the left view
-spreads over the four quarter-size pixels of each cell; refinement at 1/4 that looks up the
-correlation around the present disparity, and convex upsampling (RAFT, Teed and Deng, ECCV 2020).
+both; a small 3D encoder-decoder with attention over the volume at 1/8; left features predict
+per-pixel weights that upsample each cell's logits 2x2; refinement at 1/4 that looks up the
+correlation around the current disparity, and convex upsampling (RAFT, Teed and Deng, ECCV 2020).
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ from stereo.models.config import STRIDE
 from stereo.models.convolution import Conv3d
 from stereo.models.correlation import (
     convex_upsample,
-    dominant_plane,
     group_correlation,
-    look_up,
-    spread,
+    local_soft_argmax,
+    lookup_correlation,
+    upsample_logits,
 )
 from stereo.models.cost_volume import check_views
 from stereo.models.outputs import TrainingOutputs
@@ -103,7 +103,7 @@ class FastAggregation(Recomputable):
         volume: Tensor,  # (B, 8, D, H, W)
         fine: Tensor,  # (B, 4, 2 D, 2 H, 2 W)
     ) -> Tensor:  # (B, 8, D, H, W)
-        """Return the evidence for each cell, of which ``spread`` makes logits."""
+        """Return the evidence for each cell, of which ``upsample_logits`` makes logits."""
         volume = self.enter(relu(add(self.enter_coarse(volume), self.enter_fine(fine))))
         volume = attend_at_site(self.attention_eighth, volume, self.mask_invalid)
         coarse = attend_at_site(self.attention_sixteenth, self.down(volume), self.mask_invalid)
@@ -121,7 +121,7 @@ class FastAggregation(Recomputable):
 
 
 class Refinement(Recomputable):
-    """Corrects a quarter-size disparity by what the correlation is around it.
+    """Corrects a quarter-size disparity from the correlation around it.
 
     Args:
         channels: of the left view's features.
@@ -148,7 +148,7 @@ class Refinement(Recomputable):
         disparity: Tensor,  # (B, H / 4, W / 4), quarter pixels
     ) -> tuple[Tensor, Tensor]:
         """Return the corrected disparity (B, H / 4, W / 4) and the state (B, 48, H / 4, W / 4)."""
-        evidence = look_up(volume, disparity.detach(), SEARCH)
+        evidence = lookup_correlation(volume, disparity.detach(), SEARCH)
         scaled = disparity[:, None].to(left.dtype) / 16  # about the size of the other inputs
         state = self.correct(torch.cat([left, evidence.to(left.dtype), scaled], dim=1))
         corrected = torch.relu(disparity + self.residual(state).squeeze(1).to(disparity.dtype))
@@ -229,7 +229,7 @@ class FastStereo(nn.Module):
     def _match(
         self, left: Sequence[Tensor], right: Sequence[Tensor], max_disparity: int
     ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Return earlier disparities at sizes of their own, the map and the volume's logits."""
+        """Return earlier disparities at their own sizes, the map and the volume's logits."""
         left_fine, left_coarse = left
         right_fine, right_coarse = right
         planes = max_disparity // VOLUME_FACTOR
@@ -237,8 +237,8 @@ class FastStereo(nn.Module):
         volume = group_correlation(left_fine, right_fine, 2 * planes, FINE_GROUPS)
         evidence = self.aggregation(coarse_volume, volume)
         view = torch.cat([left_coarse, F.pixel_unshuffle(left_fine, 2)], dim=1)
-        logits = spread(evidence, self.guide(view))  # (B, D / 8, H / 4, W / 4)
-        disparity = 2 * dominant_plane(logits)  # quarter pixels
+        logits = upsample_logits(evidence, self.guide(view))  # (B, D / 8, H / 4, W / 4)
+        disparity = 2 * local_soft_argmax(logits)  # quarter pixels
         stages = []
         for _ in range(ITERATIONS):
             stages.append(disparity)
@@ -247,7 +247,7 @@ class FastStereo(nn.Module):
 
 
 def guide() -> nn.Module:
-    """Make the layers from the left view's features at 1/8 to the weights of ``spread``."""
+    """Return the layers that predict the weights of ``upsample_logits`` from the left view."""
     channels = FastFeatures.coarse_channels + 4 * FastFeatures.fine_channels
     return nn.Sequential(ConvNorm2d(channels, 64), nn.Conv2d(64, 4 * EVIDENCE, 1))
 

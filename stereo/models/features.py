@@ -60,7 +60,7 @@ class PyramidFeatures(Recomputable):
 
 
 def _averages(features: Tensor, window: int) -> Tensor:
-    """Average in windows, or in one where there is less, of any size that a trace leaves open."""
+    """Average in windows, or in one if the input is smaller, for traced sizes too."""
     height, width = features.shape[2:]
     missing: Any = (0, torch.sym_max(window - width, 0), 0, torch.sym_max(window - height, 0))
     inside = F.pad(torch.ones_like(features[:, :1]), missing)

@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions before them: the same values, one pass less each."""
+"""Fold batch norms into the convolutions before them."""
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval

@@ -1,4 +1,4 @@
-"""What networks give in training mode."""
+"""The outputs of networks in training mode."""
 
 from typing import NamedTuple
 

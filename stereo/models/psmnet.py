@@ -8,7 +8,7 @@ from stereo.models.certainty import with_certainty
 from stereo.models.config import STRIDE, Upsampling
 from stereo.models.cost_volume import check_views
 from stereo.models.outputs import TrainingOutputs
-from stereo.models.regression import FACTOR, regress_disparity, regress_plainly
+from stereo.models.regression import FACTOR, regress_disparity, regress_reference
 
 
 class PSMNet(nn.Module):
@@ -95,5 +95,5 @@ class PSMNet(nn.Module):
         return self.aggregation(left[0], right[0], max_disparity // FACTOR)
 
     def _regress(self, logits: Tensor) -> Tensor:
-        regress = regress_plainly if self.plain else self.regress
+        regress = regress_reference if self.plain else self.regress
         return regress(logits, self.upsampling)

@@ -1,4 +1,4 @@
-"""Parts of a network that can forget their activations."""
+"""Parts of a network that can recompute their activations."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 class Recomputable(nn.Module):
-    """A part whose activations can be computed again in the backward pass instead of being kept.
+    """A part whose activations can be recomputed in the backward pass.
 
     With ``recompute`` set, training keeps its inputs and outputs alone: less memory for one
     more forward pass, and the same gradients (Chen et al., Training Deep Nets with Sublinear Memory
@@ -32,7 +32,7 @@ class Recomputable(nn.Module):
 
     @contextlib.contextmanager
     def _with_norms_asleep(self) -> Iterator[None]:
-        """Let no batch norm count the same batch twice."""
+        """Keep batch norms from counting the same batch twice."""
         norms: list[Any] = [m for m in self.modules() if getattr(m, "track_running_stats", False)]
         before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
         for norm in norms:
@@ -46,7 +46,7 @@ class Recomputable(nn.Module):
 
 
 def set_recompute(network: nn.Module, recompute: bool = True) -> None:
-    """Let every such part of a network compute its activations again, or keep them."""
+    """Let every such part of a network recompute its activations, or keep them."""
     for module in network.modules():
         if isinstance(module, Recomputable):
             module.recompute = recompute

@@ -38,7 +38,7 @@ def regress_disparity(
         return _ByStrips.apply(logits, upsampling)
 
 
-def regress_plainly(
+def regress_reference(
     logits: Tensor,  # (B, D, H / 4, W / 4)
     upsampling: Upsampling,
 ) -> Tensor:  # (B, H, W)

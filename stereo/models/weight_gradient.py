@@ -5,13 +5,13 @@ from torch import Tensor
 
 
 class KernelGradient:
-    """Sums up the gradient of a 3x3 kernel over pictures of one size, channels last.
+    """Sums up the gradient of a 3x3 kernel over images of one size, channels last.
 
     Three copies of the input, one per column of the kernel, lie beside each other, so that every
     row of the kernel is one matrix product.
 
     Args:
-        like: (H, W, C), a picture; H and W are larger than ``dilation``.
+        like: (H, W, C), an image; H and W are larger than ``dilation``.
         dilation: of the convolution, whose padding is the same.
     """
 
@@ -26,7 +26,7 @@ class KernelGradient:
         picture: Tensor,  # (H, W, C)
         gradient: Tensor,  # (H, W, O)
     ) -> None:
-        """Add what one picture gives."""
+        """Add what one image gives."""
         height, step = len(picture), self.dilation
         columns = self._columns
         columns[:, step:, 0] = picture[:, :-step]

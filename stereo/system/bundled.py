@@ -1,4 +1,4 @@
-"""What ships with the package: the default model, weights and sample pairs."""
+"""Bundled files: the default model, weights and sample pairs."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def samples_root() -> Path:
 
 
 def bundled_weights(network: str) -> Path | None:
-    """Return the checkpoint that ships for a network, or None where none does."""
+    """Return the bundled checkpoint of a network, or None."""
     for folder in (_PACKAGE.parent / "checkpoints", _INSTALLED / "checkpoints"):
         path = folder / f"{network}.safetensors"
         if path.is_file():

@@ -1,4 +1,4 @@
-"""What the commands print: progress, tables and warnings."""
+"""Console output: progress, tables and warnings."""
 
 import sys
 import warnings
@@ -35,7 +35,7 @@ def warn(line: str) -> None:
 
 
 def show_warnings_as_lines() -> None:
-    """Print each Python warning as one line, without the place in the code."""
+    """Print each Python warning as one line, without its source location."""
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
         warn(f"warning: {message}")
@@ -44,7 +44,7 @@ def show_warnings_as_lines() -> None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return an aligned Markdown table; numbers get two decimals and stand on the right."""
+    """Return an aligned Markdown table; numbers are right-aligned with two decimals."""
     text = [[f"{c:.2f}" if isinstance(c, float) else str(c) for c in row] for row in rows]
     widths = [max(len(str(r[i])) for r in [header, *text]) for i in range(len(header))]
     numeric = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]

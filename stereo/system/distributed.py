@@ -43,7 +43,7 @@ def gather(values: list[T]) -> list[T]:
 
 
 def let_main_speak() -> None:
-    """Return at once on the main process; elsewhere only if the main process still runs.
+    """Return at once on the main process; elsewhere only if the main process is alive.
 
     For an error that all processes meet alike: the main one reports it, and torchrun ends the
     others. It ends the main one too if another leaves first, so they wait. One that is still

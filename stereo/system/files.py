@@ -1,4 +1,4 @@
-"""Writing: files appear whole, and several together; one run writes to a folder at a time."""
+"""Atomic writing: files appear complete and together; one run per folder."""
 
 import contextlib
 import errno

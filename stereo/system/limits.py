@@ -38,11 +38,11 @@ _YAML_NUMBERS = {
 
 
 class TooLargeError(InputError):
-    """More pixels than a picture or a map may have."""
+    """More pixels than an image or a map may have."""
 
 
 def max_pixels() -> int:
-    """Return how many pixels a picture or a map may have.
+    """Return how many pixels an image or a map may have.
 
     Raises:
         UsageError: ``STEREO_MAX_MEGAPIXELS`` is no positive number.
@@ -82,7 +82,7 @@ def picture_limit(megapixels: float | None) -> Iterator[None]:
 
 
 def check_pixels(width: int, height: int, name: str) -> None:
-    """Raise ``InputError`` unless a picture of this size may be decoded."""
+    """Raise ``InputError`` unless an image of this size may be decoded."""
     if width < 1 or height < 1:
         raise InputError(f"{name}: its header says {width}x{height} pixels; damaged; get it again")
     if max(width, height) > MAX_SIDE:
@@ -99,7 +99,7 @@ def check_pixels(width: int, height: int, name: str) -> None:
 
 
 def check_bytes(path: Path, most: int, what: str) -> None:
-    """Raise ``InputError`` if a path is no regular file, or larger than files of its kind are.
+    """Raise ``InputError`` if a path is not a regular file, or too large for its kind.
 
     Opening a pipe may take forever, and reading a device does.
     """
@@ -120,7 +120,7 @@ def check_bytes(path: Path, most: int, what: str) -> None:
 
 
 def parse_json(text: str | bytes, name: str) -> Any:
-    """Parse JSON from outside.
+    """Parse untrusted JSON.
 
     Raises:
         InputError: not JSON, larger than ``MAX_JSON_BYTES``, nested deeper than
@@ -160,7 +160,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file from outside; ``InputError`` if it is missing or as in ``parse_json``."""
+    """Parse an untrusted JSON file; ``InputError`` if it is missing or as in ``parse_json``."""
     check_bytes(path, MAX_JSON_BYTES, "a JSON file")
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -178,7 +178,7 @@ def _whole_number(text: str) -> int:
 
 
 def parse_yaml(text: str, name: str) -> Any:
-    """Parse the first document of YAML from outside that is not empty.
+    """Parse the first non-empty document of untrusted YAML.
 
     Matrices of OpenCV (``!!opencv-matrix``) come back as the mappings that they are. Numbers are
     decimal: what YAML 1.1 reads in base 2, 8, 16 or 60 (``0700``, ``11:40``) comes back as text.
@@ -245,7 +245,7 @@ def _check_yaml(events: Iterable[Any], name: str) -> None:
 
 @functools.cache
 def _yaml_loader() -> Any:
-    """Return PyYAML's safe loader, in C where it is there, that knows OpenCV's matrices."""
+    """Return PyYAML's safe loader, in C if available, extended by OpenCV's matrices."""
     import yaml
 
     base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -37,7 +37,7 @@ class PeakMemory:
             self.kind = "resident"
 
     def bytes(self) -> int | None:
-        """Return the peak so far, or None where it is not known."""
+        """Return the peak so far, or None if unknown."""
         if self.kind == "allocated":
             return torch.cuda.max_memory_allocated(self._device)
         return None if self.kind is None else _status_bytes("VmHWM")

@@ -1,4 +1,4 @@
-"""The one place where OpenCV is imported: its wheel needs system libraries that may be missing."""
+"""The only place that imports OpenCV, whose wheel needs system libraries."""
 
 import contextlib
 import os

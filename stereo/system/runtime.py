@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from stereo.errors import UsageError
+from stereo.errors import UsageError, unknown_name
+from stereo.system.compute import check_device
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of malloc.h
 _DEFAULT_THRESHOLD, _DEFAULT_MMAP_MAX = (
@@ -41,7 +42,7 @@ _OUT_OF_MEMORY = (
     "(-4:Insufficient memory)",  # OpenCV's StsNoMem
     "Failed to allocate memory for requested buffer",  # ONNX Runtime's arena
 )
-"""What errors say that memory could not be had; anything else with "memory" in it is a fault."""
+"""Texts of out-of-memory errors; any other error that mentions memory is a real fault."""
 
 
 def pick_device(device: str) -> torch.device:
@@ -50,20 +51,17 @@ def pick_device(device: str) -> torch.device:
     Raises:
         UsageError: an unknown device, or one that this machine lacks.
     """
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
+    check_device(device)
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
-        device = "cuda" if available["cuda"] else "cpu"
-    kind = device.split(":")[0]
-    if kind not in available:
-        raise UsageError(f"unknown device '{device}'; known: auto, cpu, cuda, mps")
-    if not available[kind]:
-        raise UsageError(f"this machine has no '{kind}' device; use --device cpu")
+        device = "cuda" if gpus else "cpu"
+    kind, _, index = device.partition(":")
+    if (kind == "cuda" and int(index or 0) >= gpus) or (
+        kind == "mps" and not torch.backends.mps.is_available()
+    ):
+        raise UsageError(f"this machine has no '{device}' device; use --device cpu")
     local = int(os.environ.get("LOCAL_RANK", "0"))  # torchrun's processes have a GPU each
-    if device == "cuda" and 0 < local < torch.cuda.device_count():
+    if device == "cuda" and 0 < local < gpus:
         device = f"cuda:{local}"
     return torch.device(device)
 
@@ -82,7 +80,7 @@ def pick_dtype(precision: str, device: torch.device, *, bf16_serves: bool = Fals
     if precision == "auto":
         return torch.bfloat16 if bf16_serves and fast_at_bf16(device) else torch.float32
     if precision not in _DTYPES:
-        raise UsageError(f"unknown precision '{precision}'; known: auto, bf16, fp16, fp32")
+        raise unknown_name("precision", precision, ["auto", *_DTYPES])
     if precision == "fp16" and device.type == "cpu":
         raise UsageError("fp16 needs a GPU; use --precision bf16 or fp32 on the CPU")
     return _DTYPES[precision]
@@ -161,16 +159,16 @@ def is_out_of_memory(error: BaseException) -> bool:
 def exact_fp32(*, enabled: bool = True) -> Iterator[None]:
     """Compute fp32 convolutions in full precision, not in cuDNN's default TF32.
 
-    Settings that the caller has made come back as they were, and no others are touched. PyTorch
-    refuses to read its older ``allow_tf32`` while this holds.
+    The caller's settings are restored afterwards. PyTorch refuses to read its older ``allow_tf32``
+    inside this context.
     """
     backends: Any = torch.backends  # whose attributes mypy does not see
     cudnn = backends.cudnn
     if not enabled or cudnn.conv.fp32_precision != "tf32":
         yield
         return
-    # The default, and what is set for all of cuDNN or all of PyTorch, gives way to a setting for
-    # cuDNN; so that it can come back as a default, not as a setting, that is tried first.
+    # A setting for all of cuDNN overrides the default and PyTorch's. We try that first so the
+    # default can be restored as a default.
     above, everywhere = cudnn.fp32_precision, backends.fp32_precision
     cudnn.fp32_precision = "ieee"
     pinned = cudnn.conv.fp32_precision == "tf32"
@@ -185,14 +183,13 @@ def exact_fp32(*, enabled: bool = True) -> Iterator[None]:
 
 
 def keep_freed_memory(*, large: bool = True) -> None:
-    """Let this process's allocator keep what it frees, where that is glibc's; else do nothing.
+    """Make glibc's allocator keep freed memory; with another allocator do nothing.
 
-    Else each tensor of some size is new memory from the system, which it fills with zeros, page by
-    page. Training reuses the same sizes step after step, and matching the same for each pair.
-    Settings of malloc in the environment win.
+    Otherwise every large tensor is freshly mapped and zero-filled by the OS, although training and
+    matching reuse the same sizes. malloc settings in the environment take precedence.
 
     Args:
-        large: blocks of more than 32 MiB too, which lie badly in the gaps that others leave.
+        large: also keep blocks above 32 MiB, which fragment the heap.
     """
     if any(map(_MALLOC_SETTINGS.fullmatch, os.environ)):
         return
@@ -206,10 +203,10 @@ def keep_freed_memory(*, large: bool = True) -> None:
 
 @contextlib.contextmanager
 def large_blocks_kept(*, enabled: bool) -> Iterator[None]:
-    """Keep freed memory within the block, large blocks too.
+    """Also keep large freed blocks within the context.
 
-    It has no effect unless ``keep_freed_memory`` keeps the others. What a program allocates
-    outside, its large arrays say, still goes back to the system.
+    It has no effect unless ``keep_freed_memory`` keeps the others. Memory that the program
+    allocates outside still goes back to the system.
     """
     if not (enabled and _kept["memory"] == "small"):
         yield
@@ -222,13 +219,13 @@ def large_blocks_kept(*, enabled: bool) -> Iterator[None]:
 
 
 def give_back_freed_memory() -> None:
-    """Return what is kept to the system; what is freed later is kept again."""
+    """Return kept memory to the system once; memory freed later is kept again."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def return_freed_memory() -> None:
-    """Undo ``keep_freed_memory``: leave thresholds where malloc itself raises them to."""
+    """Undo ``keep_freed_memory``: set the thresholds to malloc's own maximum."""
     _kept["memory"] = "none"
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
@@ -245,9 +242,9 @@ def _first_number(path: Path) -> int | None:
 
 
 def to_channels_last(network: nn.Module) -> None:
-    """Store convolution weights with the channels last, in place, and give the same values.
+    """Store convolution weights channels-last, in place; results are unchanged.
 
-    Convolutions then keep their data in that layout, which the libraries beneath compute in.
+    Convolutions then keep activations in this layout, which the backends use natively.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

@@ -44,7 +44,7 @@ def end_by(number: int) -> NoReturn:
 
 
 def clear_stop() -> None:
-    """Forget a signal that ended a command as it should: Ctrl-C is how a server is stopped."""
+    """Forget a signal that ended a command normally: Ctrl-C is how a server is stopped."""
     global _received
     _received = None
 

@@ -1,4 +1,4 @@
-"""Reading, matching and writing at the same time, over many pairs."""
+"""Overlap reading, matching and writing over many pairs."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Let waiting threads sleep soon: spinning ones slow a match beside other work many times.
+"""Let waiting threads sleep: spinning ones slow a match many times beside other work.
 
 By default OpenMP's threads spin between two parallel regions. Where another process needs the
 core, the thread that has the work to do waits for one that only spins. Threads that sleep at once,
@@ -20,7 +20,7 @@ _state = {"too_late": False}
 
 
 def wait_passively() -> None:
-    """Let OpenMP's threads sleep when they wait for long; a setting of the user's own wins."""
+    """Let OpenMP's threads sleep during long waits, unless the user has set a policy."""
     if any(name in os.environ for name in SETTINGS):
         return
     if "torch" in sys.modules:
@@ -31,7 +31,7 @@ def wait_passively() -> None:
 
 
 def warn_if_threads_spin() -> None:
-    """Warn once where PyTorch was imported before ``stereo``."""
+    """Warn once if PyTorch was imported before ``stereo``."""
     if _state["too_late"]:
         _state["too_late"] = False
         warnings.warn(
@@ -56,7 +56,7 @@ def share_cores() -> None:
 
 
 def _cores() -> int:
-    """Count the cores that this process may use; two hardware threads of a core are one."""
+    """Count the physical cores that this process may use."""
     import psutil
 
     affinity = getattr(os, "sched_getaffinity", None)

@@ -1,9 +1,9 @@
-"""Fit a network to one's own pairs without ground truth, and only for the better.
+"""Adapt a network to the user's own pairs without ground truth, if that improves it.
 
-The present weights, matching at their best, label the pairs where the two views' maps and the
-confidence agree. Batch norm takes on the statistics of the new pictures. Then the loop of ``train``
-goes on with these pairs and with rendered scenes that look like them (``look.py``). A fifth of the
-pairs is kept out, and says whether the result is written.
+The current weights pseudo-label pixels that pass the left-right check with high confidence;
+batch-norm statistics are re-estimated on the pairs; then the loop of ``train`` continues on these
+pairs and on rendered scenes matched to them in appearance (``appearance.py``). A fifth of the pairs
+is held out and decides whether the result is written.
 """
 
 import dataclasses
@@ -44,16 +44,16 @@ from stereo.system.bundled import DEFAULT_MODEL
 from stereo.system.files import output_folder, staged
 from stereo.system.opencv import import_cv2
 from stereo.system.runtime import keep_freed_memory
+from stereo.training.appearance import Appearance
 from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
 from stereo.training.data import TrainingSet
-from stereo.training.look import Look
 from stereo.training.loop import train
 from stereo.training.prepare import prepare, weights_file
 from stereo.training.recipe import DataConfig, Recipe
 from stereo.training.schedule import parse_duration
 from stereo.training.state import checkpoints_of
 
-LEAST_PAIRS = 5
+MIN_PAIRS = 5
 CHECKED = 12  # pairs
 STATISTICS_PAIRS = 16
 HELD_OUT = 5  # every so many pairs
@@ -76,25 +76,25 @@ def adapt(
     max_time: str = "10m",
     seed: int = 0,
 ) -> bool:
-    """Adapt weights to pairs; write them if the pairs kept out are matched better with them.
+    """Adapt weights to pairs; write them if the held-out pairs are matched better.
 
     Args:
-        left: left views: a folder, a quoted glob, a video, or numbered pictures such as
+        left: left views: a folder, a quoted glob, a video, or numbered images such as
             left_%06d.png.
-        right: right views, the same kind of thing; none with --packing.
-        output: the .safetensors file to write. The work is kept beside it in a folder FILE.run:
-            the same call goes on where one was interrupted.
-        packing: how LEFT holds both views in one picture: side-by-side or top-bottom.
-        weights: what to start from: a model's name or a .safetensors file.
-        max_time: that all of it takes: 90s, 10m, 2.5h.
-        seed: of the order of samples and their augmentation.
+        right: right views, of the same kind; omit with --packing.
+        output: the .safetensors file to write. Intermediate files stay beside it in FILE.run;
+            repeat the command to resume.
+        packing: how LEFT holds both views in one image: side-by-side or top-bottom.
+        weights: initial weights: a model's name or a .safetensors file.
+        max_time: total time: 90s, 10m, 2.5h.
+        seed: of the sample order and augmentation.
 
     Returns:
         Whether they were written.
 
     Raises:
-        UsageError: an output of another kind, or weights that there are none of.
-        InputError: too few pairs, or pairs that are not fit to match.
+        UsageError: an output of another kind, or weights that do not exist.
+        InputError: too few pairs, or pairs that cannot be matched.
         OutputError: the output cannot be written.
     """
     end = time.monotonic() + parse_duration(max_time)
@@ -136,10 +136,10 @@ def adapt(
         save_checkpoint(
             target, dataclasses.replace(found, training=found.training | {"adapted": about})
         )
-        console.say(f"{output}: better on the {len(kept_out)} pairs kept out")
+        console.say(f"{output}: better on the {len(kept_out)} held-out pairs")
     else:
         console.say(
-            f"the {len(kept_out)} pairs kept out are matched no better: {output} is not written, "
+            f"the {len(kept_out)} held-out pairs are matched no better: {output} is not written, "
             f"keep {Path(weights).name}"
         )
     shutil.rmtree(folder)
@@ -147,13 +147,13 @@ def adapt(
 
 
 class _Choice:
-    """The best weights so far, by the pairs kept out."""
+    """The best weights so far, by the held-out pairs."""
 
     def __init__(self, path: Path, values: dict[str, float], kept_out: Sequence[Source]) -> None:
         self.path, self.values, self._kept_out = path, values, kept_out
 
     def offer(self, path: Path, what: str) -> None:
-        """Take other weights if they are better."""
+        """Adopt other weights if they are better."""
         values = measure(load(path, scale="1"), self._kept_out)
         _say(what, values)
         if is_better(self.values, values):
@@ -161,17 +161,17 @@ class _Choice:
 
 
 def is_better(before: dict[str, float], after: dict[str, float]) -> bool:
-    """Return whether two measures of three rise and none falls by more than 2 %."""
+    """Return whether two of three measures improve and none gets worse by more than 2 %."""
     gains = [sign * (after[name] - before[name]) / before[name] for name, sign in MEASURES.items()]
     return sum(gain > 0 for gain in gains) >= 2 and min(gains) > -WORSE
 
 
 def measure(matcher: Matcher, sources: Sequence[Source]) -> dict[str, float]:
-    """Return what tells the quality of maps without ground truth.
+    """Return quality measures that need no ground truth.
 
     Returns:
-        ``photometric``: the mean difference between the left view and the right one brought over
-        it by the map, both smoothed and without their local mean, steps of 8 bits; ``agreement``:
+        ``photometric``: the mean absolute difference between the left view and the warped right
+        view, both smoothed and with their local mean removed, 8-bit grey levels; ``agreement``:
         share of the pixels whose two maps agree within 1 px; ``confidence``: its mean.
     """
     found = []
@@ -207,15 +207,15 @@ def _say(what: str, values: dict[str, float]) -> None:
 
 
 def _check_sources(sources: Sequence[Source], max_disparity: int) -> None:
-    """Look at some of the pairs.
+    """Check some of the pairs.
 
-    In noise few features of a pair agree, and the check of one may err: it counts for all.
+    In noisy images the check of a single pair may fail, so the pairs are judged together.
 
     Raises:
-        InputError: too few, or two thirds of some of them, spread over the list, have a fault.
+        InputError: too few, or two thirds of those checked have a fault.
     """
-    if len(sources) < LEAST_PAIRS:
-        raise InputError(f"{len(sources)} pairs are too few to adapt to; give {LEAST_PAIRS}")
+    if len(sources) < MIN_PAIRS:
+        raise InputError(f"adapt needs at least {MIN_PAIRS} pairs, got {len(sources)}")
     faults = []
     checked = _some(sources, CHECKED)
     for source in checked:
@@ -224,14 +224,14 @@ def _check_sources(sources: Sequence[Source], max_disparity: int) -> None:
         faults += [f"{source.name}: {found[0]}"] if found else []
     if 3 * len(faults) >= 2 * len(checked):
         raise InputError(
-            f"{len(faults)} of {len(checked)} pairs looked at are not fit to match; {faults[0]}"
+            f"{len(faults)} of {len(checked)} checked pairs cannot be matched; {faults[0]}"
         )
 
 
 def _begin(
     folder: Path, facts: dict[str, Any], start: Path, kept_out: Sequence[Source]
 ) -> dict[str, float]:
-    """Return the measures before, as noted by an earlier call that was interrupted, or anew.
+    """Return the measures before, from an interrupted call if there is one.
 
     Raises:
         InputError: the folder holds work on other pairs, weights or another seed.
@@ -280,7 +280,7 @@ def _take_statistics(start: Path, sources: Sequence[Source], target: Path) -> No
 
 
 def _some(sources: Sequence[Source], most: int) -> Sequence[Source]:
-    """Return so many at most, spread over the list."""
+    """Return at most ``most`` of them, spread over the list."""
     return sources[:: max(1, -(-len(sources) // most))]
 
 
@@ -305,18 +305,21 @@ def _label(start: Path, sources: Sequence[Source], folder: Path, end: float) -> 
 
 
 class AdaptPairs:
-    """In turn a rendered scene that looks like the pairs, and one of them with its labels.
+    """Alternates rendered scenes in the appearance of the pairs and pseudo-labelled pairs.
 
     Args:
-        scenes: the rendered ones.
-        look: of the pairs.
+        scenes: the rendered scenes.
+        appearance: of the pairs.
         labelled: pairs and the files of their labels.
     """
 
     def __init__(
-        self, scenes: SyntheticScenes, look: Look, labelled: Sequence[tuple[Source, Path]]
+        self,
+        scenes: SyntheticScenes,
+        appearance: Appearance,
+        labelled: Sequence[tuple[Source, Path]],
     ) -> None:
-        self.scenes, self.look, self.labelled = scenes, look, labelled
+        self.scenes, self.appearance, self.labelled = scenes, appearance, labelled
 
     def __len__(self) -> int:
         return 2 * len(self.labelled)
@@ -324,20 +327,22 @@ class AdaptPairs:
     def pair(self, epoch: int, index: int) -> TrainingPair:
         """Return a pair: rendered where ``index`` is even."""
         if index % 2 == 0:
-            return self.dressed(epoch * len(self) + index)
+            return self.transferred(epoch * len(self) + index)
         source, path = self.labelled[index // 2]
         sample, truth = source.read(), read_disparity(path)
         return TrainingPair(source.name, sample.left, sample.right, truth, np.isfinite(truth))
 
-    def dressed(self, number: int) -> TrainingPair:
-        """Return a rendered scene in the look of the pairs."""
+    def transferred(self, number: int) -> TrainingPair:
+        """Return a rendered scene in the appearance of the pairs."""
         pair = TrainingPair.from_sample(self.scenes.render(number).sample())
-        return self.look.dress(pair, np.random.default_rng((self.scenes.config.seed, number)))
+        return self.appearance.transfer(
+            pair, np.random.default_rng((self.scenes.config.seed, number))
+        )
 
 
 @dataclass(frozen=True)
-class DressedScene:
-    """A rendered scene in the look of the pairs, to validate on."""
+class TransferredScene:
+    """A rendered scene in the appearance of the pairs, to validate on."""
 
     pairs: AdaptPairs
     number: int
@@ -352,7 +357,7 @@ class DressedScene:
         self, *, disparity: bool = True, disparity_right: bool = False, nonoccluded: bool = False
     ) -> Sample:
         """Render it."""
-        pair = self.pairs.dressed(self.number)
+        pair = self.pairs.transferred(self.number)
         return Sample(self.name, pair.left, pair.right, pair.disparity, pair.valid)
 
 
@@ -390,14 +395,14 @@ def _training_run(
         ),
         seed=seed,
     )
-    look = Look.of([_views(source.read()) for source in sources])
+    appearance = Appearance.of([_views(source.read()) for source in sources])
     known = [(source, labels / f"{source.name}.pfm") for source in sources]
     known = [(source, path) for source, path in known if path.is_file()]
-    pairs = AdaptPairs(SyntheticScenes(scenes), look, known)
+    pairs = AdaptPairs(SyntheticScenes(scenes), appearance, known)
     run = prepare(recipe, weights=str(start))
     training = TrainingSet(pairs, recipe.augmentation, seed, config.mean, config.std)
-    shown = [DressedScene(pairs, 2**31 + k) for k in range(VALIDATION_SCENES)]
-    words = f"{len(known)} labelled pairs and rendered scenes in their look"
+    shown = [TransferredScene(pairs, 2**31 + k) for k in range(VALIDATION_SCENES)]
+    words = f"{len(known)} labelled pairs and rendered scenes in their appearance"
     return dataclasses.replace(
         run,
         training_set=training,

@@ -1,15 +1,13 @@
-"""What a training run is made of; recipes are YAML files of these fields."""
+"""The recipe sections ``optimizer``, ``trainer`` and ``loss``."""
 
 import math
 from dataclasses import dataclass
 from typing import Literal
 
 from stereo.errors import UsageError
+from stereo.system.compute import ComputeOptions
 
 Schedule = Literal["constant", "one_cycle", "steps"]
-Device = Literal["auto", "cpu", "cuda", "mps"]
-Kernels = Literal["auto", "torch", "triton"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,8 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
-class TrainerConfig:
-    """The loop: how long, how large, how often."""
+class TrainerConfig(ComputeOptions):
+    """Length, batch, precision and intervals of the loop."""
 
     max_steps: int = 1000
     """Optimiser steps."""
@@ -60,38 +58,31 @@ class TrainerConfig:
     """Pairs per optimiser step over all processes and accumulations."""
     accumulation: int = 1
     """Backward passes per optimiser step."""
-    device: Device = "auto"
-    """Where to train. ``auto``: ``cuda`` where there is a GPU, else ``cpu``."""
-    precision: Precision = "auto"
-    """Of the forward pass under autocast. ``auto``: bf16 for EA-Stereo where the hardware
-    is fast at it, else fp32, which is never TF32."""
     workers: int = 2
     """Loader processes per training process."""
     threads: int | None = None
-    """CPU threads of a training process; None for PyTorch's choice, all cores, of which processes
-    of torchrun have a share each. The loader's processes have one thread each in addition: threads
-    that wait sleep, so that both find their cores (docs/performance.md)."""
+    """CPU threads of a training process; None for PyTorch's default, all cores, divided among the
+    processes of torchrun. Each loader process has one more thread; waiting threads sleep, so they
+    do not compete for cores (docs/performance.md)."""
     freeze_batch_norm: bool = False
     """Keep batch norm's running statistics and use them, as in evaluation."""
     recompute: bool = False
-    """Compute activations again in the backward pass, stage by stage, instead of keeping them: less
-    memory for one more forward pass, and the same gradients."""
-    kernels: Kernels = "auto"
-    """Of regression and attention: ``torch``, which ``auto`` is, or ``triton``, for NVIDIA GPUs and
-    not yet run on one."""
+    """Recompute activations in the backward pass, stage by stage, instead of keeping them: less
+    memory for one more forward pass, with the same gradients."""
     ema_decay: float | None = None
-    """Decay of the moving average of the weights, which is then validated and shipped. It starts
-    lower, at (1 + step) / (10 + step), so that the first weights are soon forgotten."""
+    """Decay of the moving average of the weights, which is then validated and saved. It starts
+    lower, at (1 + step) / (10 + step), to forget the initial weights."""
     validate_every: int = 500
     """Steps between validations."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     keep_last: int = 2
-    """Checkpoints of the latest steps that are kept."""
+    """Number of latest checkpoints to keep."""
     log_every: int = 10
-    """Steps between lines and TensorBoard scalars."""
+    """Steps between log lines and TensorBoard scalars."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         counts = ("max_steps", "batch_size", "accumulation", "keep_last", "log_every")
         for name in (*counts, "validate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
@@ -109,14 +100,14 @@ class LossConfig:
     """Smooth L1 on every supervised output, and cross entropy on the planes of the first."""
 
     weights: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0)
-    """Of the outputs, the best last; a network with fewer takes the last ones."""
+    """Weights of the outputs, the final one last; a network with fewer uses the last ones."""
     beta: float = 1.0
     """Error in pixels at which the loss turns from quadratic to linear."""
     zero_counts: bool = False
-    """Whether a true disparity of 0 or less counts, as in PSMNet's training."""
+    """Whether true disparities of 0 or less count, as in PSMNet's training."""
     planes: float = 0.0
     """Weight of the cross entropy on the planes of the first output's volume; 0 for none, as in
-    PSMNet's training. With it networks learn to match in far fewer steps."""
+    PSMNet's training. It makes networks learn to match in far fewer steps."""
 
     def __post_init__(self) -> None:
         if not all(0 <= weight < math.inf for weight in self.weights) or not any(self.weights):

@@ -1,4 +1,4 @@
-"""From pairs on disk, or rendered on the spot, to the tensors of a training step."""
+"""From pairs on disk, or rendered on the fly, to the tensors of a training step."""
 
 import contextlib
 import signal
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from stereo.data.augmentation.augment import AugmentationConfig, augment, to_tensors
-from stereo.data.augmentation.training_pair import TrainingPair
+from stereo.data.augmentation.augment import augment
+from stereo.data.augmentation.config import AugmentationConfig
+from stereo.data.augmentation.training_pair import TrainingPair, to_tensors
 from stereo.data.sets.sample import Readable
 from stereo.errors import InputError, StereoError, UsageError
 from stereo.system.console import warn
@@ -23,10 +24,10 @@ class PairSource(Protocol):
     """Pairs with ground truth, by index."""
 
     def __len__(self) -> int:
-        """Return how many there are in an epoch."""
+        """Return the number of pairs per epoch."""
 
     def pair(self, epoch: int, index: int) -> TrainingPair:
-        """Return one; the same for the same arguments, always."""
+        """Return a pair, as a pure function of the arguments."""
 
 
 class DiskPairs:
@@ -119,7 +120,7 @@ def collate(items: Sequence[Item]) -> Item:
 
 @contextlib.contextmanager
 def batches_of(loader: DataLoader[Item]) -> Iterator[Iterator[Item]]:
-    """Iterate, and end the loader's processes on every way out: they ignore SIGTERM."""
+    """Iterate, and always stop the loader's processes, which ignore SIGTERM."""
     batches = iter(loader)
     try:
         yield batches

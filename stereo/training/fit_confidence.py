@@ -46,7 +46,7 @@ def fit_confidence(
     Args:
         model: a bundled network's name, a .safetensors file or sgbm.
         output: the checkpoint with the fit in it, .safetensors; or the fit alone, .json.
-        device: where to run: cpu, cuda or mps; auto: cuda where there is a GPU, else cpu.
+        device: as in ``ComputeOptions``.
         pairs: rendered pairs to fit to.
         held_out: others, to check it with.
         seed: of the rendered pairs.
@@ -77,12 +77,12 @@ def fit_confidence(
     names = [name for name in found[0][0] if name in COMMON or not common]
     rows = [torch.stack([features[name] for name in names], dim=1) for features, _ in found]
     right = [within for _, within in found]
-    judge = ConfidenceModel(names)
-    _descend(judge, torch.cat(rows[:pairs]), torch.cat(right[:pairs]), seed)
+    fitted = ConfidenceModel(names)
+    _descend(fitted, torch.cat(rows[:pairs]), torch.cat(right[:pairs]), seed)
     with torch.inference_mode():
-        predicted = judge(torch.cat(rows[pairs:])).sigmoid().numpy()
+        predicted = fitted(torch.cat(rows[pairs:])).sigmoid().numpy()
     bins = reliability(reliability_sums(predicted, torch.cat(right[pairs:]).numpy()))
-    judge.facts = {
+    fitted.facts = {
         "model": matchers[0].description["name"],
         "pairs": pairs,
         "held_out": held_out,
@@ -93,11 +93,11 @@ def fit_confidence(
     console.say(tables.reliability_table(bins))
     if path.suffix == ".json":
         with staged(path) as (temporary,):
-            temporary.write_text(json.dumps(judge.to_dict()) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(fitted.to_dict()) + "\n", encoding="utf-8")
     elif checkpoint is not None:
         whole = load_checkpoint(checkpoint)
-        save_checkpoint(path, replace(whole, confidence=judge.to_dict()))
-    return judge.facts
+        save_checkpoint(path, replace(whole, confidence=fitted.to_dict()))
+    return fitted.facts
 
 
 def _weights_of(model: str) -> Path:

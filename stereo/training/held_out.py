@@ -9,7 +9,7 @@ from stereo.errors import UsageError
 def hold_out(names: Sequence[str], share: float) -> set[str]:
     """Choose a share of the pairs by their names.
 
-    Whole scenes (folders) are chosen, since neighbouring frames are nearly the same picture: those
+    Whole scenes (folders) are chosen, since neighbouring frames are nearly the same image: those
     whose names have the smallest hashes. Where there are too few scenes for the share to be one,
     it is the last pairs in the order of their names.
 

@@ -1,4 +1,4 @@
-"""What ends a run from outside: signals, memory, other processes."""
+"""External causes that end a run: signals, memory, other processes."""
 
 import contextlib
 import signal
@@ -41,7 +41,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def explain_errors() -> Iterator[None]:
-    """Turn errors that end a run from outside into one line each."""
+    """Turn errors with external causes into one line each."""
     try:
         yield
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Network, optimiser and moving average of a run: what its steps change."""
+"""Network, optimiser and moving average of a run."""
 
 import contextlib
 from typing import Any, Literal
@@ -10,19 +10,20 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from stereo.attention import VolumeAttention
+from stereo.errors import UsageError
 from stereo.models import StereoNetwork
 from stereo.models.config import BF16_NETWORKS
 from stereo.models.kernels import pick_kernels, use_kernels
 from stereo.models.recompute import set_recompute
 from stereo.system import console
-from stereo.system.distributed import check_joined
+from stereo.system.distributed import check_joined, process_count
 from stereo.system.runtime import pick_device, pick_dtype, to_channels_last
 from stereo.training.run import TrainingRun
 from stereo.training.schedule import learning_rate
 
 
 class Learner:
-    """What the steps of a run change, on this process's device.
+    """The state that training steps change, on this process's device.
 
     Attributes:
         accelerator: processes and precision.
@@ -40,8 +41,17 @@ class Learner:
     def __init__(self, run: TrainingRun) -> None:
         trainer = run.trainer
         AcceleratorState._reset_state()  # an earlier run of this process may have had another one
-        on_cpu = pick_device(trainer.device).type == "cpu"
-        self.accelerator = Accelerator(mixed_precision=_mixed_precision(run), cpu=on_cpu)
+        device = pick_device(trainer.device)
+        if ":" in trainer.device:
+            if process_count() > 1:
+                raise UsageError(
+                    f"trainer.device '{trainer.device}' is one GPU for {process_count()} "
+                    "processes; use cuda, which gives each its own"
+                )
+            torch.cuda.set_device(device)  # which accelerate then uses
+        self.accelerator = Accelerator(
+            mixed_precision=_mixed_precision(run), cpu=device.type == "cpu"
+        )
         check_joined(self.accelerator.num_processes)
         self.device = self.accelerator.device
         if trainer.threads is not None:
@@ -73,7 +83,7 @@ class Learner:
 
     @property
     def rate(self) -> float:
-        """The learning rate of the step at hand."""
+        """The learning rate of the current step."""
         return learning_rate(self.step, self._trainer.max_steps, self._optimizer_config)
 
     def begin_step(self) -> None:
@@ -90,11 +100,11 @@ class Learner:
                 module.eval()
 
     def accumulating(self, last: bool) -> Any:
-        """Let processes exchange gradients in the last backward pass of a step only."""
+        """Synchronise gradients only in the last backward pass of a step."""
         return contextlib.nullcontext() if last else self.accelerator.no_sync(self.model)
 
     def end_step(self) -> None:
-        """Let the optimiser use the gradients."""
+        """Take the optimiser step."""
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(self.network)
@@ -131,7 +141,7 @@ class MovingAverage:
         torch._foreach_lerp_(mine, theirs, 1 - decay)
 
     def load(self, weights: dict[str, Tensor], step: int) -> None:
-        """Continue the average of an earlier run after so many steps."""
+        """Restore the average of an earlier run at ``step``."""
         if self.decay is not None:
             self.network.load_state_dict(weights)
             self._averaged.n_averaged.fill_(step)

@@ -1,4 +1,4 @@
-"""What a run says while it goes: a progress bar or lines, and TensorBoard."""
+"""Progress of a run: a bar or lines, and TensorBoard."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ class RunLog:
         self.restart_watch()
 
     def start(self, step: int) -> None:
-        """Begin after so many steps; what an earlier run wrote of later ones is hidden."""
+        """Start after so many steps; later entries of an earlier run are hidden."""
         self._first_step = step
         self._earlier = set((self.folder / EVENTS).glob("*"))
         self.bar = tqdm(
@@ -56,13 +56,13 @@ class RunLog:
 
     @contextmanager
     def waiting_for_data(self) -> Iterator[None]:
-        """Count the time of the block as waiting."""
+        """Count the time of the block as waiting for data."""
         start = time.perf_counter()
         yield
         self._waited += time.perf_counter() - start
 
     def step(self, learner: Learner, *, loss: float, rate: float, norm: float) -> None:
-        """Count a step; every ``log_every`` steps write its scalars and say them in one line."""
+        """Count a step; every ``log_every`` steps write and print its scalars."""
         self._watched_steps += 1
         self.bar.update(1)
         step, trainer = learner.step, self.trainer
@@ -96,7 +96,7 @@ class RunLog:
     def validation(
         self, step: int, summary: dict[str, Any], examples: Sequence[dict[str, Any]]
     ) -> None:
-        """Write validation figures, say them, and show some pairs' maps and errors.
+        """Write and print validation metrics, and show some pairs' maps and errors.
 
         Args:
             step: steps done.
@@ -127,7 +127,7 @@ class RunLog:
             self.writer.add_image(tag, picture, step, dataformats="HWC")
 
     def finish(self, step: int, best_epe: float | None) -> None:
-        """Say how the run ended; every process has to call it."""
+        """Print how the run ended; every process must call it."""
         skipped = sum(gather_object([self.skipped]))
         if not self.active:
             return
@@ -140,7 +140,7 @@ class RunLog:
 
     @property
     def writer(self) -> SummaryWriter:
-        """TensorBoard's writer; its file appears with the first thing that is written."""
+        """TensorBoard's writer; its file appears with the first entry."""
         if self._writer is None:
             purge = {"purge_step": self._first_step + 1} if self._first_step else {}
             self._writer = SummaryWriter(self.folder / EVENTS, **purge)
@@ -159,14 +159,14 @@ class RunLog:
             self.writer.add_text("run", f"{data}\n\n```json\n{text}\n```", self._first_step)
 
     def close(self) -> None:
-        """Close the bar and flush TensorBoard; once more does nothing."""
+        """Close the bar and flush TensorBoard; idempotent."""
         self.bar.close()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
     def drop_failed_start(self) -> None:
-        """Remove what this run wrote for TensorBoard, if the folder holds nothing else of it."""
+        """Remove this run's TensorBoard files if the folder holds no others."""
         self.close()
         if not self.active or not self.folder.is_dir():
             return

@@ -23,7 +23,7 @@ from stereo.training.losses import loss_sum
 from stereo.training.order import Share, StepSampler
 from stereo.training.run import TrainingRun
 from stereo.training.saver import Saver
-from stereo.training.truth import check_truth, counted_pixels
+from stereo.training.supervision import check_truth, counted_pixels
 from stereo.training.validation import validate
 
 FIRST_VALIDATION_PAIRS = 2

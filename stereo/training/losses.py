@@ -1,4 +1,4 @@
-"""Losses on what networks give in training: functions that return sums and counts."""
+"""Losses on the training outputs: functions that return sums and counts."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""From a recipe to what the loop needs: network, training pairs, validation pairs."""
+"""From a recipe to a run: network, training pairs, validation pairs."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class RenderedPairs:
 
 
 def prepare(recipe: Recipe, *, weights: str | None = None) -> TrainingRun:
-    """Build what the loop needs.
+    """Build a run from a recipe.
 
     Args:
         recipe: the recipe.
@@ -107,7 +107,7 @@ def _data_in_words(data: DataConfig, training: int, validation: int) -> str:
 
 
 def _compare_conventions(theirs: NetworkConfig, ours: NetworkConfig, source: str) -> None:
-    """Warn where weights were trained under conventions that the recipe does not have."""
+    """Warn if weights were trained under other conventions than the recipe's."""
     names = ("upsampling", "padding", "mean", "std")
     apart = [name for name in names if getattr(theirs, name) != getattr(ours, name)]
     if apart:
@@ -142,7 +142,7 @@ def _without_folders(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pairs(recipe: Recipe) -> tuple[PairSource, Sequence[Readable]]:
-    """Return what is trained on, and what is validated on."""
+    """Return the training and validation pairs."""
     data, right = recipe.data, recipe.augmentation.flip_probability > 0
     if data.root is None:
         if data.name != SYNTHETIC:
@@ -173,7 +173,7 @@ def _pairs(recipe: Recipe) -> tuple[PairSource, Sequence[Readable]]:
 
 
 def _validation(data: DataConfig) -> Sequence[Readable]:
-    """Return the pairs of a data set of their own."""
+    """Return the pairs of a separate validation data set."""
     chosen = data.validation
     name = chosen.name or data.name
     if name == SYNTHETIC and chosen.root is None:
@@ -189,7 +189,7 @@ def _validation(data: DataConfig) -> Sequence[Readable]:
 
 
 def _spread(pairs: Sequence[Readable], limit: int) -> list[Readable]:
-    """Return so many pairs, spread evenly over the list."""
+    """Return a number of pairs, sampled evenly from the list."""
     count = min(limit, len(pairs))
     return [pairs[place * len(pairs) // count] for place in range(count)]
 
@@ -200,7 +200,7 @@ def _split_if_there(name: str, split: str) -> str | None:
 
 
 def weights_file(weights: str) -> Path:
-    """Return the file of weights that ship under a network's name, or the path given."""
+    """Return the bundled weights of a network's name, or the path given."""
     shipped = [name for name in NETWORK_NAMES if bundled_weights(name) is not None]
     if weights in NETWORK_NAMES:
         path = bundled_weights(weights)

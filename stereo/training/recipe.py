@@ -1,4 +1,4 @@
-"""A recipe: every field of a run, read from YAML and changed on the command line."""
+"""A recipe: every field of a run, read from YAML and overridden on the command line."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,28 +16,27 @@ RECIPES = Path(__file__).resolve().parent / "recipes"
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """What the run is validated on, which chooses ``best.safetensors``.
+    """Validation data, which select ``best.safetensors``.
 
-    Unless other data are named it is a split ``val``, or else training pairs that are held out;
-    never a test split.
+    By default a ``val`` split if there is one, else held-out training pairs; never a test split.
     """
 
     name: str | None = None
-    """A data set by name; None for the training data's own."""
+    """Name of the data set; None for that of the training data."""
     root: str | None = None
     """Its folder; None for the training data's."""
     split: str | None = None
-    """Its part; None for ``val`` where it has one, else held-out training pairs; of another
+    """Its split; None for ``val`` if it has one, else held-out training pairs; with another
     ``root`` its default."""
     share: float | None = None
-    """Share of the training pairs on disk that are held out, and not trained on: whole scenes
-    (folders), chosen by name. With ``name``, of those that this data set has too. None for 0.1,
-    where none of the fields above says otherwise and there is no split ``val``. Not used where
-    ``root`` or ``split`` names other pairs."""
+    """Share of the training pairs on disk to hold out from training: whole scenes (folders), chosen
+    by name. With ``name``, a share of the pairs that both data sets contain. None for 0.1, if none
+    of the fields above is set and there is no ``val`` split. Not used if ``root`` or ``split``
+    names other pairs."""
     render_pass: str | None = None
     """``clean`` or ``final``; None for the training data's."""
     limit: int = 100
-    """Pairs used, spread evenly over the list."""
+    """Number of pairs, sampled evenly from the list."""
 
     def __post_init__(self) -> None:
         if self.limit < 1:
@@ -48,25 +47,25 @@ class ValidationConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What the run is trained on."""
+    """Training data."""
 
     name: str = SYNTHETIC
-    """A data set by name; ``synthetic`` renders its scenes on the spot, or reads those that
+    """Name of the data set; ``synthetic`` renders scenes on the fly, or reads those that
     ``stereo data synthesize`` wrote to ``root``."""
     root: str | None = None
     """Its folder."""
     split: str | None = None
-    """Its part; None for ``train`` where it has one, else its default."""
+    """Its split; None for ``train`` if it has one, else its default."""
     render_pass: str | None = None
     """``clean`` or ``final``, for rendered data on disk."""
     skip_damaged: bool = False
-    """Name a pair that cannot be read and go on with the next one, instead of stopping."""
+    """Report a pair that cannot be read and continue with the next one, instead of stopping."""
     scenes: int = 100_000
     """Scenes in an epoch of ``synthetic``."""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
-    """What the rendered scenes are like."""
+    """Settings of the rendered scenes."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
-    """What the run is validated on."""
+    """Validation data."""
 
     def __post_init__(self) -> None:
         if self.scenes < 1:
@@ -82,15 +81,15 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     """Training and validation data."""
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    """What happens to the training pairs."""
+    """Augmentation of the training pairs."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimiser and learning rate."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    """How long, how large, how often."""
+    """Length, batch and precision of the run."""
     loss: LossConfig = field(default_factory=LossConfig)
-    """What is minimised."""
+    """The loss."""
     seed: int = 0
-    """Of the first weights, the order of samples and their augmentation."""
+    """Seed of the initial weights, the sample order and augmentation."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:

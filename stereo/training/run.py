@@ -1,4 +1,4 @@
-"""What a training run is made of."""
+"""The parts of a training run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from stereo.training.data import Item
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Everything a run is made of."""
+    """The parts of a training run."""
 
     network: StereoNetwork  # the network to train, with its first weights
     network_config: NetworkConfig  # what it was built from

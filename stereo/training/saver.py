@@ -49,7 +49,7 @@ class Saver:
         self.best_epe: float | None = None
 
     def resume(self, choice: str) -> bool:
-        """Restore the run's latest checkpoint, if there is one to restore.
+        """Restore the run's latest checkpoint, if any.
 
         Returns:
             Whether a validation is due: the run was killed before it.
@@ -91,7 +91,7 @@ class Saver:
         return due
 
     def save(self) -> None:
-        """Write ``last-STEP.safetensors``; every process has to call it."""
+        """Write ``last-STEP.safetensors``; every process must call it."""
         learner = self.learner
         accelerator = learner.accelerator
         generators = gather_object([random_state(learner.device)])
@@ -135,7 +135,7 @@ class Saver:
         return path
 
     def check_disk(self) -> None:
-        """Raise ``OutputError`` where the disk has no room for the run's checkpoints."""
+        """Raise ``OutputError`` if the disk has no room for the run's checkpoints."""
         if not self.learner.accelerator.is_main_process:
             return
         tensors = self.learner.network.state_dict().values()

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: everything that makes the next step the same, in one file.
+"""Checkpoints of a run: the complete state for exact resume, in one file.
 
 A run's ``last-STEP.safetensors`` is a checkpoint like any other (the weights that would ship, under
 their plain names) with the state of training beside them under names that start with ``state.``.
@@ -28,7 +28,7 @@ LAST, BEST = "last", "best"
 
 @dataclass(frozen=True, eq=False)
 class RunState:
-    """What a run needs to go on."""
+    """The state needed to resume a run."""
 
     step: int  # optimiser steps done
     network: dict[str, Tensor]  # the raw (not averaged) network's parameters and buffers
@@ -124,7 +124,7 @@ def _check_facts(facts: Any, path: Path) -> None:
 
 @contextlib.contextmanager
 def blamed_on(path: Path) -> Iterator[None]:
-    """Turn what restoring a state raises, whose parts may be anything, into an ``InputError``."""
+    """Turn errors from restoring an untrusted state into an ``InputError``."""
     try:
         yield
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as e:
@@ -146,7 +146,7 @@ def best_path(folder: Path) -> Path:
 
 
 def read_best_epe(folder: Path) -> float | None:
-    """Return the validation EPE of a run's best weights, px; None where there are none.
+    """Return the validation EPE of a run's best weights, px, or None.
 
     The file itself says so, not the run's state: a kill between the two would leave the state
     behind, and worse weights would replace the best.
@@ -173,7 +173,7 @@ def last_path(folder: Path, step: int) -> Path:
 
 
 def find_resume(folder: Path, resume: str) -> tuple[Path, Checkpoint, RunState] | None:
-    """Choose where a run goes on.
+    """Choose the checkpoint to resume from.
 
     Args:
         folder: the run's folder.
@@ -216,7 +216,7 @@ def remove_old(folder: Path, step: int, keep: int) -> None:
 
 
 def set_aside_later(folder: Path, step: int) -> None:
-    """Rename a run's checkpoints beyond ``step``: they are damaged, or of a way not taken."""
+    """Rename a run's checkpoints beyond ``step``: they are damaged, or of an abandoned run."""
     for path in checkpoints_of(folder):
         if path > last_path(folder, step):
             path.replace(path.with_name(f"aside-{path.name}"))

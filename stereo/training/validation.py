@@ -1,4 +1,4 @@
-"""Validation of the network that would ship, on pairs shared among processes."""
+"""Validation of the averaged network, on pairs shared among processes."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from stereo.matching.options import MatchOptions
 from stereo.system import console
 from stereo.training.learner import Learner
 from stereo.training.run import TrainingRun
-from stereo.training.truth import TruthCount
+from stereo.training.supervision import TruthCount
 
 SHOWN_PAIRS = 3
 

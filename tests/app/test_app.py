@@ -69,23 +69,23 @@ def picture_header(width, height):
 
 
 @pytest.mark.parametrize("size", [(4001, 3000), (20000, 20000), (65000, 65000)])
-def test_a_picture_of_too_many_pixels_is_refused_by_its_header(tmp_path, size):
+def test_an_image_with_too_many_pixels_is_refused_by_its_header(tmp_path, size):
     path = tmp_path / "bomb.png"
     path.write_bytes(picture_header(*size))
-    with pytest.raises(InputError, match=r"left picture: .*smaller"):
-        limits.check_picture(path, "left picture")
+    with pytest.raises(InputError, match=r"left image: .*smaller"):
+        limits.check_picture(path, "left image")
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"<svg/>"])
-def test_what_is_no_picture_is_refused(tmp_path, content):
+def test_files_that_are_not_images_are_refused(tmp_path, content):
     path = tmp_path / "left.png"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="left picture"):
+    with pytest.raises(InputError, match="left image"):
         look(path, None)
 
 
-def test_ground_truth_that_unpacks_to_more_than_allowed_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(limits, "MOST_BYTES", 2**20)
+def test_ground_truth_that_unpacks_beyond_the_limit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_BYTES", 2**20)
     path = tmp_path / "truth.npz"
     np.savez_compressed(path, disparity=np.zeros((1024, 1024), np.float32))
     assert path.stat().st_size < 2**20
@@ -138,7 +138,7 @@ def test_the_page_starts_with_a_models_own_range(tmp_path):
     assert [models.max_disparity(name) for name in ("mine", SGBM)] == [32, 192]
 
 
-def test_models_stay_loaded_and_few():
+def test_few_models_stay_loaded():
     models = Models()
     assert models.names[0] == package.DEFAULT_MODEL
     first = models.get(SGBM, 64)
@@ -153,13 +153,13 @@ def test_models_stay_loaded_and_few():
 @pytest.mark.parametrize(
     ("role", "content", "expected"),
     [
-        ("left", b"nothing", "^left picture: not a picture"),
-        ("right", LEFT.read_bytes()[:20000], "^right picture: damaged"),
+        ("left", b"nothing", "^left image: not an image"),
+        ("right", LEFT.read_bytes()[:20000], "^right image: damaged"),
         ("calibration", b"nothing", "^calibration: no calibration in a known format"),
-        ("truth", b"nothing", "^ground truth: not a picture"),
+        ("truth", b"nothing", "^ground truth: not an image"),
     ],
 )
-def test_errors_call_files_by_their_role_and_no_path(tmp_path, role, content, expected):
+def test_errors_name_files_by_role_and_not_by_path(tmp_path, role, content, expected):
     files = {"left": LEFT, "right": RIGHT}
     files[role] = tmp_path / f"{role}{'.png' if role in files else '.pfm'}"
     files[role].write_bytes(content)
@@ -169,7 +169,7 @@ def test_errors_call_files_by_their_role_and_no_path(tmp_path, role, content, ex
     assert "\n" not in str(caught.value)
 
 
-def test_ranges_beyond_the_bound_are_refused(tmp_path):
+def test_ranges_beyond_the_limit_are_refused(tmp_path):
     for max_disparity in (0, 100, 100000):
         with pytest.raises(StereoError, match="max disparity"):
             perform(Request(LEFT, RIGHT, SGBM, max_disparity), Models(), tmp_path, quiet)
@@ -181,7 +181,7 @@ def test_a_swapped_pair_is_matched_and_warned_of(tmp_path):
     assert "swapped" in html.result(outcome, "results/x/")
 
 
-def test_the_page_tells_all_and_nonoccluded_pixels_and_hints_at_truth_of_another_unit(tmp_path):
+def test_the_page_shows_all_and_nonoccluded_metrics_and_hints_at_wrong_units(tmp_path):
     left, right = tmp_path / "left.png", tmp_path / "right.png"
     for small, whole in ((left, LEFT), (right, RIGHT)):
         Image.open(whole).crop((60, 60, 220, 140)).save(small)
@@ -201,7 +201,7 @@ def test_the_page_tells_all_and_nonoccluded_pixels_and_hints_at_truth_of_another
     assert ["stored with a scale" in page for page in pages] == [False, True]
 
 
-def test_what_comes_from_outside_is_escaped():
+def test_external_text_is_escaped():
     shown = html.problem('<img src=x onerror="a()"> ${alert(1)} {{value}} `x`')
     inside = re.sub(r"&#?\w+;", "", shown.removeprefix('<div class="st-problem" role="alert">'))
     assert not set(inside.removesuffix("</div>")) & set("<>\"'${}`")
@@ -260,7 +260,7 @@ def visit(browser, address):
 
 
 def give(page, **files):
-    """Upload pictures by side: files, or (name, bytes)."""
+    """Upload images by side: files, or (name, bytes)."""
     for side, file in files.items():
         with page.expect_response(lambda answer: "/gradio_api/upload?" in answer.url):
             page.locator(f"#st-{side} input[type=file]").set_input_files(_as_upload(file))
@@ -332,7 +332,7 @@ def test_an_uploaded_pair_gives_a_map_values_under_the_cursor_and_points_that_tu
 
 @needs_browser
 @pytest.mark.slow
-def test_a_bundled_pair_has_depth_error_figures_and_every_download(visit):
+def test_a_bundled_pair_has_depth_error_metrics_and_every_download(visit):
     page = visit(390, 844, color_scheme="dark", has_touch=True)
     page.locator("#st-bundled .gallery-item").first.click()
     page.wait_for_selector("#st-right img")
@@ -363,12 +363,12 @@ def test_wrong_files_and_sizes_are_one_message_each(visit):
     problem = page.locator(".st-problem")
     page.click("#st-match")
     problem.wait_for()
-    assert "left picture is missing" in problem.inner_text()
+    assert "left image is missing" in problem.inner_text()
     smaller = io.BytesIO()
     Image.open(RIGHT).crop((0, 0, 400, 256)).save(smaller, "PNG")
     for text, files in {
-        "left picture: not a picture": {"left": ("left.png", b"not a picture")},
-        "right picture: more pixels": {"right": ("right.png", picture_header(20000, 20000))},
+        "left image: not an image": {"left": ("left.png", b"not an image")},
+        "right image: more pixels": {"right": ("right.png", picture_header(20000, 20000))},
         "left 448x256, right 400x256": {"left": LEFT, "right": ("r.png", smaller.getvalue())},
     }.items():
         page.reload()
@@ -380,7 +380,7 @@ def test_wrong_files_and_sizes_are_one_message_each(visit):
     page.wait_for_selector("#st-match")
     give(page, left=LEFT, right=("right.png", RIGHT.read_bytes()[:20000]))
     page.click("#st-match")
-    page.get_by_text("right picture: damaged or truncated").wait_for()
+    page.get_by_text("right image: damaged or truncated").wait_for()
     shown = page.locator("body").inner_text()
     assert "Traceback" not in shown and "/uploads/" not in shown
     assert page.locator("stereo-maps").count() == 0
@@ -410,7 +410,7 @@ def test_two_visitors_at_once_have_their_own_results_which_go_when_they_leave(vi
 
 
 @needs_gradio
-def test_the_server_answers_its_own_name_small_requests_and_known_files_alone(address):
+def test_the_server_answers_only_its_own_name_small_requests_and_known_files(address):
     assert fetch(address)[0] == 200
     assert fetch(address, headers={"Host": "evil.example"})[0] == 421
     assert fetch(f"{address}/gradio_api/queue/join", data=b"x" * 2**21)[0] == 413
@@ -419,19 +419,19 @@ def test_the_server_answers_its_own_name_small_requests_and_known_files_alone(ad
 
 
 @needs_gradio
-def test_a_path_that_no_upload_gave_is_not_opened(tmp_path):
+def test_a_path_that_was_not_uploaded_is_not_opened(tmp_path):
     from stereo.app.handlers import Handlers
 
     handlers = Handlers(Models(), Store(tmp_path / "results"), tmp_path / "uploads")
     for path in (str(LEFT), "/etc/passwd", f"{tmp_path}/uploads/../../etc/passwd", 3, None):
-        assert "picture" in handlers.check({"path": path}, None)
+        assert "image" in handlers.check({"path": path}, None)
         assert "st-problem" in handlers.check({"path": path}, None)
 
 
 @needs_gradio
 @posix_only
 @pytest.mark.slow
-def test_a_page_that_is_stopped_leaves_no_file(tmp_path):
+def test_a_stopped_page_leaves_no_file(tmp_path):
     with start_page(tmp_path) as (process, address, folder):
         assert fetch(address)[0] == 200
         assert [path.name[:11] for path in folder.iterdir() if path.is_dir()] == ["stereo-app-"]

@@ -82,7 +82,7 @@ class Visitor:
 
     def match(self, left, right, **changed):
         """Return what a match sends; what the page starts with, but for changed labels."""
-        wanted = {"Left picture": left, "Right picture": right, "Model": SGBM, "Max disparity": 64}
+        wanted = {"Left image": left, "Right image": right, "Model": SGBM, "Max disparity": 64}
         wanted |= {"Confidence": False} | {
             name.replace("_", " "): value for name, value in changed.items()
         }
@@ -195,7 +195,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_path_that_is_no_upload_of_the_visitor_is_refused(visitor, hostile, folder, own, kind):
+def test_a_path_of_another_visitor_is_refused(visitor, hostile, folder, own, kind):
     path, good = hostile[kind], file(own)
     calibration = {"Calibration_of_the_pair": file(path)}
     before = files_in(folder)
@@ -219,7 +219,7 @@ def test_a_path_that_is_no_upload_of_the_visitor_is_refused(visitor, hostile, fo
     assert files_in(folder) == before
 
 
-def test_only_the_path_of_a_file_is_believed(visitor, own):
+def test_only_the_path_of_a_file_is_trusted(visitor, own):
     given = file(own, url="http://127.0.0.1:1/", orig_name="/etc/passwd", size=1, is_stream=True)
     assert visitor.result(visitor.check_number, [given, None]) == [""]
 
@@ -254,14 +254,14 @@ def test_routes_that_the_page_does_not_need_are_not_found(visitor, path):
         *("reset", "vibe-edit", "run-history/connect", "profiling/clear"),
     ],
 )
-def test_other_ways_to_call_a_function_are_not_found(visitor, route):
+def test_other_ways_to_call_a_function_return_404(visitor, route):
     zero = file("/dev/zero")
     body = {"data": [zero, None], "fn_index": 0, "session_hash": "x", "component_id": 5}
     assert visitor.ask(f"/gradio_api/{route}", {**body, "fn_name": "preprocess"})[0] == 404
     assert visitor.ask(f"/gradio_api/{route}", form("a", b"x"), Content_Type=FORM)[0] == 404
 
 
-def test_a_method_that_a_route_does_not_take_is_refused(visitor):
+def test_an_unsupported_method_is_refused(visitor):
     assert visitor.ask("/", b"{}")[0] == visitor.ask(JOIN)[0] == visitor.ask(UPLOAD)[0] == 405
 
 
@@ -327,11 +327,11 @@ def test_a_value_of_another_type_is_refused(visitor, own, label, value):
 
 
 @pytest.mark.parametrize("index", [-1, 999, "0", 0.0, True, None, [0], 10**30])
-def test_a_bundled_pair_that_there_is_not_is_refused(visitor, index):
+def test_an_unknown_bundled_pair_is_refused(visitor, index):
     assert visitor.join(visitor.choose_number, [index])[0] == 400
 
 
-def test_what_the_server_alone_calls_cannot_be_called(visitor):
+def test_internal_functions_cannot_be_called(visitor):
     assert visitor.join(visitor.leave_number, [])[0] == 400
 
 
@@ -351,7 +351,7 @@ def test_a_pair_is_uploaded_seen_matched_and_downloaded(visitor, own):
     assert visitor.result(visitor.check_number, bundled[:2]) == [""]
 
 
-def test_a_text_given_as_calibration_is_not_quoted_at_length(visitor, own):
+def test_a_long_invalid_calibration_is_not_quoted_in_full(visitor, own):
     right = file(visitor.uploaded("right.png", RIGHT.read_bytes()))
     text = file(visitor.uploaded("calib.txt", b"secret " * 2000 + b": 1 2 3\n"))
     data = visitor.match(file(own), right, Calibration_of_the_pair=text)
@@ -360,7 +360,7 @@ def test_a_text_given_as_calibration_is_not_quoted_at_length(visitor, own):
     assert "/uploads/" not in wrong
 
 
-def test_a_copy_for_the_browser_is_the_visitors_own_too(visitor):
+def test_a_browser_copy_belongs_to_its_visitor(visitor):
     tiff = io.BytesIO()
     Image.open(LEFT).save(tiff, "TIFF")
     left = visitor.uploaded("left.tiff", tiff.getvalue())
@@ -424,12 +424,12 @@ def test_a_client_without_a_cookie_can_neither_upload_nor_call(address, folder):
         {"X-Forwarded-Host": "a b<>"},
     ],
 )
-def test_requests_of_other_pages_are_refused(visitor, headers):
+def test_requests_from_other_origins_are_refused(visitor, headers):
     assert visitor.ask(JOIN, event(), **headers)[0] == 403
     assert visitor.upload("left.png", b"x", **headers)[0] == 403
 
 
-def test_requests_of_the_page_itself_and_links_to_it_are_answered(visitor, address):
+def test_requests_of_the_page_and_links_to_it_are_answered(visitor, address):
     own = {"Origin": address, "Sec-Fetch-Site": "same-origin"}
     assert visitor.ask(JOIN, event(), **own)[0] == 200
     behind = {"Origin": "https://page.example", "X-Forwarded-Host": "page.example"}
@@ -469,7 +469,7 @@ def test_names_in_headers_and_queries_change_nothing(visitor):
         ("application/json", b'{"files": "x"}', 415),
     ],
 )
-def test_an_upload_that_is_no_form_with_one_file_is_refused(visitor, folder, kind, body, status):
+def test_an_upload_that_is_not_a_form_with_one_file_is_refused(visitor, folder, kind, body, status):
     before = files_in(folder)
     assert visitor.ask(UPLOAD, body, Content_Type=kind)[0] == status
     assert files_in(folder) == before
@@ -479,13 +479,13 @@ def test_an_upload_that_is_no_form_with_one_file_is_refused(visitor, folder, kin
     "name",
     ["..", ".", "", "/etc/passwd", "..\\..\\a.png", "a" * 1000, "\xe9\u4e2d.png", "a\tb", "-"],
 )
-def test_an_upload_keeps_a_name_that_is_harmless(visitor, folder, name):
+def test_an_upload_gets_a_harmless_name(visitor, folder, name):
     kept = Path(visitor.uploaded(name, b"x"))
     assert kept.parent.parent.parent == folder / "uploads" and kept.read_bytes() == b"x"
     assert re.fullmatch(r"[\w.-]{1,100}", kept.name)
 
 
-def test_an_upload_that_is_too_large_is_told_so_before_it_is_sent(address):
+def test_an_upload_that_is_too_large_is_refused_before_it_is_sent(address):
     place = urlsplit(address)
     with socket.create_connection((place.hostname, place.port), timeout=60) as connection:
         head = f"POST {UPLOAD} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: {FORM}\r\n"
@@ -495,7 +495,7 @@ def test_an_upload_that_is_too_large_is_told_so_before_it_is_sent(address):
     assert answer.startswith(b"HTTP/1.1 413") and b"128 MiB" in answer
 
 
-def test_an_upload_that_is_broken_off_leaves_nothing(visitor, folder, address):
+def test_an_aborted_upload_leaves_nothing(visitor, folder, address):
     before, place = files_in(folder), urlsplit(address)
     for sent in (100, 3 * 2**20):
         with socket.create_connection((place.hostname, place.port)) as connection:
@@ -509,12 +509,12 @@ def test_an_upload_that_is_broken_off_leaves_nothing(visitor, folder, address):
     assert visitor.upload("left.png", b"x")[0] == 200
 
 
-def test_uploads_have_room_for_so_much_and_no_more(tmp_path, monkeypatch):
+def test_the_total_size_of_uploads_is_limited(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "ALL_UPLOADS", 10 * 2**20)
     monkeypatch.setattr(limits, "VISITOR_UPLOADS", 3 * 2**20)
     uploads = Uploads(tmp_path)
     with uploads.room() as take, pytest.raises(InputError, match="128 MiB"):
-        take(limits.MOST_BYTES + 2 * limits.FORM_BYTES)
+        take(limits.MAX_BYTES + 2 * limits.FORM_BYTES)
     kept = [uploads.keep("a", f"{number}.png", io.BytesIO(b"x")) for number in range(5)]
     assert [path.exists() for path in kept] == [False, False, True, True, True]
     for visitor in "bc":
@@ -528,7 +528,7 @@ def test_uploads_have_room_for_so_much_and_no_more(tmp_path, monkeypatch):
         take(2**20)
 
 
-def test_room_is_counted_and_not_looked_for_on_disk(tmp_path, monkeypatch):
+def test_upload_space_is_counted_and_not_measured_on_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "ALL_UPLOADS", 3 * 2**20)
     (tmp_path / "bundled.png").write_bytes(b"x")
     uploads = Uploads(tmp_path)
@@ -549,7 +549,7 @@ def test_room_is_counted_and_not_looked_for_on_disk(tmp_path, monkeypatch):
         take(2**20)
 
 
-def test_an_upload_that_the_disk_has_no_room_for_leaves_nothing(tmp_path, monkeypatch):
+def test_an_upload_to_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     def full(source, target):
         target.write(source.read(3))
         raise OSError(28, "No space left on device")
@@ -560,7 +560,7 @@ def test_an_upload_that_the_disk_has_no_room_for_leaves_nothing(tmp_path, monkey
     assert files_in(tmp_path) == []
 
 
-def test_uploads_go_after_an_hour_and_bundled_files_stay(tmp_path):
+def test_uploads_are_deleted_after_an_hour_and_bundled_files_stay(tmp_path):
     (tmp_path / "bundled.png").write_bytes(b"x")
     uploads = Uploads(tmp_path)
     old, new = (uploads.keep("a", "left.png", io.BytesIO(b"x")) for _ in range(2))
@@ -572,7 +572,7 @@ def test_uploads_go_after_an_hour_and_bundled_files_stay(tmp_path):
     assert uploads.find("", str(tmp_path / "bundled.png")) is not None
 
 
-def test_old_files_and_results_are_looked_for_while_the_page_runs(tmp_path, monkeypatch):
+def test_old_files_and_results_are_cleaned_up_while_the_page_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(routes, "CLEANED", 0.01)
     monkeypatch.setattr(store, "IDLE", 0.0)
     uploads, results = Uploads(tmp_path / "uploads"), store.Store(tmp_path / "results")
@@ -590,7 +590,7 @@ def test_old_files_and_results_are_looked_for_while_the_page_runs(tmp_path, monk
     assert not old.exists() and not result.exists()
 
 
-def test_an_archive_is_found_when_it_is_whole(tmp_path, monkeypatch):
+def test_an_archive_is_served_once_it_is_complete(tmp_path, monkeypatch):
     results = store.Store(tmp_path)
     token, folder = results.new("a")
     (folder / "x_color.png").write_bytes(b"x")
@@ -623,7 +623,7 @@ def test_a_refusal_reaches_a_client_that_is_still_sending(address):
         connection.close()
 
 
-def test_a_client_that_asks_before_it_sends_is_answered_at_once(address):
+def test_expect_100_continue_is_answered_at_once(address):
     place = urlsplit(address)
     with socket.create_connection((place.hostname, place.port), timeout=60) as connection:
         head = f"POST /nothing HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Length: 9999999\r\n"
@@ -650,7 +650,7 @@ def test_a_refusal_does_not_wait_for_a_body_that_never_comes(address):
         assert answer.startswith(b"HTTP/1.1 %d" % status)
 
 
-def test_a_body_that_stops_on_its_way_is_given_up(tmp_path, monkeypatch):
+def test_a_stalled_body_is_dropped(tmp_path, monkeypatch):
     for name in ("STALLED_SECONDS", "JSON_SECONDS", "DRAINED_SECONDS"):
         monkeypatch.setattr(limits, name, 0.05)
     sent = []
@@ -683,7 +683,7 @@ def test_a_body_that_stops_on_its_way_is_given_up(tmp_path, monkeypatch):
 
 
 @posix_only
-def test_at_last_a_server_with_a_match_in_flight_stops_within_seconds(page_server, visitor):
+def test_a_server_stops_within_seconds_during_a_match(page_server, visitor):
     process, _, folder = page_server
     picture = io.BytesIO()
     Image.new("RGB", (2000, 1500)).save(picture, "PNG", compress_level=1)

@@ -94,7 +94,7 @@ def explicit(module, volume, mask=None):
 
 
 def masks_for(name):
-    return [None, random_mask()] if ATTENTIONS[name].takes_mask else [None]
+    return [None, random_mask()] if ATTENTIONS[name].supports_mask else [None]
 
 
 @all_variants
@@ -127,7 +127,7 @@ def test_gradcheck(name):
 
 
 @all_members
-def test_module_does_something_and_starts_as_the_identity_by_default(name):
+def test_module_changes_its_input_and_starts_as_the_identity_by_default(name):
     volume = volume_of()
     assert (build(name)(volume) - volume).abs().max() > 1e-2
     torch.manual_seed(0)
@@ -151,14 +151,14 @@ def test_constant_values_come_back_constant(name, options):
     assert is_constant == (module.weights_sum_to_one or name == "focused")
 
 
-def test_the_issue_s_lists_of_properties_hold():
+def test_class_attributes_match_the_expected_properties():
     known = GLOBAL | NOT_LINEAR | {"window"}
     assert len(known) == 17
     built = {name: build(name) for name in known}
     assert {n for n, m in built.items() if m.weights_sum_to_one} == SUM_TO_ONE
     assert {n for n, m in built.items() if m.permutation_equivariant} == WITHOUT_POSITION
-    assert {n for n, m in built.items() if not m.takes_mask} == REFUSE_MASKS
-    assert {n for n, m in built.items() if not m.linear} == NOT_LINEAR
+    assert {n for n, m in built.items() if not m.supports_mask} == REFUSE_MASKS
+    assert {n for n, m in built.items() if not m.linear_cost} == NOT_LINEAR
 
 
 @all_variants
@@ -183,7 +183,7 @@ def moved_by(module, cell, run=None):
 
 @all_members
 @pytest.mark.parametrize("cell", [(0, 0, 0), (1, 2, 3), (2, 3, 4)])
-def test_axis_a_change_in_one_cell_moves_the_positions_it_should(name, cell):
+def test_a_change_in_one_cell_affects_the_right_positions(name, cell):
     # Sharpened to the third power, weights of 1e-18 would not show.
     module = build(name, {"power": 1.0} if name == "focused" else {})
     moved = moved_by(module, cell)
@@ -221,9 +221,9 @@ def test_the_axis_test_catches_attention_across_heads():
 
 
 @all_members
-def test_members_that_cannot_leave_out_keys_refuse_a_mask(name):
+def test_members_without_mask_support_refuse_a_mask(name):
     module = build(name)
-    if module.takes_mask:
+    if module.supports_mask:
         module(volume_of(), random_mask())
     else:
         with pytest.raises(ValueError, match="cannot leave out keys"):
@@ -240,7 +240,7 @@ def test_masks_of_another_shape_or_type_are_refused(wrong):
 
 @all_variants
 def test_contents_of_masked_cells_do_not_matter(name, options):
-    if not ATTENTIONS[name].takes_mask:
+    if not ATTENTIONS[name].supports_mask:
         pytest.skip("takes no mask")
     module = build(name, options)
     mask, volume = random_mask(), volume_of()
@@ -250,9 +250,9 @@ def test_contents_of_masked_cells_do_not_matter(name, options):
 
 
 @all_variants
-def test_a_mask_equals_deleting_the_cells(name, options):
+def test_a_mask_equals_removing_the_cells(name, options):
     module = build(name, options)
-    if not module.takes_mask or not module.deletes_keys or "pool" in options:
+    if not module.supports_mask or not module.mask_equals_removal or "pool" in options:
         pytest.skip("deletion is not defined")
     size = (5, 6, 5)
     volume = volume_of(size)
@@ -265,7 +265,7 @@ def test_a_mask_equals_deleting_the_cells(name, options):
 
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_POSITION))
-def test_without_position_any_cells_can_be_deleted(name):
+def test_without_position_any_cells_can_be_removed(name):
     module = build(name)
     volume, mask = volume_of(batch=1), random_mask(batch=1)
     kept = volume[:, :, mask[0, 0]][..., None, None]
@@ -276,7 +276,7 @@ def test_without_position_any_cells_can_be_deleted(name):
 @all_members
 def test_without_any_key_the_attended_value_is_zero_and_gradients_are_finite(name):
     module = build(name)
-    if not module.takes_mask:
+    if not module.supports_mask:
         pytest.skip("takes no mask")
     mask = torch.zeros(2, 1, *SIZE, dtype=torch.bool)
     mask[1] = True  # only the first volume has no key at all
@@ -300,7 +300,7 @@ def test_chunked_equals_unchunked_in_value_and_gradient(name):
             pytest.skip("nothing to chunk")
         module.map_elements = limit
         volume = volume_of().requires_grad_()
-        output = module(volume, random_mask() if ATTENTIONS[name].takes_mask else None)
+        output = module(volume, random_mask() if ATTENTIONS[name].supports_mask else None)
         output.square().sum().backward()
         results.append([output.detach(), volume.grad, *(p.grad for p in module.parameters())])
     for one, other in zip(*results, strict=True):
@@ -342,7 +342,7 @@ def test_state_survives_saving(name):
 
 
 @all_members
-def test_every_member_says_what_it_is(name):
+def test_every_member_documents_itself(name):
     module = __import__(ATTENTIONS[name].__module__, fromlist=["_"])
     assert "O(N" in module.__doc__, "cost"
 
@@ -389,7 +389,7 @@ def test_explicit_dot_product_refuses_what_does_not_fit_and_states_the_bytes():
     assert torch.equal(module(volume_of(dtype=torch.float32)).isfinite().all(), torch.tensor(True))
 
 
-def test_performer_redraws_when_the_loop_says_so_and_by_its_seed():
+def test_performer_redraws_on_begin_step_by_its_seed():
     module = build("performer", redraw_every=2).train()
     first = module.projection.clone()
     module(volume_of())
@@ -539,7 +539,7 @@ def test_modules_can_be_stored_in_half_precision(name, dtype):
 @all_members
 def test_infinite_contents_of_masked_cells_do_not_matter(name):
     module = build(name)
-    if not module.takes_mask:
+    if not module.supports_mask:
         pytest.skip("takes no mask")
     mask, volume = random_mask(), volume_of()
     spoilt = torch.where(mask, volume, torch.inf)
@@ -577,7 +577,7 @@ def test_infinite_contents_of_masked_cells_do_not_matter(name):
     ],
     ids=str,
 )
-def test_impossible_options_say_so_when_built(name, options):
+def test_impossible_options_are_refused_when_built(name, options):
     with pytest.raises(ValueError, match=r"expected|divide|two heads"):
         ATTENTIONS[name](8, **options)
 
@@ -600,7 +600,7 @@ def test_reformer_with_one_chunk_is_softmax_attention_without_oneself():
     assert (module.attend(q, k, v, None, SIZE) - logits.softmax(3) @ v).abs().max() < 1e-10
 
 
-def test_reformer_hashes_anew_when_the_loop_says_so():
+def test_reformer_redraws_hashes_on_begin_step():
     module = build("reformer")
     volume = volume_of()
     first = module(volume)
@@ -626,7 +626,7 @@ def test_reformer_rounds_hash_differently_and_like_tokens_alike():
 
 
 @pytest.mark.parametrize("size", [(3, 4, 5), (1, 1, 1), (5, 2, 7)])
-def test_windows_go_back_to_where_they_came_from(size):
+def test_windowing_is_inverted_exactly(size):
     tokens = to_tokens(volume_of(size), 2)
     for shift in (True, False):
         window, by = clip_window(size, (2, 3, 4), shift)
@@ -639,7 +639,7 @@ class MeanAttention(VolumeAttention):
 
     weights_sum_to_one = True
     permutation_equivariant = True
-    deletes_keys = True
+    mask_equals_removal = True
     error = 0.0
 
     def attend(self, queries, keys, values, key_mask, size):
@@ -659,8 +659,8 @@ def test_one_line_in_the_dict_brings_a_new_member_all_these_tests(monkeypatch, w
     tests = [
         lambda: test_member_equals_its_definition_in_value_and_gradient("mean", {}, 2),
         lambda: test_constant_values_come_back_constant("mean", {}),
-        lambda: test_a_mask_equals_deleting_the_cells("mean", {}),
-        lambda: test_without_position_any_cells_can_be_deleted("mean"),
+        lambda: test_a_mask_equals_removing_the_cells("mean", {}),
+        lambda: test_without_position_any_cells_can_be_removed("mean"),
         lambda: test_contents_of_masked_cells_do_not_matter("mean", {}),
         lambda: test_sizes_change_between_calls("mean", {}),
     ]
@@ -694,7 +694,7 @@ def test_the_argument_at_fault_is_named(name):
 
 @pytest.mark.parametrize("name", ATTENTIONS)
 @pytest.mark.parametrize("gradients", [True, False])
-def test_a_volume_of_another_type_or_of_no_cells_is_refused(name, gradients):
+def test_a_volume_of_another_type_or_without_cells_is_refused(name, gradients):
     module = ATTENTIONS[name](8)
     with torch.set_grad_enabled(gradients):
         for dtype in (torch.float64, torch.bfloat16, torch.int64, torch.bool):

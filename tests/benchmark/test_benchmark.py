@@ -27,7 +27,7 @@ from stereo.system.machine import CLEAR_REFS
 from stereo.system.runtime import keep_freed_memory, return_freed_memory
 
 CPU = torch.device("cpu")
-LINEAR = [name for name in ATTENTIONS if ATTENTIONS[name].linear]
+LINEAR = [name for name in ATTENTIONS if ATTENTIONS[name].linear_cost]
 needs_linux = pytest.mark.skipif(
     not CLEAR_REFS.exists(), reason="resident memory is measured on Linux only"
 )
@@ -55,7 +55,7 @@ def test_peak_memory_is_that_of_a_known_allocation():
 
 
 @needs_linux
-def test_freed_memory_is_kept_while_that_is_asked_for_and_then_given_back():
+def test_freed_memory_is_kept_on_request_and_then_returned():
     process, size = psutil.Process(), 64 * 2**20
     keep_freed_memory()
     try:
@@ -95,11 +95,11 @@ def test_dot_product_never_holds_its_map():
 
 
 @pytest.mark.parametrize("name", ATTENTIONS)
-def test_the_gate_is_green_for_every_member(name):
+def test_the_gate_passes_for_every_member(name):
     check_against_definition(name)
 
 
-def test_nothing_is_timed_on_a_red_gate(tmp_path, monkeypatch):
+def test_nothing_is_timed_if_the_gate_fails(tmp_path, monkeypatch):
     class Wrong(ATTENTIONS["linear"]):
         def attend(self, *arguments):
             return 1.001 * super().attend(*arguments)
@@ -210,7 +210,7 @@ def match(left, right):
 
 
 @pytest.mark.parametrize("zoo", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_models_that_are_not_ours_are_timed_beside_them(tmp_path, zoo):
+def test_other_models_are_timed_beside_ours(tmp_path, zoo):
     if zoo:
         pytest.importorskip(
             "stereo_matching", reason="stereo_matching is not installed (extra zoo)"
@@ -243,7 +243,7 @@ def test_emulated_bf16_has_no_ceiling_and_no_rows_unless_named(monkeypatch, emul
     assert ceilings.share_columns(row)[:2] == ["1.0", "1.0"]
 
 
-def test_a_share_is_of_the_faster_of_product_and_convolution():
+def test_the_ceiling_is_the_faster_of_product_and_convolution():
     rates = {"fp32": {"product": 40e9, "convolution": 50e9}}
     row = {"precision": "fp32", "seconds": {"median": 2.0}}
     ceilings.add_share(row, 60 * 10**9, {"macs_per_second": rates})
@@ -264,7 +264,7 @@ def test_operations_are_counted_forward_and_backward():
 
 
 @pytest.mark.parametrize("channels, planes", [(32, 4), (8, 1)], ids=["by planes", "single"])
-def test_faster_convolutions_are_counted_as_the_direct_ones(channels, planes):
+def test_winograd_convolutions_are_counted_as_direct_ones(channels, planes):
     conv = Conv3d(channels, channels, 3, padding=1, bias=False)
     conv.to(memory_format=torch.channels_last_3d)
     volume = torch.randn(1, channels, planes, 128, 256)
@@ -349,7 +349,7 @@ def reference(tmp_path):
     return models.parent
 
 
-def test_the_original_is_matched_at_sizes_that_are_no_multiple(reference):
+def test_the_original_is_matched_at_sizes_that_need_padding(reference):
     pair = SyntheticScenes(SyntheticConfig(height=72, width=104, max_disparity=32)).render(0)
     original = ReferencePSMNet(reference, 32, CPU)
     networks.calibrate_batch_norms(original, original, pair, CPU)
@@ -360,7 +360,7 @@ def test_the_original_is_matched_at_sizes_that_are_no_multiple(reference):
     np.testing.assert_allclose(disparity, expected, atol=1e-5)
 
 
-def test_a_reference_is_run_where_it_asks_for_cuda(reference):
+def test_a_reference_that_calls_cuda_runs_on_the_cpu(reference):
     before = torch.Tensor.cuda
     network = ReferencePSMNet(reference, 32, CPU).eval()
     assert network(*torch.zeros(2, 2, 3, 16, 16)).shape == (2, 16, 16)
@@ -368,14 +368,14 @@ def test_a_reference_is_run_where_it_asks_for_cuda(reference):
     assert "models" not in sys.modules
 
 
-def test_a_size_that_the_reference_does_not_take_is_said_in_a_line(reference, tmp_path, capsys):
+def test_a_size_that_the_reference_refuses_is_one_line(reference, tmp_path, capsys):
     pooled = "left = torch.nn.functional.avg_pool2d(left, 256)"
     code = REFERENCE.replace("        disparity =", f"        {pooled}\n        disparity =")
     (reference / "models" / "stackhourglass.py").write_text(code)
     call = inference_call(tmp_path / "a.json", "--models", "psmnet", "--precisions", "fp32")
     assert run([*call, "--reference-psmnet", str(reference)]) == 1
     error = capsys.readouterr().err
-    assert "does not run on pictures of 64x128" in error
+    assert "does not run on images of 64x128" in error
     assert error.count("\n") == 1
 
 
@@ -397,7 +397,7 @@ def training_call(path, *more):
 
 
 @pytest.mark.slow
-def test_a_step_of_training_is_timed_and_the_batch_that_fits_computed(tmp_path):
+def test_a_training_step_is_timed_and_the_largest_batch_computed(tmp_path):
     path = tmp_path / "training.json"
     assert run(training_call(path, "--models", "psmnet", "--precisions", "fp32")) == 0
     report = json.loads(path.read_text())
@@ -416,7 +416,7 @@ def test_a_step_of_training_is_timed_and_the_batch_that_fits_computed(tmp_path):
     assert "| psmnet" in path.with_suffix(".md").read_text()
 
 
-def test_no_step_is_timed_where_the_losses_differ(tmp_path, monkeypatch, capsys):
+def test_no_step_is_timed_if_the_losses_differ(tmp_path, monkeypatch, capsys):
     def wrong(network):
         network.aggregation.heads[2].project.weight.data.mul_(3)
 
@@ -438,7 +438,7 @@ def test_wrong_training_calls_are_refused(tmp_path, capsys, wrong):
 
 
 @pytest.mark.parametrize("name", ["attention", "inference", "training"])
-def test_the_json_file_is_not_named_as_what_stands_beside_it(name, tmp_path, capsys):
+def test_the_json_file_may_not_share_a_name_with_its_siblings(name, tmp_path, capsys):
     for suffix in (".md", ".png"):
         assert run(["benchmark", name, "--output", str(tmp_path / f"out{suffix}")]) == 2
         assert ".json" in capsys.readouterr().err

@@ -77,7 +77,7 @@ def assert_one_line(result, status, *words):
 
 
 def told(errors):
-    """Return the lines of stderr that are no warnings (random pictures make no pair)."""
+    """Return the lines of stderr that are no warnings (random images make no pair)."""
     return [line for line in errors.splitlines() if not line.startswith("warning: ")]
 
 
@@ -192,7 +192,7 @@ def test_missing_values_in_ground_truth_do_not_count(stereo, pair, tmp_path):
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
-def test_an_unknown_name_is_a_wrong_call_that_lists_the_known(
+def test_an_unknown_name_is_a_usage_error_that_lists_the_known(
     stereo, pair, tmp_path, option, known
 ):
     result = stereo("infer", *pair, "--output", tmp_path / "out", *option)
@@ -291,7 +291,7 @@ def limit_files(size):
 
 
 @posix_only
-def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(pair, tmp_path):
+def test_a_full_disk_is_one_line_and_leaves_nothing(pair, tmp_path):
     for path in pair:
         picture(path, (100, 200), seed=3)
     process = command(
@@ -403,7 +403,7 @@ def test_every_bad_pair_gets_its_own_line(stereo, folders, tmp_path):
 
 
 @pytest.mark.parametrize("model", ["sgbm", "ea_psmnet"])
-def test_odd_pictures_give_a_finite_map_of_their_size(stereo, tmp_path, model):
+def test_unusual_images_give_a_finite_map_of_their_size(stereo, tmp_path, model):
     sizes = {"one": (1, 1), "few": (3, 5), "row": (1, 40), "column": (40, 1), "flat": (20, 30)}
     for view in ("L", "R"):
         for name, size in sizes.items():
@@ -441,7 +441,7 @@ def evaluate(stereo, tmp_path):
     return call
 
 
-def test_evaluate_names_an_unreadable_pair_and_goes_on(evaluate, folders, tmp_path):
+def test_evaluate_names_an_unreadable_pair_and_continues(evaluate, folders, tmp_path):
     manifest(tmp_path, *(entry(n, f"L/{n}.png", f"R/{n}.png", f"D/{n}.pfm") for n in "abc"))
     damage(folders[1] / "b.png", "truncated")
     assert_one_line(evaluate(), 1, "b", folders[1] / "b.png")
@@ -482,7 +482,7 @@ def test_an_image_without_valid_pixels_is_skipped_counted_and_named(
     assert summary["epe_image"] == pytest.approx(np.mean(counted))
 
 
-def test_a_set_without_any_valid_pixel_gives_no_figure(evaluate, folders, tmp_path):
+def test_a_set_without_any_valid_pixel_gives_no_metrics(evaluate, folders, tmp_path):
     manifest(tmp_path, entry("a", "L/a.png", "R/a.png", "D/a.pfm"))
     write_disparity(folders[2] / "a.pfm", np.full(SIZE, np.inf, np.float32))
     result = evaluate()
@@ -540,7 +540,7 @@ def test_a_missing_root_is_one_line(stereo, tmp_path, dataset):
     assert_one_line(result, 1, root)
 
 
-def test_a_root_of_another_data_set_says_what_was_expected(stereo, folders, tmp_path):
+def test_a_root_of_another_data_set_names_the_expected_one(stereo, folders, tmp_path):
     options = ("--root", tmp_path, "--output", tmp_path / "out")
     result = stereo("evaluate", "--dataset", "sceneflow", *options)
     assert_one_line(result, 1, tmp_path, "frames_finalpass")
@@ -570,7 +570,7 @@ def test_a_scale_that_is_not_positive_is_one_line(stereo, pair, tmp_path, scale)
 
 
 @pytest.mark.parametrize("argument", ["x" * 300, "[z-a]*.png", ""])
-def test_paths_that_cannot_be_looked_at_are_one_line(stereo, pair, tmp_path, argument):
+def test_inaccessible_paths_are_one_line(stereo, pair, tmp_path, argument):
     result = stereo("infer", argument, pair[1], "--output", tmp_path / "out", *SHORT)
     assert_one_line(result, 1)
 
@@ -580,7 +580,7 @@ def test_sgbm_refuses_disparities_beyond_its_fixed_point(stereo, pair, tmp_path)
     assert_one_line(stereo(*call, "--max-disparity", "4096"), 2, "2048")
 
 
-def test_running_out_of_memory_is_one_line_and_the_other_pairs_go_on(
+def test_running_out_of_memory_is_one_line_and_other_pairs_continue(
     stereo, folders, tmp_path, monkeypatch
 ):
     from stereo.matching import sgbm
@@ -645,9 +645,7 @@ def test_weights_that_are_not_finite_are_one_line(stereo, pair, tmp_path):
     assert_one_line(result, 1, path, "not finite")
 
 
-def test_several_processes_are_refused_where_there_is_nothing_to_share(
-    stereo, tmp_path, monkeypatch
-):
+def test_several_processes_are_refused_by_undistributed_commands(stereo, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert_one_line(stereo("demo", "--output", tmp_path / "out"), 2, "torchrun")
 
@@ -726,7 +724,7 @@ def test_a_wrong_call_of_evaluate_is_found_before_the_model_is_loaded(
     assert not (tmp_path / "new").exists()
 
 
-def test_folders_made_for_nothing_are_removed_and_others_stay(stereo, pair, tmp_path):
+def test_unused_new_folders_are_removed_and_others_stay(stereo, pair, tmp_path):
     damage(pair[1], "truncated")
     stays = tmp_path / "stays"
     stays.mkdir()
@@ -781,7 +779,7 @@ ndisp=16
     ],
 )
 @pytest.mark.parametrize("name", ["infer", "rectify"])
-def test_a_calibration_that_cannot_be_is_one_line(stereo, pair, tmp_path, name, text, words):
+def test_an_impossible_calibration_is_one_line(stereo, pair, tmp_path, name, text, words):
     path = tmp_path / "calib.txt"
     path.write_text(text)
     call = (name, *pair[:2], "--calibration", path, "--output", tmp_path / "out")

@@ -41,7 +41,7 @@ def names(folder):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_of_a_command_holds_a_worked_example(stereo, name):
+def test_help_of_a_command_has_an_example(stereo, name):
     result = stereo(*name.split(), "--help")
     assert (result.status, result.errors) == (0, [])
     assert "example" in result.out
@@ -60,7 +60,7 @@ def test_no_command_prints_the_help_and_is_a_wrong_call(stereo):
     assert "infer" in result.out + "\n".join(result.errors)
 
 
-def test_version_is_the_package_s(stereo):
+def test_version_is_that_of_the_package(stereo):
     result = stereo("--version")
     assert (result.status, result.errors) == (0, [])
     assert result.out.split() == ["stereo", package.__version__]
@@ -73,7 +73,7 @@ def test_the_package_runs_as_a_module():
     assert package.__version__ in done.stdout
 
 
-def test_the_default_formats_are_a_picture_and_a_pfm(stereo, tmp_path):
+def test_the_default_formats_are_an_image_and_a_pfm(stereo, tmp_path):
     result = stereo("infer", *views(tmp_path), "--output", tmp_path / "out", *SHORT)
     assert (result.status, result.errors) == (0, [])
     assert names(tmp_path / "out") == ["scene_color.png", "scene_disparity.pfm"]
@@ -146,19 +146,19 @@ def test_a_checkpoint_is_searched_over_its_own_range(stereo, tmp_path, narrow):
     "command",
     ["infer", "evaluate", "submit", "export", "benchmark inference", "benchmark training"],
 )
-def test_help_says_that_the_range_is_the_models_own(stereo, command):
+def test_help_states_that_the_range_is_the_models_own(stereo, command):
     said = " ".join(stereo(*command.split(), "--help").out.split())
     assert re.search(r"--max-disparity \S+ [^-]*own", said)
 
 
-def test_the_own_range_is_a_files_a_bundled_names_or_192(narrow):
+def test_the_default_range_is_the_checkpoints_or_192(narrow):
     bundled = load_checkpoint(REPOSITORY / "checkpoints" / "ea_stereo_fast.safetensors")
     assert own_max_disparity(narrow) == own_max_disparity(str(narrow)) == 32
     assert own_max_disparity("ea_stereo_fast") == bundled.config.max_disparity
     assert own_max_disparity("sgbm") == own_max_disparity("psmnet") == 192
 
 
-def test_the_second_match_of_small_pictures_is_said_once(stereo, tmp_path):
+def test_the_second_match_of_small_images_is_reported_once(stereo, tmp_path):
     for name in ("a", "b"):
         views(tmp_path, name)
     call = ("infer", tmp_path / "L", tmp_path / "R", "--output", tmp_path / "out", *SHORT)
@@ -172,7 +172,7 @@ def test_a_shifted_scene_gets_its_shift(stereo, tmp_path):
     assert median == pytest.approx(SHIFT, abs=0.5)
 
 
-def test_spaces_and_repeats_in_the_list_of_formats_do_no_harm(stereo, tmp_path):
+def test_spaces_and_repeats_in_the_list_of_formats_are_harmless(stereo, tmp_path):
     out = tmp_path / "out"
     result = stereo("infer", *views(tmp_path), "--output", out, "--formats", "npy, pfm,npy", *SHORT)
     assert (result.status, result.errors) == (0, [])
@@ -219,7 +219,7 @@ def assert_contract(report):
         assert keys - {"name", "seconds"} | {"mask"} == image["noc"].keys() & (keys | {"mask"})
 
 
-def test_figures_of_what_both_views_see_stand_beside_those_of_all(stereo, tmp_path):
+def test_metrics_of_nonoccluded_pixels_are_reported_beside_all(stereo, tmp_path):
     pair = views(tmp_path)
     write_disparity(tmp_path / "gt.pfm", np.full(SIZE, SHIFT, np.float32))
     out = tmp_path / "out"
@@ -248,12 +248,12 @@ def test_figures_of_what_both_views_see_stand_beside_those_of_all(stereo, tmp_pa
         (
             "gt.npy",
             1 / 40,
-            "1/40 of the map everywhere: stored with a scale, divided by the picture",
+            "1/40 of the map everywhere: stored with a scale, divided by the image",
         ),
         ("gt.png", 0.25, "give --ground-truth-scale 64"),  # 16-bit, read as x 256
     ],
 )
-def test_ground_truth_of_another_unit_gets_one_hint(stereo, tmp_path, file, scale, said):
+def test_ground_truth_in_another_unit_gets_one_hint(stereo, tmp_path, file, scale, said):
     pair = views(tmp_path)
     write_disparity(tmp_path / file, np.full(SIZE, SHIFT * scale, np.float32))
     options = ("--ground-truth", tmp_path / file, *SHORT, "--model", "sgbm")
@@ -263,7 +263,7 @@ def test_ground_truth_of_another_unit_gets_one_hint(stereo, tmp_path, file, scal
     assert said in line
 
 
-def test_evaluate_hints_at_ground_truth_of_another_unit_once(stereo, tmp_path):
+def test_evaluate_hints_at_ground_truth_in_another_unit_once(stereo, tmp_path):
     entries = []
     for seed, name in enumerate(("one", "two")):
         views(tmp_path, name, seed=seed)
@@ -290,7 +290,7 @@ def test_an_eight_bit_ground_truth_takes_its_scale(stereo, tmp_path):
     assert report["summary"]["epe_pixel"] == pytest.approx(error.mean())
 
 
-def test_evaluate_writes_the_contract_s_keys(stereo, tmp_path):
+def test_evaluate_writes_the_documented_metrics_keys(stereo, tmp_path):
     entries = []
     for seed, name in enumerate(("one", "two")):
         views(tmp_path, name, seed=seed)
@@ -321,7 +321,7 @@ def test_pairs_of_one_name_in_different_folders_never_overwrite_each_other(stere
     assert names(out) == ["x_im0_disparity.pfm", "y_im0_disparity.pfm"]
 
 
-def test_views_that_differ_by_suffix_alone_never_overwrite_each_other(stereo, tmp_path):
+def test_views_that_differ_only_by_suffix_never_overwrite_each_other(stereo, tmp_path):
     left, right = views(tmp_path, "im")
     for path in (left, right):
         Image.open(path).save(path.with_suffix(".bmp"))
@@ -331,7 +331,7 @@ def test_views_that_differ_by_suffix_alone_never_overwrite_each_other(stereo, tm
     assert len(names(out)) == 2
 
 
-def test_the_same_call_again_gives_the_same_files(stereo, tmp_path):
+def test_repeating_a_call_gives_the_same_files(stereo, tmp_path):
     pair = views(tmp_path)
     contents = []
     for _ in range(2):
@@ -446,7 +446,7 @@ NOT_CHECKPOINTS = {
 
 
 @pytest.mark.parametrize("write", NOT_CHECKPOINTS.values(), ids=NOT_CHECKPOINTS.keys())
-def test_convert_refuses_what_is_no_checkpoint_and_runs_no_code(stereo, tmp_path, write):
+def test_convert_refuses_other_files_and_runs_no_code(stereo, tmp_path, write):
     source, target, trap = tmp_path / "in.tar", tmp_path / "out.safetensors", tmp_path / "trap"
     write(source, trap)
     result = stereo("convert", source, "--output", target, "--align-corners", "true")
@@ -485,7 +485,7 @@ def test_convert_refuses_weights_that_do_not_fit(stereo, tmp_path, fault):
 
 
 @pytest.mark.parametrize("below", ["nowhere/x.safetensors", "file/x.safetensors", "folder"])
-def test_convert_to_where_nothing_can_be_written_is_one_line(stereo, tmp_path, below):
+def test_convert_to_an_unwritable_path_is_one_line(stereo, tmp_path, below):
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()
     source, target = shared("golden/psmnet_golden.tar"), tmp_path / below
@@ -510,7 +510,7 @@ def test_a_converted_file_runs_and_keeps_its_convention(stereo, tmp_path, align_
     assert read_disparity(out / "scene_disparity.pfm").shape == SIZE
 
 
-def test_importing_the_package_and_inferring_leave_torchvision_alone(tmp_path):
+def test_import_and_infer_do_not_load_torchvision(tmp_path):
     left, right = views(tmp_path)
     code = (
         "import sys, stereo\n"
@@ -526,7 +526,7 @@ def test_importing_the_package_and_inferring_leave_torchvision_alone(tmp_path):
     assert done.stderr == ""
 
 
-def test_an_error_of_the_program_itself_is_one_line_that_says_how_to_see_more(monkeypatch, capsys):
+def test_an_internal_error_is_one_line_that_says_how_to_get_the_traceback(monkeypatch, capsys):
     def fail(_):
         raise ZeroDivisionError("by\nzero")
 

@@ -19,7 +19,7 @@ from stereo.geometry.check import check_pair
 from stereo.matching import engine
 from stereo.matching.estimate import Estimate
 from stereo.matching.matcher import Matcher
-from stereo.models.config import MOST_DISPARITY
+from stereo.models.config import MAX_DISPARITY
 
 SGBM = ("--model", "sgbm", "--max-disparity", "96")
 BEHIND = 20  # pixels: two thirds of the bundled pair's features are less
@@ -145,26 +145,26 @@ def test_scale_auto_looks_at_the_pairs_own_size(rng, monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", [1.5, "8", True, None])
-def test_it_is_a_whole_number(wrong):
+def test_min_disparity_is_a_whole_number(wrong):
     with pytest.raises(UsageError, match="whole number"):
         package.load("sgbm", min_disparity=wrong)
 
 
-@pytest.mark.parametrize("low", [48, MOST_DISPARITY, -64, -MOST_DISPARITY])
-def test_a_range_that_no_pixel_can_reach_is_refused(low):
+@pytest.mark.parametrize("low", [48, MAX_DISPARITY, -64, -MAX_DISPARITY])
+def test_a_range_beyond_every_pixel_is_refused(low):
     matcher = package.load("sgbm", max_disparity=16, min_disparity=low)
     blank = np.zeros((32, 48, 3), np.uint8)
-    with pytest.raises(InputError, match="cannot be in pictures 48 pixels wide"):
+    with pytest.raises(InputError, match="cannot be in images 48 pixels wide"):
         matcher(blank, blank)
 
 
-@pytest.mark.parametrize("low", [MOST_DISPARITY + 1, -MOST_DISPARITY - 1, 10**12])
-def test_a_range_that_no_picture_has_is_refused_before_a_model_is_loaded(low):
+@pytest.mark.parametrize("low", [MAX_DISPARITY + 1, -MAX_DISPARITY - 1, 10**12])
+def test_an_impossible_range_is_refused_before_a_model_is_loaded(low):
     with pytest.raises(UsageError, match="min disparity"):
         package.load("sgbm", min_disparity=low)
 
 
-def test_the_matcher_says_what_it_is():
+def test_the_matcher_repr_describes_it():
     assert repr(package.load("sgbm", min_disparity=-32)) == (
         "<Matcher sgbm, disparities -32 to 160 px, device cpu, precision int16>"
     )
@@ -188,7 +188,7 @@ def test_a_scene_behind_infinity_is_a_fault_with_its_remedy(sample):
         assert f"within --max-disparity 192 from --min-disparity {low} on" in again.notes[-1]
 
 
-def test_a_start_above_the_scene_is_pointed_out(sample):
+def test_a_start_above_the_scene_triggers_a_warning(sample):
     found = check_pair(sample.left, sample.right, 192, min_disparity=40)
     assert any("rather than 40" in line for line in (*found.faults, *found.notes))
     near = check_pair(*shifted(sample, 30)[:2], 96, min_disparity=32)
@@ -203,7 +203,7 @@ def test_converging_cameras_get_the_start_to_use(sample):
     assert check_pair(*shifted(sample, -80)[:2], 192, min_disparity=low).faults == []
 
 
-def test_infer_says_what_check_pair_says_and_the_remedy_works(stereo, folder, tmp_path):
+def test_infer_warns_like_check_pair_and_the_remedy_works(stereo, folder, tmp_path):
     call = ("infer", folder / "left.png", folder / "right.png", *SGBM, "--output", tmp_path)
     call += ("--ground-truth", folder / "truth.pfm")
     called = stereo(*call)
@@ -226,7 +226,7 @@ def test_infer_says_what_check_pair_says_and_the_remedy_works(stereo, folder, tm
         assert np.abs(disparity - truth).mean() < 2
 
 
-def test_every_pair_of_a_folder_is_looked_at(stereo, folder, sample, tmp_path):
+def test_every_pair_of_a_folder_is_checked(stereo, folder, sample, tmp_path):
     for side, view in (("l", sample.left), ("r", sample.right)):
         (tmp_path / side).mkdir()
         Image.fromarray(view).save(tmp_path / side / "a.png")
@@ -236,7 +236,7 @@ def test_every_pair_of_a_folder_is_looked_at(stereo, folder, sample, tmp_path):
     assert [line.split(":")[1].strip() for line in called.errors if "negative" in line] == ["b"]
 
 
-def test_what_lies_behind_infinity_has_no_depth_and_is_0_in_a_png(stereo, folder, tmp_path):
+def test_points_behind_infinity_have_no_depth_and_are_0_in_a_png(stereo, folder, tmp_path):
     Calibration.rectified(fx=448, cx0=209, cy=128, baseline=0.1).write(tmp_path / "calib.json")
     call = ("infer", folder / "left.png", folder / "right.png", *SGBM, "--output", tmp_path)
     call += ("--calibration", tmp_path / "calib.json", "--formats", "npy,png16,depth,ply,color")
@@ -261,7 +261,7 @@ def test_what_lies_behind_infinity_has_no_depth_and_is_0_in_a_png(stereo, folder
     assert np.array_equal(shown, colors.colorize(disparity, high, low=low))
 
 
-def test_evaluate_counts_negative_disparities_where_they_are_searched(stereo, folder, tmp_path):
+def test_evaluate_counts_negative_disparities_if_they_are_searched(stereo, folder, tmp_path):
     call = ("evaluate", "--dataset", "manifest", "--root", folder, *SGBM, "--output")
     assert stereo(*call, tmp_path / "plain").status == 0
     assert stereo(*call, tmp_path / "low", "--min-disparity", "-32").status == 0
@@ -276,7 +276,7 @@ def test_evaluate_counts_negative_disparities_where_they_are_searched(stereo, fo
     assert "Disparity -16" in (tmp_path / "low" / "report.html").read_text()
 
 
-def test_evaluate_says_how_much_of_the_truth_is_out_of_the_range(stereo, folder, tmp_path):
+def test_evaluate_reports_how_much_truth_is_out_of_range(stereo, folder, tmp_path):
     call = ("evaluate", "--dataset", "manifest", "--root", folder, "--output", tmp_path)
     call += ("--model", "sgbm", "--max-disparity")
     truth = read_disparity(folder / "truth.pfm")
@@ -288,7 +288,7 @@ def test_evaluate_says_how_much_of_the_truth_is_out_of_the_range(stereo, folder,
     assert "of the ground truth lies" not in stereo(*call, "96", "--min-disparity", "-32").out
 
 
-def test_infer_says_so_as_well(stereo, folder, tmp_path):
+def test_infer_reports_how_much_truth_is_out_of_range(stereo, folder, tmp_path):
     call = ("infer", folder / "left.png", folder / "right.png", "--output", tmp_path, *SGBM)
     call += ("--ground-truth", folder / "truth.pfm")
     truth = read_disparity(folder / "truth.pfm")
@@ -300,7 +300,7 @@ def test_infer_says_so_as_well(stereo, folder, tmp_path):
 @pytest.mark.parametrize(
     ("low", "status"), [("-99999999999999999999", 2), ("8193", 2), ("1000", 1)]
 )
-def test_a_start_that_the_pair_cannot_have_is_refused_first(stereo, folder, tmp_path, low, status):
+def test_a_start_that_does_not_fit_the_pair_is_refused_first(stereo, folder, tmp_path, low, status):
     out = tmp_path / "out"
     call = ("infer", folder / "left.png", folder / "right.png", "--output", out, *SGBM)
     called = stereo(*call, "--ground-truth", folder / "truth.pfm", f"--min-disparity={low}")
@@ -309,7 +309,7 @@ def test_a_start_that_the_pair_cannot_have_is_refused_first(stereo, folder, tmp_
     assert not out.exists() or not list(out.iterdir())
 
 
-def test_of_several_pairs_too_one_says_no_more_than_that(stereo, folder, tmp_path):
+def test_a_pair_out_of_range_is_reported_once_among_several(stereo, folder, tmp_path):
     for side in ("left", "right"):
         (tmp_path / side).mkdir()
         for name in ("a", "b"):
@@ -318,10 +318,10 @@ def test_of_several_pairs_too_one_says_no_more_than_that(stereo, folder, tmp_pat
     called = stereo(*call, "--min-disparity=1000")
     assert called.status == 1
     assert len(called.errors) == 2
-    assert all("cannot be in pictures" in line for line in called.errors)
+    assert all("cannot be in images" in line for line in called.errors)
 
 
-def test_the_page_says_how_much_of_the_truth_is_out_of_the_range(folder, tmp_path):
+def test_the_page_reports_how_much_truth_is_out_of_range(folder, tmp_path):
     files = folder / "left.png", folder / "right.png"
     request = Request(*files, "sgbm", 96, truth=folder / "truth.pfm")
     outcome = perform(request, Models(), tmp_path, lambda *_: None)
@@ -343,13 +343,13 @@ def test_check_pair_takes_the_start(stereo, folder):
     assert (called.status, called.errors) == (0, [])
 
 
-def test_check_pair_refuses_a_start_that_no_pair_has(stereo, folder):
+def test_check_pair_refuses_an_impossible_start(stereo, folder):
     pair = ("check-pair", folder / "left.png", folder / "right.png")
     called = stereo(*pair, f"--min-disparity=-{10**20}")
     assert (called.status, len(called.errors)) == (2, 1)
 
 
-def test_the_page_searches_from_there(folder, tmp_path):
+def test_the_page_searches_from_min_disparity(folder, tmp_path):
     request = Request(
         folder / "left.png",
         folder / "right.png",

@@ -18,7 +18,7 @@ SGBM = ("--model", "sgbm")
 
 @pytest.fixture
 def pair(tmp_path, rng):
-    """Numbered pictures, as arguments; 5 px apart."""
+    """Numbered images, as arguments; 5 px apart."""
     for number in range(COUNT):
         wide = rng.integers(0, 256, (SIZE[0], SIZE[1] + 5, 3), np.uint8)
         for side, view in (("L", wide[:, :-5]), ("R", wide[:, 5:])):
@@ -63,7 +63,7 @@ def maps(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.pfm"))}
 
 
-def test_a_run_is_taken_up_where_it_was_interrupted(infer, interrupt, monkeypatch, out):
+def test_an_interrupted_run_is_resumed(infer, interrupt, monkeypatch, out):
     interrupt(2)
     assert infer(16).status == 130
     monkeypatch.undo()
@@ -75,7 +75,7 @@ def test_a_run_is_taken_up_where_it_was_interrupted(infer, interrupt, monkeypatc
     assert f"0 of {COUNT} pairs written to {out}, {COUNT} were there" in infer(16, "--resume").out
 
 
-def test_maps_of_a_run_that_was_being_replaced_do_not_count(infer, interrupt, monkeypatch, out):
+def test_maps_of_a_run_being_replaced_do_not_count(infer, interrupt, monkeypatch, out):
     assert infer(16).status == 0
     first = maps(out)
     interrupt(1)
@@ -90,7 +90,7 @@ def test_maps_of_a_run_that_was_being_replaced_do_not_count(infer, interrupt, mo
     assert set(resumed) == set(first)
 
 
-def test_other_settings_are_refused_by_name_whatever_the_formats(infer, out):
+def test_changed_settings_are_refused_by_name_whatever_the_formats(infer, out):
     assert infer(16, "--resume").status == 0
     before = maps(out)
     for formats in ("npy", "pfm"):
@@ -103,7 +103,7 @@ def test_other_settings_are_refused_by_name_whatever_the_formats(infer, out):
     assert infer(16, "--resume").out.endswith(f"0 of 4 pairs written to {out}, 4 were there\n")
 
 
-def test_further_formats_are_added_and_the_first_ones_stay_done(infer, out):
+def test_further_formats_are_added_and_the_first_ones_kept(infer, out):
     infer(16, "--resume")
     assert f"{COUNT} of {COUNT} pairs written" in infer(16, "--resume", formats="npy").out
     assert "4 were there" in infer(16, "--resume", formats="pfm,npy").out
@@ -119,7 +119,7 @@ def test_the_other_view_is_added(infer, out):
 
 
 @pytest.mark.parametrize("change", ["size", "time"])
-def test_a_replaced_input_is_matched_anew(infer, pair, out, change):
+def test_a_replaced_input_is_matched_again(infer, pair, out, change):
     infer(16, "--resume")
     before = maps(out)
     replaced = pair[1].with_name("000002.png")
@@ -149,7 +149,7 @@ def test_maps_without_a_record_are_refused(infer, out, damage):
     assert "--resume" in line
 
 
-def test_a_line_that_was_cut_off_costs_its_map_alone(infer, out):
+def test_a_truncated_line_costs_only_its_map(infer, out):
     infer(16, "--resume")
     whole = (out / RESUME_LOG).read_text()
     (out / RESUME_LOG).write_text(whole[:-20])
@@ -157,7 +157,7 @@ def test_a_line_that_was_cut_off_costs_its_map_alone(infer, out):
     assert "4 were there" in infer(16, "--resume").out
 
 
-def test_pictures_made_anew_without_a_record_are_not_taken_for_the_old_ones(
+def test_images_written_without_a_record_are_not_mistaken_for_recorded_ones(
     stereo, pair, tmp_path, out
 ):
     folders = pair[0].parent, pair[1].parent
@@ -171,7 +171,7 @@ def test_pictures_made_anew_without_a_record_are_not_taken_for_the_old_ones(
     assert len(result.errors) == 1
 
 
-def test_the_record_says_how_and_from_what(infer, out):
+def test_the_log_records_settings_and_inputs(infer, out):
     infer(16)
     first, *rest = map(json.loads, (out / RESUME_LOG).read_text().splitlines())
     assert first["settings"]["model"] == "sgbm"
@@ -206,7 +206,7 @@ def test_a_difference_is_named(tmp_path, before, now, words):
     assert not again.has("a", [], [])
 
 
-def test_resumed_maps_are_those_of_one_go(infer, interrupt, monkeypatch, out):
+def test_resumed_maps_equal_those_of_one_run(infer, interrupt, monkeypatch, out):
     interrupt(2)
     infer(16)
     monkeypatch.undo()
@@ -234,7 +234,7 @@ def test_resumed_maps_are_those_of_one_go(infer, interrupt, monkeypatch, out):
     ids=range(12),
 )
 @pytest.mark.parametrize("first", [True, False])
-def test_odd_lines_of_a_record_are_passed_over(tmp_path, line, first):
+def test_invalid_lines_of_a_log_are_skipped(tmp_path, line, first):
     settings = {"max_disparity": 16}
     lines = [line] if first else ['{"settings": {"max_disparity": 16}}', line, line]
     (tmp_path / RESUME_LOG).write_text("\n".join(lines) + "\n")

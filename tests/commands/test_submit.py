@@ -54,7 +54,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS)
-def test_archives_hold_what_the_servers_expect(tmp_path, matcher, benchmark):
+def test_archives_contain_what_the_servers_expect(tmp_path, matcher, benchmark):
     write_tree(tmp_path / "data", benchmark)
     path = tmp_path / "out" / "x.zip"
     submit(matcher, benchmark, tmp_path / "data", path, method="Ours", partial=True)
@@ -75,7 +75,7 @@ def test_archives_hold_what_the_servers_expect(tmp_path, matcher, benchmark):
     assert [p.name for p in path.parent.iterdir()] == ["x.zip"]
 
 
-def test_a_benchmark_that_is_not_whole_is_refused(tmp_path, matcher):
+def test_an_incomplete_benchmark_is_refused(tmp_path, matcher):
     write_tree(tmp_path / "data", "kitti2015")
     with pytest.raises(InputError, match="2 pairs of 'test', the benchmark has 200"):
         submit(matcher, "kitti2015", tmp_path / "data", tmp_path / "x.zip")
@@ -152,7 +152,7 @@ GOOD_PNG = png(np.ones(SIZES["a"], np.uint16))
         ({SECOND: None}, f"does not hold what it should: lacks {SECOND}"),
         ({"readme": b"hello"}, "does not hold what it should: has in excess readme"),
         ({FIRST: png(np.ones((3, 4), np.uint16))}, f"{FIRST}: is 4x3, its left view is 60x40"),
-        ({FIRST: png(np.ones(SIZES["a"], np.uint8))}, f"{FIRST}: not a 16-bit picture"),
+        ({FIRST: png(np.ones(SIZES["a"], np.uint8))}, f"{FIRST}: not a 16-bit image"),
         ({FIRST: png(np.zeros(SIZES["a"], np.uint16))}, f"{FIRST}: has pixels without an estimate"),
         (
             {FIRST: png(np.full(SIZES["a"], 60000, np.uint16))},
@@ -168,7 +168,7 @@ GOOD_PNG = png(np.ones(SIZES["a"], np.uint16))
         ),
     ],
 )
-def test_a_wrong_archive_does_not_pass(tmp_path, archives, change, message):
+def test_a_wrong_archive_is_refused(tmp_path, archives, change, message):
     whole, items = archives["kitti2015"]
     path = changed(whole, tmp_path / "x.zip", change)
     with pytest.raises(InputError) as caught:
@@ -177,7 +177,7 @@ def test_a_wrong_archive_does_not_pass(tmp_path, archives, change, message):
     assert "\n" not in str(caught.value)
 
 
-def test_an_archive_packed_as_servers_do_not_unpack_it_does_not_pass(tmp_path, archives):
+def test_an_archive_with_unsupported_packing_is_refused(tmp_path, archives):
     whole, items = archives["kitti2015"]
     with zipfile.ZipFile(whole) as source, zipfile.ZipFile(tmp_path / "x.zip", "w") as target:
         for name in source.namelist():
@@ -193,7 +193,7 @@ def test_an_archive_packed_as_servers_do_not_unpack_it_does_not_pass(tmp_path, a
         *(("eth3d", data) for data in (b"0.5", b"runtime", b"runtime abc", b"Runtime 1", b"\xff")),
     ],
 )
-def test_a_time_of_another_form_does_not_pass(tmp_path, archives, benchmark, data):
+def test_a_malformed_time_is_refused(tmp_path, archives, benchmark, data):
     whole, items = archives[benchmark]
     inside = {"middlebury_v3": "testH/b/timestereo.txt", "eth3d": "low_res_two_view/a.txt"}[
         benchmark
@@ -204,7 +204,7 @@ def test_a_time_of_another_form_does_not_pass(tmp_path, archives, benchmark, dat
     assert str(caught.value).startswith(f"{path}: {inside}: ")
 
 
-def test_a_pfm_that_cannot_be_is_named_by_its_place_in_the_archive(tmp_path, archives):
+def test_a_bad_pfm_is_named_by_its_path_in_the_archive(tmp_path, archives):
     whole, items = archives["eth3d"]
     inside = "low_res_two_view/a.pfm"
     good = pfm(np.ones(SIZES["a"], np.float32), tmp_path)
@@ -224,7 +224,7 @@ def test_a_pfm_that_cannot_be_is_named_by_its_place_in_the_archive(tmp_path, arc
 
 
 @pytest.mark.parametrize("benchmark", ["kitti2012", "eth3d"])
-def test_bytes_that_changed_are_named_or_do_not_matter(tmp_path, archives, benchmark):
+def test_changed_bytes_are_reported_or_harmless(tmp_path, archives, benchmark):
     whole, items = archives[benchmark]
     data = whole.read_bytes()
     path = tmp_path / "x.zip"
@@ -243,7 +243,7 @@ def test_bytes_that_changed_are_named_or_do_not_matter(tmp_path, archives, bench
     assert named > 250
 
 
-def test_folders_that_other_programs_store_do_not_matter(tmp_path, archives):
+def test_folder_entries_of_other_programs_are_ignored(tmp_path, archives):
     whole, items = archives["kitti2015"]
     validate(changed(whole, tmp_path / "x.zip", {"disp_0/": b""}), "kitti2015", items, "stereo")
 

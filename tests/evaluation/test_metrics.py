@@ -36,7 +36,7 @@ def test_d1_needs_both_the_3_px_and_the_5_percent_error():
     assert figures(score.sums["all"])["d1"] == 50.0
 
 
-def test_figures_worked_by_hand():
+def test_metrics_equal_hand_computed_values():
     # errors 0, 0.5, 1.5, 2.5, 3.5, 8 -> EPE 16 / 6
     score = scored([10, 10.5, 11.5, 12.5, 13.5, 18], [10] * 6)
     result = figures(score.sums["all"])
@@ -178,7 +178,7 @@ def test_kitti_2012_averages_over_images_and_2015_pools_over_pixels():
         get_protocol("kitti")
 
 
-def test_occluded_and_nonoccluded_are_told_apart():
+def test_occluded_and_nonoccluded_are_scored_separately():
     nonoccluded = np.array([[True, True, False, False]])
     truth, estimate = [10, 10, 10, 10], [10, 12, 14, 18]
     score = scored(estimate, truth, nonoccluded=nonoccluded)
@@ -209,7 +209,7 @@ def test_benchmarks_of_nonoccluded_pixels_keep_all_beside_them(protocol):
     assert get_protocol(protocol).to_dict()["region"] == "non-occluded"
 
 
-def test_a_pixel_is_hidden_where_a_nearer_one_lands_on_its_column_or_out_of_the_frame():
+def test_a_pixel_is_occluded_by_a_nearer_one_on_its_column_or_outside_the_frame():
     # Columns 0 to 9; a wall of 2 px, before it a box of 5 px in columns 6 and 7 that lands on 1, 2.
     truth = np.array([[2, 2, 2, 2, 2, 2, 5, 5, 2, 2]], np.float32)
     known = np.ones_like(truth, bool)
@@ -223,7 +223,7 @@ def test_a_pixel_is_hidden_where_a_nearer_one_lands_on_its_column_or_out_of_the_
     assert seen_by_right(truth, known).tolist() == [seen]
 
 
-def test_a_slanted_surface_does_not_hide_itself_and_a_negative_disparity_leaves_at_the_right():
+def test_a_slanted_surface_does_not_occlude_itself_and_negative_disparities_leave_on_the_right():
     columns = np.arange(60, dtype=np.float32)
     for slope in (-0.7, -0.3, 0.2, 0.45):
         truth = np.tile(30 + slope * (columns - 30), (3, 1))
@@ -233,7 +233,7 @@ def test_a_slanted_surface_does_not_hide_itself_and_a_negative_disparity_leaves_
     assert seen_by_right(truth, truth < 0).tolist() == [[True] * 4 + [False] * 2]
 
 
-def test_what_hides_needs_no_figure_of_its_own():
+def test_occluders_need_not_be_counted_pixels():
     truth = np.full((1, 400), 10, np.float32)
     truth[0, 300:350] = 250  # beyond the protocol's mask, and before columns 60 to 109
     score = scored(np.where(np.arange(400) < 110, 20, 10), truth)
@@ -257,7 +257,7 @@ def test_the_geometry_agrees_with_the_masks_of_rendered_pairs():
         assert (pair.nonoccluded & ~seen).mean() < 0.01
 
 
-def test_an_image_without_nonoccluded_pixels_counts_in_all_alone():
+def test_an_image_without_nonoccluded_pixels_counts_only_in_all():
     hidden = np.zeros((1, 2), bool)
     scores = [scored([5, 5], [4, 4], nonoccluded=hidden), scored([7, 5], [4, 4], index=1)]
     assert image_record(scores[0])["noc"] == {"valid_pixels": 0, "mask": "data set"}
@@ -272,7 +272,7 @@ SCALES = {"x256": 256, "x64": 64, "x100": 100, "x16": 16, "/256": 1 / 256, "/wid
 
 
 @pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
-def test_truth_of_another_unit_is_told_by_its_ratio_to_the_map(rng, scale):
+def test_truth_in_another_unit_is_detected_by_its_ratio_to_the_map(rng, scale):
     disparity = rng.uniform(5, 60, (40, 200))
     estimate = disparity * rng.normal(1, 0.02, disparity.shape)
     estimate[rng.random(disparity.shape) < 0.2] = 1.5  # a fifth is wrong
@@ -285,7 +285,7 @@ def test_truth_of_another_unit_is_told_by_its_ratio_to_the_map(rng, scale):
     assert ("width" in hint) == (scale == 1 / 200)
 
 
-def test_integer_pictures_are_told_the_scale_of_what_they_store(rng):
+def test_integer_maps_get_a_hint_with_their_scale(rng):
     disparity = rng.uniform(5, 60, (40, 200))
     ratio = ratio_to_map(disparity, disparity * 100 / 256, disparity > 0)
     hint = scale_hint([ratio], "--ground-truth-scale", stored=256.0)  # pixels x 100, read as x 256
@@ -386,7 +386,7 @@ def test_walls_are_flat_and_noise_is_not(rng):
     assert is_flat(np.zeros((3, 1, 3), np.uint8)).all()
 
 
-def test_regions_are_parts_of_what_counts_and_pool_as_it_does(rng):
+def test_regions_partition_counted_pixels_and_pool_alike(rng):
     truth = rng.uniform(0, 250, (4, 12, 20)).astype(np.float32)
     estimate = truth + rng.normal(0, 4, truth.shape).astype(np.float32)
     left = rng.integers(0, 255, (12, 20, 3), np.uint8)
@@ -405,7 +405,7 @@ def test_regions_are_parts_of_what_counts_and_pool_as_it_does(rng):
         assert pooled == pytest.approx(summary["valid_pixels"] * summary["epe_pixel"])
 
 
-def test_a_score_comes_back_from_its_record(rng):
+def test_a_score_round_trips_through_its_record(rng):
     truth = rng.uniform(1, 250, (2, 12, 20)).astype(np.float32)
     estimate = truth + rng.normal(0, 4, truth.shape).astype(np.float32)
     rules, valid = get_protocol("pooled"), np.ones((12, 20), bool)

@@ -121,7 +121,7 @@ def names_of(page):
     )
 
 
-def test_names_from_outside_stay_text(runs, show):
+def test_external_names_stay_text(runs, show):
     page = show(runs / "run" / "report.html")
     assert sorted(names_of(page)) == sorted(NAMES)
     headings = page.locator(".card h3").evaluate_all("all => all.map(h => h.lastChild.textContent)")
@@ -145,7 +145,7 @@ def test_the_table_sorts(runs, show):
     assert names_of(page) == by_name[::-1]
 
 
-def test_the_slider_moves_the_line_between_any_two_pictures(runs, show):
+def test_the_slider_compares_any_two_images(runs, show):
     page = show(runs / "run" / "report.html")
     card = page.locator(".card").first
     over = card.locator(".over")
@@ -193,12 +193,12 @@ def test_dark_follows_the_system_and_the_button(runs, show):
 
 
 @pytest.mark.parametrize("report", ["run", "sgbm"])
-def test_a_phone_scrolls_one_way_only(runs, show, report):
+def test_a_phone_scrolls_only_vertically(runs, show, report):
     page = show(runs / report / "report.html", viewport={"width": 360, "height": 740})
     assert page.evaluate("document.documentElement.scrollWidth") == 360
 
 
-def test_without_scripts_the_figures_and_pictures_are_there(runs, show):
+def test_metrics_and_images_are_shown_without_scripts(runs, show):
     page = show(runs / "run" / "report.html", java_script_enabled=False)
     assert page.locator(".stage").first.is_hidden()
     assert page.locator(".theme").is_hidden()
@@ -207,7 +207,7 @@ def test_without_scripts_the_figures_and_pictures_are_there(runs, show):
     assert all(panels.nth(i).is_visible() for i in range(6))
 
 
-def test_paper_shows_every_picture_and_no_control(runs, show):
+def test_print_shows_every_image_and_no_control(runs, show):
     page = show(runs / "run" / "report.html")
     page.emulate_media(media="print")
     assert not page.locator(".stage").first.is_visible()
@@ -215,7 +215,7 @@ def test_paper_shows_every_picture_and_no_control(runs, show):
     assert page.locator(".panel img").last.is_visible()
 
 
-def test_the_report_tells_protocol_models_and_how_to_add_what_is_missing(runs):
+def test_the_report_states_protocol_models_and_how_to_add_what_is_missing(runs):
     both, alone = (
         (runs / name / "report.html").read_text(encoding="utf-8") for name in ("run", "sgbm")
     )
@@ -234,7 +234,7 @@ def test_the_report_tells_protocol_models_and_how_to_add_what_is_missing(runs):
     assert {"peak_bytes", "above_start_bytes", "kind"} == metrics["run"]["memory"].keys()
 
 
-def test_against_gives_the_figures_of_a_run_of_its_own(runs):
+def test_against_gives_the_metrics_of_a_separate_run(runs):
     one = json.loads((runs / "run" / "against" / "sgbm" / "metrics.json").read_text())
     other = json.loads((runs / "sgbm" / "metrics.json").read_text())
     assert one["summary"] == other["summary"]
@@ -250,7 +250,7 @@ def test_against_prints_one_table_of_all_models(runs):
     assert (runs / "run" / "against" / "sgbm" / "report.html").is_file()
 
 
-def test_the_report_has_figures_of_all_and_of_nonoccluded_pixels(runs, tmp_path):
+def test_the_report_has_metrics_of_all_and_nonoccluded_pixels(runs, tmp_path):
     def drop(metrics):
         del metrics["images"][1]
 
@@ -267,7 +267,7 @@ def test_the_report_has_figures_of_all_and_of_nonoccluded_pixels(runs, tmp_path)
     assert re.search(rf"<td[^>]*>{epe:.3f}</td>", page)
 
 
-def test_figures_of_an_older_version_still_make_a_report(runs, tmp_path):
+def test_metrics_of_an_older_version_still_make_a_report(runs, tmp_path):
     def age(metrics):
         del metrics["noc"]
         for image in metrics["images"]:
@@ -313,14 +313,14 @@ def test_a_hundred_images_stay_under_30_mb(tmp_path, show):
     assert page.locator(".card").last.is_visible()
 
 
-def test_a_budget_bounds_the_pictures_and_the_page_says_what_is_left_out(runs, monkeypatch):
+def test_a_budget_limits_the_images_and_the_page_says_what_is_omitted(runs, monkeypatch):
     monkeypatch.setattr(images, "PICTURE_BUDGET", 1)
     page = compare([runs / "run"], runs / "small").read_text(encoding="utf-8")
     assert page.count('class="card"') == 1
     assert "Pictures of 1 of 3 images" in page
 
 
-def test_of_many_images_the_sample_and_the_worst_keep_their_pictures(tmp_path):
+def test_a_sample_and_the_worst_of_many_images_are_shown(tmp_path):
     count = ALL_UP_TO + 30
     epes = np.random.default_rng(0).permutation(count).astype(float)
     keeper = PictureKeeper(tmp_path, count)
@@ -425,7 +425,7 @@ def test_runs_on_other_images_are_compared_over_those_in_common(runs, tmp_path):
     assert "sgbm" in page
 
 
-def test_two_runs_of_one_model_are_told_apart_by_their_folders(runs, tmp_path):
+def test_two_runs_of_one_model_are_distinguished_by_their_folders(runs, tmp_path):
     other = changed(runs / "sgbm", tmp_path / "second", lambda metrics: None)
     page = compare([runs / "sgbm", other], tmp_path / "out").read_text(encoding="utf-8")
     assert "sgbm (sgbm)" in page
@@ -458,7 +458,7 @@ def test_runs_that_cannot_be_compared_are_one_line(runs, tmp_path, stereo, chang
 
 
 @pytest.mark.parametrize("content", [None, "", "[1]", "{", '{"model": 3}', "[" * 100_000])
-def test_what_is_no_run_is_one_line(runs, tmp_path, stereo, content):
+def test_inputs_that_are_not_runs_are_one_line(runs, tmp_path, stereo, content):
     if content is not None:
         (tmp_path / "metrics.json").write_text(content)
     result = stereo("compare", runs / "run", tmp_path, "--output", tmp_path / "out")
@@ -488,7 +488,7 @@ def test_wrong_calls_of_against_are_one_line(tmp_path, stereo):
         assert said in result.errors[0]
 
 
-def test_a_full_disk_costs_pictures_and_not_the_figures(tmp_path, stereo):
+def test_a_full_disk_costs_images_but_not_metrics(tmp_path, stereo):
     write_data(tmp_path)
     out = tmp_path / "out"
     out.mkdir()
@@ -509,7 +509,7 @@ def test_ticks_are_round_and_hold_the_range():
         assert 2 <= len(found) <= 8
 
 
-def test_charts_leave_out_what_is_no_number_and_escape_their_words():
+def test_charts_skip_non_numbers_and_escape_text():
     chart = line_chart("<b>", [Line("a", [0, 1, 2], [1, None, float("nan")])], "<x>", "y")
     assert "<b>" not in chart
     assert "<x>" not in chart

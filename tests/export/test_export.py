@@ -18,7 +18,7 @@ from stereo.benchmark.networks import calibrate_batch_norms
 from stereo.commands.cli import run
 from stereo.errors import InputError, StereoError, UsageError
 from stereo.export import export
-from stereo.export.check import MOST, MOST_MEAN, maps_of, rendered
+from stereo.export.check import MAX_ERROR, MAX_MEAN_ERROR, maps_of, rendered
 from stereo.export.graph import OPSET, Exportable, check_exportable, export_graph
 from stereo.export.quiet import quiet_loggers
 from stereo.matching.onnx_engine import FACTS, OnnxEngine
@@ -71,7 +71,7 @@ def in_pytorch():
 
 
 @pytest.mark.parametrize(("batch", "height", "width"), SIZES)
-def test_exported_network_is_pytorchs_at_sizes_and_batches_not_traced(
+def test_exported_network_equals_pytorch_at_untraced_sizes_and_batches(
     path, in_pytorch, batch, height, width
 ):
     noise = np.random.default_rng(0).integers(0, 256, (2, batch, height, width, 3), np.uint8)
@@ -85,8 +85,8 @@ def test_exported_network_is_pytorchs_at_sizes_and_batches_not_traced(
         apart = np.abs(ours.disparity - theirs.disparity)
         assert ours.disparity.shape == (height, width)
         assert ours.disparity.min() >= 0
-        assert apart.mean() <= MOST_MEAN
-        assert apart.max() <= MOST
+        assert apart.mean() <= MAX_MEAN_ERROR
+        assert apart.max() <= MAX_ERROR
 
 
 def test_exported_network_has_the_confidence_of_its_checkpoint(path, in_pytorch):
@@ -114,7 +114,7 @@ class _Family(nn.Module):
 
 
 @pytest.mark.slow
-def test_every_attention_is_a_graph_or_refused_with_its_reason(tmp_path):
+def test_every_attention_exports_or_is_refused_with_a_reason(tmp_path):
     refused = [name for name in ATTENTIONS if ATTENTIONS[name].unexportable]
     assert refused == ["reformer"]
     for name in refused:
@@ -145,7 +145,7 @@ def test_every_attention_is_a_graph_or_refused_with_its_reason(tmp_path):
 
 
 @pytest.mark.slow
-def test_ea_psmnet_with_a_random_reprojection_is_pytorchs_at_sizes_not_traced(tmp_path):
+def test_ea_psmnet_with_a_random_reprojection_equals_pytorch_at_untraced_sizes(tmp_path):
     torch.manual_seed(0)
     attention = AttentionConfig(options={"zero_init": False}, mask_invalid=True)
     half = (0.5, 0.5, 0.5)  # as ``calibrate_batch_norms`` normalises
@@ -169,9 +169,9 @@ def test_ea_psmnet_with_a_random_reprojection_is_pytorchs_at_sizes_not_traced(tm
             (expected, _), (else_expected, _) = whole(left, right), without(left, right)
         found = engine.run(["disparity"], {"left": left.numpy(), "right": right.numpy()})[0]
         apart = np.abs(found - expected.numpy())
-        assert apart.mean() <= MOST_MEAN
-        assert apart.max() <= MOST
-        assert (expected - else_expected).abs().max() > 10 * MOST  # it does something
+        assert apart.mean() <= MAX_MEAN_ERROR
+        assert apart.max() <= MAX_ERROR
+        assert (expected - else_expected).abs().max() > 10 * MAX_ERROR  # it does something
 
 
 def _temper(network, pair):
@@ -260,14 +260,14 @@ def test_infer_takes_an_exported_network(path, tmp_path, capsys):
     assert report["summary"]["epe_pixel"] < 5
 
 
-def test_a_file_searches_from_any_disparity_on(path):
+def test_a_file_searches_from_any_min_disparity(path):
     (pair,) = rendered(64, 128, RANGE, 1)
     views = pair.left[:, 24:], pair.right[:, :-24]
     reference = stereo.load(
         "ea_stereo_fast", precision="fp32", scale="1", max_disparity=RANGE, min_disparity=-24
     )
     found = stereo.load(path, min_disparity=-24)(*views).disparity
-    assert np.abs(found - reference(*views).disparity).mean() < MOST_MEAN
+    assert np.abs(found - reference(*views).disparity).mean() < MAX_MEAN_ERROR
     assert found.min() >= -24
 
 
@@ -290,7 +290,7 @@ def test_options_that_a_file_cannot_honour_are_refused(path, options, word):
     assert "\n" not in str(caught.value)
 
 
-def test_files_that_are_no_exported_networks_give_one_line(path, tmp_path):
+def test_files_that_are_not_exported_networks_are_one_line(path, tmp_path):
     cut, foreign, empty = (tmp_path / f"{n}.onnx" for n in ("cut", "foreign", "empty"))
     cut.write_bytes(path.read_bytes()[:-1000])
     empty.touch()
@@ -339,7 +339,7 @@ def test_wrong_calls_of_export_give_one_line(tmp_path, capsys, model, output, wo
     assert words in lines[0]
 
 
-def test_zeros_after_normalisation_are_what_pads_the_networks_trained_with_them(path):
+def test_zero_padding_is_applied_after_normalisation(path):
     engine = OnnxEngine(path)
     engine.config = dataclasses.replace(engine.config, padding="zeros")
     view = np.full((17, 40, 3), 200, np.uint8)
@@ -350,7 +350,7 @@ def test_zeros_after_normalisation_are_what_pads_the_networks_trained_with_them(
     assert (padded[0, :, 15:, :40] - 200).abs().max() < 1e-4
 
 
-def test_the_file_says_what_it_is(path):
+def test_the_file_describes_itself(path):
     proto = onnx.load(path)
     facts = {each.key: each.value for each in proto.metadata_props}
     assert set(FACTS) <= facts.keys()
@@ -362,7 +362,7 @@ def test_the_file_says_what_it_is(path):
     assert [value.name for value in proto.graph.output] == ["disparity", "certainty"]
 
 
-def test_the_documents_ten_lines_run_without_this_package(path, tmp_path, monkeypatch):
+def test_the_documented_lines_run_without_this_package(path, tmp_path, monkeypatch):
     text = (REPOSITORY / "docs" / "export.md").read_text()
     code = re.search(r"```python\n(.*?)```", text, re.S)[1]
     assert "import stereo" not in code

@@ -122,7 +122,7 @@ def kept(tmp_path, text, name="calib.txt"):
         (SCENE_FLOW, 1050, 479.5, 0, 1.0, (960, 540)),
     ],
 )
-def test_each_kind_of_text_is_told_by_its_content(tmp_path, text, fx, cx0, doffs, baseline, size):
+def test_text_formats_are_detected_by_content(tmp_path, text, fx, cx0, doffs, baseline, size):
     read = Calibration.read(kept(tmp_path, text, "anything.dat"))
     assert read.is_rectified
     assert (read.fx, read.cx0, read.size) == (fx, cx0, size)
@@ -130,7 +130,7 @@ def test_each_kind_of_text_is_told_by_its_content(tmp_path, text, fx, cx0, doffs
     assert read.baseline == pytest.approx(baseline, rel=1e-4)
 
 
-def test_gray_cameras_serve_where_a_kitti_file_has_no_others(tmp_path):
+def test_grey_cameras_are_used_if_a_kitti_file_has_no_others(tmp_path):
     text = "\n".join(KITTI.splitlines()[:2])
     assert Calibration.read(kept(tmp_path, text)).baseline == pytest.approx(0.53715, rel=1e-4)
 
@@ -175,7 +175,7 @@ def test_ros_files_find_each_other(tmp_path):
         Calibration.read(left)
 
 
-def test_a_ros_message_has_other_names(tmp_path):
+def test_ros_messages_use_other_names(tmp_path):
     for side, shift in (("left", 0), ("right", -35.4294)):
         message = {
             "height": 480,
@@ -243,7 +243,7 @@ roi:
 
 @pytest.mark.parametrize("names", ["DKRP", "dkrp"])
 @pytest.mark.parametrize("form", ["{}", "{}---\n", "---\n{}---\n{}---\n"])
-def test_what_ros_prints_is_read(tmp_path, names, form):
+def test_printed_ros_messages_are_read(tmp_path, names, form):
     for side, shift in (("left", 0.0), ("right", -35.4294)):
         text = MESSAGE.format(names=names, shift=shift)
         kept(tmp_path, form.format(text, text), f"{side}.yaml")
@@ -331,7 +331,7 @@ def test_opencv_xml(tmp_path):
         Calibration.read(path)
 
 
-def test_ours_comes_back_as_it_was(tmp_path):
+def test_our_format_round_trips(tmp_path):
     left = Camera(500.5, 501, 320, 240, (-0.1, 0.01, 0.0, 0.0))
     turn = ((1.0, 0.0, 0.0), (0.0, 0.8, -0.6), (0.0, 0.6, 0.8))
     own = Calibration(left, Camera(499, 500, 321, 239), (-0.12, 0.001, 0.0), turn, (640, 480))
@@ -353,7 +353,7 @@ FILES = {
 
 @pytest.mark.parametrize("kind", FILES)
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.2, 0.3, 0.4, 0.65, 0.75])
-def test_a_cut_file_gives_one_clear_line(tmp_path, kind, share):
+def test_a_truncated_file_is_one_line(tmp_path, kind, share):
     text = FILES[kind].split("\nFrame 7")[0]
     path = kept(tmp_path, text[: int(share * len(text))])
     with pytest.raises(InputError) as caught, warnings.catch_warnings():
@@ -365,7 +365,7 @@ def test_a_cut_file_gives_one_clear_line(tmp_path, kind, share):
 
 
 @pytest.mark.parametrize("text", [MIDDLEBURY, ETH3D])
-def test_a_calib_txt_cut_anywhere_never_gives_other_numbers_in_silence(tmp_path, text):
+def test_a_truncated_calib_txt_never_silently_gives_other_numbers(tmp_path, text):
     """Whole where it is read without a word; else an error, or a warning and the same metres."""
     whole = Calibration.read(kept(tmp_path, text))
     outcomes = set()
@@ -408,12 +408,12 @@ def test_real_calib_txts_need_no_newline_at_their_end(tmp_path):
             assert Calibration.read(kept(tmp_path, text.rstrip("\n"))) == whole
 
 
-def test_a_k_txt_that_may_lack_digits_is_pointed_out(tmp_path):
+def test_a_k_txt_that_may_lack_digits_triggers_a_warning(tmp_path):
     with pytest.warns(UserWarning, match=r"ends without a newline: .* baseline of 0.06 m is cut"):
         Calibration.read(kept(tmp_path, K_TXT[:-2]))
 
 
-def test_files_that_are_no_calibration(tmp_path):
+def test_files_that_are_not_calibrations_are_refused(tmp_path):
     for name, data in (("a.png", b"\x89PNG\r\n\xff\xfe"), ("b.txt", b"hello"), ("c.json", b"[1]")):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(InputError, match="no calibration"):
@@ -451,7 +451,7 @@ def test_files_that_are_no_calibration(tmp_path):
         (("baseline=193.001", "baseline=?"), "could not convert"),
     ],
 )
-def test_numbers_that_cannot_be_are_refused(tmp_path, change, message):
+def test_impossible_numbers_are_refused(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
         Calibration.read(kept(tmp_path, MIDDLEBURY.replace(*change)))
 
@@ -468,7 +468,7 @@ def test_numbers_that_cannot_be_are_refused(tmp_path, change, message):
             ("7.215377e+02", "7.215377e+05"),
             "focal length is 721537.7 px, which is very long",
         ),
-        (MIDDLEBURY, ("3997.684", "3997684"), "which is very long for pictures 2964 px wide"),
+        (MIDDLEBURY, ("3997.684", "3997684"), "which is very long for images 2964 px wide"),
         (
             KALIBR,
             ("457.58, 456.13", "457580, 456130"),
@@ -476,12 +476,12 @@ def test_numbers_that_cannot_be_are_refused(tmp_path, change, message):
         ),
     ],
 )
-def test_units_that_are_off_by_a_thousand_are_pointed_out(tmp_path, text, change, message):
+def test_units_off_by_a_thousand_trigger_a_warning(tmp_path, text, change, message):
     with pytest.warns(UserWarning, match=message):
         Calibration.read(kept(tmp_path, text.replace(*change)))
 
 
-def test_likely_focal_lengths_and_baselines_are_not_warned_of(tmp_path):
+def test_plausible_focal_lengths_and_baselines_trigger_no_warning(tmp_path):
     for text in (MIDDLEBURY, ETH3D, KITTI, KITTI_RAW, K_TXT, KALIBR):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -558,7 +558,7 @@ def lens(*coefficients):
         ({"left": lens() | {"fy": 0}}, "left focal length is 0 px"),
     ],
 )
-def test_what_no_pair_of_cameras_has_is_refused_with_the_files_name(tmp_path, changes, message):
+def test_impossible_cameras_are_refused_with_the_files_name(tmp_path, changes, message):
     path = kept(tmp_path, own_json(**changes), "own.json")
     with pytest.raises(InputError, match=message) as caught:
         Calibration.read(path)
@@ -575,7 +575,7 @@ def test_lenses_with_any_count_of_coefficients_that_opencv_knows_are_read(tmp_pa
 
 
 @pytest.mark.parametrize("text", [KITTI, KITTI_RAW])
-def test_a_kitti_focal_length_of_0_is_one_clear_line(tmp_path, text):
+def test_a_kitti_focal_length_of_0_is_one_line(tmp_path, text):
     path = kept(tmp_path, text.replace("7.215377e+02", "0"))
     with pytest.raises(
         InputError, match="left focal length is 0 px: it must be positive"
@@ -595,7 +595,7 @@ def test_rotations_as_printed_with_few_digits_are_rotations(tmp_path):
     assert Calibration.read(kept(tmp_path, own_json(rotation=turn), "own.json")).baseline == 0.1
 
 
-def test_boxes_and_factors_that_cannot_be_are_refused():
+def test_impossible_crops_and_scale_factors_are_refused():
     own = Calibration.rectified(fx=800, cx0=301, cy=199, baseline=0.2, size=(640, 400))
     for box in ((-1, 0, 10, 10), (0, 0, 0, 10), (600, 0, 41, 10), (0, 399, 1, 2)):
         with pytest.raises(InputError, match="a box of"):
@@ -605,17 +605,17 @@ def test_boxes_and_factors_that_cannot_be_are_refused():
             own.scaled(factor, 1)
 
 
-def test_opencv_files_far_from_metres_are_pointed_out(tmp_path):
+def test_opencv_files_far_from_metres_trigger_a_warning(tmp_path):
     matrix = [[500, 0, 320], [0, 500, 240], [0, 0, 1]]
     text = opencv_yaml(M1=matrix, M2=matrix, R=np.eye(3), T=[[-3.3], [0], [0]])
     with pytest.warns(UserWarning, match="state no unit"):
         Calibration.read(kept(tmp_path, text, "stereo.yml"))
 
 
-def test_calibrations_follow_pictures_that_were_resized():
+def test_calibrations_follow_resized_images():
     own = Calibration.rectified(fx=800, cx0=300, cy=199, baseline=0.2, size=(640, 400))
     assert own.fitted(640, 400) is own
-    with pytest.warns(UserWarning, match="scaled to the pictures' 320x200"):
+    with pytest.warns(UserWarning, match="scaled to the images' 320x200"):
         assert own.fitted(320, 200).fx == 400
     with pytest.raises(InputError, match="a crop or other cameras"):
         own.fitted(320, 240)
@@ -681,7 +681,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_files_are_one_line_at_once(tmp_path, name):
+def test_hostile_files_are_one_line_and_fail_fast(tmp_path, name):
     text, message = HOSTILE[name]
     if "!!opencv" in text:
         text = text + text.replace("%YAML:1.0\n---\n", "").replace("M1", "M2")
@@ -752,7 +752,7 @@ def test_opencv_files_have_several_names_for_the_same(tmp_path, names):
     assert Calibration.read(path) == Calibration.read(kept(tmp_path, opencv_yaml(**OPENCV_PAIR)))
 
 
-def test_a_lens_under_an_unknown_name_is_said_to_be_left_out(tmp_path):
+def test_an_ignored_unknown_lens_triggers_a_warning(tmp_path):
     renamed = {name.replace("D", "lens_"): value for name, value in OPENCV_PAIR.items()}
     with pytest.warns(UserWarning, match="no coefficients of the left lens"):
         Calibration.read(kept(tmp_path, opencv_yaml(**renamed), "stereo.yml"))
@@ -765,12 +765,12 @@ def test_a_lens_under_an_unknown_name_is_said_to_be_left_out(tmp_path):
         ([[500, 0, 320], [0, 510, 240], [0, 0, 2]], "0 0 1"),
         ([[500, 0, 320], [7, 510, 240], [0, 0, 1]], "transposed"),
         ([[500, 3, 320], [0, 510, 240], [0, 0, 1]], "skew of 3"),
-        ([[0.5, 0, 0.5], [0, 0.5, 0.5], [0, 0, 1]], "widths of the picture"),
+        ([[0.5, 0, 0.5], [0, 0.5, 0.5], [0, 0, 1]], "widths of the image"),
         ([[500, 0, 1e300], [0, 510, 240], [0, 0, 1]], "principal point"),
         ([[float("nan"), 0, 320], [0, 510, 240], [0, 0, 1]], "must be positive"),
     ],
 )
-def test_a_matrix_of_no_pinhole_camera_is_refused_in_every_file(tmp_path, matrix, message):
+def test_matrices_of_impossible_cameras_are_refused_in_every_file(tmp_path, matrix, message):
     entries = [f"{each:.9g}" for each in np.ravel(matrix)]
     camera = "[" + " ".join(entries) + "]"
     rows = json.dumps([float(each) for each in entries])
@@ -812,7 +812,7 @@ def test_projections_must_be_those_of_a_rectified_pair(tmp_path, change, message
             Calibration.read(path)
 
 
-def test_a_vertical_rig_says_so(tmp_path):
+def test_a_vertical_rig_is_reported(tmp_path):
     upright = OPENCV_PAIR | {"T": [[0.001], [-0.1], [0]]}
     read = Calibration.read(kept(tmp_path, opencv_yaml(**upright), "stereo.yml"))
     with pytest.raises(InputError, match="vertical rig"):
@@ -825,7 +825,7 @@ def test_a_vertical_rig_says_so(tmp_path):
         Calibration.read(kept(tmp_path, opencv_yaml(**projections), "stereo.yml"))
 
 
-def test_the_principal_point_tells_of_pictures_of_another_size(tmp_path):
+def test_the_principal_point_reveals_another_image_size(tmp_path):
     own = Calibration.read(kept(tmp_path, KITTI))
     assert own.fitted(1242, 375) is own
     assert own.fitted(1216, 352) is own  # a crop of KITTI's that many networks take
@@ -841,7 +841,7 @@ def test_the_principal_point_tells_of_pictures_of_another_size(tmp_path):
     assert known.fitted(621, 187) is known
 
 
-def test_real_calibrations_fit_their_pictures():
+def test_real_calibrations_fit_their_images():
     from PIL import Image
 
     for folder, name in (
@@ -895,7 +895,7 @@ def test_binning_scales(tmp_path):
     assert read.baseline == pytest.approx(0.09, rel=1e-4)
 
 
-def test_a_rectified_camera_info_needs_its_p_alone(tmp_path):
+def test_a_rectified_camera_info_needs_only_p(tmp_path):
     for side, shift in (("left", "0"), ("right", "-35.4294")):
         text = ROS.format(side=side, shift=shift)
         info = text[: text.index("camera_matrix")] + text[text.index("projection_matrix") :]
@@ -931,7 +931,7 @@ def test_left_and_right_are_whole_words_of_names(tmp_path, left, right):
 
 
 @pytest.mark.parametrize("name", ["upright.yaml", "cleft.yaml", "webcam0.yaml", "cam01.yaml"])
-def test_a_word_within_a_word_is_no_side(tmp_path, name):
+def test_a_side_name_inside_a_word_does_not_count(tmp_path, name):
     for other in (
         name,
         name.replace("right", "left"),
@@ -944,7 +944,7 @@ def test_a_word_within_a_word_is_no_side(tmp_path, name):
 
 
 @pytest.mark.parametrize("length", [7.5, 19.0])
-def test_baselines_that_must_be_centimetres_are_pointed_out(tmp_path, length):
+def test_baselines_in_centimetres_trigger_a_warning(tmp_path, length):
     shift = f"{-393.66 * length}"
     kept(tmp_path, ROS.format(side="left", shift="0"), "left.yaml")
     files = {
@@ -959,7 +959,7 @@ def test_baselines_that_must_be_centimetres_are_pointed_out(tmp_path, length):
 
 
 @pytest.mark.parametrize("length", ["1e308", "1e30", "1e9", "1e-9", "1e400"])
-def test_lengths_that_no_rig_has_are_refused(tmp_path, length):
+def test_impossible_lengths_are_refused(tmp_path, length):
     for text in (
         K_TXT.replace("0.063", length),
         MIDDLEBURY.replace("193.001", length),
@@ -1009,7 +1009,7 @@ def test_drivingstereo(tmp_path):
     read = Calibration.read(kept(tmp_path, whole))
     assert (read.fx, read.size) == (2007.1, (1762, 800))
     assert read.baseline == pytest.approx(0.5448)
-    # As published, the files of half-size pictures have the whole ones' fx * baseline in P.
+    # As published, the files of half-size images have the whole ones' fx * baseline in P.
     half = DRIVING.format(width=881, height=400, focal=1003.55, cx=440, shift=-2007.1 * 0.5448)
     with pytest.warns(UserWarning, match=r"1.0896 m by P_rect_103 and 0.5448 m by T_103"):
         assert Calibration.read(kept(tmp_path, half)).baseline == pytest.approx(0.5448)
@@ -1096,7 +1096,7 @@ def test_orb_slam(tmp_path):
         Calibration.read(kept(tmp_path, ORB_2 + "DepthMapFactor: 5000\n"))
 
 
-def test_openvins_names_the_way_to_the_inertial_sensor(tmp_path):
+def test_openvins_names_the_camera_to_imu_transform(tmp_path):
     pose = np.eye(4)
     pose[:3, 3] = (0.11, 0, 0)
     away = np.array([[0, -1, 0, 0.2], [1, 0, 0, 0.1], [0, 0, 1, 0], [0, 0, 0, 1]])
@@ -1144,12 +1144,12 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_files_that_are_not_read_are_named(tmp_path, name):
+def test_unsupported_files_are_named(tmp_path, name):
     with pytest.raises(InputError, match=f"{name}.*"):
         Calibration.read(kept(tmp_path, FOREIGN[name]))
 
 
-def test_four_opencv_coefficients_are_a_guess_unless_the_lens_is_said(tmp_path):
+def test_four_opencv_coefficients_are_ambiguous_unless_the_lens_is_given(tmp_path):
     short = OPENCV_PAIR | {"D1": [0.02, -0.01, 0.004, -0.001], "D2": [0.02, -0.01, 0.004, -0.001]}
     path = kept(tmp_path, opencv_yaml(**short), "stereo.yml")
     with pytest.warns(UserWarning, match="say --lens fisheye"):
@@ -1184,7 +1184,7 @@ def test_ros_and_kalibr_say_which_lens_it_is(tmp_path):
         Calibration.read(path, lens="pinhole")
 
 
-def test_entries_that_stand_twice_are_refused(tmp_path):
+def test_duplicate_entries_are_refused(tmp_path):
     for text in (MIDDLEBURY + "baseline=19\n", KITTI + KITTI.splitlines()[3], KALIBR + "cam0: 1\n"):
         with pytest.raises(InputError, match="stands twice"):
             Calibration.read(kept(tmp_path, text))
@@ -1197,7 +1197,7 @@ P3: 300 0 223.5 -30 0 300 127.5 0 0 0 1 0
 """
 
 
-def test_the_grey_pairs_depth_comes_of_its_own_cameras(tmp_path, stereo):
+def test_the_grey_pairs_depth_uses_its_own_cameras(tmp_path, stereo):
     import stereo as package
 
     sample = REPOSITORY / "datasets/samples/FlyingThings3D/frames_cleanpass/TEST/A/0000"
@@ -1222,7 +1222,7 @@ def test_the_grey_pairs_depth_comes_of_its_own_cameras(tmp_path, stereo):
     assert depths["image_0"] == pytest.approx([2 * each for each in depths["image_2"]])
 
 
-def test_pictures_of_the_whole_sensor_are_not_cut_by_a_roi(tmp_path):
+def test_full_sensor_images_are_not_cropped_by_a_roi(tmp_path):
     path = ros_crop(tmp_path, ROI.format(left=64, top=48, height=384, width=512))
     for raw in (False, True):
         read = Calibration.read(path, raw=raw)
@@ -1243,7 +1243,7 @@ def test_binning_is_a_whole_number(tmp_path):
 
 
 @pytest.mark.parametrize("factor", [0.75, 0.8, 1.25, 1.3])
-def test_resized_pictures_are_noticed_both_ways(tmp_path, factor):
+def test_resized_images_are_detected_both_ways(tmp_path, factor):
     for text, size in ((KITTI, (1242, 375)), (K_TXT, (960, 540))):
         own = Calibration.read(kept(tmp_path, text))
         with pytest.warns(UserWarning, match="were they resized"):
@@ -1258,21 +1258,21 @@ def test_pixels_are_square(tmp_path):
     with pytest.warns(UserWarning, match="but pixels are square"):
         Calibration.read(kept(tmp_path, oblong.format(fy=800)))
     for fy in (350, 1400):
-        with pytest.raises(InputError, match=r"calib\.txt: .*if the pictures were squeezed"):
+        with pytest.raises(InputError, match=r"calib\.txt: .*if the images were squeezed"):
             Calibration.read(kept(tmp_path, oblong.format(fy=fy)))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ([("1176.728", "11767.28"), ("1307.839", "11898.391")], "lies outside pictures of 2964"),
-        ([("1011.728", "-10")], "lies outside pictures"),
-        ([("3997.684", "39976.84")], "very long for pictures 2964"),
-        ([("3997.684", "399.7684")], "very short for pictures 2964"),
+        ([("1176.728", "11767.28"), ("1307.839", "11898.391")], "lies outside images of 2964"),
+        ([("1011.728", "-10")], "lies outside images"),
+        ([("3997.684", "39976.84")], "very long for images 2964"),
+        ([("3997.684", "399.7684")], "very short for images 2964"),
         ([("1176", "x"), ("1307", "1176"), ("x", "1307"), ("=131", "=-131")], "swapped"),
     ],
 )
-def test_odd_numbers_are_pointed_out_where_the_size_is_known(tmp_path, changes, message):
+def test_implausible_numbers_trigger_a_warning_if_the_size_is_known(tmp_path, changes, message):
     text = MIDDLEBURY
     for change in changes:
         text = text.replace(*change)
@@ -1280,13 +1280,13 @@ def test_odd_numbers_are_pointed_out_where_the_size_is_known(tmp_path, changes, 
         Calibration.read(kept(tmp_path, text))
 
 
-def test_a_focal_length_is_compared_with_pictures_where_the_file_has_no_size(tmp_path):
+def test_a_focal_length_is_compared_with_the_images_if_the_file_has_no_size(tmp_path):
     own = Calibration.read(kept(tmp_path, "10000 0 320 0 10000 240 0 0 1\n0.1\n"))
-    with pytest.warns(UserWarning, match="very long for pictures 640"):
+    with pytest.warns(UserWarning, match="very long for images 640"):
         own.fitted(640, 480)
 
 
-def test_disparities_behind_infinity_are_pointed_out():
+def test_disparities_behind_infinity_trigger_a_warning():
     own = Calibration.rectified(fx=3000, cx0=330, cx1=300, cy=240, baseline=0.1)
     with pytest.warns(UserWarning, match="75 % of the disparities lie behind infinity"):
         own.depth(np.array([[1, 2, 29, 40, np.inf]], np.float32))
@@ -1315,7 +1315,7 @@ def test_opencv_files_with_two_names_for_the_same_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("number", ["0700", "11:40", "0x2bc", "\uff1700"])
-def test_numbers_of_doubtful_form_are_refused(tmp_path, number):
+def test_ambiguous_numbers_are_refused(tmp_path, number):
     text = f"%YAML:1.0\nP1: [{number}, 0, 320, 0, 0, 700, 240, 0, 0, 0, 1, 0]\nP2: [1]\n"
     k_txt = f"{number} 0 320 0 700 240 0 0 1\n0.1\n"
     for path in (tmp_path / "stereo.yml", tmp_path / "K.txt"):
@@ -1325,7 +1325,7 @@ def test_numbers_of_doubtful_form_are_refused(tmp_path, number):
 
 
 @pytest.mark.parametrize("start", ["%YAML:1.0\n---\n", "---\n", ""])
-def test_yaml_is_not_taken_for_kittis(tmp_path, start):
+def test_yaml_is_not_mistaken_for_kitti(tmp_path, start):
     with pytest.raises(InputError, match=r"an OpenCV calibration .*'P2'"):
         Calibration.read(kept(tmp_path, f"{start}P1: 1\n", "stereo.yml"))
 

@@ -24,7 +24,7 @@ SIZE = (640, 480)
 
 
 def seen_by(camera, turn, move, board):
-    """Render a (H, W) picture of a flat board whose pixels are tenths of millimetres."""
+    """Render a (H, W) image of a flat board whose pixels are tenths of millimetres."""
     points = np.float32([[0, 0], [board.shape[1], 0], [0, board.shape[0]], board.shape[::-1]])
     places = np.concatenate([points * 1e-4, np.zeros((4, 1), np.float32)], axis=1)
     corners, _ = cv2.projectPoints(
@@ -77,7 +77,7 @@ def assert_is(found, rig):
     assert np.abs(np.array(found.rotation) - np.array(rig.rotation)).max() < 0.01
 
 
-def test_a_known_rig_is_found_again(photographs, rig):
+def test_a_known_rig_is_recovered(photographs, rig):
     pairs = find_pairs(str(photographs / "left*.png"), str(photographs / "right*.png"))
     found = calibrate(pairs, Board(9, 6, 0.025))
     assert found.rms < 0.3
@@ -85,7 +85,7 @@ def test_a_known_rig_is_found_again(photographs, rig):
     assert_is(found.calibration, rig)
 
 
-def test_charuco_boards_may_be_seen_in_part(tmp_path, rig):
+def test_charuco_boards_may_be_partly_visible(tmp_path, rig):
     board = Board(9, 7, 0.025, 0.018)
     drawn = charuco_board(board).generateImage((2250, 1750))
     drawn = np.pad(drawn, 250, constant_values=255)
@@ -103,7 +103,7 @@ def test_charuco_boards_may_be_seen_in_part(tmp_path, rig):
             charuco_board(wrong)
 
 
-def test_bad_views_are_named_and_left_out(photographs, tmp_path, stereo):
+def test_bad_views_are_named_and_excluded(photographs, tmp_path, stereo):
     for path in photographs.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     Image.new("L", SIZE, 90).save(tmp_path / "right04.png")
@@ -113,7 +113,7 @@ def test_bad_views_are_named_and_left_out(photographs, tmp_path, stereo):
     called = stereo("calibrate", *views, *board, "--output", tmp_path / "cameras.json")
     assert called.status == 0, called.errors
     told = "\n".join(called.errors)
-    assert "left04 is left out: no board in the right picture" in told
+    assert "left04 is left out: no board in the right image" in told
     assert "left07 is left out: the cameras stand otherwise in it" in told
     assert f"{10 - len(called.errors)} of 10 pairs" in called.out
     assert Calibration.read(tmp_path / "cameras.json").size == SIZE
@@ -131,7 +131,7 @@ def test_bad_views_are_named_and_left_out(photographs, tmp_path, stereo):
         (("--board", "2x2", "--square", "0.02"), 2, "at least 3x3"),
     ],
 )
-def test_calibrate_says_what_is_wrong(photographs, tmp_path, stereo, options, status, message):
+def test_calibrate_reports_what_is_wrong(photographs, tmp_path, stereo, options, status, message):
     views = (photographs / "left0[0-3].png", photographs / "right0[0-3].png")
     called = stereo("calibrate", *views, *options, "--output", tmp_path / "x.json")
     assert called.status == status
@@ -139,7 +139,7 @@ def test_calibrate_says_what_is_wrong(photographs, tmp_path, stereo, options, st
     assert not list(tmp_path.iterdir())
 
 
-def test_a_wrong_board_is_suggested_where_the_cameras_cannot_be(photographs, monkeypatch):
+def test_implausible_cameras_suggest_a_wrong_board(photographs, monkeypatch):
     from stereo.geometry import calibrate as module
 
     pairs = find_pairs(str(photographs / "left*.png"), str(photographs / "right*.png"))
@@ -158,7 +158,7 @@ def test_a_wrong_board_is_suggested_where_the_cameras_cannot_be(photographs, mon
             calibrate(pairs[:5], Board(9, 6, 0.025))
 
 
-def test_a_part_of_a_board_never_passes_for_it_in_silence(photographs, tmp_path, stereo):
+def test_a_partial_board_is_not_silently_accepted(photographs, tmp_path, stereo):
     views = (photographs / "left0[0-4].png", photographs / "right0[0-4].png")
     board = ("--board", "7x5", "--square", "0.025")
     called = stereo("calibrate", *views, *board, "--output", tmp_path / "cameras.json")
@@ -249,7 +249,7 @@ def test_faults_of_a_pair_are_named(quick):
     assert faults_of(left, right[::-1, ::-1], quick=quick) == ["unrelated"]
 
 
-def test_two_mirrored_views_are_taken_for_swapped_ones_and_the_advice_says_so():
+def test_two_mirrored_views_look_swapped_and_the_advice_says_so():
     left, right = read_image(LEFT), read_image(RIGHT)
     (fault,) = check_pair(left[:, ::-1], right[:, ::-1], 192).faults
     assert fault.startswith("swapped")
@@ -282,14 +282,14 @@ def test_the_range_is_never_below_0(rng):
     assert notes == ["negative", "range"]
 
 
-def test_unrelated_pictures_are_found(rng):
+def test_unrelated_images_are_detected(rng):
     left = read_image(LEFT)
     noise = cv2.GaussianBlur(rng.integers(0, 256, left.shape, np.uint8), (0, 0), 1.5)
     noise = cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX)
     assert faults_of(left, noise) == ["unrelated"]
 
 
-def test_notes_say_what_is_worth_knowing(tmp_path):
+def test_notes_report_exposure_blur_and_depth(tmp_path):
     left, right = read_image(LEFT), read_image(RIGHT)
 
     def notes(one, other, most=192):
@@ -324,7 +324,7 @@ def test_check_pair_has_a_status_and_one_line_per_fault(stereo):
     assert "swapped" in called.errors[0]
 
 
-def test_infer_warns_of_a_pair_that_is_wrong(stereo, tmp_path):
+def test_infer_warns_about_a_faulty_pair(stereo, tmp_path):
     called = stereo("infer", RIGHT, LEFT, "--model", "sgbm", "--output", tmp_path)
     assert called.status == 0
     assert len(called.errors) == 1
@@ -336,7 +336,7 @@ def test_infer_warns_of_a_pair_that_is_wrong(stereo, tmp_path):
 
 
 @pytest.mark.slow
-def test_every_real_pair_is_fit_and_made_wrong_is_not():
+def test_real_pairs_pass_the_check_and_corrupted_ones_fail():
     root = shared("real")
     pairs = {
         entry["name"]: (root / entry["left"], root / entry["right"])
@@ -415,7 +415,7 @@ def test_fisheye_pairs_are_rectified_to_pinhole_ones(fisheye_rig, rng, keep_all)
     assert np.abs(maps[0] - maps[1]).max() > 10  # so that the test tells the models
 
 
-def test_a_known_fisheye_rig_is_found_again(fisheye_rig, rng):
+def test_a_known_fisheye_rig_is_recovered(fisheye_rig, rng):
     from stereo.geometry import calibrate as module
 
     grid = np.indices((9, 6)).reshape(2, -1).T * 0.03
@@ -459,7 +459,7 @@ def test_an_unknown_lens_is_a_wrong_call(photographs, tmp_path, stereo, command)
     assert "'wide' (choose from" in called.errors[-1]
 
 
-def test_rectify_takes_the_lens_that_a_file_does_not_say(tmp_path, stereo, fisheye_rig):
+def test_rectify_takes_a_lens_that_the_file_does_not_record(tmp_path, stereo, fisheye_rig):
     fields = ""
     for number, camera in (("1", fisheye_rig.left), ("2", fisheye_rig.right)):
         for name, value in (("M", camera.matrix()), ("D", np.array([camera.distortion]).T)):

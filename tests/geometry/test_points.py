@@ -7,7 +7,7 @@ from PIL import Image
 
 import stereo as package
 from stereo.errors import InputError, OutputError, UsageError
-from stereo.evaluation.outputs import PairOutput, Space, parse_formats, write_pair
+from stereo.evaluation.outputs import PairOutput, PointCloudContext, parse_formats, write_pair
 from stereo.geometry import Calibration
 from stereo.geometry.flying import is_flying
 from stereo.geometry.points import is_edge, points_in_space, write_glb, write_ply
@@ -65,8 +65,8 @@ def test_another_program_reads_the_points(tmp_path, rng, write, name, count):
 
 def test_depth_is_written_in_metres_and_in_millimetres(tmp_path, calibration):
     disparity = np.array([[5, 0, 0.1]], np.float32)
-    space = Space(calibration, np.zeros((1, 3, 3), np.uint8))
-    note, behind = write_pair(tmp_path, "x", ["depth"], PairOutput(disparity, space=space))
+    cloud = PointCloudContext(calibration, np.zeros((1, 3, 3), np.uint8))
+    note, behind = write_pair(tmp_path, "x", ["depth"], PairOutput(disparity, cloud=cloud))
     metres = np.load(tmp_path / "x_depth.npy")
     assert metres.dtype == np.float32
     assert metres[0].tolist() == [2, 0, 100]
@@ -83,7 +83,7 @@ def test_points_end_at_the_depth_limit_and_at_edges(calibration):
     left = np.zeros((4, 9, 3), np.uint8)
 
     def depths(**options):
-        points, colors = Space(calibration, left, **options).points(disparity)
+        points, colors = PointCloudContext(calibration, left, **options).points(disparity)
         assert len(points) == len(colors)
         return sorted(set(np.round(points[:, 2]).tolist())), len(points)
 
@@ -93,9 +93,9 @@ def test_points_end_at_the_depth_limit_and_at_edges(calibration):
     assert depths(max_depth=5) == ([2], 8)
 
 
-def test_a_cloud_without_points_is_pointed_out(tmp_path, calibration):
-    space = Space(calibration, np.zeros((4, 4, 3), np.uint8), max_depth=0.1)
-    output = PairOutput(np.ones((4, 4), np.float32), space=space)
+def test_an_empty_point_cloud_triggers_a_note(tmp_path, calibration):
+    cloud = PointCloudContext(calibration, np.zeros((4, 4, 3), np.uint8), max_depth=0.1)
+    output = PairOutput(np.ones((4, 4), np.float32), cloud=cloud)
     (note,) = write_pair(tmp_path, "x", ["ply", "glb"], output)
     assert "no point is near and sure enough" in note
 
@@ -153,8 +153,8 @@ def test_a_real_cloud_has_the_depths_of_its_ground_truth(tmp_path):
     truth = read_disparity(next(folder.glob("*.pfm")))
     left = np.zeros((*truth.shape, 3), np.uint8)
     disparity = np.where(np.isfinite(truth), truth, 0)
-    space = Space(calibration, left, max_depth=1e3, keep_edges=True)
-    write_pair(tmp_path, "x", ["ply"], PairOutput(disparity, space=space))
+    cloud = PointCloudContext(calibration, left, max_depth=1e3, keep_edges=True)
+    write_pair(tmp_path, "x", ["ply"], PairOutput(disparity, cloud=cloud))
     cloud = trimesh.load(tmp_path / "x.ply")
     depth = calibration.depth(disparity)
     assert len(cloud.vertices) == (depth > 0).sum()
@@ -183,7 +183,7 @@ def test_both_views_agree_on_where_things_are(stereo, tmp_path):
         assert middles[0] == pytest.approx(middles[1], abs=0.15)
 
 
-def test_maps_that_would_have_one_name_are_refused(stereo, tmp_path):
+def test_output_name_clashes_are_refused(stereo, tmp_path):
     for side, path in (("l", LEFT), ("r", RIGHT)):
         (tmp_path / side).mkdir()
         for name in ("a.png", "a_right.png"):
@@ -247,7 +247,7 @@ def test_points_of_the_right_view_lie_in_the_left_cameras_frame(result, cameras)
     )
 
 
-def test_flying_points_go_and_points_of_both_surfaces_stay():
+def test_flying_points_are_removed_and_both_surfaces_stay():
     # A near object before a far wall that slants; the map blends both over three columns.
     disparity = np.tile(np.linspace(10, 14, 80, dtype=np.float32), (40, 1))
     disparity[:, 30:50] = 40
@@ -261,7 +261,7 @@ def test_flying_points_go_and_points_of_both_surfaces_stay():
     assert flying[:, surfaces].mean() < is_edge(1 / disparity)[:, surfaces].mean() / 2
 
 
-def test_certainty_chooses_what_is_left_out_of_the_points():
+def test_certainty_determines_which_points_are_removed():
     cameras = Calibration.rectified(fx=80, cx0=40, cy=20, baseline=0.1)
     disparity = np.tile(np.linspace(10, 14, 80, dtype=np.float32), (40, 1))
     disparity[:, 30:50] = 40
@@ -284,7 +284,7 @@ def test_points_behind_infinity_are_left_out():
     assert points[:, 2].tolist() == pytest.approx([448 * 0.1 / 4, 448 * 0.1 / 8])
 
 
-def test_points_that_cannot_be_are_one_line_and_leave_no_file(result, cameras, tmp_path):
+def test_invalid_point_options_are_one_line_and_leave_no_file(result, cameras, tmp_path):
     for options in ({"max_depth": 0}, {"min_confidence": 1.5}, {"min_confidence": float("nan")}):
         with pytest.raises(UsageError, match="expected"):
             result.points(cameras, **options)

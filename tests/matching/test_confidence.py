@@ -57,7 +57,7 @@ def plain_curve(risk, key):
     return np.mean(curves, axis=0)
 
 
-def test_risk_is_the_mean_over_the_surest_pixels_whatever_the_order_of_ties(rng):
+def test_risk_is_the_mean_over_the_most_confident_pixels_whatever_the_order_of_ties(rng):
     error = rng.exponential(2, 200)
     confidence = rng.random(200)
     ties = rng.integers(0, 4, 200).astype(float)
@@ -77,7 +77,7 @@ def test_ause_is_zero_for_the_order_of_the_error_itself_and_largest_for_its_reve
         assert 0 < found[risk]["confidence"] < found[risk]["worst"]
 
 
-def test_reliability_compares_what_was_said_with_what_was_so():
+def test_reliability_compares_predicted_with_observed():
     said = np.array([0.0, 0.05, 0.92, 0.94, 1.0], np.float32)
     within = np.array([False, True, True, False, True])
     low, high = reliability(reliability_sums(said, within))
@@ -102,7 +102,7 @@ def test_each_feature_moves_the_confidence_one_way(count, seed, step):
         assert (gain <= 1e-5).all(), name
 
 
-def test_confidence_is_a_map_of_probabilities_that_is_made_once(result):
+def test_confidence_is_a_map_of_probabilities_computed_once(result):
     confidence = result.confidence
     assert confidence.shape == result.disparity.shape
     assert confidence.dtype == np.float32
@@ -111,7 +111,7 @@ def test_confidence_is_a_map_of_probabilities_that_is_made_once(result):
 
 
 @pytest.mark.parametrize("model", ["sgbm", "ea_stereo_fast"])
-def test_occluded_and_wrong_pixels_have_less_of_it(model):
+def test_occluded_and_wrong_pixels_have_lower_confidence(model):
     matcher, scenes = package.load(model, max_disparity=64), SyntheticScenes(SCENE)
     confidence, right, seen = [], [], []
     for pair in map(scenes.render, range(2)):
@@ -135,13 +135,13 @@ def test_the_right_view_has_the_confidence_of_its_mirror(pair):
     )
 
 
-def test_a_result_made_by_hand_has_none():
+def test_a_result_made_by_hand_has_no_confidence():
     with pytest.raises(UsageError, match="made by hand"):
         package.Result(np.zeros((2, 3), np.float32), 0.1).confidence  # noqa: B018
 
 
 @pytest.mark.parametrize("model", ["sgbm", "ea_stereo_fast"])
-def test_both_views_give_what_each_gives_alone_with_two_matches(pair, model, monkeypatch):
+def test_both_views_equal_single_views_with_two_matches(pair, model, monkeypatch):
     matcher = package.load(model, max_disparity=64, precision="fp32")
     alone = [matcher(pair.left, pair.right, view=view) for view in ("left", "right")]
     estimate, calls = Matcher._estimate, []
@@ -175,7 +175,7 @@ def test_infer_matches_twice_for_both_views_with_confidence(files, tmp_path, mon
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
-def test_a_model_without_a_fit_of_its_own_says_so(pair):
+def test_a_model_without_its_own_fit_triggers_a_warning(pair):
     matcher = package.load("ea_psmnet", max_disparity=16, allow_untrained=True)
     found = matcher(pair.left[:32, :64], pair.right[:32, :64])
     with pytest.warns(UserWarning, match="fit-confidence"):
@@ -184,7 +184,7 @@ def test_a_model_without_a_fit_of_its_own_says_so(pair):
 
 
 @pytest.mark.parametrize("name", ["sgbm", ANY_MODEL, None])
-def test_what_ships_kept_its_word_on_held_out_pairs(name):
+def test_bundled_confidence_is_calibrated_on_held_out_pairs(name):
     if name is None:
         checkpoint = load_checkpoint("checkpoints/ea_stereo_fast.safetensors")
         model = ConfidenceModel.from_dict(checkpoint.confidence)
@@ -212,7 +212,7 @@ def test_ninety_percent_sure_is_right_nine_times_in_ten():
 
 
 @pytest.mark.slow
-def test_it_ranks_real_pixels_better_than_its_baselines(tmp_path):
+def test_confidence_ranks_real_pixels_better_than_its_baselines(tmp_path):
     root = shared("real")
     call = ["evaluate", "--dataset", "manifest", "--root", str(root), "--output", str(tmp_path)]
     for model in ("ea_stereo_fast", "sgbm"):
@@ -241,7 +241,7 @@ def files(pair, tmp_path):
     return paths
 
 
-def test_infer_writes_it_and_leaves_out_points_of_less(files, tmp_path):
+def test_infer_writes_confidence_and_omits_points_below_the_limit(files, tmp_path):
     left, right, calibration = map(str, files)
     counts = []
     for least in ("0", "0.9"):
@@ -257,7 +257,7 @@ def test_infer_writes_it_and_leaves_out_points_of_less(files, tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [["--min-confidence", "2"], ["--min-confidence", "-0.1"]])
-def test_a_limit_that_is_no_probability_is_refused(files, tmp_path, capsys, wrong):
+def test_a_limit_that_is_not_a_probability_is_refused(files, tmp_path, capsys, wrong):
     left, right, calibration = map(str, files)
     call = ["infer", left, right, "--output", str(tmp_path / "out"), "--model", "sgbm"]
     assert run([*call, "--calibration", calibration, *wrong]) == 2
@@ -287,7 +287,7 @@ def test_a_fit_goes_into_a_copy_of_the_checkpoint(tmp_path, capsys):
         ["sgbm", "--output", "a.json", "--pairs", "1"],
     ],
 )
-def test_fits_that_cannot_be_are_refused(tmp_path, monkeypatch, capsys, wrong):
+def test_impossible_fits_are_refused(tmp_path, monkeypatch, capsys, wrong):
     monkeypatch.chdir(tmp_path)
     assert run(["fit-confidence", *wrong]) == 2
     assert capsys.readouterr().err.count("\n") == 1

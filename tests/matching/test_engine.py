@@ -1,4 +1,4 @@
-"""Networks on pictures of any size: at which size, over which range, in which pieces."""
+"""Networks on images of any size: at which size, over which range, in which pieces."""
 
 import subprocess
 import sys
@@ -55,7 +55,7 @@ def engine_of(network, name="psmnet", scale="1", tile="off", **options):
         ("auto", "psmnet", 10**6, False),
     ],
 )
-def test_small_pictures_are_matched_at_twice_their_size(monkeypatch, scale, name, pixels, double):
+def test_small_images_are_matched_at_twice_their_size(monkeypatch, scale, name, pixels, double):
     monkeypatch.setitem(ENLARGED_PIXELS, "ea_stereo_fast", pixels)
     network = Proportional()
     engine = engine_of(network, name, scale)
@@ -77,7 +77,7 @@ def test_the_range_at_twice_the_size_is_at_most_twice_the_range(monkeypatch):
     assert network.asked == [(16, 128, 16), (32, 256, 32)]
 
 
-def test_coarse_to_fine_searches_what_was_found_at_half_the_size():
+def test_coarse_to_fine_searches_the_range_found_at_half_size():
     network = Proportional()
     engine = engine_of(network, coarse_to_fine=True)
     pair = np.zeros((33, 65, 3), np.uint8)
@@ -126,22 +126,22 @@ class Short(Proportional):
         return super().estimate(left, right, max_disparity)
 
 
-def in_windows(monkeypatch, fits):
-    """Let tiles be matched by the network itself where ``fits(core)``; return the cores asked."""
+def in_tiles(monkeypatch, fits):
+    """Let tiles be matched by the network itself where ``fits(tile)``; return the cores asked."""
     asked = []
 
-    def match(network, left, right, most, overlap, max_disparity):
+    def match(network, left, right, most, context, max_disparity):
         asked.append(most)
         if not fits(most[0]):
             raise MemoryError
         return torch.zeros(len(left), 3, *left.shape[2:])
 
-    monkeypatch.setattr("stereo.matching.engine.match_in_windows", match)
+    monkeypatch.setattr("stereo.matching.engine.match_in_tiles", match)
     return asked
 
 
-def test_an_estimate_that_proves_wrong_ends_in_tiles(monkeypatch):
-    asked = in_windows(monkeypatch, lambda core: core <= 128)
+def test_a_wrong_memory_estimate_falls_back_to_tiles(monkeypatch):
+    asked = in_tiles(monkeypatch, lambda tile: tile <= 128)
     pair = np.zeros((256, 512, 3), np.uint8)
     with pytest.warns(UserWarning, match="out of memory matching 512x256") as seen:
         (estimate,) = engine_of(Short(100), tile="auto")([pair], [pair])
@@ -151,8 +151,8 @@ def test_an_estimate_that_proves_wrong_ends_in_tiles(monkeypatch):
     assert len(seen) == 2
 
 
-def test_memory_that_suffices_for_no_tile_is_an_error(monkeypatch):
-    in_windows(monkeypatch, lambda core: False)
+def test_too_little_memory_for_any_tile_is_an_error(monkeypatch):
+    in_tiles(monkeypatch, lambda tile: False)
     pair = np.zeros((256, 512, 3), np.uint8)
     with pytest.warns(UserWarning), pytest.raises(MemoryError):
         engine_of(Short(100), tile="auto")([pair], [pair])
@@ -161,35 +161,35 @@ def test_memory_that_suffices_for_no_tile_is_an_error(monkeypatch):
 
 
 @pytest.mark.parametrize("fault", [ValueError("memory"), RuntimeError("a shape"), KeyError("x")])
-def test_other_faults_are_not_taken_for_a_lack_of_memory(monkeypatch, fault):
+def test_other_errors_are_not_mistaken_for_out_of_memory(monkeypatch, fault):
     class Faulty(Proportional):
         def estimate(self, left, right, max_disparity):
             raise fault
 
-    asked = in_windows(monkeypatch, lambda core: True)
+    asked = in_tiles(monkeypatch, lambda tile: True)
     pair = np.zeros((256, 512, 3), np.uint8)
     with pytest.raises(type(fault)):
         engine_of(Faulty(), tile="auto")([pair], [pair])
     assert not asked
 
 
-def test_pictures_too_large_for_the_memory_are_tiled_before_they_run(monkeypatch):
-    asked = in_windows(monkeypatch, lambda core: True)
+def test_images_too_large_for_memory_are_tiled_before_they_run(monkeypatch):
+    asked = in_tiles(monkeypatch, lambda tile: True)
     monkeypatch.setattr("stereo.matching.engine.free_bytes", lambda device: 2**29)
     network, pair = Proportional(), np.zeros((512, 512, 3), np.uint8)
     with pytest.warns(UserWarning, match="matched in tiles of"):
         engine_of(network, tile="auto")([pair], [pair])
     assert not network.asked
-    ((core, _),) = asked
+    ((tile, _),) = asked
     needed = [
         bytes_needed(NetworkConfig("psmnet"), 1, (512, 512), 64, torch.float32, each)
-        for each in (core, core + 16)
+        for each in (tile, tile + 16)
     ]
     assert needed[0] <= 0.9 * 2**29 < needed[1]
 
 
-def test_a_tile_size_is_kept_to(monkeypatch):
-    asked = in_windows(monkeypatch, lambda core: True)
+def test_a_given_tile_size_is_used(monkeypatch):
+    asked = in_tiles(monkeypatch, lambda tile: True)
     pair = np.zeros((256, 512, 3), np.uint8)
     engine_of(Proportional(), tile="96")([pair], [pair])
     assert asked == [(96, 96)]
@@ -227,7 +227,7 @@ print(min(peak_bytes(lambda: engine([pair], [pair]), cpu) or 0 for _ in range(3)
     ],
 )
 @pytest.mark.parametrize("precision", slow_but("fp32", of=["fp32", "bf16"]))
-def test_the_estimate_of_memory_is_above_what_it_takes_and_not_far(name, size, precision):
+def test_the_memory_estimate_is_a_close_upper_bound(name, size, precision):
     if precision == "bf16" and not fast_at_bf16(torch.device("cpu")):
         pytest.skip("this processor computes bf16 by way of fp32: minutes for one match")
     # In a process of its own: in this one other tests have left memory for reuse.
@@ -238,7 +238,7 @@ def test_the_estimate_of_memory_is_above_what_it_takes_and_not_far(name, size, p
     assert 0.1 * needed < int(run.stdout) <= needed
 
 
-def test_attention_that_does_not_stream_counts():
+def test_the_memory_estimate_counts_attention_that_does_not_stream():
     def needed(**attention):
         config = NetworkConfig("ea_psmnet", attention=AttentionConfig(**attention))
         return bytes_needed(config, 1, (256, 512), 192, torch.float32)
@@ -248,7 +248,7 @@ def test_attention_that_does_not_stream_counts():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1)])
-def test_coarse_to_fine_takes_a_picture_without_a_half(size):
+def test_coarse_to_fine_takes_an_image_one_pixel_high(size):
     matcher = stereo.load(max_disparity=64, coarse_to_fine=True)
     view = np.full((*size, 3), 90, np.uint8)
     assert matcher(view, view).disparity.shape == size

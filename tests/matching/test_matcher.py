@@ -64,7 +64,7 @@ def test_map_has_the_left_images_size(network_matcher, engine, size, rng):
     assert (disparity >= 0).all()
 
 
-def test_arrays_pil_images_and_paths_are_equal(network_matcher, rng, tmp_path):
+def test_arrays_pil_images_and_paths_give_equal_maps(network_matcher, rng, tmp_path):
     left, right = rng.integers(0, 256, (2, 20, 30, 3), np.uint8)
     expected = network_matcher(left, right).disparity
     Image.fromarray(left).save(tmp_path / "left.png")
@@ -99,7 +99,7 @@ def test_untrained_weights_are_refused_and_repeatable():
 @pytest.mark.parametrize(
     "call", [{"model": "psmnt"}, {"device": "tpu"}, {"precision": "int3"}, {"max_disparity": 100}]
 )
-def test_wrong_calls_list_what_is_known(call):
+def test_wrong_calls_list_the_known_names(call):
     with pytest.raises(UsageError, match=r"known|multiple of 16"):
         stereo.load(**{"model": "psmnet", "allow_untrained": True, **call})
 
@@ -156,7 +156,7 @@ def test_the_right_view_has_its_own_map(shifted_pair):
         stereo.load("sgbm")(left, right, view="top")
 
 
-def test_holes_take_the_background():
+def test_holes_are_filled_from_the_background():
     nan = np.nan
     disparity = np.array([[nan, 5, nan, 3, nan], [nan] * 5, [1, 1, nan, 9, 9]], np.float32)
     filled = fill_from_background(disparity, np.isfinite(disparity))
@@ -257,7 +257,7 @@ def test_a_largest_disparity_may_be_any_whole_number():
     assert type(stereo.load("sgbm", max_disparity=np.int64(32)).description["max_disparity"]) is int
 
 
-def test_the_second_match_of_small_pictures_is_said_once_with_its_cost(rng):
+def test_the_second_match_of_small_images_is_reported_once_with_its_cost(rng):
     views = rng.integers(0, 256, (2, 32, 48, 3), np.uint8)
     matcher = stereo.load(max_disparity=16)
     result = matcher(*views)

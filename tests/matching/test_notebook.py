@@ -1,4 +1,4 @@
-"""What a result shows of itself: a picture in a notebook, one line elsewhere."""
+"""What a result shows of itself: an image in a notebook, one line elsewhere."""
 
 import io
 
@@ -46,11 +46,11 @@ def test_the_map_of_the_right_view_is_shown_beside_the_right_view():
     assert np.array_equal(np.asarray(result.picture())[:256, :448], right)
 
 
-def test_repr_is_one_short_line_that_says_size_and_range():
+def test_repr_is_one_short_line_with_size_and_range():
     assert repr(made_by_hand(4, 7)) == "<Result 7x4, disparity 0.0 to 60.0 px, 0.10 s>"
 
 
-def test_metres_stand_below_the_pixels_where_there_is_a_calibration(result, tmp_path):
+def test_a_calibration_adds_metres_below_the_pixels(result, tmp_path):
     camera((448, 256)).write(tmp_path / "calib.json")
     plain, in_metres = (np.asarray(result.picture(c)) for c in (None, tmp_path / "calib.json"))
     assert in_metres.shape[0] > plain.shape[0]
@@ -75,13 +75,13 @@ def test_the_scale_names_the_depth_of_each_of_its_disparities(monkeypatch):
     assert written[1] == "2.8"  # 44.8 / (0 + 16): with doffs, 0 is not infinitely far
 
 
-def test_the_scale_is_in_pixels_of_the_map_and_not_of_the_picture_shown():
+def test_the_scale_is_in_pixels_of_the_map_and_not_of_the_shown_image():
     small, large = made_by_hand(40, 64).picture(), made_by_hand(2000, 3200).picture()
     assert np.array_equal(np.asarray(small)[321:], np.asarray(large)[321:])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 900), (900, 3), (96, 192), (2000, 3000)])
-def test_pictures_of_any_size_are_shown_at_most_a_few_hundred_pixels_high(size):
+def test_images_of_any_size_are_shown_at_most_a_few_hundred_pixels_high(size):
     picture = made_by_hand(*size).picture()
     assert picture.height <= 400
     assert picture.width <= 1286

@@ -1,4 +1,4 @@
-"""``--steady``: maps stand still where the picture does, and nowhere else."""
+"""``--steady``: maps stand still where the image does, and nowhere else."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def flicker(results):
     return np.abs(np.diff([each.disparity for each in results[3:]], axis=0)).mean()
 
 
-def test_flicker_of_a_still_picture_is_halved_and_the_error_falls(rng, picture):
+def test_flicker_of_a_static_image_is_halved_and_the_error_falls(rng, picture):
     raw, steady = frames(rng, picture, 20.0), Steady()
     calm = [steady(each) for each in raw]
     assert calm[0] is raw[0]
@@ -45,7 +45,7 @@ def test_flicker_of_a_still_picture_is_halved_and_the_error_falls(rng, picture):
     assert np.abs(calm[-1].disparity - 20).mean() < np.abs(raw[-1].disparity - 20).mean() / 2
 
 
-def test_what_moves_keeps_the_map_of_its_frame(rng, picture):
+def test_moving_regions_keep_the_map_of_their_frame(rng, picture):
     steady = Steady()
     for each in frames(rng, picture, 20.0):
         steady(each)
@@ -57,7 +57,7 @@ def test_what_moves_keeps_the_map_of_its_frame(rng, picture):
     assert np.abs(found[:, :25] - 20).mean() < 0.2  # one frame of another surface is outvoted
 
 
-def test_a_change_that_no_picture_shows_is_taken_in_after_some_frames(rng, picture):
+def test_a_change_invisible_in_the_image_is_adopted_after_some_frames(rng, picture):
     steady = Steady()
     for each in frames(rng, picture, 20.0):
         steady(each)
@@ -67,7 +67,7 @@ def test_a_change_that_no_picture_shows_is_taken_in_after_some_frames(rng, pictu
     assert not any(22 < mean < 28 for mean in found[::11])
 
 
-def test_pictures_without_an_order_are_refused_in_one_line(stereo, tmp_path):
+def test_unordered_images_are_refused_in_one_line(stereo, tmp_path):
     sample = "datasets/samples/FlyingThings3D/frames_cleanpass/TEST/A/0000"
     result = stereo(
         *("infer", f"{sample}/left/0006.png", f"{sample}/right/0006.png", "--steady"),
@@ -75,4 +75,4 @@ def test_pictures_without_an_order_are_refused_in_one_line(stereo, tmp_path):
     )
     assert result.status == 2
     (line,) = result.errors
-    assert "--steady is for the frames of one film" in line
+    assert "--steady is for the frames of one video" in line

@@ -35,21 +35,21 @@ def maps(matcher, pairs):
     return [matcher(left, right).disparity for left, right in pairs]
 
 
-def test_the_default_model_is_a_network_with_weights_that_ship(matcher):
+def test_the_default_model_is_a_network_with_bundled_weights(matcher):
     assert stereo.DEFAULT_MODEL == "ea_stereo_fast"
     path = bundled_weights(stereo.DEFAULT_MODEL)
     assert path is not None and path.stat().st_size < LARGEST
     assert matcher.description["weights"].startswith("sha256:")
 
 
-def test_the_wheel_carries_them():
+def test_the_wheel_contains_the_weights():
     shipped = f"checkpoints/{bundled_weights(stereo.DEFAULT_MODEL).name}"
     assert (
         f'"{shipped}" = "stereo_bundled/{shipped}"' in (REPOSITORY / "pyproject.toml").read_text()
     )
 
 
-def test_no_folder_of_a_machine_ships_with_them():
+def test_bundled_weights_name_no_local_folder():
     path = bundled_weights("ea_stereo_fast")
     header = path.read_bytes()[: 2**20].split(b"}}}")[0]
     assert b'root": "/' not in header.replace(b"\\", b"")
@@ -82,7 +82,7 @@ def test_swapped_and_mirrored_views_give_the_right_views_map(matcher):
 
 @pytest.mark.parametrize("side", [0, 1], ids=["left", "right"])
 @pytest.mark.parametrize("contrast, brightness", [(1, 0.8), (1, 1.2), (0.8, 1), (1.2, 1)])
-def test_brightness_and_contrast_of_one_view_hardly_matter(
+def test_brightness_and_contrast_of_one_view_have_little_effect(
     matcher, pairs, maps, side, contrast, brightness
 ):
     views = list(pairs[side])
@@ -96,7 +96,7 @@ def test_brightness_and_contrast_of_one_view_hardly_matter(
 
 
 @pytest.mark.slow
-def test_precision_hardly_matters(pairs, maps):
+def test_precision_has_little_effect(pairs, maps):
     low = load("ea_stereo_fast", precision="bf16", scale="1")
     difference = np.abs(np.stack([low(*pair).disparity for pair in pairs]) - np.stack(maps))
     assert np.median(difference) < 0.05
@@ -104,7 +104,7 @@ def test_precision_hardly_matters(pairs, maps):
 
 
 @pytest.mark.slow
-def test_it_beats_semi_global_matching_on_real_pairs(tmp_path):
+def test_bundled_weights_beat_semi_global_matching_on_real_pairs(tmp_path):
     real = shared("real")
     reports = {
         name: evaluate(load(name), "manifest", real, tmp_path / name)[0]

@@ -83,7 +83,7 @@ def test_rounding_stays_that_of_fp32() -> None:
     assert error < 3e-6
 
 
-def test_the_direct_form_where_it_is_faster_or_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_direct_form_is_used_if_faster_or_requested(monkeypatch: pytest.MonkeyPatch) -> None:
     conv = Conv3d(32, 32, 3, padding=1, bias=False)
     volume = torch.zeros(1, 32, 4, 32, 32)
     assert not conv.by_planes(volume)  # not laid out: the plain form

@@ -7,12 +7,12 @@ from torch.nn import functional as F
 from stereo.models import NetworkConfig, build_network
 from stereo.models.correlation import (
     _correlate_by_planes,
-    _correlate_by_products,
+    _correlate_matmul,
     convex_upsample,
-    dominant_plane,
     group_correlation,
-    look_up,
-    spread,
+    local_soft_argmax,
+    lookup_correlation,
+    upsample_logits,
 )
 from stereo.system.runtime import to_channels_last
 
@@ -40,9 +40,7 @@ def test_correlation_is_the_cosine_of_each_group(planes, training):
 def test_both_ways_to_correlate_have_the_same_gradients():
     for planes in (5, 20):
         left, right = torch.randn(2, 2, 3, 4, 5, 11, dtype=torch.float64, requires_grad=True)
-        volumes = [
-            way(left, right, planes) for way in (_correlate_by_planes, _correlate_by_products)
-        ]
+        volumes = [way(left, right, planes) for way in (_correlate_by_planes, _correlate_matmul)]
         outside = torch.randn_like(volumes[0])
         gradients = [torch.autograd.grad(v, (left, right), outside) for v in volumes]
         assert (volumes[0] - volumes[1]).abs().max() < 1e-12
@@ -56,10 +54,10 @@ def test_the_correlation_does_not_change_with_contrast():
     assert difference.abs().max() < 1e-3
 
 
-def test_each_pixel_of_a_cell_weights_the_evidence_itself():
+def test_each_pixel_of_a_cell_has_its_own_weights():
     evidence = torch.randn(2, 8, 5, 3, 4)
     weights = torch.randn(2, 32, 3, 4)
-    logits = spread(evidence, weights)
+    logits = upsample_logits(evidence, weights)
     assert logits.shape == (2, 5, 6, 8)
     for row in range(2):
         for column in range(2):
@@ -68,17 +66,17 @@ def test_each_pixel_of_a_cell_weights_the_evidence_itself():
             assert torch.allclose(logits[:, :, row::2, column::2], expected, atol=1e-5)
 
 
-def test_the_dominant_plane_is_not_drawn_to_a_lesser_peak():
+def test_local_soft_argmax_ignores_a_lesser_peak():
     logits = torch.full((1, 24, 1, 2), -20.0)
     logits[0, 5, 0, 0], logits[0, 20, 0, 0] = 3.0, 2.9
     logits[0, 7, 0, 1] = logits[0, 8, 0, 1] = 3.0
-    assert dominant_plane(logits).flatten().tolist() == pytest.approx([5.0, 7.5], abs=1e-4)
+    assert local_soft_argmax(logits).flatten().tolist() == pytest.approx([5.0, 7.5], abs=1e-4)
 
 
 @pytest.mark.parametrize("disparity", [0.0, 3.25, 7.0, 11.5])
-def test_looking_up_interpolates_between_planes_and_finds_nothing_outside(disparity):
+def test_lookup_interpolates_between_planes_and_is_zero_outside(disparity):
     volume = torch.randn(1, 2, 12, 2, 3)
-    found = look_up(volume, torch.full((1, 2, 3), disparity), 2).view(1, 2, 5, 2, 3)
+    found = lookup_correlation(volume, torch.full((1, 2, 3), disparity), 2).view(1, 2, 5, 2, 3)
     for i, place in enumerate(range(-2, 3)):
         at = disparity + place
         below = int(at // 1)

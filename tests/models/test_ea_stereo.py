@@ -67,7 +67,7 @@ def test_the_last_refinement_sees_the_right_view_at_the_disparity():
     assert (maps[1] - maps[0] - 4).abs().max() > 0.05  # 2 half pixels are 4 px of the map
 
 
-def test_grown_weights_give_the_logits_they_had(tmp_path, monkeypatch):
+def test_grown_weights_keep_their_logits(tmp_path, monkeypatch):
     path = tmp_path / "grown.safetensors"
     monkeypatch.setattr(sys, "argv", ["grow_weights.py", str(path)])
     runpy.run_path(str(REPOSITORY / "scripts" / "grow_weights.py"), run_name="__main__")

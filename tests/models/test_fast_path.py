@@ -138,7 +138,7 @@ def test_streamed_attention_equals_the_whole(name, heads, layout):
 
 
 @pytest.mark.parametrize("name", STREAMING)
-def test_streamed_attention_reads_nothing_of_cells_left_out(name):
+def test_streamed_attention_ignores_masked_cells(name):
     torch.manual_seed(0)
     module = ATTENTIONS[name](8, zero_init=False)
     volume, mask = torch.randn(1, 8, 3, 4, 5), torch.ones(1, 1, 3, 4, 5).bool()

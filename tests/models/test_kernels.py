@@ -25,7 +25,7 @@ def test_kernels_equal_their_plain_forms_in_the_interpreter():
     assert "17 passed" in done.stdout
 
 
-def test_kernels_that_are_not_there_are_an_error():
+def test_missing_kernels_are_an_error():
     assert pick_kernels("auto", torch.device("cpu")) == "torch"
     assert pick_kernels("torch", torch.device("cpu")) == "torch"
     with pytest.raises(UsageError, match="kernels 'triton' need an NVIDIA GPU"):
@@ -34,7 +34,7 @@ def test_kernels_that_are_not_there_are_an_error():
         pick_kernels("cuda", torch.device("cpu"))
 
 
-def test_kernels_that_are_asked_for_are_used():
+def test_requested_kernels_are_used():
     pytest.importorskip("triton")
     attention = AttentionConfig("efficient", sites=("quarter", "sixteenth"))
     network = build_network(NetworkConfig("ea_psmnet", 32, attention=attention))

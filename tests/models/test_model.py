@@ -15,7 +15,7 @@ from stereo.models.blocks import ConvNorm3d
 from stereo.models.checkpoint import Checkpoint, load_checkpoint, restore_network, save_checkpoint
 from stereo.models.config import SITES
 from stereo.models.cost_volume import concatenation_volume
-from stereo.models.regression import regress_disparity, regress_plainly
+from stereo.models.regression import regress_disparity, regress_reference
 
 
 @pytest.mark.parametrize(("name", "count"), [("psmnet", 5_224_768), ("psmnet_basic", 3_672_896)])
@@ -80,7 +80,7 @@ def test_psmnets_conventions_equal_interpolate_and_softmax(rng, upsampling):
         align_corners=upsampling == "align_corners",
     )[:, 0]
     expected = (fine.softmax(1) * torch.arange(24.0).view(24, 1, 1)).sum(1)
-    assert (regress_plainly(logits, upsampling) - expected).abs().max() < 1e-10
+    assert (regress_reference(logits, upsampling) - expected).abs().max() < 1e-10
 
 
 @pytest.mark.parametrize("elements", [1, 200, 10**6])
@@ -89,7 +89,7 @@ def test_strips_equal_the_whole_in_value_and_gradient(rng, monkeypatch, upsampli
     monkeypatch.setattr("stereo.models.regression.STRIP_ELEMENTS", elements)
     logits = torch.from_numpy(rng.normal(0, 9, (2, 8, 9, 7))).requires_grad_()
     outside = torch.from_numpy(rng.normal(size=(2, 36, 28)))
-    maps = [regress(logits, upsampling) for regress in (regress_disparity, regress_plainly)]
+    maps = [regress(logits, upsampling) for regress in (regress_disparity, regress_reference)]
     gradients = [torch.autograd.grad(each, logits, outside)[0] for each in maps]
     assert (maps[0] - maps[1]).abs().max() < 1e-11
     assert (gradients[0] - gradients[1]).abs().max() < 1e-10
@@ -98,7 +98,7 @@ def test_strips_equal_the_whole_in_value_and_gradient(rng, monkeypatch, upsampli
 @pytest.mark.parametrize("upsampling", ["unbiased", "half_pixel"])
 def test_logits_far_apart_neither_overflow_nor_vanish(upsampling):
     logits = torch.tensor([-3e4, 80.0, 2e3, -500.0]).view(1, 4, 1, 1).requires_grad_()
-    maps = [regress(logits, upsampling) for regress in (regress_disparity, regress_plainly)]
+    maps = [regress(logits, upsampling) for regress in (regress_disparity, regress_reference)]
     assert maps[0].isfinite().all()
     assert (maps[0] - maps[1]).abs().max() < 1e-4
     assert torch.autograd.grad(maps[0].sum(), logits)[0].isfinite().all()
@@ -188,20 +188,20 @@ def test_one_pair_of_a_batch_does_not_touch_another(name):
         {"name": "ea_psmnet", "attention": {"sites": ["eighth", "eighth"]}},
     ],
 )
-def test_impossible_configurations_say_so(wrong):
+def test_impossible_configurations_are_refused(wrong):
     with pytest.raises(UsageError):
         NetworkConfig.from_dict(wrong)
 
 
 @pytest.mark.parametrize("options", [{"heads": 5}, {"hads": 2}])
-def test_impossible_attention_options_say_so(options):
+def test_impossible_attention_options_are_refused(options):
     config = NetworkConfig("ea_psmnet", attention=AttentionConfig(options=options))
     with pytest.raises(UsageError, match="efficient"):
         build_network(config)
 
 
 @pytest.mark.parametrize("name", ["ea_psmnet", "ea_stereo_fast"])
-def test_attention_can_be_left_out_for_comparisons(name):
+def test_attention_can_be_removed_for_comparison(name):
     torch.manual_seed(0)
     with_it = build_network(NetworkConfig(name, 32)).eval()
     config = NetworkConfig(name, 32, attention=AttentionConfig("none"))
@@ -257,7 +257,7 @@ def test_every_attention_trains_saves_and_loads_at_every_site(name, tmp_path):
 
 
 @pytest.mark.parametrize("site", ["quarter", "eighth", "sixteenth"])
-def test_invalid_cells_can_be_left_out_as_keys(site):
+def test_invalid_cells_can_be_masked_as_keys(site):
     seen = []
     attention = AttentionConfig("efficient", (site,), mask_invalid=True)
     network = build_network(NetworkConfig("ea_psmnet", 64, attention=attention)).eval()

@@ -50,7 +50,7 @@ def pairs(tmp_path):
             target = tmp_path / role / f"{i}{found.suffix}"
             target.parent.mkdir(exist_ok=True)
             shutil.copy(found, target)
-    (tmp_path / "right" / "3.png").write_bytes(b"not a picture")
+    (tmp_path / "right" / "3.png").write_bytes(b"not an image")
     return tmp_path
 
 
@@ -72,7 +72,7 @@ def test_infer_writes_the_files_of_one_process(pairs):
     assert figures(pairs / "2")["summary"]["failed_names"] == ["3"]
 
 
-def test_evaluate_gives_the_figures_of_one_process(tmp_path):
+def test_evaluate_gives_the_metrics_of_one_process(tmp_path):
     data = ("--dataset", "sceneflow", "--root", REPOSITORY / "datasets/samples")
     for processes in (1, 2):
         output = tmp_path / str(processes)
@@ -83,7 +83,7 @@ def test_evaluate_gives_the_figures_of_one_process(tmp_path):
     assert len(figures(tmp_path / "2")["images"]) == 3
 
 
-def test_what_all_processes_meet_is_said_once(tmp_path):
+def test_errors_of_all_processes_are_reported_once(tmp_path):
     arguments = ("--dataset", "sceneflow", "--root", tmp_path / "nowhere", "--output", tmp_path)
     result = call("evaluate.py", *arguments, "--model", "sgbm", processes=2)
     assert result.stderr.count("stereo evaluate: error") == 1

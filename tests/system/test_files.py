@@ -34,7 +34,7 @@ def assert_untouched(targets):
     assert all(path.read_text() == "old" for path in targets)
 
 
-def test_files_appear_with_what_was_written(tmp_path):
+def test_files_appear_complete(tmp_path):
     paths = [tmp_path / "a.png", tmp_path / "b.pfm"]
     with staged(*paths) as temporary:
         for path, text in zip(temporary, ("one", "two"), strict=True):
@@ -260,7 +260,7 @@ with staged(*map(Path, sys.argv[1:])) as temporary:
 """
 
 
-def test_temporary_files_of_killed_processes_go_and_all_others_stay(tmp_path):
+def test_temporary_files_of_killed_processes_are_deleted_and_others_stay(tmp_path):
     killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "a.png", tmp_path / "b"])
     assert killed.returncode == 9
     left = names(tmp_path)
@@ -275,7 +275,7 @@ def test_temporary_files_of_killed_processes_go_and_all_others_stay(tmp_path):
     assert set(names(tmp_path)) == {*others, "mine.txt"}
 
 
-def test_a_process_that_has_taken_a_dead_ones_number_is_another(tmp_path):
+def test_a_reused_process_id_is_another_process(tmp_path):
     name = f".stereo-{files._machine()}-{os.getpid()}-1-0123abcd.png"
     (tmp_path / name).write_text("half")
     output_folder(tmp_path)
@@ -334,7 +334,7 @@ def test_a_second_run_is_refused_in_one_line_until_the_first_is_killed(tmp_path,
 LR = ("left", "right")
 
 
-def test_runs_of_one_process_exclude_each_other_too_and_free_the_folder(tmp_path):
+def test_runs_in_one_process_lock_each_other_out_and_free_the_folder(tmp_path):
     def second():
         with pytest.raises(FolderInUseError, match=rf"process {os.getpid()}\)"):
             run_in(tmp_path)

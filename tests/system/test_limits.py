@@ -12,7 +12,7 @@ from stereo.system import limits
 from stereo.system.limits import parse_json
 
 
-def test_pictures_of_a_hundred_megapixels_pass_and_larger_ones_name_the_option(monkeypatch):
+def test_images_of_100_megapixels_pass_and_larger_ones_name_the_option(monkeypatch):
     limits.check_pixels(11648, 8736, "picture")  # the largest cameras of today: 102 megapixels
     with pytest.raises(InputError, match="--max-megapixels"):
         limits.check_pixels(13300, 13300, "picture")
@@ -21,13 +21,13 @@ def test_pictures_of_a_hundred_megapixels_pass_and_larger_ones_name_the_option(m
 
 
 @pytest.mark.parametrize("size", [(0, 4278190101), (4, 0), (-1, 5), (2, 65_536)])
-def test_sizes_that_no_picture_has_are_refused(size):
+def test_impossible_image_sizes_are_refused(size):
     with pytest.raises(InputError):
         limits.check_pixels(*size, "picture")
 
 
 @pytest.mark.parametrize("text", ["", "nan", "-1", "inf", "many"])
-def test_a_limit_that_is_no_number_is_a_wrong_call(monkeypatch, text):
+def test_a_limit_that_is_not_a_number_is_a_usage_error(monkeypatch, text):
     monkeypatch.setenv(limits.MAX_MEGAPIXELS_VARIABLE, text)
     with pytest.raises(UsageError, match="positive number"):
         limits.max_pixels()
@@ -36,7 +36,7 @@ def test_a_limit_that_is_no_number_is_a_wrong_call(monkeypatch, text):
 @pytest.mark.parametrize(
     "text", ["[" * 100_000, '{"a":' * 70 + "1" + "}" * 70, b"\xff", "1" * 9999, '{"a": 1, "a": 2}']
 )
-def test_json_that_is_too_deep_or_none_is_an_input_error(text):
+def test_invalid_or_deep_json_is_an_input_error(text):
     with pytest.raises(InputError, match="JSON"):
         limits.parse_json(text, "file")
 
@@ -69,7 +69,7 @@ ALIASES = "a0: &a0 [1, 2]\n" + "".join(
         ("a: \0", "not valid YAML"),
     ],
 )
-def test_yaml_that_is_too_large_or_none_is_one_line_at_once(text, message):
+def test_invalid_or_large_yaml_is_one_line(text, message):
     began = time.process_time()
     with pytest.raises(InputError, match=message) as caught:
         limits.parse_yaml(text, "file")
@@ -78,7 +78,7 @@ def test_yaml_that_is_too_large_or_none_is_one_line_at_once(text, message):
     assert len(str(caught.value)) < 200
 
 
-def test_yaml_is_read_with_aliases_and_matrices_and_its_first_document_alone():
+def test_yaml_reads_aliases_matrices_and_only_the_first_document():
     text = "---\n---\nm: !!opencv-matrix\n  rows: 1\nlist: &l [1, 2]\nagain: *l\n---\nother: 1\n"
     expected = {"m": {"rows": 1}, "list": [1, 2], "again": [1, 2]}
     assert limits.parse_yaml(text, "file") == expected
@@ -88,7 +88,7 @@ def test_yaml_is_read_with_aliases_and_matrices_and_its_first_document_alone():
 @pytest.mark.parametrize(
     "text", ['{"a": 1' + "0" * 400 + "}", '"\\ud800"', b'"\\uDfff"', b'"\xff"', "[" * 1000]
 )
-def test_json_that_nothing_else_can_hold_is_refused(text):
+def test_json_with_unrepresentable_values_is_refused(text):
     with pytest.raises(InputError, match=r"^it: [^\n]+$"):
         parse_json(text, "it")
 
@@ -114,7 +114,7 @@ def test_yaml_numbers_are_decimal(text):
     assert limits.parse_yaml(f"a: {text}", "file") == {"a": text}
 
 
-def test_yaml_numbers_of_usual_form_are_numbers():
+def test_usual_yaml_numbers_are_numbers():
     text = "[0, -7, +7, 1.5, 700., .5, -1e3, 7.0e+02, 1.E-3, .inf, 00.5]"
     read = limits.parse_yaml(text, "file")
     assert read == [0, -7, 7, 1.5, 700, 0.5, -1000, 700, 0.001, float("inf"), 0.5]

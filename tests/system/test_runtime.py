@@ -11,10 +11,13 @@ import pytest
 import torch
 
 from stereo.attention import ATTENTIONS
+from stereo.errors import UsageError
 from stereo.matching.engine import computing_in
+from stereo.matching.options import MatchOptions
 from stereo.models.kernels import pick_kernels
 from stereo.system import runtime
 from stereo.system.runtime import exact_fp32, free_bytes, is_out_of_memory, pick_device
+from stereo.training.config import TrainerConfig
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -54,16 +57,16 @@ OTHER_FAULTS = [
 
 
 @pytest.mark.parametrize("text", OUT_OF_MEMORY)
-def test_what_libraries_say_when_memory_is_short_is_out_of_memory(text):
+def test_library_out_of_memory_messages_are_recognised(text):
     assert is_out_of_memory(RuntimeError(text))
 
 
 @pytest.mark.parametrize("text", OTHER_FAULTS)
-def test_other_faults_that_speak_of_memory_are_not(text):
+def test_other_errors_that_mention_memory_are_not(text):
     assert not is_out_of_memory(RuntimeError(text))
 
 
-def test_real_errors_and_types_of_missing_memory_are_told_apart():
+def test_real_errors_and_out_of_memory_types_are_distinguished():
     assert is_out_of_memory(raised(lambda: torch.empty(2**58)))
     assert is_out_of_memory(raised(lambda: np.empty(2**58)))
     assert is_out_of_memory(raised(lambda: cv2.resize(np.zeros((1, 1), np.uint8), (2**30, 2**30))))
@@ -134,7 +137,7 @@ def test_cgroups_of_version_1_are_read_too(cgroups):
     assert cgroups("5:cpu,cpuacct:/x\n4:memory:/docker/x\n0::/\n", files) == 44 * MIB
 
 
-def test_no_limit_and_a_limit_that_is_exceeded_are_fine(cgroups):
+def test_no_limit_and_an_exceeded_limit_are_handled(cgroups):
     assert cgroups("0::/\n", {"memory.max": "max", "memory.current": "5"}) > MIB
     assert cgroups("0::/\n", {"memory.max": "5", "memory.current": "9"}) == 0
 
@@ -208,7 +211,24 @@ def test_a_default_stays_a_default(restored):
     assert torch.backends.cudnn.conv.fp32_precision == "ieee"
 
 
-def test_nothing_untested_is_chosen_by_itself(monkeypatch):
+@pytest.mark.parametrize("options", [MatchOptions, TrainerConfig])
+def test_a_match_and_a_recipe_take_the_same_devices(options):
+    for device in ("auto", "cpu", "cuda", "cuda:1", "mps"):
+        assert options(device=device).device == device
+    for device in ("tpu", "cuda:", "cuda:x", "cpu:0", 3):
+        with pytest.raises(UsageError, match="device"):
+            options(device=device)
+
+
+def test_a_gpu_beyond_those_of_the_machine_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(UsageError, match="no 'cuda:2' device"):
+        pick_device("cuda:2")
+
+
+def test_auto_selects_nothing_untested(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert pick_device("auto").type == "cpu"
@@ -217,7 +237,7 @@ def test_nothing_untested_is_chosen_by_itself(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["performer", "reformer"])
-def test_redrawing_keeps_the_buffers_and_where_they_are(name):
+def test_redrawing_keeps_the_buffers_and_their_device(name):
     module = ATTENTIONS[name](8)
     before = dict(module.named_buffers())
     module.begin_step(1000)
@@ -257,7 +277,7 @@ print((psutil.Process().memory_info().rss - before) / 2**30)
 
 @pytest.mark.slow
 @needs_linux
-def test_from_python_matches_reuse_memory_and_large_arrays_go_back():
+def test_matches_from_python_reuse_memory_and_free_large_arrays():
     """In a process of its own: what others have allocated decides which heap malloc uses."""
     done = subprocess.run(
         [sys.executable, "-c", MEMORY_FROM_PYTHON], capture_output=True, text=True, check=True
@@ -268,7 +288,7 @@ def test_from_python_matches_reuse_memory_and_large_arrays_go_back():
 
 
 @needs_linux
-def test_settings_of_malloc_in_the_environment_win(monkeypatch):
+def test_malloc_settings_in_the_environment_take_precedence(monkeypatch):
     runtime.return_freed_memory()
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
     size = 64 * 2**20

@@ -48,7 +48,7 @@ main(["demo"])
 
 @pytest.mark.parametrize("where", ["before the first step", "in a step", "after the last step"])
 @pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGINT", 130)])
-def test_a_signal_that_python_drops_ends_the_command_at_the_next_step(where, name, status):
+def test_a_signal_lost_by_python_stops_the_command_at_the_next_step(where, name, status):
     call = [sys.executable, "-c", SWALLOWED, name, where]
     done = subprocess.run(call, capture_output=True, text=True)
     assert "Exception ignored" in done.stderr  # it was dropped
@@ -62,7 +62,7 @@ def test_a_signal_that_python_drops_ends_the_command_at_the_next_step(where, nam
 @pytest.mark.slow
 @posix_only
 @pytest.mark.parametrize("part", range(6))
-def test_infer_ends_with_whole_files_wherever_sigterm_finds_it(tmp_path, part):
+def test_infer_leaves_complete_files_whenever_sigterm_arrives_to_stop_it(tmp_path, part):
     frames = REPOSITORY / "datasets" / "samples" / "FlyingThings3D" / "frames_finalpass" / "TEST"
     left, right = (sorted(frames.glob(f"A/*/{side}/*.png"))[0] for side in ("left", "right"))
     for number in range(30):
@@ -87,7 +87,7 @@ def test_infer_ends_with_whole_files_wherever_sigterm_finds_it(tmp_path, part):
     assert len(noted) == len(maps) < 30
 
 
-def test_what_one_process_meets_first_is_left_to_the_main_one(monkeypatch, capsys):
+def test_errors_are_reported_by_the_main_process(monkeypatch, capsys):
     """torchrun ends the main process as soon as another leaves: it would never get to say it."""
     slept = []
     monkeypatch.setattr("time.sleep", slept.append)

@@ -9,7 +9,7 @@ from stereo.errors import InputError, OutputError
 from stereo.system.streams import overlap
 
 
-def test_outcomes_come_in_order_with_what_each_step_gave():
+def test_outcomes_come_in_order_with_each_steps_result():
     outcomes = list(
         overlap(
             range(9),
@@ -24,7 +24,7 @@ def test_outcomes_come_in_order_with_what_each_step_gave():
     assert not any(o.error for o in outcomes)
 
 
-def test_an_error_in_a_step_ends_its_item_alone():
+def test_an_error_in_a_step_ends_only_its_item():
     def read(item):
         if item == 1:
             raise InputError("cannot be read")
@@ -66,7 +66,7 @@ def test_the_next_is_read_and_the_last_written_during_a_match():
     assert len(list(overlap(range(4), read, match, write))) == 4
 
 
-def test_few_pairs_are_held_at_once():
+def test_few_pairs_are_in_memory_at_once():
     alive, most = 0, 0
     lock = threading.Lock()
 
@@ -87,7 +87,7 @@ def test_few_pairs_are_held_at_once():
     assert most <= 10
 
 
-def test_anything_else_than_a_named_error_stops_the_whole():
+def test_unexpected_errors_stop_the_pipeline():
     def match(item, read):
         raise RuntimeError("a bug")
 

@@ -24,7 +24,7 @@ def fresh(monkeypatch):
     return monkeypatch
 
 
-def test_import_alone_makes_the_settings_before_pytorch_is_there():
+def test_import_sets_the_environment_before_pytorch_is_loaded():
     code = (
         "import stereo, os, sys; print(*map(os.environ.get, sys.argv[1:]), 'torch' in sys.modules)"
     )
@@ -35,7 +35,7 @@ def test_import_alone_makes_the_settings_before_pytorch_is_there():
 
 
 @pytest.mark.parametrize("name", threads.SETTINGS)
-def test_a_setting_of_the_users_own_wins(fresh, name):
+def test_the_users_own_setting_takes_precedence(fresh, name):
     fresh.setenv(name, "7")
     threads.wait_passively()
     assert {each: os.environ.get(each) for each in threads.SETTINGS if each in os.environ} == {
@@ -43,7 +43,7 @@ def test_a_setting_of_the_users_own_wins(fresh, name):
     }
 
 
-def test_pytorch_first_is_said_once(fresh):
+def test_importing_pytorch_first_is_reported_once(fresh):
     fresh.setitem(sys.modules, "torch", types.ModuleType("torch"))
     threads.wait_passively()
     assert "OMP_WAIT_POLICY" not in os.environ
@@ -54,7 +54,7 @@ def test_pytorch_first_is_said_once(fresh):
         threads.warn_if_threads_spin()
 
 
-def test_nothing_is_said_where_stereo_came_first(fresh):
+def test_importing_stereo_first_is_silent(fresh):
     threads.wait_passively()
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""``stereo adapt``: its gate, its inputs, and scenes in the look of a rig."""
+"""``stereo adapt``: its gate, its inputs, and scenes in the appearance of a rig."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.models.checkpoint import load_checkpoint
 from stereo.system.bundled import DEFAULT_MODEL, bundled_weights
 from stereo.training import adapt as module
-from stereo.training.look import Look
+from stereo.training.appearance import Appearance
 from stereo.training.state import last_path
 
 BEFORE = {"photometric": 4.0, "agreement": 0.7, "confidence": 0.8}
@@ -45,7 +45,7 @@ def folders(tmp_path, scenes):
         (BEFORE | {"agreement": 0.9}, False),  # one of three
     ],
 )
-def test_two_measures_must_rise_and_none_may_fall_far(after, better):
+def test_two_measures_must_improve_and_none_may_get_much_worse(after, better):
     assert module.is_better(BEFORE, after) is better
 
 
@@ -75,7 +75,7 @@ def quick(monkeypatch):
     return prepared
 
 
-def test_weights_that_are_better_are_written_with_what_they_were_made_from(stereo, folders, quick):
+def test_better_weights_are_written_with_their_provenance(stereo, folders, quick):
     quick(BEFORE, BEFORE, AFTER)
     output = folders / "mine.safetensors"
     result = stereo("adapt", folders / "left", folders / "right", "--output", output)
@@ -88,7 +88,7 @@ def test_weights_that_are_better_are_written_with_what_they_were_made_from(stere
     assert not (folders / "mine.run").exists()
 
 
-def test_an_interrupted_call_goes_on_with_what_is_there(stereo, folders, quick, monkeypatch):
+def test_an_interrupted_call_resumes_from_existing_files(stereo, folders, quick, monkeypatch):
     def call(*options):
         output = folders / "mine.safetensors"
         return stereo("adapt", folders / "left", folders / "right", "--output", output, *options)
@@ -110,12 +110,12 @@ def test_an_interrupted_call_goes_on_with_what_is_there(stereo, folders, quick, 
     assert (about["before"], about["after"]) == (BEFORE, AFTER)
 
 
-def test_where_the_pairs_kept_out_are_no_better_nothing_is_written(stereo, folders, quick):
+def test_nothing_is_written_if_held_out_pairs_do_not_improve(stereo, folders, quick):
     quick(BEFORE, BEFORE, BEFORE)
     output = folders / "mine.safetensors"
     result = stereo("adapt", folders / "left", folders / "right", "--output", output)
     assert result.status == 1
-    assert "2 pairs kept out are matched no better" in result.out
+    assert "2 held-out pairs are matched no better" in result.out
     assert {path.name for path in folders.iterdir()} == {"left", "right"}
 
 
@@ -130,7 +130,7 @@ def spoil(folders, kind):
     if kind == "few":
         for path in [*folders.glob("*/[2-9].png")]:
             path.unlink()
-        return "2 pairs are too few to adapt to"
+        return "adapt needs at least 5 pairs, got 2"
     for path in sorted(folders.glob("right/*.png")):
         view = np.asarray(Image.open(path))
         if kind == "unrectified":
@@ -140,11 +140,11 @@ def spoil(folders, kind):
         else:
             view = np.full_like(view, 90)
         Image.fromarray(view).save(path)
-    return "pairs looked at are not fit to match"
+    return "checked pairs cannot be matched"
 
 
 @pytest.mark.parametrize("kind", ["few", "unrectified", "unrelated", "one colour"])
-def test_pairs_that_are_not_fit_end_in_one_line_and_leave_the_weights(stereo, folders, kind):
+def test_faulty_pairs_are_one_line_and_leave_the_weights(stereo, folders, kind):
     told = spoil(folders, kind)
     output = folders / "mine.safetensors"
     output.write_bytes(b"as it was")
@@ -156,7 +156,7 @@ def test_pairs_that_are_not_fit_end_in_one_line_and_leave_the_weights(stereo, fo
     assert not (folders / "mine.run").exists()
 
 
-def test_options_that_make_no_sense_end_in_one_line(stereo, folders):
+def test_impossible_options_are_one_line(stereo, folders):
     for options, told in (
         (("--output", folders / "mine.pt"), "expected a .safetensors file"),
         (("--output", folders / "m.safetensors", "--max-time", "soon"), "write 90s, 50m or 2.5h"),
@@ -168,7 +168,7 @@ def test_options_that_make_no_sense_end_in_one_line(stereo, folders):
         assert told in line
 
 
-def test_a_rendered_scene_takes_on_the_look_of_a_rig(scenes):
+def test_a_rendered_scene_takes_on_the_appearance_of_a_rig(scenes):
     rng = np.random.default_rng(0)
     rig = []
     for scene in scenes:
@@ -178,11 +178,13 @@ def test_a_rendered_scene_takes_on_the_look_of_a_rig(scenes):
             dark += 6 * rng.standard_normal(dark.shape)
             views.append(np.repeat(dark.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2))
         rig.append((views[0], views[1]))
-    look = Look.of(rig)
-    assert look.grey
-    assert look.noise[:, 0] == pytest.approx(6, rel=0.35)
-    assert look.light[0, :, -1].mean() > 1.5 * look.light[0, :, 0].mean()
-    dressed = look.dress(TrainingPair.from_sample(scenes[0].sample()), rng)
-    assert np.ptp(dressed.left, axis=2).max() == 0
-    assert dressed.left.mean() == pytest.approx(np.mean([left for left, _ in rig]), rel=0.5)
-    assert dressed.disparity is not None and np.array_equal(dressed.disparity, scenes[0].disparity)
+    appearance = Appearance.of(rig)
+    assert appearance.grey
+    assert appearance.noise[:, 0] == pytest.approx(6, rel=0.35)
+    assert appearance.light[0, :, -1].mean() > 1.5 * appearance.light[0, :, 0].mean()
+    transferred = appearance.transfer(TrainingPair.from_sample(scenes[0].sample()), rng)
+    assert np.ptp(transferred.left, axis=2).max() == 0
+    assert transferred.left.mean() == pytest.approx(np.mean([left for left, _ in rig]), rel=0.5)
+    assert transferred.disparity is not None and np.array_equal(
+        transferred.disparity, scenes[0].disparity
+    )

@@ -66,7 +66,7 @@ def test_a_killed_run_comes_back_bit_for_bit(tmp_path, processes):
     assert_same(tmp_path / "whole" / last, tmp_path / "killed" / last)
 
 
-def test_a_kill_after_validation_does_not_forget_the_best(tiny, scripted, monkeypatch, tmp_path):
+def test_a_kill_after_validation_keeps_the_best(tiny, scripted, monkeypatch, tmp_path):
     run, out = tiny_run(tiny(), validate_every=2, checkpoint_every=100), tmp_path / "run"
     scripted(9.0, 5.0)
     save = saver.save_checkpoint
@@ -95,7 +95,7 @@ def _weights(folder):
     return best.config, best.weights
 
 
-def test_a_kill_in_the_last_validation_costs_no_best(tiny, scripted, tmp_path):
+def test_a_kill_in_the_last_validation_keeps_the_best(tiny, scripted, tmp_path):
     run, out = tiny_run(tiny(), max_steps=2, checkpoint_every=100), tmp_path / "run"
     scripted(9.0, None)
     with pytest.raises(Killed):
@@ -150,7 +150,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path):
     assert "resumed from step 2" in finish(command(tmp_path, *options))
 
 
-def test_a_disk_without_room_is_refused_before_the_first_step(here, tmp_path):
+def test_a_full_disk_is_refused_before_the_first_step(here, tmp_path):
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", tmp_path])
     if mounted.returncode:
         pytest.skip("mounting a small disk needs more rights")
@@ -189,7 +189,7 @@ def test_the_checkpoint_just_written_is_never_removed(tmp_path):
     ]
 
 
-def test_checkpoints_of_a_way_not_taken_are_set_aside(tmp_path):
+def test_checkpoints_of_an_abandoned_run_are_set_aside(tmp_path):
     for step in (2, 4):
         last_path(tmp_path, step).write_bytes(b"")
     set_aside_later(tmp_path, 2)
@@ -199,7 +199,7 @@ def test_checkpoints_of_a_way_not_taken_are_set_aside(tmp_path):
     ]
 
 
-def test_going_on_with_other_settings_is_said(here, tmp_path):
+def test_resuming_with_other_settings_is_reported(here, tmp_path):
     here(tmp_path, "--trainer.max_steps", 1)
     output = here(tmp_path, "--trainer.max_steps", 2, "--optimizer.learning_rate", 5e-4)
     assert "warning: the run goes on with other settings:" in output
@@ -208,7 +208,7 @@ def test_going_on_with_other_settings_is_said(here, tmp_path):
     assert "nothing to do" in here(tmp_path, "--trainer.max_steps", 2)
 
 
-def test_fine_tuning_keeps_the_first_weights_until_others_are_better(
+def test_fine_tuning_keeps_the_initial_weights_until_others_are_better(
     tiny, scripted, tmp_path, capsys
 ):
     run = dataclasses.replace(tiny_run(tiny(), validate_every=2), facts={"weights": "some"})

@@ -31,7 +31,7 @@ pytest_plugins = ["training_runs"]
         (np.inf, "has ground truth"),
     ],
 )
-def test_training_on_nothing_stops_says_why_and_leaves_nothing(
+def test_training_without_truth_stops_with_a_reason_and_leaves_nothing(
     tiny, scripted, tmp_path, truth, words
 ):
     run, out = tiny_run(tiny(truth), max_steps=30), tmp_path / "run"
@@ -43,7 +43,7 @@ def test_training_on_nothing_stops_says_why_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("weights", [None, "some"])
-def test_training_on_nothing_leaves_nothing_however_often_it_saves(
+def test_training_without_truth_leaves_nothing_however_often_it_saves(
     tiny, scripted, tmp_path, weights
 ):
     run = tiny_run(tiny(32.0), max_steps=12, validate_every=1, checkpoint_every=1)
@@ -55,7 +55,7 @@ def test_training_on_nothing_leaves_nothing_however_often_it_saves(
         assert list(out.iterdir()) == []
 
 
-def test_a_run_does_not_go_on_with_nothing(tiny, scripted, tmp_path):
+def test_a_run_without_truth_cannot_be_resumed(tiny, scripted, tmp_path):
     scripted(9.0, 8.0)
     train(tiny_run(tiny(), max_steps=2), tmp_path / "run")
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")}
@@ -65,7 +65,7 @@ def test_a_run_does_not_go_on_with_nothing(tiny, scripted, tmp_path):
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")} == before
 
 
-def test_one_pair_among_many_is_enough(tiny, scripted, tmp_path):
+def test_one_usable_pair_among_many_is_enough(tiny, scripted, tmp_path):
     root = tiny(500.0)
     run = tiny_run(root, max_steps=2)
     last = run.training_set.source.files[1].name
@@ -75,7 +75,7 @@ def test_one_pair_among_many_is_enough(tiny, scripted, tmp_path):
 
 
 @pytest.mark.parametrize("reach, counts", [(32, False), (256, True)])
-def test_validation_counts_the_pixels_that_training_does(tiny, tmp_path, reach, counts):
+def test_validation_counts_the_same_pixels_as_training(tiny, tmp_path, reach, counts):
     other = tiny_run(tiny(40.0 if reach == 32 else 200.0, "other")).validation_set
     run = tiny_run(tiny(), max_steps=1)
     network = dataclasses.replace(run.network_config, max_disparity=reach)
@@ -93,7 +93,7 @@ def test_validation_counts_the_pixels_that_training_does(tiny, tmp_path, reach, 
     ("number", "status", "words"),
     [(signal.SIGTERM, 143, "stereo: terminated"), (signal.SIGINT, 130, "interrupted")],
 )
-def test_a_signal_ends_training_as_it_ends_other_commands(
+def test_a_signal_stops_training_like_other_commands(
     tiny, tmp_path, monkeypatch, capsys, number, status, words
 ):
     run, out = tiny_run(tiny(), max_steps=9, validate_every=1), tmp_path / "run"
@@ -116,7 +116,7 @@ def test_a_signal_ends_training_as_it_ends_other_commands(
 
 
 @pytest.mark.parametrize("truth", [0.0, -5.0, 500.0])
-def test_validation_on_nothing_stops_before_the_first_step(tiny, tmp_path, truth):
+def test_validation_without_truth_stops_before_the_first_step(tiny, tmp_path, truth):
     run = dataclasses.replace(
         tiny_run(tiny()), validation_set=tiny_run(tiny(truth, "other")).validation_set
     )
@@ -137,7 +137,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_scalars(tiny, scripted, monkey
     assert curve(out, "train/loss")[0] == [1, 2]
 
 
-def test_a_resumed_run_is_read_and_told_without_noise(tiny, scripted, tmp_path, capfd):
+def test_a_resumed_run_is_read_and_reported_without_noise(tiny, scripted, tmp_path, capfd):
     run, out = tiny_run(tiny(), validate_every=2, checkpoint_every=2), tmp_path / "run"
     scripted(9.0, 5.0, 4.0)
     train(run, out)
@@ -153,7 +153,7 @@ def test_a_resumed_run_is_read_and_told_without_noise(tiny, scripted, tmp_path, 
     assert curve(out, "validation/epe_image") == ([0, 2, 4], [9, 5, 4.5])
 
 
-def test_tensorboard_shows_pictures_recipe_data_and_machine(tiny, tmp_path):
+def test_tensorboard_shows_images_recipe_data_and_machine(tiny, tmp_path):
     out = tmp_path / "run"
     train(tiny_run(tiny(), max_steps=1), out)
     events = events_of(out)
@@ -214,7 +214,7 @@ def test_the_time_limit_saves_and_stops_with_success(here, tmp_path):
     assert f"stopped at step {int(last.stem.split('-')[1])} of 100000" in output
 
 
-def test_a_damaged_pair_is_named_and_by_choice_skipped_and_counted(here, tmp_path):
+def test_a_damaged_pair_is_named_and_optionally_skipped_and_counted(here, tmp_path):
     shutil.copytree(samples(), tmp_path / "data")
     (damaged,) = (tmp_path / "data").glob("*/frames_finalpass/TEST/A/0001/right/*.png")
     damaged.write_bytes(damaged.read_bytes()[:1000])
@@ -226,7 +226,7 @@ def test_a_damaged_pair_is_named_and_by_choice_skipped_and_counted(here, tmp_pat
     assert "damaged pairs skipped: 3;" in output  # three steps of two: the one of two, each time
 
 
-def test_what_a_run_writes_is_matched_and_fine_tuned(here, stereo, tmp_path):
+def test_written_checkpoints_can_match_and_be_fine_tuned(here, stereo, tmp_path):
     here(tmp_path / "first", "--trainer.max_steps", 2)
     best = tmp_path / "first" / "best.safetensors"
     views = [

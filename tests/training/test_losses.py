@@ -14,10 +14,10 @@ from stereo.training.learner import MovingAverage
 from stereo.training.losses import loss_sum, plane_cross_entropy_sum, smooth_l1_sum
 from stereo.training.order import Share, StepSampler
 from stereo.training.schedule import learning_rate, parse_duration
-from stereo.training.truth import TruthCount, counted_pixels
+from stereo.training.supervision import TruthCount, counted_pixels
 
 
-def test_zeros_count_where_the_recipe_says_so():
+def test_zeros_count_if_the_recipe_says_so():
     truth = torch.tensor([[-1.0, 0.0, 0.0, 40.0, 40.0, 40.0, np.inf]])
     count = TruthCount(32)
     count.add(truth, truth.isfinite())
@@ -34,7 +34,7 @@ def test_zeros_count_where_the_recipe_says_so():
     turns=st.integers(1, 3),
     first=st.integers(0, 30),
 )
-def test_every_split_of_the_work_sees_the_same_samples(count, each, processes, turns, first):
+def test_samples_do_not_depend_on_the_split_of_the_work(count, each, processes, turns, first):
     batch = each * processes * turns
     whole = StepSampler(count, batch, 5, Share()).keys_of_step(first)
     parts = []
@@ -60,7 +60,7 @@ def test_a_batch_that_does_not_divide_is_refused():
         StepSampler(10, 5, 0, Share(world_size=2))
 
 
-def test_loss_is_psmnets():
+def test_the_loss_equals_psmnets():
     truth = torch.tensor([[[1.0, 2.0, 50.0], [0.0, 200.0, 3.0]]])
     valid = torch.ones_like(truth).bool()
     counted = counted_pixels(truth, valid, 192)
@@ -123,7 +123,7 @@ def test_a_loss_on_planes_needs_a_network_that_shows_them():
 
 
 @pytest.mark.parametrize("wrong", [{"weights": ()}, {"beta": 0.0}, {"planes": -1.0}])
-def test_impossible_losses_say_so(wrong):
+def test_impossible_losses_are_refused(wrong):
     with pytest.raises(UsageError, match="loss"):
         LossConfig(**wrong)
 
@@ -148,7 +148,7 @@ def test_the_average_starts_fast_and_forgets_its_first_weights():
         ("Invalid buffer size: 20.00 GiB", "batch_size"),
     ],
 )
-def test_what_ends_a_run_from_outside_is_one_line(message, said, monkeypatch):
+def test_external_termination_is_one_line(message, said, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(StereoError, match=said), explain_errors():
         raise RuntimeError(message)

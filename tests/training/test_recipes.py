@@ -86,7 +86,7 @@ FAST = "network: {name: ea_stereo_fast, "
     ],
     ids=lambda value: None if isinstance(value, bytes) else value[:60],
 )
-def test_a_recipe_that_cannot_be_is_one_line(stereo, tmp_path, recipe, words):
+def test_an_impossible_recipe_is_one_line(stereo, tmp_path, recipe, words):
     path = tmp_path / "recipe.yaml"
     path.write_bytes(recipe if isinstance(recipe, bytes) else recipe.encode())
     network = () if b"network" in path.read_bytes() else ("--network.name", "ea_stereo_fast")
@@ -99,7 +99,7 @@ def test_a_recipe_that_cannot_be_is_one_line(stereo, tmp_path, recipe, words):
 
 
 @pytest.mark.parametrize("given", ["ea_stereo_fastt", "sgbm", "", "nowhere/run"])
-def test_unknown_weights_list_those_that_ship(stereo, tmp_path, given):
+def test_unknown_weights_list_the_bundled_ones(stereo, tmp_path, given):
     options = ("--config", "quickstart", "--weights", given, "--output", tmp_path / "run")
     result = stereo("train", *options)
     assert (result.status, len(result.errors)) == (2, 1), result.errors
@@ -170,7 +170,7 @@ def test_every_shipped_recipe_loads_and_takes_a_step(here, path, tmp_path):
         ("--trainer.max_step", "3"),  # no abbreviations: a typo is no other option
     ],
 )
-def test_values_that_cannot_be_are_refused_before_any_work(stereo, tmp_path, wrong):
+def test_impossible_values_are_refused_before_any_work(stereo, tmp_path, wrong):
     result = stereo("train", "--config", "quickstart", "--output", tmp_path / "run", *wrong)
     assert result.status == 2
     assert len(result.errors) == 1
@@ -178,7 +178,7 @@ def test_values_that_cannot_be_are_refused_before_any_work(stereo, tmp_path, wro
     assert not (tmp_path / "run").exists()
 
 
-def test_weights_of_other_conventions_are_warned_of(tmp_path, capsys):
+def test_weights_with_other_conventions_trigger_a_warning(tmp_path, capsys):
     config = NetworkConfig("psmnet_basic", 48, upsampling="half_pixel", padding="zeros")
     weights = dict(build_network(config).state_dict())
     save_checkpoint(tmp_path / "it.safetensors", Checkpoint(config, weights))
@@ -202,14 +202,14 @@ def test_whole_scenes_are_held_out_by_their_names(share):
 
 
 @pytest.mark.parametrize(("count", "held"), [(2, 1), (10, 1), (30, 3), (95, 10)])
-def test_the_last_frames_are_held_out_where_there_are_no_scenes(count, held):
+def test_the_last_frames_are_held_out_if_there_are_no_scenes(count, held):
     names = [f"{n:04d}" for n in range(count)]
     assert hold_out(names, 0.1) == set(names[-held:])
     with pytest.raises(UsageError, match="too few to hold one out"):
         hold_out(names[:1], 0.1)
 
 
-def test_unless_other_data_are_named_training_pairs_are_held_out(tiny, capsys):
+def test_by_default_training_pairs_are_held_out(tiny, capsys):
     root = str(tiny())
     for validation, held in (
         (ValidationConfig(), ["2"]),
@@ -222,7 +222,7 @@ def test_unless_other_data_are_named_training_pairs_are_held_out(tiny, capsys):
 
 
 @pytest.mark.parametrize("recipe", ["psmnet_sceneflow", "ea_psmnet_sceneflow", "modern_sceneflow"])
-def test_recipes_of_scene_flow_leave_its_test_pairs_alone(recipe, stereo, tmp_path, monkeypatch):
+def test_scene_flow_recipes_do_not_use_its_test_pairs(recipe, stereo, tmp_path, monkeypatch):
     for scene in range(60):
         write_frame(tmp_path, "FlyingThings3D", f"TRAIN/A/{scene:04d}", "0006")
     write_frame(tmp_path, "FlyingThings3D", "TEST/A/0000", "0006")
@@ -266,7 +266,7 @@ def test_a_checkpoint_names_no_folder_of_the_machine(tiny, tmp_path):
     assert facts["recipe"]["data"]["synthetic"]["meshes"] == "things"
 
 
-def test_validation_on_the_training_pairs_is_warned_of(capsys):
+def test_validation_on_the_training_pairs_triggers_a_warning(capsys):
     data = DataConfig("sceneflow", str(SAMPLES), "test", validation=ValidationConfig(split="test"))
     prepare(Recipe(network=NetworkConfig("psmnet_basic", 48), data=data))
     assert "3 of the 3 validation pairs are trained on too" in capsys.readouterr().err

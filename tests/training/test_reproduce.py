@@ -70,7 +70,7 @@ def call(line, root, more="", status=0):
 @pytest.mark.parametrize(
     ("start", "recipe"), [("stereo train", "psmnet_sceneflow"), ("torchrun", "ea_psmnet_sceneflow")]
 )
-def test_a_published_recipe_goes_from_the_check_to_the_figure(tree, tmp_path, start, recipe):
+def test_a_published_recipe_runs_from_check_to_evaluation(tree, tmp_path, start, recipe):
     said = call(command("stereo data check", "--split train"), tree, status=1)
     assert "3 complete pairs, 22,390 published" in said
     assert re.findall(r"^(\w+): \d+$", said, re.M) == [

@@ -1,1 +1,1 @@
-"""What training does to a pair."""
+"""Training augmentation."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stereo.data.augmentation.config import CROP_ONLY, MODERN, PRESETS, AugmentationConfig
+from stereo.data.augmentation.config import AugmentationConfig
 from stereo.data.augmentation.image_transforms import (
     adjust_color,
     adjust_gamma,
@@ -20,18 +20,7 @@ from stereo.data.augmentation.training_pair import (
     flip_pair,
     pad_pair,
     resize_pair,
-    to_tensors,
 )
-
-__all__ = [
-    "CROP_ONLY",
-    "MODERN",
-    "PRESETS",
-    "AugmentationConfig",
-    "TrainingPair",
-    "augment",
-    "to_tensors",
-]
 
 # Each step has its own random stream, numbered by its place here: switching one step on or
 # off leaves the others' choices as they were. Append only, so that old runs can be repeated.

@@ -1,4 +1,4 @@
-"""How training pairs are changed: strengths and probabilities, checked when they are made."""
+"""Strengths and probabilities of the augmentations."""
 
 import math
 from dataclasses import dataclass
@@ -8,56 +8,54 @@ from stereo.errors import UsageError
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """What ``stereo.data.augmentation.augment.augment`` does, in the order of the fields.
+    """Settings of ``stereo.data.augmentation.augment.augment``, in the order of its steps.
 
-    By default nothing but the crop happens, which is PSMNet's recipe. Each change is drawn on its
-    own: at probability 0 never, at 1 always.
+    The default is PSMNet's recipe: only a random crop. Each step is drawn independently.
     """
 
     scale_probability: float = 0.0
-    """Of another size at the same shape. Disparities are multiplied by the horizontal factor."""
+    """Probability of rescaling at constant aspect ratio. Disparities are scaled by the horizontal
+    factor."""
     scale: tuple[float, float] = (0.8, 1.4)
-    """Smallest and largest factor, drawn evenly in their logarithm. A size that would fall below
-    the crop's stops there."""
+    """Smallest and largest factor, log-uniform. The result is never smaller than the crop."""
     stretch_probability: float = 0.0
-    """Of another shape at the same area."""
+    """Probability of changing the aspect ratio at constant area."""
     stretch: float = 1.2
-    """The largest factor from height to width, at least 1; its inverse is the smallest."""
+    """Largest change of the aspect ratio, at least 1; its inverse is the smallest."""
     flip_probability: float = 0.0
-    """Of a mirrored pair with swapped views; skipped where the right disparity is unknown."""
+    """Probability of mirroring the pair and swapping its views; needs the right disparity."""
     crop: tuple[int, int] | None = (256, 512)
-    """Height and width of the window, pixels, at a random place; smaller pairs are padded at the
-    top and right. None for whole pairs."""
+    """Height and width of a random crop, pixels; smaller pairs are padded at the top and right.
+    None for whole pairs."""
     color_probability: float = 0.0
-    """Of other colours: brightness, contrast, saturation and hue together."""
+    """Probability of colour jitter: brightness, contrast, saturation and hue together."""
     brightness: float = 0.4
-    """The factor lies between 1 less and 1 plus this, 0 to 1; likewise for the next two."""
+    """The factor is drawn from 1 - this to 1 + this, 0 to 1; likewise for the next two."""
     contrast: float = 0.4
     """See ``brightness``."""
     saturation: float = 0.4
     """See ``brightness``."""
     hue: float = 0.08
-    """Largest turn of the colour circle in either direction, 0 to 0.5 (half the circle)."""
+    """Largest hue shift in either direction, 0 to 0.5 (half the colour circle)."""
     gamma_probability: float = 0.0
-    """Of another brightness curve, samples to the power gamma."""
+    """Probability of gamma correction, samples to the power gamma."""
     gamma: tuple[float, float] = (0.75, 1.35)
-    """Smallest and largest exponent, drawn evenly in their logarithm."""
+    """Smallest and largest exponent, log-uniform."""
     asymmetry: float = 0.5
-    """Probability that colour, and likewise gamma, is drawn for each view apart; otherwise both
-    views change alike."""
+    """Probability that colour jitter, and likewise gamma, is drawn for each view separately."""
     vertical_shift_probability: float = 0.0
-    """Of a right view that lies higher or lower than the left, as in imperfect rectification. The
-    ground truth stays that of the true pair, here and in the next."""
+    """Probability of shifting the right view vertically, as in imperfect rectification. The ground
+    truth is unchanged, here and for rotation."""
     vertical_shift: float = 1.5
     """Largest shift in either direction, pixels."""
     rotation_probability: float = 0.0
-    """Of a right view that is turned about its centre."""
+    """Probability of rotating the right view about its centre."""
     rotation: float = 0.1
     """Largest angle in either direction, degrees. It also moves points sideways, up to sin(angle)
     times half the height: at 0.1 degrees and 256 rows the ground truth is off by 0.22 px at the
     top and bottom."""
     eraser_probability: float = 0.0
-    """Of rectangles in the right view that are replaced: nothing there matches."""
+    """Probability of erasing rectangles of the right view, so that nothing there matches."""
     eraser_elsewhere: float = 0.0
     """Probability that a rectangle shows another part of the right view, not its mean colour."""
     eraser_rectangles: int = 2
@@ -65,13 +63,13 @@ class AugmentationConfig:
     eraser_side: tuple[int, int] = (50, 100)
     """Smallest and largest side of a rectangle, pixels, before it is cut at the border."""
     warp_probability: float = 0.0
-    """Of a vertical offset of the right view that varies smoothly over it, as lenses leave it."""
+    """Probability of a smoothly varying vertical offset of the right view, as from lenses."""
     warp: float = 2.0
     """Largest offset in either direction, pixels."""
     blur_probability: float = 0.0
-    """Of one view, either of them, that is less sharp than the other."""
+    """Probability of blurring one of the views."""
     blur: float = 1.5
-    """Largest deviation of the blur, pixels; the smallest is a fifth of it."""
+    """Largest standard deviation of the blur, pixels; the smallest is a fifth of it."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -134,9 +132,6 @@ def _wrong(name: str, value: object, expected: str) -> UsageError:
     return UsageError(f"augmentation: {name} is {value!r}; expected {expected}")
 
 
-CROP_ONLY = AugmentationConfig()
-"""PSMNet's recipe: a random crop of 256x512 and no other change."""
-
 MODERN = AugmentationConfig(
     scale_probability=0.8,
     stretch_probability=0.8,
@@ -150,6 +145,4 @@ MODERN = AugmentationConfig(
     warp_probability=0.3,
     blur_probability=0.3,
 )
-"""Everything, for networks that must work on pictures unlike those they are trained on."""
-
-PRESETS = {"crop_only": CROP_ONLY, "modern": MODERN}
+"""All augmentations, for networks that must generalise to other data."""

@@ -1,4 +1,4 @@
-"""Changes of one picture by torchvision's v2 transforms: the only file that imports torchvision.
+"""Changes of one image by torchvision's v2 transforms: the only file that imports torchvision.
 
 It is imported inside the functions, so that nothing but training needs it. The functional forms
 serve: the classes draw from PyTorch's global random generator. All take and return (H, W, 3) uint8
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize by bilinear interpolation, with antialiasing where the picture shrinks."""
+    """Resize by bilinear interpolation, with antialiasing where the image shrinks."""
     return _to_array(_functional().resize(_to_tensor(image), [height, width], antialias=True))
 
 
@@ -39,12 +39,12 @@ def adjust_color(
 
 
 def adjust_gamma(image: np.ndarray, gamma: float) -> np.ndarray:
-    """Raise samples in 0..1 to the power ``gamma``; above 1 the picture becomes darker."""
+    """Raise samples in 0..1 to the power ``gamma``; above 1 the image becomes darker."""
     return _to_array(_functional().adjust_gamma(_to_tensor(image), gamma))
 
 
 def misalign(image: np.ndarray, down: float, degrees: float) -> np.ndarray:
-    """Turn a picture about its centre, then shift it, with its border repeated beyond its edge.
+    """Rotate an image about its centre, then shift it, replicating the border.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -74,7 +74,7 @@ def warp_vertically(image: np.ndarray, grid: np.ndarray) -> np.ndarray:
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        grid: (M, N), at least 2 x 2 offsets spread over the picture, pixels, positive downwards.
+        grid: (M, N), at least 2 x 2 offsets spread over the image, pixels, positive downwards.
     """
     height, width = image.shape[:2]
     knots = torch.from_numpy(np.ascontiguousarray(grid, np.float64))[None, None]

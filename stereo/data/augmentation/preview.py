@@ -1,4 +1,4 @@
-"""A contact sheet of what training sees: each augmentation alone, then all together."""
+"""A contact sheet of the augmentations: each alone, then all together."""
 
 import dataclasses
 from pathlib import Path
@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from stereo.data.augmentation.augment import MODERN, AugmentationConfig, TrainingPair, augment
+from stereo.data.augmentation.augment import augment
+from stereo.data.augmentation.config import MODERN, AugmentationConfig
+from stereo.data.augmentation.training_pair import TrainingPair
 from stereo.data.io import colors
 from stereo.data.sets.datasets import chosen_dataset, open_dataset
 from stereo.errors import UsageError
@@ -145,7 +147,7 @@ def rows_for(pair: TrainingPair) -> list[Row]:
 
 
 def residual(pair: TrainingPair) -> np.ndarray:
-    """Return |left - right moved by the disparity|, amplified, as a (H, W, 3) uint8 picture.
+    """Return |left - right moved by the disparity|, amplified, as a (H, W, 3) uint8 image.
 
     Grey where there is no ground truth or the match lies outside the right view.
     """
@@ -206,7 +208,7 @@ def _pair_block(pair: TrainingPair, seed: tuple[int, int, int]) -> np.ndarray:
 
 
 def _amplified(difference: np.ndarray, gain: float) -> np.ndarray:
-    """Turn (H, W, 1) differences of samples into a (H, W, 3) uint8 picture."""
+    """Turn (H, W, 1) differences of samples into a (H, W, 3) uint8 image."""
     return np.clip(difference * gain, 0, 255).astype(np.uint8).repeat(3, axis=2)
 
 
@@ -221,7 +223,7 @@ def _zoomed(picture: np.ndarray, zoom: float) -> np.ndarray:
 
 
 class _Canvas:
-    """A white picture to put panels and text on."""
+    """A white image to put panels and text on."""
 
     def __init__(self, height: int, width: int) -> None:
         self.image = Image.new("RGB", (width, height), "white")

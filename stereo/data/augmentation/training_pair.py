@@ -1,4 +1,4 @@
-"""A pair to train on, its exact geometric changes, and the tensors a network gets."""
+"""A training pair, its exact geometric transforms, and its tensors."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -61,7 +61,7 @@ class TrainingPair:
 
     @classmethod
     def from_sample(cls, sample: Sample) -> "TrainingPair":
-        """Take over what was read from disk.
+        """Make a training pair from a sample.
 
         Raises:
             InputError: the sample has no ground truth.
@@ -131,7 +131,7 @@ def flip_pair(pair: TrainingPair) -> TrainingPair:
 
 
 def pad_pair(pair: TrainingPair, height: int, width: int) -> TrainingPair:
-    """Fill a pair up to a size, at the top and right, by repeating its border.
+    """Pad a pair to a size, at the top and right, by repeating its border.
 
     These are the sides on which networks are padded too. The new pixels have no ground truth.
     """
@@ -148,7 +148,7 @@ def pad_pair(pair: TrainingPair, height: int, width: int) -> TrainingPair:
 
 
 def crop_pair(pair: TrainingPair, top: int, left: int, height: int, width: int) -> TrainingPair:
-    """Cut the same window out of both views; what it cuts off the right view becomes occluded."""
+    """Crop both views alike; matches cut off in the right view become occluded."""
     window = (slice(top, top + height), slice(left, left + width))
     cropped = dataclasses.replace(
         pair,
@@ -165,7 +165,7 @@ def crop_pair(pair: TrainingPair, top: int, left: int, height: int, width: int) 
 def to_tensors(
     pair: TrainingPair, mean: Sequence[float], std: Sequence[float]
 ) -> dict[str, torch.Tensor]:
-    """Return what a network is trained on, ready for PyTorch's default collate function.
+    """Return the training tensors, ready for PyTorch's default collate function.
 
     Args:
         pair: of any size.

@@ -1,4 +1,4 @@
-"""The check of a data set: what is there, what is missing, what is wrong with it."""
+"""The check of a data set: files present, missing and damaged."""
 
 from stereo.data.check.catalogue import list_datasets
 from stereo.data.check.check import check_dataset

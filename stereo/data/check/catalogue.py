@@ -1,4 +1,4 @@
-"""What ``stereo data list`` prints: the data sets known, their splits and their trees."""
+"""``stereo data list``: the known data sets, their splits and trees."""
 
 from stereo.data.sets.datasets import DATASETS
 from stereo.data.sets.layouts import Description, Layout, Part

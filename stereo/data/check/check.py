@@ -39,7 +39,7 @@ def check_dataset(
     workers: int | None = None,
     max_disparity: int = DEFAULT_MAX_DISPARITY,
 ) -> dict[str, Any]:
-    """Examine every file of a data set, print a report and write it as text and JSON.
+    """Check every file of a data set, print a report and write it as text and JSON.
 
     The report does not depend on the number of workers.
 

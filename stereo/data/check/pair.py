@@ -49,7 +49,7 @@ class Finding:
 
 
 def validate_pair(job: Job) -> Finding:
-    """Read a pair's files and return what is wrong with them."""
+    """Read a pair's files and return their faults."""
     files = job.files
     faults: list[Fault] = []
     left, right = (_image(path, faults) for path in (files.left, files.right))

@@ -37,7 +37,7 @@ class Section:
     def of_listing(
         cls, listing: PartListing, split: str | None, render_pass: str | None
     ) -> "Section":
-        """Make the section of a part that was found."""
+        """Return the section of a part that was found."""
         section = cls(
             listing.part.title,
             listing.layout.name,
@@ -61,7 +61,7 @@ class Section:
 
     @classmethod
     def of_list(cls, title: str, samples: list[SampleFiles]) -> "Section":
-        """Make the section of a list of pairs whose files may be missing."""
+        """Return the section of a list of pairs, some of whose files may be missing."""
         section = cls(title, None, None, None, samples)
         for files in samples:
             for path in _all_files(files):
@@ -71,7 +71,7 @@ class Section:
 
     @classmethod
     def of_absent(cls, part: Part, split: str | None, render_pass: str | None) -> "Section":
-        """Make the section of a missing part."""
+        """Return the section of a missing part."""
         counts = [
             known.count
             for layout in part.layouts
@@ -92,12 +92,12 @@ class Section:
         return " ".join(part for part in parts if part)
 
     def whole_pairs(self) -> list[SampleFiles]:
-        """Return the pairs that are not already reported for a missing file."""
+        """Return the pairs without a missing file."""
         lacking = {name for kind, name, _ in self.faults if kind == "missing"}
         return [files for files in self.samples if files.name not in lacking]
 
     def include(self, name: str, finding: Finding) -> None:
-        """Add what was seen of one pair."""
+        """Add the findings of one pair."""
         self.faults += [(fault.kind, name, fault.detail) for fault in finding.faults]
         if finding.size is not None:
             self.sizes[finding.size] += 1

@@ -67,7 +67,7 @@ def find_pairs(left: str, right: str, truth: str | None = None) -> list[PairFile
 
 
 def find_pictures(argument: str) -> list[Path]:
-    """Return the pictures that a file, a folder (searched recursively) or a glob stands for.
+    """Return the images of a file, a folder (searched recursively) or a glob.
 
     Raises:
         InputError: nothing found.
@@ -107,7 +107,7 @@ def _clashes(names: Sequence[str]) -> list[int]:
 
 
 class _Selection:
-    """The files that one argument stands for, with the keys they can be matched by."""
+    """The files of one argument, with the keys they can be matched by."""
 
     def __init__(self, argument: str, suffixes: frozenset[str], role: str) -> None:
         self.argument = argument

@@ -1,4 +1,4 @@
-"""Numbered pictures: the files of a pattern such as ``left_%06d.png``, paired by their numbers."""
+"""Numbered images: the files of a pattern such as ``left_%06d.png``, paired by their numbers."""
 
 import os
 import re
@@ -11,18 +11,18 @@ _CONVERSION = re.compile(r"%(0?\d*)d")
 
 
 def is_numbered(argument: str) -> bool:
-    """Return whether an argument names numbered pictures, and no file of just that name."""
+    """Return whether an argument is a pattern of numbered images, not an existing file."""
     return bool(_CONVERSION.search(Path(argument).name)) and not os.path.exists(argument)
 
 
 class Numbered:
-    """The pictures that a pattern stands for.
+    """The images matched by a pattern.
 
     Args:
         pattern: a path whose name holds one ``%d``, ``%6d`` or ``%06d``.
 
     Attributes:
-        files: number -> picture, by rising number.
+        files: number -> image, by rising number.
 
     Raises:
         InputError: the pattern holds several numbers, or stands for no file.
@@ -32,7 +32,7 @@ class Numbered:
         self.pattern = Path(pattern)
         parts = _CONVERSION.split(self.pattern.name)
         if len(parts) != 3:
-            raise InputError(f"{pattern}: holds several numbers; numbered pictures have one")
+            raise InputError(f"{pattern}: holds several numbers; numbered images have one")
         self._before, self._width, self._after = parts
         folder = self.pattern.parent
         try:
@@ -64,7 +64,7 @@ class Numbered:
 
 
 def pair_by_number(left: Numbered, right: Numbered | None) -> list[tuple[Path, ...]]:
-    """Return the pictures of each number, with a warning for gaps.
+    """Return the images of each number, with a warning for gaps.
 
     Raises:
         InputError: a number that only one of the views has.

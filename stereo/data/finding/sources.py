@@ -1,4 +1,4 @@
-"""Input pairs of ``infer``: pictures, numbered pictures or videos."""
+"""Input pairs of ``infer``: images, numbered images or videos."""
 
 import functools
 import glob
@@ -17,12 +17,12 @@ from stereo.data.io.videos import PACKINGS, VIDEO_SUFFIXES, Video, is_address, i
 from stereo.data.sets.sample import Sample, SampleFiles, check_same_size
 from stereo.errors import InputError, UsageError, unknown_name
 
-STILLS_A_SECOND = 25.0  # of numbered pictures, which do not say
+STILLS_A_SECOND = 25.0  # of numbered images, which do not say
 
 
 @dataclass(frozen=True)
 class Film:
-    """A video or numbered pictures; ``rate`` is in frames per second."""
+    """A video or numbered images; ``rate`` is in frames per second."""
 
     name: str
     rate: float
@@ -33,11 +33,11 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """Unique among the pairs of a run; what its outputs are called."""
+        """Unique name among the pairs of a run, used for its outputs."""
 
     @property
     def film(self) -> Film | None:
-        """The film of this frame, or None."""
+        """The video of this frame, or None."""
 
     def files(self) -> list[Path]:
         """Return the source files."""
@@ -51,7 +51,7 @@ class Source(Protocol):
 
 
 class Series:
-    """Bit depth shared by numbered pictures; a depth per frame would flicker."""
+    """Bit depth shared by numbered images; a depth per frame would flicker."""
 
     def __init__(self, first: Sequence[Path]) -> None:
         self._first = first
@@ -67,7 +67,7 @@ class Series:
 
 @dataclass(frozen=True)
 class PictureSource:
-    """A pair of two pictures, perhaps with ground truth stored at ``truth_scale`` per pixel."""
+    """A pair of two images, perhaps with ground truth stored at ``truth_scale`` per pixel."""
 
     pair: PairFiles
     truth_scale: float | None = None
@@ -80,11 +80,11 @@ class PictureSource:
         return self.pair.name
 
     def files(self) -> list[Path]:
-        """Return both pictures, and the ground truth."""
+        """Return both images, and the ground truth."""
         return self.pair.files()
 
     def read(self) -> Sample:
-        """Read the pictures and the ground truth."""
+        """Read the images and the ground truth."""
         pair = self.pair
         return SampleFiles(
             pair.name,
@@ -98,7 +98,7 @@ class PictureSource:
 
 @dataclass(frozen=True)
 class PackedSource:
-    """A pair of two views in one picture, packed, or None for the two frames of an MPO."""
+    """A pair of two views in one image, packed, or None for the two frames of an MPO."""
 
     name: str
     path: Path
@@ -107,11 +107,11 @@ class PackedSource:
     series: Series | None = None
 
     def files(self) -> list[Path]:
-        """Return the picture."""
+        """Return the image."""
         return [self.path]
 
     def read(self) -> Sample:
-        """Read the picture and cut it."""
+        """Read the image and cut it."""
         if self.packing is None:
             views = read_both_views(self.path)
             check_same_size(*views, f"{self.path}'s first frame", "its second")
@@ -167,15 +167,15 @@ def find_sources(
     truth: str | None = None,
     truth_scale: float | None = None,
 ) -> list[Source]:
-    """Find the pairs that the arguments of ``infer`` stand for.
+    """Find the pairs that the arguments of ``infer`` denote.
 
     Args:
-        left: a file, a folder, a glob, a video, or numbered pictures such as ``left_%06d.png``.
+        left: a file, a folder, a glob, a video, or numbered images such as ``left_%06d.png``.
         right: the same kind of thing, or None where ``left`` holds both views.
         packing: ``side-by-side`` or ``top-bottom``; None for two separate views, or for MPO files,
             whose two frames are the views.
-        truth: ground truth for each left picture, or None.
-        truth_scale: stored value per pixel, for integer pictures.
+        truth: ground truth for each left image, or None.
+        truth_scale: stored value per pixel, for integer images.
 
     Raises:
         UsageError: a packing with a right view, or neither; ground truth of a video, or a
@@ -189,11 +189,11 @@ def find_sources(
     if right is None and packing is None and not _hold_both_views(left):
         raise UsageError(
             f"no right view for {left}: name it, or give --packing side-by-side or top-bottom if "
-            "each picture holds both"
+            "each image holds both"
         )
     if right is not None and packing is not None:
         raise UsageError(
-            f"--packing {packing} is for pictures that hold both views: leave out {right}"
+            f"--packing {packing} is for images that hold both views: leave out {right}"
         )
     views = [_one_video(view) for view in (left, right) if view is not None]
     kinds = [_kind(view) for view in views]
@@ -204,7 +204,7 @@ def find_sources(
     if kinds[0] != _PICTURES and right is not None and views[0] == views[1]:
         raise InputError(f"{left}: is named as the left and as the right view")
     if truth is not None and (kinds[0] != _PICTURES or right is None):
-        raise UsageError("--ground-truth needs pictures, a left and a right one for each")
+        raise UsageError("--ground-truth needs images, a left and a right one for each")
     if kinds[0] == _VIDEO:
         return _frames([Video(view) for view in views], packing)
     if kinds[0] == _NUMBERED:
@@ -216,7 +216,7 @@ def find_sources(
     return [PackedSource(name, path, packing) for name, path in zip(names, paths, strict=True)]
 
 
-_PICTURES, _NUMBERED, _VIDEO = "pictures", "numbered pictures", "a video"
+_PICTURES, _NUMBERED, _VIDEO = "images", "numbered images", "a video"
 
 
 def _kind(argument: str) -> str:
@@ -226,7 +226,7 @@ def _kind(argument: str) -> str:
 
 
 def _hold_both_views(argument: str) -> bool:
-    """Return whether an argument stands for pictures of two frames, the left and the right view."""
+    """Return whether an argument denotes images of two frames, the left and right view."""
     kind = _kind(argument)
     if kind == _VIDEO:
         return False
@@ -251,7 +251,7 @@ def _one_video(argument: str) -> str:
     try:
         found = sorted(filter(os.path.isfile, glob.glob(argument, recursive=True)))
     except re.error:
-        return argument  # reported as a glob of pictures
+        return argument  # reported as a glob of images
     if len(found) == 1 and is_video(found[0]):
         return found[0]
     videos = [path for path in found if Path(path).suffix.lower() in VIDEO_SUFFIXES]

@@ -1,4 +1,4 @@
-"""Pictures of disparities and errors: turbo colours, a scale with 0 on it, a colour bar."""
+"""Colour maps of disparities and errors: turbo, scaled from 0, with a colour bar."""
 
 from collections.abc import Callable
 
@@ -83,7 +83,7 @@ def disparity_picture(
 
 
 def error_picture(estimate: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Return the absolute error in colours, 0 to 8 px and more, with its colour bar below.
+    """Return the absolute error in colours, 0 to 8 px, with its colour bar below.
 
     Args:
         estimate: (H, W) float, pixels.
@@ -99,7 +99,7 @@ def error_picture(estimate: np.ndarray, truth: np.ndarray, valid: np.ndarray) ->
 
 
 def side_by_side(*pictures: np.ndarray, gap: int = 6) -> np.ndarray:
-    """Join (H, W, 3) uint8 pictures in a row on white; lower ones keep their top edge."""
+    """Join (H, W, 3) uint8 images in a row on white; lower ones keep their top edge."""
     height = max(p.shape[0] for p in pictures)
     columns: list[np.ndarray] = []
     for picture in pictures:
@@ -110,7 +110,7 @@ def side_by_side(*pictures: np.ndarray, gap: int = 6) -> np.ndarray:
 
 
 def stack(*pictures: np.ndarray, gap: int = 6) -> np.ndarray:
-    """Join (H, W, 3) uint8 pictures in a column on white; narrower ones keep their left edge."""
+    """Join (H, W, 3) uint8 images in a column on white; narrower ones keep their left edge."""
     turned = side_by_side(*(p.transpose(1, 0, 2) for p in pictures), gap=gap)
     return np.ascontiguousarray(turned.transpose(1, 0, 2))
 
@@ -123,7 +123,7 @@ def _with_bar(
     low: float = 0.0,
     depth: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Put a colour bar below a picture, with ticks; its size follows the picture's width."""
+    """Put a colour bar below an image, with ticks; its size follows the image's width."""
     height, width = picture.shape[:2]
     canvas_width = max(width, MIN_WIDTH)
     unit = max(11, canvas_width // 60)  # height of the text, pixels

@@ -24,7 +24,7 @@ Shape: TypeAlias = tuple[int, int]
 Decoder: TypeAlias = Callable[[Path, Shape], np.ndarray]
 MaskReader: TypeAlias = Callable[[Path], np.ndarray]
 
-# Middlebury 2005 and 2006 store pixels of the full size, whatever the size of the picture.
+# Middlebury 2005 and 2006 store pixels of the full size, whatever the size of the image.
 _MIDDLEBURY_DIVISORS = {1110: 1, 555: 2, 370: 3}
 _MIDDLEBURY_2003_HEIGHT = 375
 
@@ -35,7 +35,7 @@ _VKITTI2_UNITS_PER_METRE = 100.0
 
 
 def decode_stored(path: Path, _shape: Shape, scale: float | None = None) -> np.ndarray:
-    """Read a disparity in its format's own unit; integer pictures hold ``scale`` per pixel.
+    """Read a disparity in its format's own unit; integer images hold ``scale`` per pixel.
 
     Raises:
         InputError: as ``read_disparity``.
@@ -44,7 +44,7 @@ def decode_stored(path: Path, _shape: Shape, scale: float | None = None) -> np.n
 
 
 def stored(scale: float | None = None) -> Decoder:
-    """Return the decoder of integer pictures that hold ``scale`` units per pixel."""
+    """Return the decoder of integer images that hold ``scale`` units per pixel."""
     return partial(decode_stored, scale=scale)
 
 
@@ -60,7 +60,7 @@ def decode_either_sign(path: Path, _shape: Shape) -> np.ndarray:
 
 
 def decode_middlebury_full_pixels(path: Path, shape: Shape) -> np.ndarray:
-    """Read Middlebury 2005/2006: stored values are pixels of the full-size picture.
+    """Read Middlebury 2005/2006: stored values are pixels of the full-size image.
 
     A map of another of the published sizes than the image is brought to it (nearest neighbour).
 
@@ -112,11 +112,11 @@ def decode_sintel(path: Path, _shape: Shape) -> np.ndarray:
     """Read Sintel's disparities: pixels = 4 R + G / 64 + B / 16384.
 
     Raises:
-        InputError: missing, damaged or not an 8-bit RGB picture.
+        InputError: missing, damaged or not an 8-bit RGB image.
     """
     rgb = _read_picture(path)
     if rgb.ndim != 3 or rgb.shape[2] < 3 or rgb.dtype != np.uint8:
-        raise InputError(f"{path}: expected an RGB picture that codes a disparity")
+        raise InputError(f"{path}: expected an RGB image that codes a disparity")
     red, green, blue = np.moveaxis(rgb[..., :3].astype(np.float32), 2, 0)
     return red * np.float32(4) + green / np.float32(64) + blue / np.float32(16384)
 

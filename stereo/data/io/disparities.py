@@ -22,13 +22,13 @@ from stereo.system.limits import check_pixels
 
 DISPARITY_SUFFIXES = frozenset([".pfm", ".png", ".npy", ".npz", ".tif", ".tiff", ".pgm"])
 PNG16_SCALE = 256.0
-MOST_SCALE = 2.0**32  # stored value per pixel, and one over it the least
+MAX_SCALE = 2.0**32  # stored value per pixel, and one over it the least
 _PICTURE_FORMATS = ("PNG", "TIFF", "PPM")
 _NUMPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-_MOST_HEADER_BYTES = 2**17  # of a NumPy array or a PFM
+_MAX_HEADER_BYTES = 2**17  # of a NumPy array or a PFM
 # White space or comments between the fields; after the last one exactly one line end.
 _GAP = rb"(?:\s|(?<=\s)#[^\n]*\n)+"
 _PFM = re.compile(
@@ -84,8 +84,8 @@ def read_disparity(path: str | Path, scale: float | None = None) -> np.ndarray:
 
 
 def check_scale(scale: float | None) -> None:
-    """Raise ``UsageError`` unless a scale can be one: with others all disparities are 0 or none."""
-    if scale is not None and not 1 / MOST_SCALE <= scale <= MOST_SCALE:
+    """Raise ``UsageError`` for a scale with which all disparities would be 0 or none."""
+    if scale is not None and not 1 / MAX_SCALE <= scale <= MAX_SCALE:
         raise UsageError(
             f"disparity scale {scale:g}: expected a positive number such as 256, the stored value "
             "per pixel"
@@ -93,7 +93,7 @@ def check_scale(scale: float | None) -> None:
 
 
 def stored_scale(path: Path, scale: float | None = None) -> float | None:
-    """Return the scale that ``read_disparity`` reads a file with; None if it is to hold pixels."""
+    """Return the scale that ``read_disparity`` uses for a file; None if it holds pixels."""
     return scale or (PNG16_SCALE if path.suffix.lower() == ".png" else None)
 
 
@@ -157,7 +157,7 @@ def _read_picture(path: Path) -> np.ndarray:
         if image.mode == "P" and _is_grey(image):
             return np.asarray(image.convert("L"))
         if image.mode not in ("L", "F") and not image.mode.startswith("I"):
-            raise InputError(f"{path}: a {image.mode} picture, expected one channel of disparities")
+            raise InputError(f"{path}: a {image.mode} image, expected one channel of disparities")
         if image.format != "PPM" or image.mode == "F":
             return np.asarray(image)
         largest = largest_of_ppm(image)
@@ -169,7 +169,7 @@ def _read_picture(path: Path) -> np.ndarray:
 def _read_pfm(path: Path) -> np.ndarray:
     size = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(_MOST_HEADER_BYTES)
+        head = file.read(_MAX_HEADER_BYTES)
         found = _PFM.match(head)
         if found is None:
             raise InputError(f"{path}: not a PFM file, or a damaged header")
@@ -239,8 +239,8 @@ def _read_numpy(path: Path) -> np.ndarray:
 
 
 def _read_array(file: IO[bytes], size: int, path: Path) -> np.ndarray:
-    """Read an array of a file of ``size`` bytes, once its header has passed."""
-    head = io.BytesIO(file.read(_MOST_HEADER_BYTES))
+    """Read an array from a file of ``size`` bytes after checking its header."""
+    head = io.BytesIO(file.read(_MAX_HEADER_BYTES))
     version = np.lib.format.read_magic(head)
     if version not in _NUMPY_HEADERS:
         raise InputError(f"{path}: NumPy format {version[0]}.{version[1]}; save it as 1.0")
@@ -261,7 +261,7 @@ def _read_array(file: IO[bytes], size: int, path: Path) -> np.ndarray:
 
 
 def _map_size(shape: tuple[int, ...], path: Path) -> tuple[int, int]:
-    """Return height and width without the single axes before and behind them."""
+    """Return height and width, ignoring leading and trailing axes of length 1."""
     sides = list(shape)
     while len(sides) > 2 and sides[0] == 1:
         del sides[0]
@@ -286,7 +286,7 @@ def _from_integers(values: np.ndarray, scale: float | None, path: Path) -> np.nd
 
 
 def _to_integers(values: np.ndarray, scale: float | None) -> tuple[np.ndarray, str | None]:
-    """Return the values that PNG stores, and a note of what was clamped."""
+    """Return the values to store in PNG, and a note of what was clamped."""
     dtype = np.uint16 if scale is None else np.uint8
     largest = np.iinfo(dtype).max
     factor = PNG16_SCALE if scale is None else scale

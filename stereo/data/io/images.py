@@ -1,4 +1,4 @@
-"""Images in: a picture file, an array or a PIL image becomes (H, W, 3) uint8 RGB.
+"""Images in: an image file, an array or a PIL image becomes (H, W, 3) uint8 RGB.
 
 Cameras store 10, 12 or 14 bits in samples of 16. How many they are is found from the largest sample
 of both views together, so that one shift brings both to 8 bits.
@@ -51,7 +51,7 @@ _PAM = re.compile(
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read a picture upright (EXIF orientation applied).
+    """Read an image upright (EXIF orientation applied).
 
     Grey is repeated to three channels, palettes are expanded, transparency is dropped and samples
     of 16 bits are brought to 8 as by ``to_8_bits``; ``as_images`` does so for both views of a pair
@@ -62,7 +62,7 @@ def read_image(path: str | Path) -> np.ndarray:
 
     Raises:
         InputError: the file is missing, empty, damaged, larger than ``stereo.system.limits``
-            allows, holds several frames, or is not an 8- or 16-bit picture.
+            allows, holds several frames, or is not an 8- or 16-bit image.
     """
     return to_8_bits([read_samples(path)])[0]
 
@@ -70,7 +70,7 @@ def read_image(path: str | Path) -> np.ndarray:
 def as_images(
     images: Sequence[ImageLike], names: Sequence[str], least_depth: int = 8
 ) -> list[np.ndarray]:
-    """Bring the views of one pair to (H, W, 3) uint8 RGB each, by one scale.
+    """Convert the views of one pair to (H, W, 3) uint8 RGB, with one scale.
 
     Args:
         images: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8 or uint16 arrays, PIL images or
@@ -150,7 +150,7 @@ def has_both_views(path: Path) -> bool:
 
 
 def depth_of(views: Sequence[np.ndarray]) -> int:
-    """Return how many bits the 16-bit samples of some views have: the least of ``DEPTHS``.
+    """Return the bit depth of 16-bit views: the smallest sufficient one of ``DEPTHS``.
 
     Returns:
         16 where all are 0; 8 where no view has 16-bit samples.
@@ -163,7 +163,7 @@ def depth_of(views: Sequence[np.ndarray]) -> int:
 
 
 def to_8_bits(views: Sequence[np.ndarray], least: int = 8) -> list[np.ndarray]:
-    """Bring the views of one pair to 8 bits by one shift, which their largest sample decides.
+    """Reduce the views of one pair to 8 bits by one shift, set by their largest sample.
 
     A shift gives back the 8 bits that were stored in more, whether times 2^n or stretched to the
     full range. Where the samples have fewer than 16 bits a warning says so.
@@ -186,7 +186,7 @@ def to_8_bits(views: Sequence[np.ndarray], least: int = 8) -> list[np.ndarray]:
 
 
 def is_picture(path: Path) -> bool:
-    """Return whether a file is a picture, by its suffix or by how it begins."""
+    """Return whether a file is an image, by its suffix or first bytes."""
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return True
     try:
@@ -200,7 +200,7 @@ def is_picture(path: Path) -> bool:
 
 
 def check_readable(path: Path) -> None:
-    """Raise ``InputError`` unless ``path`` is a file with something in it."""
+    """Raise ``InputError`` unless ``path`` is a non-empty file."""
     try:
         if path.is_dir():
             raise InputError(f"{path}: is a folder, expected a file")
@@ -230,7 +230,7 @@ def _decode(image: ImageFile, path: Path, name: str) -> np.ndarray:
 def _from_pillow(image: Image.Image, name: str) -> np.ndarray:
     upright = ImageOps.exif_transpose(image)
     if upright.mode == "F":
-        raise InputError(f"{name}: floating-point picture of unknown range; save it with 8 bits")
+        raise InputError(f"{name}: floating-point image of unknown range; save it with 8 bits")
     if upright.mode.startswith("I"):
         return _from_array(np.asarray(upright), name)
     return _from_array(np.asarray(upright.convert("RGB")), name)
@@ -251,7 +251,7 @@ def _from_array(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _is_16_bit(array: np.ndarray) -> bool:
-    if array.dtype.kind == "i" and array.dtype.itemsize in (2, 4):  # as some pictures are stored
+    if array.dtype.kind == "i" and array.dtype.itemsize in (2, 4):  # as some images are stored
         return bool(array.min() >= 0 and array.max() <= 65535)
     return array.dtype.kind == "u" and array.dtype.itemsize == 2
 
@@ -267,7 +267,7 @@ def _three_channels(samples: np.ndarray) -> np.ndarray:
 
 
 def _decode_with_opencv(data: bytes, name: str) -> np.ndarray:
-    """Decode a picture whose size has been checked; its orientation is left as stored."""
+    """Decode an image whose size has been checked; its orientation is left as stored."""
     cv2 = import_cv2()
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     with quiet_opencv():
@@ -276,12 +276,12 @@ def _decode_with_opencv(data: bytes, name: str) -> np.ndarray:
         except cv2.error:
             bgr = None
     if bgr is None:
-        raise InputError(f"{name}: damaged, or not a picture that OpenCV can read")
+        raise InputError(f"{name}: damaged, or not an image that OpenCV can read")
     return _from_array(np.ascontiguousarray(bgr[..., ::-1]), name)
 
 
 def _turned(picture: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn a stored picture upright, by the number that EXIF has for it."""
+    """Rotate a stored image upright by its EXIF orientation."""
     if orientation in (5, 6, 7, 8):
         picture = picture.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):
@@ -292,7 +292,7 @@ def _turned(picture: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _upright_tiff(data: bytes) -> bytes:
-    """Set the orientation to 1: releases of OpenCV treat the others each in their own way."""
+    """Set the orientation to 1, because OpenCV releases treat the others differently."""
     order = "<" if data[:2] == b"II" else ">"
     big = struct.unpack_from(f"{order}H", data, 2)[0] == 43
     (start,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, 8 if big else 4)

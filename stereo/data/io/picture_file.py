@@ -1,4 +1,4 @@
-"""Picture files, opened: of a known format and within the limits, with nothing decoded yet."""
+"""Open image files: known formats within the limits, not yet decoded."""
 
 import contextlib
 import struct
@@ -14,25 +14,25 @@ from stereo.system.limits import TooLargeError, check_bytes, check_pixels, max_p
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF", "JPEG2000", "AVIF")
 """Pillow's names. It knows others, and one of them starts Ghostscript."""
-MOST_BYTES_PER_PIXEL = 16
-MOST_METADATA = 2**28  # bytes: profiles, previews and the like
-MOST_SCANS = 200  # of a progressive JPEG; each passes over the whole picture
-MOST_FRAMES_LOOKED_AT = 32
+MAX_BYTES_PER_PIXEL = 16
+MAX_METADATA = 2**28  # bytes: profiles, previews and the like
+MAX_SCANS = 200  # of a progressive JPEG; each passes over the whole image
+MAX_FRAMES_CHECKED = 32
 _TILE_WIDTH, _TILE_LENGTH, _BITS_PER_SAMPLE, _SUBFILE_TYPE = 322, 323, 258, 254
 _REDUCED_OR_MASK = 0b101
 _CODESTREAM = b"\xff\x4f\xff\x51"
-_MOST_CHANNELS = 4
+_MAX_CHANNELS = 4
 
 
 class NotAPictureError(InputError):
-    """A file of none of the formats."""
+    """A file of an unknown format."""
 
 
 @contextlib.contextmanager
 def open_picture(
     source: Path | BinaryIO, name: str, formats: tuple[str, ...] = FORMATS
 ) -> Iterator[ImageFile]:
-    """Open a picture whose header has passed the limits; nothing is decoded before it has.
+    """Open an image after checking its header against the limits; nothing is decoded.
 
     Whatever goes wrong in the block is worded as damage of the file.
 
@@ -42,7 +42,7 @@ def open_picture(
     """
     try:
         if isinstance(source, Path):
-            check_bytes(source, MOST_BYTES_PER_PIXEL * max_pixels() + MOST_METADATA, "a picture")
+            check_bytes(source, MAX_BYTES_PER_PIXEL * max_pixels() + MAX_METADATA, "an image")
         _check_webp(source, name)  # Pillow allocates two canvases on opening one
         _let_pillow_open_what_we_allow()
         with _opened(source, name, formats) as image:
@@ -50,7 +50,7 @@ def open_picture(
             yield image
     except UnidentifiedImageError as error:
         known = ", ".join(formats)
-        raise NotAPictureError(f"{name}: damaged, or no picture of these: {known}") from error
+        raise NotAPictureError(f"{name}: damaged, or no image of these: {known}") from error
     except (StereoError, MemoryError):
         raise
     except Image.DecompressionBombError:
@@ -60,7 +60,7 @@ def open_picture(
         ) from None
     except Exception as error:  # a damaged file can raise nearly anything
         told = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{name}: damaged or truncated picture ({told})") from error
+        raise InputError(f"{name}: damaged or truncated image ({told})") from error
 
 
 def _opened(source: Path | BinaryIO, name: str, formats: tuple[str, ...]) -> ImageFile:
@@ -71,7 +71,7 @@ def _opened(source: Path | BinaryIO, name: str, formats: tuple[str, ...]) -> Ima
 
 
 def check_one_frame(image: ImageFile, name: str) -> None:
-    """Raise ``InputError`` where a file holds several pictures.
+    """Raise ``InputError`` if a file holds several images.
 
     The previews of a TIFF may be, and of an MPO the other view and smaller frames.
     """
@@ -82,7 +82,7 @@ def check_one_frame(image: ImageFile, name: str) -> None:
     if image.format == "TIFF" and _has_previews_alone(image):
         return
     raise InputError(
-        f"{name}: holds several frames or pages; save the one you mean as a single picture, or use "
+        f"{name}: holds several frames or pages; save the one you mean as a single image, or use "
         "a video"
     )
 
@@ -98,7 +98,7 @@ def _further_views(image: ImageFile) -> int:
     Telephones store others: a preview, or a map of the brightness.
     """
     size, count = image.size, 0
-    for frame in range(1, min(getattr(image, "n_frames", 1), MOST_FRAMES_LOOKED_AT)):
+    for frame in range(1, min(getattr(image, "n_frames", 1), MAX_FRAMES_CHECKED)):
         image.seek(frame)
         count += image.size == size
     image.seek(0)
@@ -106,7 +106,7 @@ def _further_views(image: ImageFile) -> int:
 
 
 def is_deep_colour(image: ImageFile) -> bool:
-    """Return whether a picture has 16-bit colours; Pillow keeps only their high bytes."""
+    """Return whether an image has 16-bit colours; Pillow keeps only their high bytes."""
     if image.mode.startswith("I"):
         return False
     if image.format == "PNG":
@@ -133,18 +133,18 @@ def _let_pillow_open_what_we_allow() -> None:
 def _check(image: ImageFile, source: Path | BinaryIO, name: str) -> None:
     check_pixels(*image.size, name)
     if image.format == "TIFF":
-        # A tile is decoded as a whole, however little of it the picture shows.
+        # A tile is decoded as a whole, however little of it the image shows.
         width, length = (max(_tag(image, tag, (1,))) for tag in (_TILE_WIDTH, _TILE_LENGTH))
         check_pixels(width, length, f"{name}'s tiles")
     elif image.format == "JPEG2000":
         # The box that Pillow reads may say something else than what is decoded.
         width, height, channels = _codestream_size(_read(source), name)
         check_pixels(width, height, name)
-        if channels > _MOST_CHANNELS:
+        if channels > _MAX_CHANNELS:
             raise InputError(f"{name}: has {channels} channels; expected grey or colours")
     elif image.format in ("JPEG", "MPO"):
         scans = _read(source).count(b"\xff\xda")
-        if scans > MOST_SCANS:
+        if scans > MAX_SCANS:
             raise InputError(
                 f"{name}: a JPEG of {scans} scans, more than any encoder writes; save it again"
             )
@@ -158,7 +158,7 @@ def _tag(image: ImageFile, tag: int, default: tuple[int, ...]) -> tuple[int, ...
 def _has_previews_alone(image: ImageFile) -> bool:
     """Return whether all but the first page of a TIFF are smaller copies of it, or masks."""
     try:
-        for page in range(1, MOST_FRAMES_LOOKED_AT):
+        for page in range(1, MAX_FRAMES_CHECKED):
             image.seek(page)
             if not _tag(image, _SUBFILE_TYPE, (0,))[0] & _REDUCED_OR_MASK:
                 return False
@@ -195,9 +195,9 @@ def _codestream_size(data: bytes, name: str) -> tuple[int, int, int]:
         if kind == b"jp2c":
             start += head
             if data[start : start + 4] != _CODESTREAM:
-                raise InputError(f"{name}: damaged JPEG 2000 picture")
+                raise InputError(f"{name}: damaged JPEG 2000 image")
         elif length < head:
-            raise InputError(f"{name}: damaged JPEG 2000 picture")
+            raise InputError(f"{name}: damaged JPEG 2000 image")
         else:
             start += length
     right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)

@@ -1,4 +1,4 @@
-"""Videos in: anything OpenCV opens, as frames; and both views of a pair packed into one picture."""
+"""Read videos as frames, and split images that hold both views."""
 
 import os
 import re
@@ -38,7 +38,7 @@ def is_video(argument: str) -> bool:
         return False
     with path.open("rb") as file:
         if b"\0" not in file.read(4096):
-            return False  # a text, which FFmpeg would draw as a film
+            return False  # a text, which FFmpeg would draw as a video
     try:
         capture = _open(argument)
     except InputError:
@@ -48,7 +48,7 @@ def is_video(argument: str) -> bool:
 
 
 def split_views(picture: np.ndarray, packing: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a picture into the two views that it holds.
+    """Cut an image into the two views that it holds.
 
     Args:
         picture: (H, W, 3).
@@ -97,12 +97,12 @@ class Video:
 
     @property
     def rate(self) -> float:
-        """Frames per second, 25 where the file does not say."""
+        """Frames per second; 25 if the file does not say."""
         rate = float(self._capture.get(import_cv2().CAP_PROP_FPS))
         return rate if 0 < rate < 1000 else 25.0
 
     def count(self) -> int:
-        """Return the number of frames, by going through all: what a file says is often wrong.
+        """Return the number of frames, by decoding all: the header is often wrong.
 
         Raises:
             InputError: a stream without an end.
@@ -170,7 +170,7 @@ def _open(source: str) -> Any:
 
 
 def write_video(path: Path, pictures: list[Path], rate: float) -> None:
-    """Write pictures of one size as an MP4 file.
+    """Write images of one size as an MP4 file.
 
     Raises:
         OutputError: OpenCV has no encoder for it.

@@ -72,7 +72,7 @@ def open_dataset(
         render_pass: ``clean`` or ``final``; None for ``final`` where the choice exists.
         layout: name of the tree; None to find it by looking.
         unused: Scene Flow's ``all_unused_files.txt``, whose frames are left out; None to use all.
-        truth: False for the pictures alone: ground truth may be absent, and none is given.
+        truth: False for the images alone: ground truth may be absent, and none is given.
 
     Raises:
         UsageError: an unknown name, or a choice that the data set does not have.
@@ -167,7 +167,7 @@ def find_parts(
 
 
 def detect_dataset(root: Path) -> str:
-    """Name the data set that a folder holds, by looking.
+    """Detect the data set that a folder holds.
 
     Raises:
         InputError: none is found, or several.
@@ -244,7 +244,7 @@ def _choose_pass(name: str, description: Description, render_pass: str | None) -
 
 
 def _first_missing(name: str, root: Path, listing: PartListing) -> str:
-    """Return which file the first incomplete pair lacks, and what is there instead."""
+    """Describe the missing file of the first incomplete pair, and what was found instead."""
     first, count = listing.missing[0], len(listing.missing)
     absent = [each for each in first.path.parents if root in each.parents and not each.exists()]
     if absent:
@@ -325,7 +325,7 @@ def expected_files(
 
 
 def _contents(folder: Path) -> str:
-    """Return what a folder holds, in a few words."""
+    """Summarise the contents of a folder."""
     try:
         names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:

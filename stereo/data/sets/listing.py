@@ -13,7 +13,7 @@ from stereo.data.sets.sample import SampleFiles
 from stereo.errors import InputError, UsageError
 from stereo.system.limits import check_bytes
 
-MOST_LIST_BYTES = 2**24
+MAX_LIST_BYTES = 2**24
 
 _UNUSED_LINE = re.compile(r"(?:TRAIN|TEST)/[A-Z]/\w+/(?:left|right)/\w+(?:\.\w+)?")
 
@@ -189,7 +189,7 @@ def read_unused(path: Path) -> frozenset[str]:
         InputError: not readable, or a line of another form.
     """
     check_readable(path)
-    check_bytes(path, MOST_LIST_BYTES, "a list of frames")
+    check_bytes(path, MAX_LIST_BYTES, "a list of frames")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:

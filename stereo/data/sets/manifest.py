@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from stereo.data.io.decoders import mask_is_255, stored
-from stereo.data.io.disparities import MOST_SCALE
+from stereo.data.io.disparities import MAX_SCALE
 from stereo.data.sets.sample import SampleFiles
 from stereo.errors import InputError
 from stereo.system.limits import read_json
@@ -14,7 +14,7 @@ def read_manifest(root: Path) -> list[SampleFiles]:
     """Read ``ROOT/manifest.json``.
 
     It is a list of objects with the keys ``name``, ``left``, ``right`` and ``gt``, paths relative
-    to ROOT. Optional: ``gt_scale`` (stored value per pixel, for integer pictures), ``gt_right``
+    to ROOT. Optional: ``gt_scale`` (stored value per pixel, for integer images), ``gt_right``
     (disparities of the right view) and ``nonoccluded`` (a mask, 255 where both views see the
     pixel). Other keys are ignored.
 
@@ -44,7 +44,7 @@ def _entry(path: Path, root: Path, index: int, entry: Any) -> SampleFiles:
             raise InputError(f"{path}: entry {index} lacks the text '{key}'")
     scale = entry.get("gt_scale")
     if scale is not None and (
-        type(scale) not in (int, float) or not 1 / MOST_SCALE <= scale <= MOST_SCALE
+        type(scale) not in (int, float) or not 1 / MAX_SCALE <= scale <= MAX_SCALE
     ):
         raise InputError(f"{path}: entry {index}: 'gt_scale' must be a positive number such as 256")
     mask, right = (

@@ -62,7 +62,7 @@ class PathPattern:
         return found
 
     def misfit(self, root: Path) -> str | None:
-        """Describe what lies where files of this form should be, if anything does."""
+        """Describe what was found in place of these files, if anything."""
         folder = root
         for part in itertools.takewhile(lambda p: "<" not in p, self._choices[0].split("/")[:-1]):
             if not (folder / part).is_dir():

@@ -1,4 +1,4 @@
-"""One stereo pair with its ground truth: the files, and what they hold once read."""
+"""A stereo pair with its ground truth: on disk, and in memory."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,7 @@ class Readable(Protocol):
     def read(
         self, *, disparity: bool = True, disparity_right: bool = False, nonoccluded: bool = False
     ) -> Sample:
-        """Read the views and what else is asked for."""
+        """Read the views and, on request, ground truth."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class SampleFiles:
     def read(
         self, *, disparity: bool = True, disparity_right: bool = False, nonoccluded: bool = False
     ) -> Sample:
-        """Read and check both images and what else is asked for; no other file is opened.
+        """Read and check both images and whatever is requested; no other file is opened.
 
         Raises:
             InputError: a file cannot be read, or the sizes differ.
@@ -91,7 +91,7 @@ class SampleFiles:
     def read_truth(
         self, path: Path | None, left: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
-        """Read one view's disparities and say where they are known; None twice without a file.
+        """Read one view's disparities and their valid mask; None for both without a file.
 
         Returns:
             (H, W) float32 pixels, and (H, W) bool.

@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 370, 250
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 26, 42
 TICKS = 5
-MOST_POINTS = 400  # per line; a page needs no more
+MAX_POINTS = 400  # per line; a page needs no more
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Line:
     dots: bool = False  # whether each point is marked
 
     def points(self) -> list[tuple[float, float]]:
-        """Return the points that can be drawn, thinned out to ``MOST_POINTS``."""
+        """Return the points that can be drawn, thinned out to ``MAX_POINTS``."""
         pairs = zip(self.x, self.y, strict=False)
         drawn = [(float(x), float(y)) for x, y in pairs if y is not None and math.isfinite(y)]
-        step = max(1, math.ceil(len(drawn) / MOST_POINTS))
+        step = max(1, math.ceil(len(drawn) / MAX_POINTS))
         return drawn[::step] + (drawn[-1:] if (len(drawn) - 1) % step else [])
 
 

@@ -1,4 +1,4 @@
-"""Calibration files of other programs, told apart by what stands in them.
+"""Calibration files of other programs, identified by their content.
 
 | kind | told by | unit of the baseline |
 | --- | --- | --- |
@@ -27,7 +27,7 @@ from stereo.geometry.readers.storage import load_entries
 
 MALFORMED = (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError)
 _WRITE_K = (
-    "of rectified pictures, write fx 0 cx 0 fy cy 0 0 1 and below it the baseline in metres "
+    "of rectified images, write fx 0 cx 0 fy cy 0 0 1 and below it the baseline in metres "
     "to a K.txt"
 )
 
@@ -41,7 +41,7 @@ def read_parameters(
         path: the file.
         raw: of files that hold both, the cameras as they are instead of the rectified ones.
         lens: ``pinhole`` or ``fisheye``, for files that do not say; None to guess with a warning.
-        pictures: the left picture: KITTI's folders tell the grey pair from the coloured one.
+        pictures: the left image: KITTI's folders tell the grey pair from the coloured one.
 
     Raises:
         InputError: unreadable, of no known kind, or with numbers that cannot be.

@@ -60,7 +60,7 @@ class Source:
     raw: bool = False
     # the lens of raw cameras where the file does not say; None to guess with a warning
     lens: str | None = None
-    # the left picture, whose folder may tell which of several pairs is meant
+    # the left image, whose folder may tell which of several pairs is meant
     pictures: Path | None = None
 
 
@@ -166,7 +166,7 @@ def only(found: Mapping[str, Any], *names: str) -> str:
 
 
 def coefficients(given: Iterable[float], lens: str) -> tuple[float, ...]:
-    """Return a lens's coefficients, a fisheye's without the zeros that fill up a longer list.
+    """Return a lens's coefficients; a fisheye's without padding zeros.
 
     Five are always a pinhole's, for whom k3 = 0 is usual.
     """
@@ -226,14 +226,14 @@ def settle_lens(said: str | None, source: Source) -> str:
 def same_size(
     left: tuple[int, int] | None, right: tuple[int, int] | None
 ) -> tuple[int, int] | None:
-    """Return the size of both cameras' pictures.
+    """Return the size of both cameras' images.
 
     Raises:
         InputError: they differ.
     """
     if left is not None and right is not None and left != right:
         raise InputError(
-            f"the left camera's pictures are {left[0]}x{left[1]}, the right one's "
+            f"the left camera's images are {left[0]}x{left[1]}, the right one's "
             f"{right[0]}x{right[1]}: both must have one size"
         )
     return left or right
@@ -242,7 +242,7 @@ def same_size(
 def rectified_pair(
     left: Camera, right: Camera, baseline: float, size: tuple[int, int] | None
 ) -> StereoParameters:
-    """Return the calibration of a pair that is said to be rectified.
+    """Return the calibration of a pair declared rectified.
 
     Raises:
         InputError: the cameras differ in more than cx.
@@ -288,7 +288,7 @@ def projected_pair(
     if abs(y) > abs(x):
         raise InputError(
             f"the cameras stand above each other ({abs(y):g} m, a vertical rig): "
-            "turn the pictures by 90 degrees and calibrate again"
+            "turn the images by 90 degrees and calibrate again"
         )
     if max(abs(y), abs(z)) > BESIDE * abs(x):
         raise InputError(
@@ -302,7 +302,7 @@ def raw_pair(
     cameras: Sequence[Camera],  # left and right
     rotation: np.ndarray,  # nine numbers
     translation: np.ndarray,  # three, metres
-    size: tuple[int, int] | None,  # of the pictures
+    size: tuple[int, int] | None,  # of the images
 ) -> StereoParameters:
     """Return the raw pair that maps a point X of the left camera to R @ X + T in the right."""
     rows = np.asarray(rotation, np.float64).reshape(3, 3).tolist()
@@ -324,7 +324,7 @@ def unrectified_pair(
     baseline: float,
     size: tuple[int, int] | None,
 ) -> StereoParameters:
-    """Return the raw pair of cameras by their turns (3, 3) into the rectified frame."""
+    """Return the raw pair from the (3, 3) rotations into the rectified frame."""
     move = turns[1].T @ np.array([-baseline, 0, 0])
     return raw_pair(cameras, turns[1].T @ turns[0], move, size)
 
@@ -342,7 +342,7 @@ def rigid(value: Any) -> np.ndarray:
 
 
 def note_unit(parameters: StereoParameters, path: Path, kind: str) -> None:
-    """Warn if a baseline is hardly in metres, in files that state no unit.
+    """Warn if a baseline is implausible in metres, for files that state no unit.
 
     OpenCV's files, for one, have the unit of the board's squares.
     """

@@ -243,9 +243,9 @@ def _ros_pair(infos: Sequence[Mapping[str, Any]], source: Source) -> StereoParam
 
 
 def _camera_info(entries: Mapping[str, Any], source: Source, is_cut: bool) -> dict[str, Any]:
-    """Return a camera_info, of a file or of a message: P, and for raw pictures K, D and R.
+    """Return a camera_info, of a file or of a message: P, and for raw images K, D and R.
 
-    K and P are of the whole sensor; the pictures are its ``roi`` if they are cut, binned.
+    K and P are of the whole sensor; the images are its ``roi`` if they are cut, binned.
     """
     for key in entries:
         only(entries, *(name for name in (key, key.lower(), key.upper()) if name in entries))
@@ -259,7 +259,7 @@ def _camera_info(entries: Mapping[str, Any], source: Source, is_cut: bool) -> di
         raise ValueError("its roi is negative")
     if roi.get("do_rectify") and (left or top) and not source.raw:
         warnings.warn(
-            f"{source.path}: its roi is that of raw pictures (do_rectify), and is taken for the "
+            f"{source.path}: its roi is that of raw images (do_rectify), and is taken for the "
             "rectified ones, too",
             stacklevel=2,
         )
@@ -337,7 +337,7 @@ def _modelled(entries: Mapping[str, Any], given: Any, name: str, source: Source)
     if kind != "pinhole":
         raise InputError(
             f"{name} is of the camera model '{str(kind)[:40]}'; only pinhole with radtan or "
-            "equidistant distortion is supported: undistort the pictures first"
+            "equidistant distortion is supported: undistort the images first"
         )
     distortion = matrix(given).tolist()
     lens = settle_lens(str(entries.get("distortion_model", "none")), source)

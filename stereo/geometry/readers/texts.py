@@ -60,7 +60,7 @@ def read_middlebury(source: Source) -> StereoParameters:
     if size is None:
         warnings.warn(
             f"{source.path}: has no 'width' and 'height', which Middlebury's and ETH3D's files "
-            "have after 'baseline': if it is truncated, get it again; pictures of another size are "
+            "have after 'baseline': if it is truncated, get it again; images of another size are "
             "not "
             "noticed",
             stacklevel=2,
@@ -123,11 +123,11 @@ def _rectified_kitti(
     apart = float(np.linalg.norm(move))
     if abs(apart - found.baseline) <= SAME_BASELINE * apart:
         return found
-    # DrivingStereo halved the pictures and fx, but not fx * baseline.
+    # DrivingStereo halved the images and fx, but not fx * baseline.
     warnings.warn(
         f"{source.path}: the baseline is {found.baseline:g} m by {prefix}{cameras[1]} and "
         f"{apart:g} m by T_{cameras[1]}: the latter is taken, as DrivingStereo's half-size "
-        "pictures need",
+        "images need",
         stacklevel=2,
     )
     return dataclasses.replace(found, translation=(-apart, 0.0, 0.0))

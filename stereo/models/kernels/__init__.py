@@ -1,6 +1,7 @@
 """GPU kernels in Triton, each beside a plain PyTorch form of the same signature elsewhere."""
 
 import importlib.util
+from typing import get_args
 
 import torch
 from torch import nn
@@ -8,8 +9,7 @@ from torch import nn
 from stereo.attention import VolumeAttention
 from stereo.errors import UsageError, unknown_name
 from stereo.models.psmnet import PSMNet
-
-KERNELS = ("auto", "torch", "triton")
+from stereo.system.compute import Kernels
 
 
 def pick_kernels(name: str, device: torch.device) -> str:
@@ -18,8 +18,8 @@ def pick_kernels(name: str, device: torch.device) -> str:
     Raises:
         UsageError: an unknown name, or ``triton`` where it cannot run.
     """
-    if name not in KERNELS:
-        raise unknown_name("kernels", name, KERNELS)
+    if name not in get_args(Kernels):
+        raise unknown_name("kernels", name, get_args(Kernels))
     installed = importlib.util.find_spec("triton") is not None
     there = device.type == "cuda" and torch.version.hip is None and installed
     if name == "auto":

@@ -1,4 +1,4 @@
-"""Efficient attention in a few kernels that read the volume and write it, and hold nothing else.
+"""Efficient attention in a few kernels that hold nothing but the volume.
 
 As in ``EfficientAttention.table``, the softmax of each key channel over the positions averages the
 volume itself, mean_k = sum_n s_kn x_n with s = softmax over n of W_k x_n + b_k, and values and

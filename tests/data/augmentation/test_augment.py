@@ -15,14 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from stereo.data.augmentation.augment import (
-    CROP_ONLY,
-    MODERN,
-    AugmentationConfig,
-    TrainingPair,
-    augment,
-    to_tensors,
-)
+from stereo.data.augmentation.augment import augment
+from stereo.data.augmentation.config import MODERN, AugmentationConfig
 from stereo.data.augmentation.image_transforms import (
     adjust_color,
     adjust_gamma,
@@ -32,7 +26,14 @@ from stereo.data.augmentation.image_transforms import (
     warp_vertically,
 )
 from stereo.data.augmentation.preview import rows_for
-from stereo.data.augmentation.training_pair import crop_pair, flip_pair, pad_pair, resize_pair
+from stereo.data.augmentation.training_pair import (
+    TrainingPair,
+    crop_pair,
+    flip_pair,
+    pad_pair,
+    resize_pair,
+    to_tensors,
+)
 from stereo.data.sets.sample import Sample
 from stereo.errors import InputError, UsageError
 from stereo.models.config import IMAGENET_MEAN, IMAGENET_STD
@@ -62,7 +63,7 @@ def only(step, probability=1.0, **options):
 
 
 def texture(x, y):
-    """A smooth picture on the whole plane: (..., 3) uint8."""
+    """A smooth image on the whole plane: (..., 3) uint8."""
     waves = [np.sin(x * a + y * b) + np.cos(x * c - y * a) for a, b, c in WAVES]
     return np.clip(np.stack(waves, axis=-1) * 60 + 128, 0, 255).round().astype(np.uint8)
 
@@ -202,7 +203,7 @@ def test_only_the_width_scales_disparities():
     assert set(resize_pair(pair, 200, 120).disparity[:, 5]) <= set(pair.disparity[:, 5])
 
 
-def test_no_scale_goes_below_the_crop_but_for_pairs_already_smaller():
+def test_scaling_never_goes_below_the_crop_unless_pairs_are_smaller():
     config = dataclasses.replace(EVERYTHING, scale=(0.1, 0.5), crop=(60, 100))
     for index in range(10):
         changed = augment(plane_pair(), config, (0, 0, index))
@@ -214,7 +215,7 @@ def test_no_scale_goes_below_the_crop_but_for_pairs_already_smaller():
 # --- flip
 
 
-def test_flip_by_hand():
+def test_flip_equals_hand_computed_values():
     row = np.array([[10, 20, 30, 40]], np.uint8)
     pair = TrainingPair(
         name="row",
@@ -269,7 +270,7 @@ def positions_pair(height, width):
     return dataclasses.replace(pair, left=left, right=left + np.uint8(1))
 
 
-def test_crop_cuts_one_window_from_everything():
+def test_crop_takes_the_same_window_of_every_map():
     pair = positions_pair(30, 50)
     for index in range(20):
         changed = augment(pair, AugmentationConfig(crop=(10, 20)), (0, 1, index))
@@ -323,7 +324,7 @@ def test_a_pair_smaller_than_the_crop_is_padded_without_ground_truth():
 
 
 @pytest.mark.parametrize("step", ["vertical_shift", "rotation", "eraser", "warp"])
-def test_disturbances_touch_the_right_view_alone(step):
+def test_disturbances_change_only_the_right_view(step):
     pair = noise_pair()
     for index in range(10):
         changed = augment(pair, only(step, **STRONG[step]), (0, 0, index))
@@ -331,7 +332,7 @@ def test_disturbances_touch_the_right_view_alone(step):
 
 
 @pytest.mark.parametrize("step", ["color", "gamma"])
-def test_colours_leave_the_ground_truth(step):
+def test_colours_keep_the_ground_truth(step):
     pair = noise_pair()
     for index in range(10):
         assert differing(pair, augment(pair, only(step), (0, 0, index))) == {"left", "right"}
@@ -348,7 +349,7 @@ def test_asymmetric_differs_between_views_and_symmetric_does_not(step):
         assert abs(share - asymmetry) < (0.25 if asymmetry == 0.5 else 1e-9)
 
 
-def test_vertical_shift_by_hand():
+def test_vertical_shift_equals_hand_computed_values():
     image = noise_pair().right
     rows = np.arange(24)
     assert np.array_equal(misalign(image, 2.0, 0.0), image[np.clip(rows - 2, 0, 23)])
@@ -383,7 +384,7 @@ def test_eraser_fills_rectangles_with_the_mean_colour():
     assert {1, 2, 3} <= counts
 
 
-def test_eraser_shows_what_stands_elsewhere_in_the_right_view():
+def test_eraser_copies_another_part_of_the_right_view():
     pair = positions_pair(60, 90)
     config = only("eraser", eraser_rectangles=1, eraser_side=(6, 9), eraser_elsewhere=1.0)
     for index in range(20):
@@ -395,7 +396,7 @@ def test_eraser_shows_what_stands_elsewhere_in_the_right_view():
             assert (moves == moves[0]).all()
 
 
-def test_warp_moves_rows_smoothly_by_no_more_than_asked():
+def test_warp_moves_rows_smoothly_within_its_limit():
     y = np.repeat(np.arange(60, dtype=np.uint8)[:, None] * 4, 90, 1)
     image = np.stack([y] * 3, 2)
     grid = np.array([[2.0, 0.0], [-2.0, -1.0]])
@@ -406,7 +407,7 @@ def test_warp_moves_rows_smoothly_by_no_more_than_asked():
     assert np.array_equal(warp_vertically(image, np.ones((2, 2)))[1:], image[:-1])
 
 
-def test_blur_is_of_one_view_and_keeps_its_mean():
+def test_blur_changes_one_view_and_keeps_its_mean():
     pair, blurred = noise_pair(), set()
     for index in range(20):
         changed = augment(pair, only("blur", blur=3.0), (0, 0, index))
@@ -430,10 +431,10 @@ def test_input_arrays_are_never_written_to():
         to_tensors(pair, IMAGENET_MEAN, IMAGENET_STD)
 
 
-# --- pictures
+# --- images
 
 
-def test_colours_by_hand():
+def test_colours_equal_hand_computed_values():
     image = np.full((2, 2, 3), (100, 50, 200), np.uint8)
     assert adjust_color(image, 1.2, 1.0, 1.0, 0.0)[0, 0].tolist() == [120, 60, 240]
     grey = adjust_color(image, 1.0, 1.0, 0.0, 0.0)[0, 0]  # 0.299 R + 0.587 G + 0.114 B = 82.05
@@ -459,7 +460,7 @@ def test_colours_equal_torchvisions():
         assert np.abs(ours.astype(int) - expected).max() <= 1
 
 
-def test_resizing_a_picture_keeps_a_constant_and_its_centre():
+def test_resizing_keeps_constants_and_the_centre():
     image = np.full((7, 9, 3), 93, np.uint8)
     assert (resize_image(image, 13, 4) == 93).all()
     ramp = np.broadcast_to(np.arange(0, 90, 10, dtype=np.uint8)[None, :, None], (7, 9, 3))
@@ -496,7 +497,7 @@ def test_the_same_triple_gives_the_same_pair_in_any_order():
             assert one == other or differing(first[one], first[other])
 
 
-def test_one_step_more_leaves_the_other_steps_choices():
+def test_an_extra_step_does_not_change_other_steps_choices():
     pair = positions_pair(40, 50)
     crop = AugmentationConfig(crop=(10, 20))
     for index in range(10):
@@ -574,7 +575,7 @@ def test_global_random_states_stay_untouched():
 @pytest.mark.parametrize("seed", [(0, 0), (-1, 0, 0), (0, 0, -3)])
 def test_a_wrong_seed_is_refused(seed):
     with pytest.raises(ValueError, match="expected"):
-        augment(noise_pair(), CROP_ONLY, seed)
+        augment(noise_pair(), AugmentationConfig(), seed)
 
 
 @settings(max_examples=40, deadline=None)
@@ -586,7 +587,7 @@ def test_a_wrong_seed_is_refused(seed):
     right=st.booleans(),
     mask=st.booleans(),
 )
-def test_any_size_and_crop_keep_the_promises(height, width, crop, index, right, mask):
+def test_any_size_and_crop_keep_the_invariants(height, width, crop, index, right, mask):
     pair = noise_pair(height, width, index % 1000, right)
     if not mask:
         pair = dataclasses.replace(pair, nonoccluded=None)
@@ -642,8 +643,9 @@ def test_a_bad_configuration_is_refused_in_one_line(options):
 
 
 def test_presets():
-    assert AugmentationConfig() == CROP_ONLY and CROP_ONLY.crop == (256, 512)
-    assert all(getattr(CROP_ONLY, f"{step}_probability") == 0 for step in STEPS)
+    default = AugmentationConfig()
+    assert default.crop == (256, 512)
+    assert all(getattr(default, f"{step}_probability") == 0 for step in STEPS)
     assert all(getattr(MODERN, f"{step}_probability") > 0 for step in STEPS)
     assert AugmentationConfig(crop=[8, 9], scale=[1, 2]).crop == (8, 9)  # lists, as YAML has them
     everything_stored = json.loads(json.dumps(dataclasses.asdict(MODERN)))
@@ -688,7 +690,7 @@ def test_a_sample_becomes_a_training_pair_if_it_has_ground_truth():
 # --- the contact sheet
 
 
-def test_every_row_of_the_sheet_but_the_last_is_one_change_alone():
+def test_every_row_of_the_sheet_but_the_last_is_one_augmentation():
     rows = rows_for(plane_pair())
     assert [title for title, _, _ in rows] == [
         *("original", "colour", "gamma", "eraser", "vertical shift", "rotation", "warp", "blur"),

@@ -25,7 +25,7 @@ def kinds(report):
 
 
 @pytest.mark.parametrize("tree", [tree for tree in TREES if TREES[tree][0] != "middlebury2001"])
-def test_a_good_tree_has_nothing_wrong_but_its_count(tree, tmp_path):
+def test_a_good_tree_has_no_fault_but_its_count(tree, tmp_path):
     write_tree(tmp_path, tree)
     report = check(tmp_path, TREES[tree][0])
     assert kinds(report) <= {"count"}
@@ -36,7 +36,7 @@ def test_a_good_tree_has_nothing_wrong_but_its_count(tree, tmp_path):
     assert sections[0]["disparity"]["valid_percent"] == 100
 
 
-def test_too_few_pairs_are_told_in_total_and_by_letter(tmp_path):
+def test_missing_pairs_are_reported_in_total_and_by_letter(tmp_path):
     write_tree(tmp_path, "things")
     report = check(tmp_path, "flyingthings3d")
     details = " ".join(fault["detail"] for fault in report["faults"])
@@ -119,7 +119,7 @@ def test_each_fault_is_found_and_named_and_the_status_is_1(fault, stereo, tmp_pa
     assert (tmp_path / "out/data_check.txt").read_text().strip() in result.out
 
 
-def test_missing_values_are_no_fault_where_the_data_set_has_them(tmp_path):
+def test_missing_values_are_no_fault_if_the_data_set_allows_them(tmp_path):
     write_tree(tmp_path, "middlebury_v3", ["Piano"])
     disparity = np.full(SHAPE, np.inf, np.float32)
     disparity[0] = 3
@@ -193,7 +193,7 @@ def test_right_truth_and_masks_are_examined_too(tmp_path):
     assert any("occlusion mask for 1 of 2" in note for note in report["notes"])
 
 
-def test_the_unusable_frames_count_as_there(tmp_path):
+def test_unusable_frames_count_as_present(tmp_path):
     write_tree(tmp_path, "things")
     listed = tmp_path / "list.txt"
     listed.write_text("TEST/A/0000/left/000011.png\n")

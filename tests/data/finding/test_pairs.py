@@ -73,12 +73,12 @@ def test_folders_named_left_and_right_inside_one_tree_match(files):
     ]
 
 
-def test_what_is_no_picture_and_what_is_hidden_is_left_out_of_a_folder(files):
+def test_hidden_files_and_other_files_of_a_folder_are_skipped(files):
     files("L/1.png", "L/notes.txt", "L/.1.png", "L/Thumbs.db", "R/1.png", "R/.DS_Store")
     assert rows(find_pairs("L", "R")) == [("1", "L/1.png", "R/1.png")]
 
 
-def test_upper_case_suffixes_are_pictures(files):
+def test_upper_case_suffixes_are_images(files):
     files("L/1.PNG", "R/1.JPG")
     assert rows(find_pairs("L", "R")) == [("1", "L/1.PNG", "R/1.JPG")]
 
@@ -226,7 +226,7 @@ def test_an_empty_folder_or_glob_is_refused_by_name(files, left, right):
 
 
 @pytest.mark.parametrize(("left", "right"), [("nowhere", "R"), ("R", "nowhere")])
-def test_a_missing_folder_is_called_missing(files, left, right):
+def test_a_missing_folder_is_reported_as_missing(files, left, right):
     files("R/1.png")
     message = refusal(left, right)
     assert "nowhere" in message
@@ -272,7 +272,7 @@ def test_ground_truth_file_for_a_folder_is_refused(files):
     assert "file" in message
 
 
-def test_a_name_is_the_stem_where_stems_differ():
+def test_a_name_is_the_stem_if_stems_differ():
     assert unique_names([Path("/a/1.png"), Path("/b/2.png")]) == ["1", "2"]
 
 
@@ -288,14 +288,12 @@ def test_same_stems_with_other_suffixes_get_different_names(files):
     assert all("1" in name for name in names)
 
 
-def test_same_stems_with_other_suffixes_do_not_take_the_folders_that_cannot_tell_them_apart(
-    files, tmp_path
-):
+def test_same_stems_with_other_suffixes_omit_folders_that_do_not_distinguish_them(files, tmp_path):
     names = unique_names([tmp_path / "L/1.png", tmp_path / "L/1.jpg"])
     assert not any(tmp_path.name in name for name in names)
 
 
-def test_names_that_differ_only_by_case_are_told_apart():
+def test_names_that_differ_only_by_case_are_distinguished():
     names = unique_names([Path("/a/View.png"), Path("/b/view.png")])
     assert names == ["a_View", "b_view"]
 
@@ -345,6 +343,6 @@ def test_wildcards_in_suffixes_match_files_of_any_format(tmp_path):
     assert [pair.truth.parent.name for pair in pairs] == ["a", "b"]
 
 
-def test_thousands_of_equal_stems_are_named_in_no_time():
+def test_thousands_of_equal_stems_are_named_quickly():
     paths = [Path(f"/data/scene{i}/left/0006.png") for i in range(20_000)]
     assert len(set(unique_names(paths))) == 20_000

@@ -36,7 +36,7 @@ def test_scaled_integers(tmp_path, scale, values, expected):
     np.testing.assert_array_equal(decoders.stored(scale)(path, ANY), [expected])
 
 
-def test_sintel_s_colours(tmp_path):
+def test_sintel_encoding(tmp_path):
     # (3, 64, 128) is 4 x 3 + 64 / 64 + 128 / 16384 = 12 + 1 + 0.0078125
     colours = np.array([[[0, 0, 0], [3, 64, 128], [255, 255, 255]]], np.uint8)
     path = stored_file(tmp_path / "a.png", colours)
@@ -44,7 +44,7 @@ def test_sintel_s_colours(tmp_path):
     np.testing.assert_array_equal(decoders.decode_sintel(path, ANY), np.float32([expected]))
 
 
-def test_falling_things_takes_its_focal_length_from_beside(tmp_path):
+def test_falling_things_reads_the_focal_length_beside_it(tmp_path):
     path = stored_file(tmp_path / "a.left.depth.png", np.array([[0, 600, 1200]], np.uint16))
     settings = tmp_path / "_camera_settings.json"
     settings.write_text('{"camera_settings": [{"intrinsic_settings": {"fx": 50}}]}')
@@ -68,7 +68,7 @@ def test_tartanair_is_80_over_depth(tmp_path):
     np.testing.assert_array_equal(decoders.decode_tartanair(tmp_path / "a.npy", ANY), [[80, 2, 0]])
 
 
-def test_a_map_of_one_sign_becomes_positive_as_a_whole(tmp_path):
+def test_a_negative_map_becomes_positive(tmp_path):
     for sign in (1, -1):
         path = stored_file(tmp_path / "a.pfm", sign * np.float32([[1, 2, -3]]))
         np.testing.assert_array_equal(decoders.decode_either_sign(path, ANY), [[1, 2, -3]])
@@ -112,7 +112,7 @@ def test_damaged_files_are_named(tmp_path, decode):
         decode(path, ANY)
 
 
-def test_grey_and_colour_are_told_apart(tmp_path):
+def test_grey_and_colour_are_distinguished(tmp_path):
     grey = stored_file(tmp_path / "grey.png", np.zeros((2, 2), np.uint8))
     colour = stored_file(tmp_path / "colour.png", np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(InputError, match="RGB"):
@@ -121,7 +121,7 @@ def test_grey_and_colour_are_told_apart(tmp_path):
         decoders.decode_vkitti2(colour, (2, 2))
 
 
-def test_decoders_travel_to_other_processes():
+def test_decoders_are_picklable():
     for decode in (decoders.stored(100), decoders.decode_sintel, decoders.mask_is_255):
         pickle.loads(pickle.dumps(decode))
 

@@ -173,7 +173,7 @@ def test_pfm_header_spaces_do_not_shift_the_rows(size_line, tmp_path):
 
 
 @pytest.mark.parametrize("first", [b"\n", b" ", b"#", b"\x0a\x0d\x20\x09"])
-def test_pfm_values_that_look_like_white_space_are_values(first, tmp_path):
+def test_pfm_values_that_look_like_whitespace_are_values(first, tmp_path):
     rows = np.arange(12, dtype=np.float32).reshape(3, 4)
     rows[2, 0] = np.frombuffer((first + b"\0\0\0\0")[:4], "<f4")[0]
     path = tmp_path / "map.pfm"
@@ -241,7 +241,7 @@ def test_integer_arrays_need_a_scale_as_integer_pictures_do(suffix, dtype, tmp_p
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
-def test_arrays_in_fortran_s_order_read_as_they_are(suffix, tmp_path):
+def test_arrays_in_fortran_order_are_read_correctly(suffix, tmp_path):
     path = tmp_path / f"map{suffix}"
     values = np.asfortranarray(np.arange(12, dtype=np.float32).reshape(3, 4))
     np.savez_compressed(path, values) if suffix == ".npz" else np.save(path, values)
@@ -250,9 +250,7 @@ def test_arrays_in_fortran_s_order_read_as_they_are(suffix, tmp_path):
 
 @pytest.mark.parametrize("plain", [False, True], ids=["binary", "plain"])
 @pytest.mark.parametrize("largest", [63, 255, 1023, 65535])
-def test_a_pgm_s_values_are_those_stored_whatever_largest_its_header_names(
-    largest, plain, tmp_path
-):
+def test_pgm_values_ignore_the_maximum_in_the_header(largest, plain, tmp_path):
     stored = np.array([[0, 1, 17], [30, 62, 63]])
     if plain:
         data = b"P2\n3 2\n%d\n" % largest + b" ".join(b"%d" % value for value in stored.ravel())
@@ -365,7 +363,7 @@ def test_a_truncated_file_is_refused(suffix, kept, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_damaged_bytes_give_a_map_or_an_input_error_and_nothing_else(suffix, tmp_path):
+def test_damaged_bytes_give_a_map_or_an_input_error(suffix, tmp_path):
     rng = np.random.default_rng(5)
     original = np.frombuffer(valid_file(tmp_path, suffix).read_bytes(), np.uint8)
     path = tmp_path / f"damaged{suffix}"
@@ -465,7 +463,7 @@ def test_float_formats_take_no_scale(suffix, tmp_path):
     ],
 )
 @pytest.mark.parametrize("first", [b"\0\0\x80\x3f", b"\n\n\n\n", b"\r\n \t", b"# 1\n"])
-def test_a_pfm_s_values_begin_behind_whatever_white_space_ends_its_header(header, first, tmp_path):
+def test_pfm_values_start_after_any_whitespace(header, first, tmp_path):
     data = np.arange(6, dtype="<f4").tobytes()[4:] + first
     (tmp_path / "map.pfm").write_bytes(header + data)
     expected = np.frombuffer(data, "<f4").reshape(2, 3)[::-1]
@@ -492,7 +490,7 @@ def test_a_pfm_s_values_begin_behind_whatever_white_space_ends_its_header(header
         b"P5\n3 2\n255\n",
     ],
 )
-def test_a_pfm_with_another_header_or_bytes_to_spare_is_refused(header, tmp_path):
+def test_a_pfm_with_a_bad_header_or_trailing_bytes_is_refused(header, tmp_path):
     (tmp_path / "map.pfm").write_bytes(header + np.ones(6, "<f4").tobytes())
     assert_refused(tmp_path / "map.pfm")
 
@@ -510,7 +508,7 @@ def test_a_pfm_with_another_header_or_bytes_to_spare_is_refused(header, tmp_path
         (b"", "truncated"),
     ],
 )
-def test_what_stands_before_a_pfm_s_values_is_named(gap, told, tmp_path):
+def test_bad_pfm_headers_are_quoted(gap, told, tmp_path):
     values = np.ones(6, "<f4").tobytes()
     (tmp_path / "map.pfm").write_bytes(b"Pf\n3 2\n-1" + gap + values)
     assert told in assert_refused(tmp_path / "map.pfm")
@@ -529,7 +527,7 @@ def test_a_pfm_changed_by_a_text_mode_copy_is_refused(tmp_path):
 
 @posix_only
 @pytest.mark.parametrize("suffix", [".pfm", ".tiff", ".npy", ".npz", ".png"])
-def test_a_map_that_a_full_disk_cuts_is_an_error(tmp_path, rng, suffix):
+def test_a_map_truncated_by_a_full_disk_is_an_error(tmp_path, rng, suffix):
     import resource  # of POSIX
 
     values = rng.random((60, 90), np.float32)

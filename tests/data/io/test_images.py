@@ -124,7 +124,7 @@ def test_samples_of_any_depth_give_back_the_eight_bits_they_came_from(
         assert_reads_as(path, expected)
 
 
-def test_both_views_are_brought_to_eight_bits_by_one_shift_that_is_said():
+def test_both_views_are_reduced_to_eight_bits_by_one_reported_shift():
     dark, bright = np.full((4, 6), 700, np.uint16), np.full((4, 6), 3000, np.uint16)
     with pytest.warns(UserWarning, match="read as 12-bit"):
         left, right = as_images([dark, bright], ["left", "right"])
@@ -134,7 +134,7 @@ def test_both_views_are_brought_to_eight_bits_by_one_shift_that_is_said():
 
 @pytest.mark.filterwarnings("ignore:the 16-bit")
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
-def test_a_pair_of_any_depth_is_matched_as_its_eight_bits_are(bits, tmp_path):
+def test_a_pair_of_any_bit_depth_is_matched_as_its_eight_bits(bits, tmp_path):
     rng = np.random.default_rng(5)
     view = cv2.GaussianBlur(rng.integers(0, 256, (64, 160, 3), np.uint8), (0, 0), 1.5)
     view[0, :9] = 255
@@ -155,7 +155,7 @@ def test_a_pair_of_any_depth_is_matched_as_its_eight_bits_are(bits, tmp_path):
     assert f"the upper 8 of {bits} bits of the left and the right view" in note
 
 
-def test_the_depth_is_said_once_in_a_run_not_for_each_pair(stereo, tmp_path):
+def test_the_bit_depth_is_reported_once_per_run(stereo, tmp_path):
     rng = np.random.default_rng(5)
     for number in range(3):
         for side in ("left", "right"):
@@ -171,7 +171,7 @@ def test_the_depth_is_said_once_in_a_run_not_for_each_pair(stereo, tmp_path):
     assert len(said) == 1, done.errors
 
 
-def test_full_range_and_black_pictures_warn_of_nothing(recwarn):
+def test_full_range_and_black_images_trigger_no_warning(recwarn):
     as_images([np.full((4, 6), 40_000, np.uint16), np.zeros((4, 6), np.uint16)], "lr")
     as_images([np.zeros((4, 6), np.uint16)] * 2, "lr")
     as_images([RGB, RGB], "lr")
@@ -193,7 +193,7 @@ def test_negative_samples_are_refused(dtype):
 
 
 @pytest.mark.parametrize("orientation", TURNS)
-def test_sixteen_bit_colours_turned_by_their_exif_read_upright(orientation, tmp_path):
+def test_sixteen_bit_colours_are_rotated_by_their_exif(orientation, tmp_path):
     expected = TURNS[orientation](high_byte(DEEP_RGB))
     (tmp_path / "view.png").write_bytes(turned_png(orientation, tmp_path))
     assert_reads_as(tmp_path / "view.png", expected)
@@ -263,7 +263,7 @@ def test_palettes_are_expanded(suffix, transparent, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "pbm", "bmp"])
-def test_one_bit_pictures_become_black_and_white(suffix, tmp_path):
+def test_one_bit_images_become_black_and_white(suffix, tmp_path):
     bits = GREY > 127
     Image.fromarray(bits).save(tmp_path / f"view.{suffix}")
     assert_reads_as(tmp_path / f"view.{suffix}", repeated(np.where(bits, 255, 0).astype(np.uint8)))
@@ -285,7 +285,7 @@ def test_jpeg_reads_as_rgb_within_its_loss(tmp_path):
 
 
 @pytest.mark.parametrize(("orientation", "upright"), TURNS.items())
-def test_a_jpeg_turned_by_its_exif_reads_upright(orientation, upright, tmp_path):
+def test_a_jpeg_is_rotated_by_its_exif(orientation, upright, tmp_path):
     stored = np.zeros((16, 32, 3), np.uint8)
     stored[:8, :16] = (250, 10, 10)
     stored[8:, 16:] = (10, 10, 250)
@@ -307,7 +307,7 @@ def test_opencv_reads_what_pillow_cannot(tmp_path):
     assert_reads_as(path, repeated(GREY))
 
 
-def test_a_high_dynamic_range_picture_is_refused(tmp_path):
+def test_a_high_dynamic_range_image_is_refused(tmp_path):
     assert cv2.imwrite(str(tmp_path / "view.hdr"), RGB.astype(np.float32))
     assert_refused(tmp_path / "view.hdr")
 
@@ -324,17 +324,17 @@ def save_frames(path, sizes=((48, 32), (48, 32)), **options):
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tiff"])
-def test_several_frames_are_refused_not_cut_to_the_first(suffix, tmp_path):
+def test_several_frames_are_refused_and_not_reduced_to_the_first(suffix, tmp_path):
     assert "several frames" in assert_refused(save_frames(tmp_path / f"view.{suffix}"))
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tiff"])
-def test_a_single_frame_of_such_a_format_is_a_picture(suffix, tmp_path):
+def test_a_single_frame_of_such_a_format_is_an_image(suffix, tmp_path):
     assert read_image(save_frames(tmp_path / f"view.{suffix}", [(48, 32)])).shape == (32, 48, 3)
 
 
 @pytest.mark.parametrize(("subfile", "refused"), [(0, True), (1, False), (4, False)])
-def test_the_previews_and_masks_of_a_tiff_are_no_further_pages(subfile, refused, tmp_path):
+def test_previews_and_masks_of_a_tiff_are_not_pages(subfile, refused, tmp_path):
     path = tmp_path / "view.tif"
     preview = Image.new("RGB", (24, 16))
     preview.encoderinfo = {"tiffinfo": {254: subfile}}
@@ -345,7 +345,7 @@ def test_the_previews_and_masks_of_a_tiff_are_no_further_pages(subfile, refused,
         assert read_image(path).shape == (32, 48, 3)
 
 
-def test_of_an_mpo_the_first_frame_is_read_and_the_other_view_is_pointed_out(tmp_path):
+def test_the_first_frame_of_an_mpo_is_read_with_a_note(tmp_path):
     path = save_frames(tmp_path / "view.mpo")
     with pytest.warns(UserWarning, match="both views"):
         assert np.abs(read_image(path).astype(int) - 20).max() <= 3
@@ -354,7 +354,7 @@ def test_of_an_mpo_the_first_frame_is_read_and_the_other_view_is_pointed_out(tmp
     assert np.abs(right.astype(int) - 80).max() <= 3
 
 
-def test_an_mpo_of_a_picture_and_its_preview_is_that_picture(tmp_path, recwarn):
+def test_an_mpo_of_an_image_and_its_preview_is_that_image(tmp_path, recwarn):
     path = save_frames(tmp_path / "view.jpg", [(48, 32), (24, 16)], format="MPO")
     assert read_image(path).shape == (32, 48, 3)
     assert not [warning for warning in recwarn if "both views" in str(warning.message)]
@@ -400,7 +400,7 @@ def test_a_folder_is_refused(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "bmp", "ppm", "gif"])
 @pytest.mark.parametrize("kept", [0.01, 0.3, 0.7], ids=lambda kept: f"{kept:.0%} kept")
-def test_a_truncated_picture_is_refused_quietly(suffix, kept, tmp_path, capfd):
+def test_a_truncated_image_is_refused_quietly(suffix, kept, tmp_path, capfd):
     noise = np.random.default_rng(4).integers(0, 256, (40, 50, 3), np.uint8)
     path = tmp_path / f"view.{suffix}"
     Image.fromarray(noise).save(path)
@@ -412,7 +412,7 @@ def test_a_truncated_picture_is_refused_quietly(suffix, kept, tmp_path, capfd):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "bmp", "ppm", "gif"])
-def test_damaged_bytes_give_a_picture_or_an_input_error_and_nothing_else(suffix, tmp_path):
+def test_damaged_bytes_give_an_image_or_an_input_error(suffix, tmp_path):
     rng = np.random.default_rng(6)
     path = tmp_path / f"view.{suffix}"
     Image.fromarray(RGB.repeat(4, 0).repeat(4, 1)).save(path)
@@ -523,6 +523,6 @@ def test_a_path_is_read(kind, tmp_path):
 
 
 @pytest.mark.parametrize("thing", [None, 3, [[1, 2]], b"bytes"], ids=repr)
-def test_anything_else_is_refused(thing):
+def test_other_types_are_refused(thing):
     with pytest.raises(InputError, match="the left image"):
         as_image(thing, "the left image")

@@ -1,4 +1,4 @@
-"""Videos, numbered and packed pictures: frames by number, views cut apart."""
+"""Videos, numbered and packed images: frames by number, views cut apart."""
 
 import shutil
 import warnings
@@ -55,7 +55,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_frames_come_by_number_in_any_order(films):
+def test_frames_are_read_by_number_in_any_order(films):
     video = Video(films[0])
     assert video.count() == COUNT
     assert video.rate == 10
@@ -83,7 +83,7 @@ def test_two_videos_are_matched_frame_by_frame(films, tmp_path):
 
 @pytest.mark.parametrize(("packing", "axis"), [("side-by-side", 1), ("top-bottom", 0)])
 @pytest.mark.parametrize("kind", ["video", "numbered", "folder"])
-def test_packed_views_are_cut_apart(tmp_path, packing, axis, kind):
+def test_packed_views_are_split(tmp_path, packing, axis, kind):
     packed = [np.concatenate(views, axis) for views in scenes(2)]
     source = tmp_path / "packed"
     source.mkdir()
@@ -148,7 +148,7 @@ def twice(tmp_path, films):
 
 
 @pytest.mark.parametrize("given", [short_film, cut_film, no_film, mixed, odd, twice])
-def test_what_cannot_be_matched_is_one_line(films, tmp_path, capfd, given):
+def test_unusable_videos_are_one_line(films, tmp_path, capfd, given):
     call = ["infer", *given(tmp_path, films), "--output", str(tmp_path / "out"), *CALL]
     assert run(call) == 1
     error = capfd.readouterr().err
@@ -173,7 +173,7 @@ def test_arguments_that_exclude_each_other_are_refused(films, tmp_path, monkeypa
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_video_is_no_format_of_pictures(tmp_path, capsys):
+def test_images_have_no_video_format(tmp_path, capsys):
     left, right = scenes(1)[0]
     for name, view in (("l.png", left), ("r.png", right)):
         Image.fromarray(view).save(tmp_path / name)
@@ -182,7 +182,7 @@ def test_video_is_no_format_of_pictures(tmp_path, capsys):
     assert "video" in capsys.readouterr().err
 
 
-def test_a_film_has_the_size_of_its_pictures_but_for_an_odd_row(tmp_path):
+def test_a_video_has_the_size_of_its_images_except_for_an_odd_row(tmp_path):
     picture = tmp_path / "a.png"
     Image.new("RGB", (33, 21), "red").save(picture)
     write_video(tmp_path / "a.mp4", [picture, picture], 5.0)
@@ -215,7 +215,7 @@ def test_the_two_frames_of_an_mpo_are_the_views(stereo, tmp_path, kind):
     assert (tmp_path / "out" / "scene_000_disparity.pfm").is_file()
 
 
-def test_an_mpo_among_other_pictures_or_options_that_it_excludes_is_one_line(stereo, tmp_path):
+def test_an_mpo_with_other_images_or_options_is_one_line(stereo, tmp_path):
     path = two_framed(tmp_path / "scene.mpo")
     twice = infer(stereo, tmp_path, path, path)
     assert (twice.status, len(twice.errors)) == (1, 1)
@@ -235,7 +235,7 @@ def test_an_mpo_among_other_pictures_or_options_that_it_excludes_is_one_line(ste
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tiff"])
-def test_frames_of_other_kinds_are_refused_not_cut_in_halves(stereo, tmp_path, suffix):
+def test_other_multi_frame_files_are_refused_and_not_split(stereo, tmp_path, suffix):
     frames = [Image.fromarray(view) for view in scenes(1)[0]]
     frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
     result = infer(stereo, tmp_path, tmp_path / f"a.{suffix}", "--packing", "side-by-side")
@@ -259,7 +259,7 @@ def test_frames_of_a_series_share_the_depth_of_the_first(tmp_path, packing):
 
 @pytest.fixture
 def numbered(tmp_path):
-    """Write numbered pictures; return the two patterns."""
+    """Write numbered images; return the two patterns."""
 
     def make(*numbers):
         for number, (left, right) in zip(numbers, scenes(len(numbers)), strict=True):
@@ -275,7 +275,7 @@ def infer(stereo, tmp_path, *arguments, formats="pfm"):
     return stereo("infer", *arguments, *output, *CALL)
 
 
-def test_numbered_pictures_keep_their_numbers(stereo, numbered, tmp_path):
+def test_numbered_images_keep_their_numbers(stereo, numbered, tmp_path):
     result = infer(stereo, tmp_path, *numbered(100, 101, 102), formats="pfm,video")
     assert (result.status, result.errors) == (0, [])
     assert [n for n in names(tmp_path / "out") if n.endswith(".pfm")] == [
@@ -284,7 +284,7 @@ def test_numbered_pictures_keep_their_numbers(stereo, numbered, tmp_path):
     assert Video(tmp_path / "out" / "left_color.mp4").count() == 3
 
 
-def test_a_gap_in_both_views_is_pointed_out_and_the_rest_is_matched(stereo, numbered, tmp_path):
+def test_a_gap_in_both_views_triggers_a_warning_and_the_rest_is_matched(stereo, numbered, tmp_path):
     result = infer(stereo, tmp_path, *numbered(3, 4, 7, 9))
     assert result.status == 0
     (line,) = result.errors
@@ -297,7 +297,9 @@ def test_a_gap_in_both_views_is_pointed_out_and_the_rest_is_matched(stereo, numb
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_a_number_that_one_view_lacks_is_one_line_before_any_work(stereo, numbered, tmp_path, side):
+def test_a_number_missing_from_one_view_is_one_line_before_any_work(
+    stereo, numbered, tmp_path, side
+):
     patterns = numbered(0, 1, 2)
     (tmp_path / f"{side}_000001.png").unlink()
     result = infer(stereo, tmp_path, *patterns)
@@ -307,7 +309,7 @@ def test_a_number_that_one_view_lacks_is_one_line_before_any_work(stereo, number
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_numbered_picture_is_named_and_the_others_are_written(stereo, numbered, tmp_path):
+def test_a_damaged_numbered_image_is_named_and_the_others_are_written(stereo, numbered, tmp_path):
     patterns = numbered(0, 1, 2)
     damaged = tmp_path / "right_000001.png"
     damaged.write_bytes(damaged.read_bytes()[:300])
@@ -338,7 +340,7 @@ def test_a_pattern_without_files_says_what_it_looked_for(stereo, numbered, tmp_p
         ("a%4d.b.png", {3: "a   3.b.png"}, "a.b"),
     ],
 )
-def test_patterns_stand_for_what_printf_makes_of_them(tmp_path, pattern, files, name):
+def test_patterns_match_what_printf_prints(tmp_path, pattern, files, name):
     folder = tmp_path / "folder"
     folder.mkdir()
     for other in ("01.png", "1.jpg", "x.png", "7_left.png", "a3.b.png", ".png"):
@@ -350,7 +352,7 @@ def test_patterns_stand_for_what_printf_makes_of_them(tmp_path, pattern, files, 
     assert found.name == name
 
 
-def test_a_file_of_just_that_name_is_no_pattern(tmp_path):
+def test_a_file_of_exactly_that_name_is_not_a_pattern(tmp_path):
     picture = tmp_path / "50%d.png"
     assert is_numbered(str(picture))
     picture.write_bytes(b"x")
@@ -362,7 +364,7 @@ def test_a_pattern_of_several_numbers_is_refused(tmp_path):
         Numbered(str(tmp_path / "a_%02d_%02d.png"))
 
 
-def test_a_video_that_was_cut_is_pointed_out_with_both_counts(stereo, films, tmp_path):
+def test_a_truncated_video_triggers_a_warning_with_both_counts(stereo, films, tmp_path):
     content = films[0].read_bytes()
     for film in films:
         film.write_bytes(content[: int(len(content) * 0.7)])
@@ -376,13 +378,13 @@ def test_a_video_that_was_cut_is_pointed_out_with_both_counts(stereo, films, tmp
     assert [line for line in result.errors if f"{films[0]}: says it holds {COUNT} frames" in line]
 
 
-def test_a_whole_video_is_not_called_cut(films):
+def test_a_complete_video_triggers_no_warning(films):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert Video(films[0]).count() == COUNT
 
 
-def test_videos_of_other_sizes_are_one_line_and_leave_nothing(stereo, films, tmp_path):
+def test_videos_of_different_sizes_are_one_line_and_leave_nothing(stereo, films, tmp_path):
     small = write(tmp_path / "small.avi", [np.ascontiguousarray(v[1][:32]) for v in scenes()])
     result = infer(stereo, tmp_path, films[0], small)
     assert result.status == 1
@@ -413,7 +415,7 @@ def test_a_video_may_have_any_suffix(stereo, films, tmp_path):
     assert len(list((tmp_path / "out").glob("*.pfm"))) == COUNT
 
 
-def test_pictures_and_texts_of_any_suffix_are_no_videos(tmp_path):
+def test_images_and_texts_of_any_suffix_are_not_videos(tmp_path):
     picture = tmp_path / "a.weird"
     Image.fromarray(scenes(1)[0][0]).save(picture, "PNG")
     (tmp_path / "b.txt").write_text("a\nb\n" * 300)
@@ -426,4 +428,4 @@ def test_an_address_that_cannot_be_opened_is_one_line(stereo, tmp_path):
     result = infer(stereo, tmp_path, "file:///nowhere/film.mp4", "--packing", "side-by-side")
     assert result.status == 1
     (line,) = result.errors
-    assert "file:///nowhere/film.mp4: OpenCV cannot open it" in line
+    assert "file:///nowhere/video.mp4: OpenCV cannot open it" in line

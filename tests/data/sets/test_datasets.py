@@ -87,7 +87,7 @@ def test_sceneflow_names_a_missing_frame_and_shows_the_tree(sceneflow, tmp_path_
 
 
 @pytest.mark.parametrize("name", ["monkaa", "driving", "sceneflow"])
-def test_test_frames_never_pass_for_training_data(sceneflow, name):
+def test_test_frames_are_never_used_for_training(sceneflow, name):
     """A root that is FlyingThings3D's own folder holds no Monkaa and no Driving."""
     with pytest.raises(InputError, match=r"no pairs of (Monkaa|Driving)"):
         open_dataset(name, sceneflow / "FlyingThings3D", split="train")
@@ -150,7 +150,7 @@ def test_bundled_samples_are_three_pairs_of_at_most_4_mb():
             assert read.disparity.min() > 0
 
 
-def test_bundled_truth_brings_the_right_view_onto_the_left():
+def test_bundled_truth_warps_the_right_view_onto_the_left():
     data = open_dataset("sceneflow", REPOSITORY / "datasets" / "samples", render_pass="clean")
     for sample in data.samples:
         read = sample.read()
@@ -219,14 +219,14 @@ def test_three_folders_are_a_data_set_matched_by_name(tmp_path, truth):
     assert detect_dataset(tmp_path) == "folders"
 
 
-def test_a_float_map_of_three_folders_wins_over_a_picture_of_it(tmp_path):
+def test_a_float_map_is_preferred_to_an_image_of_it(tmp_path):
     own_pairs(tmp_path)
     picture(tmp_path / "disp/a.png", np.zeros((4, 6, 3), np.uint8))
     assert open_dataset("folders", tmp_path).samples[0].disparity.name == "a.pfm"
 
 
 @pytest.mark.parametrize("lost", ["left/a.png", "right/a.png", "disp/a.pfm"])
-def test_what_a_pair_of_three_folders_lacks_is_named(tmp_path, stereo, lost):
+def test_missing_files_of_three_folders_are_named(tmp_path, stereo, lost):
     (own_pairs(tmp_path) / lost).unlink()
     out = ("--output", tmp_path / "out")
     for command in (
@@ -239,7 +239,7 @@ def test_what_a_pair_of_three_folders_lacks_is_named(tmp_path, stereo, lost):
     assert stereo("data", "check", "--root", tmp_path, "--workers", 1).status == 1
 
 
-def test_three_folders_serve_without_ground_truth_where_none_is_needed(tmp_path):
+def test_three_folders_work_without_ground_truth_if_none_is_needed(tmp_path):
     shutil.rmtree(own_pairs(tmp_path) / "disp")
     assert not open_dataset("folders", tmp_path, truth=False).samples[0].has_truth
     with pytest.raises(InputError, match=r"disp: no such folder, so 2 pairs .* holds left, right;"):
@@ -247,7 +247,7 @@ def test_three_folders_serve_without_ground_truth_where_none_is_needed(tmp_path)
 
 
 @pytest.mark.parametrize("other", ["a_disp.pfm", "A.pfm", "a.exr", "a_ground_truth_disparity.pfm"])
-def test_a_file_of_another_name_is_pointed_out(tmp_path, other):
+def test_a_misnamed_file_is_reported(tmp_path, other):
     own_pairs(tmp_path)
     (tmp_path / "disp/a.pfm").rename(tmp_path / "disp" / other)
     with pytest.raises(InputError, match=r"no such file.*is incomplete.*nearest") as error:
@@ -263,7 +263,7 @@ def test_a_file_of_another_name_is_pointed_out(tmp_path, other):
         ({"left": "a/b", "right": "x", "disp": "y"}, "found a, x, y"),
     ],
 )
-def test_folders_of_another_spelling_are_pointed_out(tmp_path, renames, hint):
+def test_misspelt_folders_are_reported(tmp_path, renames, hint):
     own_pairs(tmp_path)
     for old, new in renames.items():
         (tmp_path / new).parent.mkdir(exist_ok=True)
@@ -272,7 +272,7 @@ def test_folders_of_another_spelling_are_pointed_out(tmp_path, renames, hint):
         open_dataset("folders", tmp_path)
 
 
-def test_pairs_too_deep_are_pointed_out(tmp_path):
+def test_pairs_nested_too_deep_are_reported(tmp_path):
     own_pairs(tmp_path)
     for side in ("left", "right", "disp"):
         (tmp_path / side).rename(tmp_path / "moved")
@@ -291,7 +291,7 @@ def test_the_file_that_is_read_of_two_that_fit_is_named(tmp_path):
     assert data.samples[0].left.name == "a.png"
 
 
-def test_whole_numbers_of_unknown_scale_point_to_a_manifest(tmp_path):
+def test_integers_of_unknown_scale_suggest_a_manifest(tmp_path):
     own_pairs(tmp_path, names=["a"])
     (tmp_path / "disp/a.pfm").unlink()
     picture(tmp_path / "disp/a.png", np.full((4, 6), 9, np.uint8))
@@ -316,7 +316,7 @@ def test_three_folders_are_listed_checked_previewed_and_scored(tmp_path, stereo)
     assert "--dataset" in neither.errors[0]
 
 
-def test_flyingthings3d_alone_is_named_where_the_rest_of_scene_flow_lacks(sceneflow):
+def test_an_incomplete_scene_flow_suggests_flyingthings3d(sceneflow):
     for part in ("Monkaa", "Driving"):
         shutil.rmtree(sceneflow / part)
     with pytest.raises(InputError, match="FlyingThings3D alone is 'flyingthings3d'"):

@@ -365,7 +365,7 @@ def test_a_missing_file_is_named_and_never_shifts_the_pairs(tree, role, tmp_path
     assert "\n" not in str(error.value)
 
 
-def test_a_scene_published_without_truth_is_left_out(tmp_path):
+def test_a_scene_published_without_truth_is_skipped(tmp_path):
     for scene in ("Art", "Computer", "Dolls"):
         picture(tmp_path / scene / "view1.png", np.zeros((370, 6, 3), np.uint8))
         picture(tmp_path / scene / "view5.png", np.zeros((370, 6, 3), np.uint8))
@@ -440,14 +440,14 @@ def test_the_subset_stores_the_left_view_negative(tmp_path):
     assert np.argwhere(~read.nonoccluded).tolist() == [[1, 1]]
 
 
-def test_kitti_2015_takes_the_first_moment_alone(tmp_path):
+def test_kitti_2015_uses_only_the_first_frame(tmp_path):
     write_tree(tmp_path, "kitti2015")
     for view in ("image_2", "image_3"):
         image(tmp_path / "training" / view / "000003_11.png")
     assert len(open_dataset("kitti2015", tmp_path).samples) == len(FRAMES)
 
 
-def test_kitti_2015_splits_are_those_of_psmnet_s_author(tmp_path):
+def test_kitti_2015_splits_are_psmnets(tmp_path):
     assert len(KITTI2015_VALIDATION) == 40
     write_tree(tmp_path, "kitti2015", ["000000", "000001", "000002", "000196", "000199"])
     chosen = {
@@ -479,7 +479,7 @@ def test_a_test_split_has_no_truth_and_cannot_be_scored(stereo, tmp_path):
     assert "no ground truth" in result.errors[0]
 
 
-def test_sintel_s_occluded_pixels_stay_valid_and_are_told_on_request(tmp_path):
+def test_sintels_occluded_pixels_stay_valid_and_are_masked_on_request(tmp_path):
     write_tree(tmp_path, "sintel", ["0001"])
     masks = {"occlusions": (0, 0), "outofframe": (1, 1)}
     for folder, pixel in masks.items():
@@ -491,7 +491,7 @@ def test_sintel_s_occluded_pixels_stay_valid_and_are_told_on_request(tmp_path):
     assert np.argwhere(~read.nonoccluded).tolist() == [[0, 0], [1, 1]]
 
 
-def test_only_what_is_asked_for_is_opened(tmp_path):
+def test_only_requested_files_are_opened(tmp_path):
     write_tree(tmp_path, "subset")
     for folder in ("disparity/left", "disparity/right", "disparity_occlusions/left"):
         for path in (tmp_path / "train" / folder).iterdir():
@@ -512,7 +512,7 @@ def test_a_left_only_download_is_complete(tmp_path):
     assert sample.read(disparity_right=True).valid_right is None
 
 
-def test_hidden_files_are_passed_over_and_png_wins_over_webp(tmp_path):
+def test_hidden_files_are_skipped_and_png_is_preferred_to_webp(tmp_path):
     write_tree(tmp_path, "things")
     folder = tmp_path / "FlyingThings3D/frames_finalpass/TEST/A/0000/left"
     (folder / "._000003.png").write_bytes(b"")
@@ -531,7 +531,7 @@ def test_the_list_of_unusable_frames_is_used_only_when_named(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["000003.png\n", "\xff\xfe", ""])
-def test_a_list_of_another_form_is_refused(tmp_path, text):
+def test_a_malformed_list_is_refused(tmp_path, text):
     write_tree(tmp_path, "things")
     listed = tmp_path / "list.txt"
     listed.write_text(text, encoding="latin-1")
@@ -539,7 +539,7 @@ def test_a_list_of_another_form_is_refused(tmp_path, text):
         open_dataset("flyingthings3d", tmp_path, unused=listed)
 
 
-def test_the_list_is_not_about_the_subset_nor_other_data(tmp_path):
+def test_the_list_does_not_apply_to_the_subset_or_other_data(tmp_path):
     write_tree(tmp_path, "things-subset")
     write_tree(tmp_path, "kitti2015")
     listed = tmp_path / "list.txt"
@@ -562,7 +562,7 @@ def test_a_folder_without_the_data_gets_one_line_with_expected_and_found(name, t
 
 
 @pytest.mark.parametrize("tree", TREES)
-def test_the_data_set_is_recognised_by_looking(tree, tmp_path):
+def test_the_data_set_is_detected(tree, tmp_path):
     write_tree(tmp_path, tree)
     assert_detected = TREES[tree][0]
     if assert_detected == "middlebury2001" and tree != "tsukuba":
@@ -575,7 +575,7 @@ def test_the_data_set_is_recognised_by_looking(tree, tmp_path):
 
 
 @pytest.mark.parametrize("choice", [{"split": "x"}, {"layout": "x"}, {"render_pass": "clean"}])
-def test_choices_that_a_data_set_lacks_are_wrong_calls(choice, tmp_path):
+def test_choices_that_a_data_set_lacks_are_usage_errors(choice, tmp_path):
     write_tree(tmp_path, "kitti2015")
     with pytest.raises(UsageError):
         open_dataset("kitti2015", tmp_path, **choice)

@@ -91,7 +91,7 @@ def test_pairs_come_once_and_can_be_evaluated(server, tmp_path, capsys):
 def test_a_bad_file_is_one_line_and_leaves_nothing_of_it(server, tmp_path, capsys, fault, said):
     base, table, folder, _ = server
     if fault == "changed":
-        (folder / "l.png").write_bytes(b"another picture")
+        (folder / "l.png").write_bytes(b"another image")
     elif fault == "gone":
         (folder / "l.png").unlink()
     else:
@@ -105,7 +105,7 @@ def test_a_bad_file_is_one_line_and_leaves_nothing_of_it(server, tmp_path, capsy
     assert left == whole
 
 
-def test_a_pair_can_be_left_out(server, tmp_path):
+def test_a_pair_can_be_excluded(server, tmp_path):
     base, table, _, _ = server
     lost = json.loads(json.dumps(table["pairs"][0]).replace("set/one", "set/lost"))
     lost["files"]["left.png"]["path"] = "nowhere"
@@ -116,7 +116,7 @@ def test_a_pair_can_be_left_out(server, tmp_path):
         fetch_public_pairs.fetch_pairs(table, tmp_path / "pairs", base, without="set/two")
 
 
-def test_the_table_names_every_file_wholly():
+def test_the_table_lists_every_file_completely():
     table = json.loads(fetch_public_pairs.TABLE.read_text(encoding="utf-8"))
     assert len({pair["name"] for pair in table["pairs"]}) == 21
     for place in table["repositories"].values():

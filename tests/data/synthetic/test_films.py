@@ -36,7 +36,7 @@ def test_both_views_of_every_frame_agree(film):
         assert inside.mean() > 0.98
 
 
-def test_a_sliding_camera_moves_everything_by_its_disparity():
+def test_a_translating_camera_moves_everything_by_its_disparity():
     first, last = places(SLIDING)[0], places(SLIDING)[-1]
     assert 0.05 < abs(last - first) <= 1
     before, after = (SCENES.render(SLIDING * FRAMES + k) for k in (0, FRAMES - 1))
@@ -46,7 +46,7 @@ def test_a_sliding_camera_moves_everything_by_its_disparity():
     assert same.mean() > 0.7  # the rest is hidden, left the frame or is an object that moves
 
 
-def test_of_a_still_camera_objects_alone_move():
+def test_with_a_static_camera_only_objects_move():
     pairs = [SCENES.render(STILL * FRAMES + frame) for frame in range(FRAMES)]
     still = np.all([pair.disparity == pairs[0].disparity for pair in pairs], axis=0)
     assert 0.3 < still.mean() < 1
@@ -56,7 +56,7 @@ def test_of_a_still_camera_objects_alone_move():
 
 
 @pytest.mark.slow
-def test_films_are_written_a_folder_each_and_continued(tmp_path):
+def test_sequences_are_written_to_folders_and_resumed(tmp_path):
     assert synthesize(tmp_path, FILM, 2) == (2 * FRAMES, 0)
     assert synthesize(tmp_path, FILM, 2) == (0, 2 * FRAMES)
     for film, frame in ((0, 0), (1, FRAMES - 1)):

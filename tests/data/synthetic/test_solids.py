@@ -59,7 +59,7 @@ def test_faces_of_solids_lie_where_their_corners_are():
     assert VIEW.width / at == pytest.approx(30.0)  # the nearest corner has the disparity asked for
 
 
-def test_what_stands_touches_the_floor_upright():
+def test_standing_objects_touch_the_floor_upright():
     pose = standing(VIEW, SceneRng(3), (50.0, 70.0), 0.5, False)
     foot, top = pose.apply(np.array([[0.0, 0.0, 0.0], [0.0, -1.0, 0.0]]))
     assert foot == pytest.approx(point(VIEW, 50.0, 70.0, 0.5 * 70 - 10))
@@ -120,7 +120,7 @@ def test_pairs_with_meshes_are_exact_and_repeatable(cubes):
     assert agree / total > 0.99
 
 
-def test_places_are_what_they_are_called():
+def test_rooms_heaps_and_outdoor_scenes_match_their_names():
     def skies(place):
         scenes = SyntheticScenes(replace(SMALL, places=(place,)))
         return sum(scenes.render(index).disparity.min() < 0.1 for index in range(4))
@@ -151,7 +151,7 @@ def test_infrared_pairs_are_grey_and_their_dots_lie_on_the_surfaces():
         assert apart[inside].mean() < 0.1
 
 
-def test_dull_photographs_are_exposed_anew(tmp_path):
+def test_dull_photographs_are_re_exposed(tmp_path):
     dark = np.random.default_rng(0).integers(10, 60, (64, 64, 3)).astype(np.uint8)
     Image.fromarray(dark).save(tmp_path / "dark.png")
     means = [cut(SceneRng(k), tmp_path / "dark.png", 32).mean().item() for k in range(12)]

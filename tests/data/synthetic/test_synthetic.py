@@ -133,7 +133,7 @@ def at_match(values, columns):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_both_views_tell_of_the_same_surfaces(pairs, side):
+def test_both_views_show_the_same_surfaces(pairs, side):
     agree, alike, total = 0, 0, 0
     for pair in pairs:
         columns = np.arange(160, dtype=np.float32)[None]
@@ -260,7 +260,7 @@ def test_footprints_hold_all_of_their_surfaces():
 
 
 @pytest.mark.parametrize("effect", ["photometric", "noise", "blur", "vignetting", "misalignment"])
-def test_each_camera_fault_differs_between_the_views(effect):
+def test_each_camera_artefact_differs_between_the_views(effect):
     plain = replace(SMALL, **FAULTLESS)
     faulty = SyntheticScenes(replace(plain, **{effect: 3.0}))
     left, right, between = 0, 0, 0
@@ -292,7 +292,7 @@ def test_shine_and_reflections_move_against_the_surface(effect):
     assert moved > 500
 
 
-def test_plain_repeated_and_large_surfaces_are_as_many_as_asked_for():
+def test_plain_repeated_and_large_surfaces_match_the_requested_shares():
     def looks(**shares):
         scenes = SyntheticScenes(replace(SMALL, places=("room", "heap"), **shares))
         return [scenes.compose(index) for index in range(12)]
@@ -331,7 +331,7 @@ def test_noise_has_the_moments_it_promises():
     assert abs(shifted) < 0.02
 
 
-def test_dice_are_fair():
+def test_random_choices_are_unbiased():
     rng = SceneRng(0, 1)
     values = np.array([rng.uniform() for _ in range(4000)])
     assert abs(values.mean() - 0.5) < 0.02
@@ -377,7 +377,7 @@ def test_impossible_configurations_are_refused(change, words):
         replace(SMALL, **change)
 
 
-def test_textures_folders_without_pictures_are_named(tmp_path):
+def test_texture_folders_without_images_are_named(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         SyntheticScenes(replace(SMALL, textures=str(tmp_path / "none")))
     with pytest.raises(InputError, match="holds no pictures"):
@@ -457,7 +457,7 @@ def test_processes_write_the_same_bytes_from_the_command_line(tmp_path, stereo, 
     assert "seed" in json.loads((tmp_path / "one" / "synthetic.json").read_text())["train"]
 
 
-def test_a_rendered_set_goes_by_one_name(tmp_path, capsys):
+def test_a_rendered_set_has_one_name(tmp_path, capsys):
     synthesize(tmp_path, SMALL, 1, split="test")
     name = detect_dataset(tmp_path)
     assert f"--dataset {name} --split test" in capsys.readouterr().out

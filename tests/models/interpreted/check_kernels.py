@@ -13,7 +13,7 @@ from stereo.attention import ATTENTIONS
 from stereo.models.kernels import attention as attending
 from stereo.models.kernels import attention_kernels as kernels
 from stereo.models.kernels import regression as kernel
-from stereo.models.regression import regress_plainly
+from stereo.models.regression import regress_reference
 
 UPSAMPLINGS = ["unbiased", "half_pixel", "align_corners"]
 
@@ -28,12 +28,12 @@ def poisoned(values):
 
 @pytest.mark.parametrize("shape", [(1, 4, 1, 1), (2, 3, 2, 5)])
 @pytest.mark.parametrize("upsampling", UPSAMPLINGS)
-def test_regression_and_its_gradient_are_the_plain_ones(monkeypatch, upsampling, shape):
+def test_regression_and_its_gradient_equal_the_reference(monkeypatch, upsampling, shape):
     monkeypatch.setattr(kernel, "PIXELS", 16)
     torch.manual_seed(0)
     values = 4 * torch.randn(shape, dtype=torch.float64)
     exact = values.clone().requires_grad_()
-    expected = regress_plainly(exact, upsampling)
+    expected = regress_reference(exact, upsampling)
     outside = torch.randn_like(expected)
     (slope,) = torch.autograd.grad(expected, exact, outside)
     logits = poisoned(values.float()).requires_grad_()
@@ -55,7 +55,7 @@ def test_regression_and_its_gradient_are_the_plain_ones(monkeypatch, upsampling,
         (18, 3, False, {"value_channels": 9}),
     ],
 )
-def test_attention_and_its_gradients_are_the_plain_ones(
+def test_attention_and_its_gradients_equal_the_reference(
     monkeypatch, channels, heads, masked, options, layout
 ):
     monkeypatch.setattr(attending, "CELLS", 16)

@@ -51,7 +51,10 @@ def _is_plain_scene(fields: Fields) -> bool:
 def _kitti(
     name: str, views: tuple[str, str], occ: str, noc: str, splits: dict[str, Split]
 ) -> Layout:
-    """Describe a KITTI tree; only the first of a scene's two moments, ``_10``, is stereo's."""
+    """Describe a KITTI tree; only the first of a scene's two frames, ``_10``, is for stereo.
+
+    The default decoder reads its 16-bit PNG: value / 256 (``disparities.PNG16_SCALE``), 0 for none.
+    """
     return Layout(
         name,
         "<frame>_10",

@@ -55,7 +55,7 @@ def _falling_things(kind: str, folder: str) -> Part:
     return Part(f"Falling Things ({kind})", folders, (layout,), optional=True)
 
 
-def _vkitti2(name: str, rgb: str, depth: str, text: str) -> Layout:
+def _vkitti2(name: str, rgb: str, depth: str) -> Layout:
     below = "<scene>/<weather>"
     return Layout(
         name,
@@ -113,12 +113,11 @@ RENDERED = {
                 "Virtual KITTI 2",
                 ("", "VKITTI2", "vkitti2"),
                 (
-                    _vkitti2("joined", "", "", ""),
+                    _vkitti2("joined", "", ""),
                     _vkitti2(
                         "archives",
                         "vkitti_<version>_rgb/",
                         "vkitti_<version>_depth/",
-                        "vkitti_<version>_textgt/",
                     ),
                 ),
             ),

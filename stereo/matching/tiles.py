@@ -1,9 +1,9 @@
-"""Volumes in windows: any picture in bounded memory.
+"""Matching in tiles: any image size in bounded memory.
 
-Features are computed once, of the whole picture, since pooling sees all of it. Volumes, their
-aggregation and what follows are computed window by window; each window looks beyond its core by an
-overlap, and further to the left by the largest disparity. Attention over the volume stays global:
-its softmax statistics are accumulated over the cores of all windows in a separate pass.
+Features are computed once for the whole image, because pooling sees all of it. The volume and all
+later stages are computed tile by tile, each with context on every side and, on the left, the
+largest disparity in addition. Attention over the volume stays global: its softmax statistics are
+accumulated over all tiles in a separate pass.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from stereo.attention.volume import AttentionState, tile_hook
 from stereo.models.certainty import CERTAINTIES
 from stereo.models.config import STRIDE
 
-SEAM = 32  # pixels over which one window fades into the next
-OVERLAP = 192  # pixels that a window sees around its core: about what a cell of the volume sees
-SMALLEST_CORE = 64
+SEAM = 32  # pixels over which one tile blends into the next
+CONTEXT = 192  # pixels around a tile: about the receptive field of a cell of the volume
+MIN_TILE = 64
 
 
 @dataclass(frozen=True)
 class Span:
-    """Pixels along one axis: the core a window answers for, and what it looks at around it."""
+    """A tile along one axis, and with its context (``outer``), pixels."""
 
     first: int
     last: int
@@ -34,7 +34,7 @@ class Span:
     outer_last: int
 
     def ramp(self, size: int) -> Tensor:
-        """Return the window's weight over its outer pixels: 1, fading out across its seams."""
+        """Return the blending weight of the outer pixels: 1, fading out across the seams."""
         at = torch.arange(self.outer_first, self.outer_last) + 0.5
         weight = torch.ones(len(at))
         if self.first > 0:
@@ -44,50 +44,50 @@ class Span:
         return weight.clamp(0, 1)
 
 
-def spans(size: int, most: int, overlap: int, reach: int = 0, grid: int = STRIDE) -> list[Span]:
-    """Cut an axis into cores of about one size.
+def spans(size: int, max_tile: int, context: int, reach: int = 0, grid: int = STRIDE) -> list[Span]:
+    """Cut an axis into tiles of about equal size.
 
     Args:
         size: pixels, a multiple of 16.
-        most: the largest core.
-        overlap: pixels that a window sees on either side of its core; at least half a seam.
+        max_tile: the largest tile, pixels.
+        context: pixels on either side of a tile; at least half a seam.
         reach: further pixels before it.
-        grid: of what windows begin at multiples, so that the coarsest cells of the network are the
-            same ones in a window as in the whole.
+        grid: tiles and their context start at multiples of it, so that the network's coarsest cells
+            are the same in a tile as in the whole image.
     """
-    count = 1 if most >= size else -(-size // max(most // grid * grid, grid))
+    count = 1 if max_tile >= size else -(-size // max(max_tile // grid * grid, grid))
     edges = [grid * round(size * i / count / grid) for i in range(count)] + [size]
     return [
-        Span(a, b, max((a - overlap - reach) // grid * grid, 0), min(b + overlap, size))
+        Span(a, b, max((a - context - reach) // grid * grid, 0), min(b + context, size))
         for a, b in itertools.pairwise(edges)
     ]
 
 
 @torch.inference_mode()
-def match_in_windows(
+def match_in_tiles(
     network: nn.Module,
     left: Tensor,  # (B, 3, H, W)
     right: Tensor,  # (B, 3, H, W)
-    most: tuple[int, int],
-    overlap: int,
+    max_tile: tuple[int, int],
+    context: int,
     max_disparity: int | None = None,
 ) -> Tensor:  # (B, 3, H, W)
-    """As ``network.estimate``, window by window.
+    """As ``network.estimate``, tile by tile.
 
     Args:
         network: of ``stereo.models``, in evaluation mode.
         left: normalised; H and W are multiples of 16.
         right: the same.
-        most: height and width of the largest core.
-        overlap: pixels that a window sees around its core, a multiple of 16.
+        max_tile: height and width of the largest tile.
+        context: pixels around a tile, a multiple of 16.
         max_disparity: pixels, a multiple of 16; None for the network's own.
     """
     height, width = left.shape[2:]
     grid: int = network.coarsest_factor  # type: ignore[assignment]
     reach: int = max_disparity or network.max_disparity  # type: ignore[assignment]
-    rows = spans(height, most[0], overlap, grid=grid)
-    columns = spans(width, most[1], overlap, reach, grid)
-    windows = list(itertools.product(rows, columns))
+    rows = spans(height, max_tile[0], context, grid=grid)
+    columns = spans(width, max_tile[1], context, reach, grid)
+    tiles = list(itertools.product(rows, columns))
     features = [network.extract(view) for view in (left, right)]  # type: ignore[operator]
 
     def match(row: Span, column: Span) -> Tensor:
@@ -101,13 +101,13 @@ def match_in_windows(
             if not (isinstance(attention, VolumeAttention) and attention.streams):
                 continue
             hook.accumulates = attention
-            for hook.window in windows:
+            for hook.tile in tiles:
                 with contextlib.suppress(_Accumulated):
-                    match(*hook.window)
+                    match(*hook.tile)
         hook.accumulates = None
         total = left.new_zeros(len(left), 1 + CERTAINTIES, height, width, dtype=torch.float32)
         weight = torch.zeros_like(total[:1, :1])
-        for row, column in windows:
+        for row, column in tiles:
             own = row.ramp(height)[:, None] * column.ramp(width)
             own = own.to(total.device)
             seen = slice(row.outer_first, row.outer_last)
@@ -120,42 +120,42 @@ def match_in_windows(
 
 
 class _Accumulated(Exception):
-    """The attention has this window's statistics; the rest of the pass is not needed yet."""
+    """The attention has this tile's statistics; the rest of the pass is not needed yet."""
 
 
 class _TileHook:
-    """Lets one attention after the other accumulate over all windows; earlier ones are applied.
+    """Lets one attention after the other accumulate over all tiles; earlier ones are applied.
 
     Attributes:
-        window: the one being matched.
+        tile: rows and columns of the one being matched.
         accumulates: the attention whose turn it is; None after the last.
     """
 
     def __init__(self) -> None:
-        self.window: tuple[Span, Span] | None = None
+        self.tile: tuple[Span, Span] | None = None
         self.accumulates: VolumeAttention | None = None
         self._states: dict[VolumeAttention, AttentionState] = {}
 
     def __call__(self, attention: VolumeAttention, volume: Tensor, mask: Tensor | None) -> Tensor:
         if attention is not self.accumulates:
             return attention.apply_context(volume, self._states[attention])
-        core = self._core(volume)
-        kept = core if mask is None else core & mask
+        inside = self._inside(volume)
+        kept = inside if mask is None else inside & mask
         state = self._states.get(attention)
         self._states[attention] = attention.accumulate(volume, kept, state)
         raise _Accumulated
 
-    def _core(self, volume: Tensor) -> Tensor:  # (B, 1, D, H, W) bool
-        """Return which cells of a window's volume are of its core."""
-        assert self.window is not None
-        core = volume.new_zeros(volume.shape[0], 1, *volume.shape[2:], dtype=torch.bool)
-        inside: list[slice] = []
-        for span, cells in zip(self.window, volume.shape[3:], strict=True):
+    def _inside(self, volume: Tensor) -> Tensor:  # (B, 1, D, H, W) bool
+        """Return which cells of a volume belong to the tile, not to its context."""
+        assert self.tile is not None
+        inside = volume.new_zeros(volume.shape[0], 1, *volume.shape[2:], dtype=torch.bool)
+        cut: list[slice] = []
+        for span, cells in zip(self.tile, volume.shape[3:], strict=True):
             factor = (span.outer_last - span.outer_first) // cells
             start = (span.first - span.outer_first) // factor
-            inside.append(slice(start, start + (span.last - span.first) // factor))
-        core[:, :, :, inside[0], inside[1]] = True
-        return core
+            cut.append(slice(start, start + (span.last - span.first) // factor))
+        inside[:, :, :, cut[0], cut[1]] = True
+        return inside
 
 
 def _cut(

@@ -1,7 +1,7 @@
-"""What a rig's pictures look like, and rendered scenes dressed up in it.
+"""Appearance transfer: rendered scenes that look like a rig's images.
 
-Rendered pairs with exact ground truth take on the tones, the uneven light and the noise of pictures
-whose ground truth nobody knows.
+Rendered pairs with exact ground truth get the tones, illumination and noise of images without
+ground truth.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stereo.data.augmentation.training_pair import TrainingPair
+from stereo.matching.steady import NOISE_MASK
 from stereo.system.opencv import import_cv2
 
 LEVELS = 129  # of a tone curve
@@ -18,18 +19,17 @@ BINS = 8  # of brightness, for the noise
 FIELD = 16  # cells of the light's grid along each side
 CALM = 0.3  # the share of a bin's pixels that is taken to be free of texture
 CALM_QUANTILE = 0.3853  # |z| below which a normal variable lies with that probability
-_MASK = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6  # noise keeps its deviation
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """The look of the pictures of a rig.
+class Appearance:
+    """The appearance of a rig's images.
 
     Attributes:
         tones: (N, 2, 3, 129) float32, quantiles of each colour of each pair's views, 0..255.
         light: (2, 16, 16) float32, the mean brightness over each view, 1 on average.
         noise: (2, 8) float32, its deviation by brightness, steps of 8 bits.
-        grey: whether the pictures have no colours.
+        grey: whether the images have no colours.
     """
 
     tones: np.ndarray
@@ -38,8 +38,8 @@ class Look:
     grey: bool
 
     @classmethod
-    def of(cls, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> "Look":
-        """Return the look of pairs of views, (H, W, 3) uint8 each."""
+    def of(cls, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> "Appearance":
+        """Return the appearance of pairs of views, (H, W, 3) uint8 each."""
         cv2 = import_cv2()
         levels = np.linspace(0, 1, LEVELS)
         tones = [[np.quantile(view, levels, axis=(0, 1)).T for view in pair] for pair in pairs]
@@ -54,16 +54,16 @@ class Look:
         grey = all(np.ptp(view, axis=2).max() <= 2 for pair in pairs for view in pair)
         return cls(np.array(tones, np.float32), np.array(light), np.array(noise), grey)
 
-    def dress(self, pair: TrainingPair, rng: np.random.Generator) -> TrainingPair:
-        """Return a pair with the tones of one of the rig's, its light and its noise."""
+    def transfer(self, pair: TrainingPair, rng: np.random.Generator) -> TrainingPair:
+        """Return a pair with the tones of a random rig pair, its illumination and noise."""
         tones = self.tones[rng.integers(len(self.tones))]
         views = [
-            self._dressed(view, side, tones[side], rng)
+            self._transferred(view, side, tones[side], rng)
             for side, view in enumerate((pair.left, pair.right))
         ]
         return dataclasses.replace(pair, left=views[0], right=views[1])
 
-    def _dressed(
+    def _transferred(
         self, view: np.ndarray, side: int, tones: np.ndarray, rng: np.random.Generator
     ) -> np.ndarray:
         cv2 = import_cv2()
@@ -84,9 +84,9 @@ class Look:
 
 
 def _noise(views: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the deviation of the noise by brightness, (8,), from the calmest pixels of each."""
+    """Return the noise deviation by brightness, (8,), from the calmest pixels."""
     cv2 = import_cv2()
-    rest = np.concatenate([np.abs(cv2.filter2D(view, -1, _MASK)).ravel() for view in views])
+    rest = np.concatenate([np.abs(cv2.filter2D(view, -1, NOISE_MASK)).ravel() for view in views])
     level = np.concatenate([cv2.blur(view, (5, 5)).ravel() for view in views])
     places = (level / 256 * BINS).astype(int)
     found = np.full(BINS, np.nan)

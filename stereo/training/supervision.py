@@ -1,4 +1,4 @@
-"""Which pixels of the ground truth training counts, and why none does."""
+"""Select supervised pixels, and explain an empty selection."""
 
 import math
 
@@ -27,7 +27,7 @@ def counted_pixels(
 
 
 class TruthCount:
-    """Why the pixels of some pairs count or not, for the error when none does."""
+    """Counts why pixels are excluded, for the error when none is left."""
 
     def __init__(self, max_disparity: int) -> None:
         self.max_disparity = max_disparity

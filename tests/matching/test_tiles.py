@@ -1,4 +1,4 @@
-"""Volumes in windows give the map of the whole."""
+"""Matching in tiles gives the map of the whole."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,20 +11,20 @@ import stereo
 from stereo.attention import ATTENTIONS
 from stereo.attention.volume import tile_hook
 from stereo.data.sets.datasets import open_dataset
-from stereo.matching.windows import SEAM, match_in_windows, spans
+from stereo.matching.tiles import SEAM, match_in_tiles, spans
 from stereo.models import AttentionConfig, NetworkConfig, build_network
 
 
 @pytest.mark.parametrize("grid", [16, 32])
 @pytest.mark.parametrize("size", [16, 48, 96, 160, 176, 320])
-@pytest.mark.parametrize("most", [16, 48, 64, 400])
-def test_spans_cover_an_axis_once_and_weights_sum_to_one(size, most, grid):
-    found = spans(size, most, overlap=32, reach=48, grid=grid)
+@pytest.mark.parametrize("max_tile", [16, 48, 64, 400])
+def test_spans_cover_an_axis_once_and_weights_sum_to_one(size, max_tile, grid):
+    found = spans(size, max_tile, context=32, reach=48, grid=grid)
     assert [s.first for s in found] == [0, *(s.last for s in found[:-1])]
     assert found[-1].last == size
     total = torch.zeros(size)
     for span in found:
-        assert 0 < span.last - span.first <= max(most, grid) + grid
+        assert 0 < span.last - span.first <= max(max_tile, grid) + grid
         assert span.outer_first % grid == span.first % grid == 0
         assert span.first - 80 - grid < span.outer_first <= max(span.first - 80, 0)
         assert span.outer_last == min(span.last + 32, size)
@@ -44,18 +44,18 @@ def network_of(network, **attention):
 
 
 @pytest.mark.parametrize("name", ["psmnet", "ea_psmnet", "ea_stereo_fast", "ea_stereo"])
-def test_one_window_is_the_whole(name):
+def test_one_tile_is_the_whole(name):
     network = network_of(name)
     views = torch.randn(2, 1, 3, 48, 80, dtype=torch.float64)
     with torch.inference_mode():
         expected = network.estimate(*map(network.extract, views))
         assert torch.equal(expected[:, 0].double(), network(*views).float().double())
-        assert (match_in_windows(network, *views, (48, 80), 16) - expected).abs().max() < 1e-5
+        assert (match_in_tiles(network, *views, (48, 80), 16) - expected).abs().max() < 1e-5
         after = network.estimate(*map(network.extract, views))
-        assert torch.equal(after, expected)  # nothing of the windows is left
+        assert torch.equal(after, expected)  # no state of the tiles is left
 
 
-def test_attention_accumulates_over_the_cores_of_all_windows():
+def test_attention_accumulates_over_all_tiles():
     # With the attention at the entry, whose convolutions see few cells, its context is exact.
     network = network_of("ea_psmnet", sites=("quarter",))
     views = torch.randn(2, 1, 3, 64, 144, dtype=torch.float64)
@@ -69,7 +69,7 @@ def test_attention_accumulates_over_the_cores_of_all_windows():
     with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(network.aggregation.attention_quarter), "apply_context", note)
         network(*views)
-        match_in_windows(network, *views, (32, 48), 32)
+        match_in_tiles(network, *views, (32, 48), 32)
     whole, *parts = seen
     assert len(parts) == 2 * 3
     for part in parts:
@@ -81,29 +81,29 @@ def test_attention_accumulates_over_the_cores_of_all_windows():
 def test_every_site_accumulates_in_turn(sites):
     network = network_of("ea_stereo_fast", sites=sites)
     views = torch.randn(2, 1, 3, 64, 144, dtype=torch.float64)
-    found = match_in_windows(network, *views, (32, 64), 32)
+    found = match_in_tiles(network, *views, (32, 64), 32)
     assert found.shape == (1, 3, 64, 144)
     assert found.isfinite().all()
 
 
-def test_members_that_do_not_stream_attend_within_their_window():
+def test_members_that_do_not_stream_attend_within_their_tile():
     name = next(name for name, member in ATTENTIONS.items() if not member.streams)
     network = network_of("ea_stereo_fast", name=name, options={"zero_init": False})
     views = torch.randn(2, 1, 3, 32, 96, dtype=torch.float64)
-    assert match_in_windows(network, *views, (32, 48), 16).isfinite().all()
+    assert match_in_tiles(network, *views, (32, 48), 16).isfinite().all()
 
 
-def test_windows_are_forgotten_after_an_error():
+def test_tiles_are_forgotten_after_an_error():
     network = network_of("ea_stereo_fast")
     views = torch.randn(2, 1, 3, 32, 96, dtype=torch.float64)
     network.refinement = None
     with pytest.raises(TypeError):
-        match_in_windows(network, *views, (32, 48), 16)
+        match_in_tiles(network, *views, (32, 48), 16)
     assert tile_hook.get() is None
 
 
 @pytest.mark.parametrize("name", ["ea_psmnet", "ea_stereo_fast"])
-def test_a_thread_that_matches_whole_is_not_disturbed_by_one_that_matches_in_windows(
+def test_a_thread_that_matches_whole_is_not_disturbed_by_one_that_matches_in_tiles(
     name, monkeypatch
 ):
     network = network_of(name)
@@ -121,7 +121,7 @@ def test_a_thread_that_matches_whole_is_not_disturbed_by_one_that_matches_in_win
 
     expected = whole()
     monkeypatch.setattr(network, "estimate", beside)
-    match_in_windows(network, *views, (32, 48), 16)
+    match_in_tiles(network, *views, (32, 48), 16)
     assert len(found) >= 4
     assert all(torch.equal(each, expected) for each in found)
 
