@@ -48,26 +48,25 @@ def evaluate(
 ) -> tuple[dict[str, Any], int]:
     """Match every pair of a data set, print one table, write ``metrics.json`` and a report.
 
-    A pair that cannot be read or matched is named and left out; the others go on. Processes
-    started by torchrun share the pairs and give the figures of one process.
+    A pair that cannot be read or matched is named and skipped. Processes started by torchrun share
+    the pairs and give the metrics of one process.
 
     Args:
-        matcher: the model, or what loads it, which is called once all else is known to be right.
-        dataset: its name (default: found by looking at the folder).
+        matcher: the model, or a function that loads it, called after all other checks.
+        dataset: its name (default: detected from the folder).
         root: the data set's folder; 'synthetic' does without.
         output: folder for metrics.json, report.html and the images it shows.
         protocol: pooled, psmnet, gwcnet, raft, kitti2012, kitti2015, middlebury or eth3d.
         split: a split of the data set, such as train or test (default: the data set's own).
         render_pass: clean or final, for rendered data (default: the protocol's).
         limit: match only the first N pairs.
-        layout: the data set's tree by name (default: found by looking).
-        unused: Scene Flow's all_unused_files.txt; its frames are left out.
-        confidence: score the confidence as well: AUSE, reliability; takes a second match per pair.
-        against: further models for the same pairs, each with its files in ``OUTPUT/against/NAME``;
-            the report has all models side by side.
+        layout: the data set's tree by name (default: detected).
+        unused: Scene Flow's all_unused_files.txt; its frames are skipped.
+        confidence: also score the confidence: AUSE, reliability; takes a second match per pair.
+        against: further models for the same pairs, in ``OUTPUT/against/NAME`` and the report.
 
     Returns:
-        What was written to ``metrics.json``, and the number of pairs that failed, with any model.
+        The contents of ``metrics.json``, and the number of pairs that failed with any model.
 
     Raises:
         UsageError: an unknown name.

@@ -52,7 +52,7 @@ def preview(
 
     Args:
         output: the .png file to write.
-        dataset: its name (default: found by looking at the folder).
+        dataset: its name (default: detected from the folder).
         root: the data set's folder; 'synthetic' does without.
         count: pairs shown, spread over the set.
         seed: of the augmentation.

@@ -45,11 +45,11 @@ def check_dataset(
 
     Args:
         root: the data set's folder.
-        dataset: its name (default: found by looking at the folder).
+        dataset: its name (default: detected from the folder).
         output: folder for data_check.json and data_check.txt.
         split: one of its splits, such as train or test (default: all that are there).
         render_pass: clean or final, for rendered data (default: all that are there).
-        layout: the data set's tree by name (default: found by looking).
+        layout: the data set's tree by name (default: detected).
         unused: Scene Flow's all_unused_files.txt; its frames are left out.
         partial: fewer pairs than published are a remark, not a fault.
         workers: processes (default: one per processor, to 8).
