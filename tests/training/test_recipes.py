@@ -67,7 +67,7 @@ FAST = "network: {name: ea_stereo_fast, "
         ("network: null", "'network' is null; it has fields, such as 'network.name'"),
         ("optimizer: {learning_rate: nan}", "'optimizer.learning_rate' is nan; expected a number"),
         ("optimizer: {clip_norm: a}", "'optimizer.clip_norm' is a; expected a number"),
-        ("trainer: {device: tpu}", "'trainer.device' is tpu; expected one of auto, cpu, cuda,"),
+        ("trainer: {device: tpu}", "unknown device 'tpu'; known: auto, cpu, cuda, cuda:N, mps"),
         (FAST + "attention: {name: null}}", "'name' is null"),
         (FAST + "mean: null}", "'network.mean' is null"),
         (FAST + "bogus: 1}", "network.bogus"),

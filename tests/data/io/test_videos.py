@@ -425,7 +425,7 @@ def test_images_and_texts_of_any_suffix_are_not_videos(tmp_path):
 
 
 def test_an_address_that_cannot_be_opened_is_one_line(stereo, tmp_path):
-    result = infer(stereo, tmp_path, "file:///nowhere/film.mp4", "--packing", "side-by-side")
+    result = infer(stereo, tmp_path, "file:///nowhere/video.mp4", "--packing", "side-by-side")
     assert result.status == 1
     (line,) = result.errors
     assert "file:///nowhere/video.mp4: OpenCV cannot open it" in line
