@@ -167,6 +167,9 @@ PICTURES = {
     "scans.jpg": jpeg(8000, 8000, scans=5000),
     "binary.pgm": b"P5\n13300 13300\n255\n",
     "plain.ppm": b"P3\n13300 13300\n255\n1 2 3",
+    "comment.ppm": b"P6\n#" + bytes(2_000_000) + b"\n8 8\n255\n" + bytes(192),
+    "blanks.pbm": b"P4" + b" " * 2_000_000 + b"8 8\n" + bytes(8),
+    "comments.pgm": b"P2\n8 8\n255\n" + b"#\n" * 100_000 + b"1 " * 64,
     "long.ppm": b"P6\n2000000000 1\n255\n",
     "grey.pam": pam(),
 }

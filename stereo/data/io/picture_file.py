@@ -1,6 +1,7 @@
 """Open image files: known formats within the limits, not yet decoded."""
 
 import contextlib
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ MAX_BYTES_PER_PIXEL = 16
 MAX_METADATA = 2**28  # bytes: profiles, previews and the like
 MAX_SCANS = 200  # of a progressive JPEG; each passes over the whole image
 MAX_FRAMES_CHECKED = 32
+MAX_PPM_HEADER = 2**16  # bytes
+MAX_PPM_COMMENTS = 1000  # of a plain PPM; each is cut out of a megabyte
 _TILE_WIDTH, _TILE_LENGTH, _BITS_PER_SAMPLE, _SUBFILE_TYPE = 322, 323, 258, 254
 _REDUCED_OR_MASK = 0b101
 _CODESTREAM = b"\xff\x4f\xff\x51"
@@ -44,6 +47,7 @@ def open_picture(
         if isinstance(source, Path):
             check_bytes(source, MAX_BYTES_PER_PIXEL * max_pixels() + MAX_METADATA, "an image")
         _check_webp(source, name)  # Pillow allocates two canvases on opening one
+        _check_ppm(source, name)  # and reads a header byte by byte
         _let_pillow_open_what_we_allow()
         with _opened(source, name, formats) as image:
             _check(image, source, name)
@@ -181,6 +185,18 @@ def _check_webp(source: Path | BinaryIO, name: str) -> None:
     else:
         width, height = (value & 0x3FFF for value in struct.unpack("<2H", head[26:30]))
     check_pixels(width, height, name)
+
+
+def _check_ppm(source: Path | BinaryIO, name: str) -> None:
+    head = _read(source, MAX_PPM_HEADER)
+    if not re.match(rb"P[0-6fy]", head):
+        return
+    fields = re.sub(rb"#[^\r\n]*", b"", head).split(None, 3)
+    expected = 3 if head[1:2] in b"14" else 4
+    if len(head) == MAX_PPM_HEADER and len(fields) < expected:
+        raise InputError(f"{name}: a header longer than {MAX_PPM_HEADER >> 10} KiB; save it again")
+    if head[1:2] in b"123" and _read(source).count(b"#") > MAX_PPM_COMMENTS:
+        raise InputError(f"{name}: more than {MAX_PPM_COMMENTS} comments; save it again")
 
 
 def _codestream_size(data: bytes, name: str) -> tuple[int, int, int]:
