@@ -26,7 +26,9 @@ MAX_DIGITS = 300  # of a whole number: more than a floating-point number can hav
 MAX_YAML_BYTES = 2**18  # so that PyYAML without its C library takes seconds, not half a minute
 MAX_YAML_DEPTH = 32
 MAX_YAML_NODES = 20_000
-MAX_YAML_SCALAR = 1_000  # characters of one without quotes: a number of base 60 takes its square
+MAX_YAML_SCALAR = (
+    1_000  # characters of one that is no quoted text: a number of base 60 takes its square
+)
 
 _YAML_NUMBERS = {
     "int": re.compile(r"[-+]?(0|[1-9][0-9]*)\Z"),
@@ -200,7 +202,9 @@ def parse_yaml(text: str, name: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f" in line {mark.line + 1}"
         raise InputError(f"{name}: not valid YAML ({problem[:80]}{where})") from error
-    except (ValueError, RecursionError) as error:  # a date that is none
+    except InputError:
+        raise
+    except Exception as error:  # PyYAML's constructors raise nearly anything: !!bool x, !!int ''
         raise InputError(f"{name}: not valid YAML ({str(error)[:80]})") from error
 
 
@@ -221,8 +225,11 @@ def _check_yaml(events: Iterable[Any], name: str) -> None:
                 raise InputError(f"{name}: YAML that holds itself")
             sizes[-1] += size or 1
         elif isinstance(event, yaml.ScalarEvent):
-            if not event.style and len(event.value) > MAX_YAML_SCALAR:
-                raise InputError(f"{name}: a value of {len(event.value)} characters without quotes")
+            is_text = event.style and event.tag is None
+            if not is_text and len(event.value) > MAX_YAML_SCALAR:
+                raise InputError(
+                    f"{name}: {len(event.value)} characters in a number or a bare word"
+                )
             if event.anchor is not None:
                 anchors[event.anchor] = 1
             sizes[-1] += 1

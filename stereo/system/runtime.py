@@ -34,6 +34,7 @@ _OUT_OF_MEMORY = (
     "CUDA error: out of memory",  # of the driver, not of PyTorch's allocator
     "CUDA driver error: out of memory",
     "HIP error: out of memory",
+    "Triton Error [CUDA]: out of memory",
     "_STATUS_ALLOC_FAILED",  # cuBLAS, cuDNN to 8, cuSOLVER, cuSPARSE
     "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",  # cuDNN from 9 on
     "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",

@@ -36,6 +36,7 @@ OUT_OF_MEMORY = [
     "[enforce fail at alloc_cpu.cpp:114] data. DefaultCPUAllocator: not enough memory: you tried "
     "to allocate 4000000000000 bytes.",
     "std::bad_alloc",
+    "Triton Error [CUDA]: out of memory",
     "Invalid buffer size: 20.00 GiB",
     "MPS backend out of memory (MPS allocated: 17.0 GiB, max allowed: 18.1 GiB)",
     "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
