@@ -21,9 +21,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from stereo.data.augmentation.config import AugmentationConfig
-from stereo.data.augmentation.training_pair import TrainingPair
 from stereo.data.finding.sources import Source, find_sources
-from stereo.data.io.disparities import read_disparity, write_disparity
+from stereo.data.io.disparities import write_disparity
 from stereo.data.sets.sample import Sample
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.errors import InputError, UsageError
@@ -44,12 +43,14 @@ from stereo.system.bundled import DEFAULT_MODEL
 from stereo.system.files import output_folder, staged
 from stereo.system.opencv import import_cv2
 from stereo.system.runtime import keep_freed_memory
+from stereo.training.adapt_data import AdaptPairs, TransferredScene
 from stereo.training.appearance import Appearance
 from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
 from stereo.training.data import TrainingSet
 from stereo.training.loop import train
 from stereo.training.prepare import prepare, weights_file
 from stereo.training.recipe import DataConfig, Recipe
+from stereo.training.run import TrainingRun
 from stereo.training.schedule import parse_duration
 from stereo.training.state import checkpoints_of
 
@@ -60,7 +61,10 @@ HELD_OUT = 5  # every so many pairs
 SURE = 0.8  # confidence of a label
 AGREEMENT = 1.0  # pixels between the two views' maps
 TEACHING_SHARE = 0.25  # of the time
-STEPS = 20_000  # more than there is time for
+CROP, BATCH = (160, 416), 4
+STEP_COST = 4.6  # of a training step, in matches of as many pixels
+SEEN = 4  # times that a rendered scene is seen, at least: rendering takes longer than learning
+MAX_SCENES = 500  # kept in memory
 VALIDATION_SCENES = 6
 WORSE = 0.02  # relative; a measure may fall by so much where the others rise
 MEASURES = {"photometric": -1, "agreement": 1, "confidence": 1}  # 1: the more, the better
@@ -114,8 +118,7 @@ def adapt(
     }
     kept_out = sources[HELD_OUT // 2 :: HELD_OUT]
     taught = [source for source in sources if source not in kept_out]
-    before = _begin(folder, facts, start, kept_out)
-    measuring = before.pop("seconds")
+    before, effort = _begin(folder, facts, start, kept_out)
     _say("before", before)
     labels, renewed = folder / "labels", folder / "statistics.safetensors"
     if not renewed.is_file():
@@ -123,8 +126,10 @@ def adapt(
         _take_statistics(start, taught, renewed)
     choice = _Choice(start, before, kept_out)
     choice.offer(renewed, "with batch norm's statistics of these pairs")
-    run = _training_run(checkpoint, choice.path, taught, labels, seed)
-    train(run, folder, max_seconds=max(end - time.monotonic() - 2 * measuring, 1.0))
+    remaining = max(end - time.monotonic() - 2 * effort.seconds, 1.0)
+    steps = effort.steps(folder, remaining)
+    run = _training_run(checkpoint, choice.path, taught, labels, seed, steps)
+    train(run, folder, max_seconds=remaining)
     trained = folder / "trained.safetensors"
     last = load_checkpoint(checkpoints_of(folder)[0])
     save_checkpoint(trained, dataclasses.replace(last, confidence=checkpoint.confidence))
@@ -144,6 +149,24 @@ def adapt(
         )
     shutil.rmtree(folder)
     return better
+
+
+@dataclass(frozen=True)
+class _Effort:
+    """What matching the held-out pairs took."""
+
+    seconds: float
+    pixels: int
+
+    def steps(self, folder: Path, seconds: float) -> int:
+        """Return how many training steps fit into a time, the same when a call is repeated."""
+        path = folder / "steps"
+        if not path.is_file():
+            pixels = STEP_COST * BATCH * CROP[0] * CROP[1]
+            count = max(1, round(seconds / (self.seconds / self.pixels * pixels)))
+            with staged(path) as (temporary,):
+                temporary.write_text(str(count), encoding="utf-8")
+        return int(path.read_text(encoding="utf-8"))
 
 
 class _Choice:
@@ -230,8 +253,8 @@ def _check_sources(sources: Sequence[Source], max_disparity: int) -> None:
 
 def _begin(
     folder: Path, facts: dict[str, Any], start: Path, kept_out: Sequence[Source]
-) -> dict[str, float]:
-    """Return the measures before, from an interrupted call if there is one.
+) -> tuple[dict[str, float], _Effort]:
+    """Return the measures before, and what they took, from an interrupted call if there is one.
 
     Raises:
         InputError: the folder holds work on other pairs, weights or another seed.
@@ -244,14 +267,15 @@ def _begin(
                 f"{folder}: holds work on other pairs, weights or another seed; remove it, or name "
                 "another --output"
             )
-        return dict(noted["before"])
+        return dict(noted["before"]), _Effort(**noted["effort"])
     began = time.monotonic()
     before = measure(load(start, scale="1"), kept_out)
-    before["seconds"] = time.monotonic() - began
+    pixels = sum(source.read().left[..., 0].size for source in kept_out)
+    effort = _Effort(time.monotonic() - began, 2 * pixels)  # both views of each
+    note = {"facts": facts, "before": before, "effort": dataclasses.asdict(effort)}
     with staged(path) as (temporary,):
-        text = json.dumps({"facts": facts, "before": before}, indent=1)
-        temporary.write_text(text, encoding="utf-8")
-    return before
+        temporary.write_text(json.dumps(note, indent=1), encoding="utf-8")
+    return before, effort
 
 
 @torch.no_grad()
@@ -304,66 +328,14 @@ def _label(start: Path, sources: Sequence[Source], folder: Path, end: float) -> 
             write_disparity(temporary, np.where(sure, result.disparity, np.inf))
 
 
-class AdaptPairs:
-    """Alternates rendered scenes in the appearance of the pairs and pseudo-labelled pairs.
-
-    Args:
-        scenes: the rendered scenes.
-        appearance: of the pairs.
-        labelled: pairs and the files of their labels.
-    """
-
-    def __init__(
-        self,
-        scenes: SyntheticScenes,
-        appearance: Appearance,
-        labelled: Sequence[tuple[Source, Path]],
-    ) -> None:
-        self.scenes, self.appearance, self.labelled = scenes, appearance, labelled
-
-    def __len__(self) -> int:
-        return 2 * len(self.labelled)
-
-    def pair(self, epoch: int, index: int) -> TrainingPair:
-        """Return a pair: rendered where ``index`` is even."""
-        if index % 2 == 0:
-            return self.transferred(epoch * len(self) + index)
-        source, path = self.labelled[index // 2]
-        sample, truth = source.read(), read_disparity(path)
-        return TrainingPair(source.name, sample.left, sample.right, truth, np.isfinite(truth))
-
-    def transferred(self, number: int) -> TrainingPair:
-        """Return a rendered scene in the appearance of the pairs."""
-        pair = TrainingPair.from_sample(self.scenes.render(number).sample())
-        return self.appearance.transfer(
-            pair, np.random.default_rng((self.scenes.config.seed, number))
-        )
-
-
-@dataclass(frozen=True)
-class TransferredScene:
-    """A rendered scene in the appearance of the pairs, to validate on."""
-
-    pairs: AdaptPairs
-    number: int
-    has_truth = True
-
-    @property
-    def name(self) -> str:
-        """Its number."""
-        return f"scene-{self.number}"
-
-    def read(
-        self, *, disparity: bool = True, disparity_right: bool = False, nonoccluded: bool = False
-    ) -> Sample:
-        """Render it."""
-        pair = self.pairs.transferred(self.number)
-        return Sample(self.name, pair.left, pair.right, pair.disparity, pair.valid)
-
-
 def _training_run(
-    checkpoint: Checkpoint, start: Path, sources: Sequence[Source], labels: Path, seed: int
-) -> Any:
+    checkpoint: Checkpoint,
+    start: Path,
+    sources: Sequence[Source],
+    labels: Path,
+    seed: int,
+    steps: int,
+) -> TrainingRun:
     """Return the run of ``train`` from these weights."""
     config = checkpoint.config
     most = config.max_disparity
@@ -374,7 +346,7 @@ def _training_run(
         network=config,
         data=DataConfig(synthetic=scenes),
         augmentation=AugmentationConfig(
-            crop=(160, 416),
+            crop=CROP,
             scale_probability=0.5,
             scale=(0.8, 1.6),
             color_probability=0.2,
@@ -382,14 +354,20 @@ def _training_run(
             eraser_probability=0.3,
             eraser_elsewhere=0.5,
         ),
-        optimizer=OptimizerConfig(learning_rate=2e-4, weight_decay=1e-4, clip_norm=1.0),
+        optimizer=OptimizerConfig(
+            learning_rate=5e-4,
+            weight_decay=1e-4,
+            schedule="one_cycle",
+            warmup_share=0.1,
+            clip_norm=1.0,
+        ),
         loss=LossConfig(beta=0.5, planes=0.0 if "psmnet" in config.name else 1.0),
         trainer=TrainerConfig(
-            max_steps=STEPS,
-            batch_size=4,
+            max_steps=steps,
+            batch_size=BATCH,
             workers=1,
             freeze_batch_norm=True,
-            ema_decay=0.99,
+            ema_decay=0.9,
             validate_every=500,
             checkpoint_every=50,
         ),
@@ -398,10 +376,13 @@ def _training_run(
     appearance = Appearance.of([_views(source.read()) for source in sources])
     known = [(source, labels / f"{source.name}.pfm") for source in sources]
     known = [(source, path) for source, path in known if path.is_file()]
-    pairs = AdaptPairs(SyntheticScenes(scenes), appearance, known)
+    count = min(max(BATCH * steps // SEEN, 1), MAX_SCENES)
+    pairs = AdaptPairs(SyntheticScenes(scenes), appearance, known, count)
     run = prepare(recipe, weights=str(start))
     training = TrainingSet(pairs, recipe.augmentation, seed, config.mean, config.std)
-    shown = [TransferredScene(pairs, 2**31 + k) for k in range(VALIDATION_SCENES)]
+    unseen = SyntheticScenes(dataclasses.replace(scenes, seed=seed + 2))
+    others = AdaptPairs(unseen, appearance, (), VALIDATION_SCENES)
+    shown = [TransferredScene(others, k) for k in range(VALIDATION_SCENES)]
     words = f"{len(known)} labelled pairs and rendered scenes in their appearance"
     return dataclasses.replace(
         run,

@@ -8,11 +8,13 @@ import pytest
 from PIL import Image
 
 from stereo.data.augmentation.training_pair import TrainingPair
+from stereo.data.finding.sources import find_sources
 from stereo.data.io.disparities import write_disparity
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.models.checkpoint import load_checkpoint
 from stereo.system.bundled import DEFAULT_MODEL, bundled_weights
 from stereo.training import adapt as module
+from stereo.training.adapt_data import AdaptPairs
 from stereo.training.appearance import Appearance
 from stereo.training.state import last_path
 
@@ -188,3 +190,27 @@ def test_a_rendered_scene_takes_on_the_appearance_of_a_rig(scenes):
     assert transferred.disparity is not None and np.array_equal(
         transferred.disparity, scenes[0].disparity
     )
+
+
+def test_one_sample_in_four_is_a_labelled_pair_and_scenes_come_again_in_other_noise(folders):
+    sources = find_sources(str(folders / "left"), str(folders / "right"))[:2]
+    write_labels(None, sources, folders / "labels", None)
+    labelled = [(each, folders / "labels" / f"{each.name}.pfm") for each in sources]
+    views = [(sample.left, sample.right) for sample in (each.read() for each in sources)]
+    scenes = SyntheticScenes(SyntheticConfig(height=96, width=192, max_disparity=48, seed=9))
+    pairs = AdaptPairs(scenes, Appearance.of(views), labelled, 3)
+    taken = [pairs.pair(0, index) for index in range(len(pairs))]
+    assert len(taken) == 8
+    assert [pair.name for pair in taken[::4]] == [each.name for each in sources]
+    assert (taken[0].disparity == 5).all()
+    first, again = taken[2], taken[5]
+    assert np.array_equal(first.disparity, again.disparity)
+    assert not np.array_equal(first.left, again.left)
+    assert not np.array_equal(first.disparity, taken[1].disparity)
+
+
+def test_the_steps_that_fit_a_time_stay_when_a_call_is_repeated(tmp_path):
+    effort = module._Effort(seconds=4.0, pixels=2_000_000)
+    steps = effort.steps(tmp_path, 600.0)
+    assert 100 < steps < 1000
+    assert effort.steps(tmp_path, 50.0) == steps
