@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest import shared, slow_but
+from conftest import shared
 
 from stereo.attention import EfficientAttention
 from stereo.models import NetworkConfig, build_network
@@ -18,7 +18,8 @@ def golden():
     return np.load(shared("golden/psmnet_golden.npz"))
 
 
-@pytest.mark.parametrize("align_corners", slow_but(False, of=[True, False]))
+@pytest.mark.slow
+@pytest.mark.parametrize("align_corners", [True, False])
 def test_converted_psmnet_equals_the_original(golden, align_corners, tmp_path):
     converted = convert_psmnet(shared("golden/psmnet_golden.tar"), align_corners=align_corners)
     save_checkpoint(tmp_path / "psmnet.safetensors", converted)

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, posix_only
+from conftest import REPOSITORY, posix_only, slow_but
 
 from stereo.commands.cli import run
 from stereo.data.io.disparities import read_disparity
@@ -46,7 +46,10 @@ main(["demo"])
 """
 
 
-@pytest.mark.parametrize("where", ["before the first step", "in a step", "after the last step"])
+@pytest.mark.parametrize(
+    "where",
+    slow_but("in a step", of=["before the first step", "in a step", "after the last step"]),
+)
 @pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_signal_lost_by_python_stops_the_command_at_the_next_step(where, name, status):
     call = [sys.executable, "-c", SWALLOWED, name, where]

@@ -25,7 +25,8 @@ AFTER = {"photometric": 3.9, "agreement": 0.75, "confidence": 0.85}
 @pytest.fixture(scope="module")
 def scenes():
     made = SyntheticScenes(SyntheticConfig(height=96, width=192, max_disparity=48, seed=8))
-    return [made.render(index) for index in range(10)]
+    few = [made.render(index) for index in range(3)]
+    return [few[index % 3] for index in range(10)]
 
 
 @pytest.fixture

@@ -181,6 +181,7 @@ def test_disparities_cover_the_whole_range(distribution):
     assert (counts / counts.sum() > 5e-5).all(), counts
 
 
+@pytest.mark.slow
 def test_log_draws_smaller_disparities_than_uniform():
     means = [
         np.mean([rendered(replace(SMALL, distribution=d), i).disparity.mean() for i in range(8)])
