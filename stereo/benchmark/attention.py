@@ -164,15 +164,16 @@ def _measure_case(
         }
         if case.member == "dot_product":
             row |= _need_of_dot_product(size, parameters, module.key_width + module.value_width)
+        last = next((each for each in reversed(rows) if "seconds" in each), None)
         reason = _reason_not_to_run(
-            rows, cells(size), row.get("computed_macs", 0), module.linear_cost, time_limit, device
+            last, cells(size), row.get("computed_macs", 0), module.linear_cost, time_limit, device
         )
         if reason:
             row["not_run"] = reason
         else:
             row |= _run(module, case, size, device, time_limit, repeats)
-            if row["macs"] is None and module.linear_cost and rows:
-                row["macs"] = round(rows[-1]["macs"] * row["cells"] / rows[-1]["cells"])
+            if row["macs"] is None and module.linear_cost and last:
+                row["macs"] = round(last["macs"] * row["cells"] / last["cells"])
         rows.append(row)
         console.say(_line(row))
     return rows
@@ -215,27 +216,23 @@ def _need_of_dot_product(size: Size, parameters: int, width: int) -> dict[str, i
 
 
 def _reason_not_to_run(
-    rows: Sequence[dict[str, Any]],
+    last: dict[str, Any] | None,
     count: int,
     need: int,
     linear: bool,
     time_limit: float,
     device: torch.device,
 ) -> str | None:
-    """Return why the next size is not run, from the sizes before it; None to run it."""
-    if not rows:
-        expected = need / ASSUMED_MACS_PER_SECOND
-        if expected > time_limit:
-            return f"expected to take {expected:,.0f} s, more than the limit of {time_limit:g} s"
-        return None
-    if "not_run" in rows[-1]:
-        return rows[-1]["not_run"]
-    ratio = count / rows[-1]["cells"]
-    growth = ratio**2 if "map_bytes" in rows[-1] else ratio if linear else 1.5 * ratio
-    expected = rows[-1]["seconds"]["median"] * growth
+    """Return why a size is not run, from the largest one that was; None to run it."""
+    if last is None:
+        ratio, expected = 0.0, need / ASSUMED_MACS_PER_SECOND
+    else:
+        ratio = count / last["cells"]
+        growth = ratio**2 if "map_bytes" in last else ratio if linear else 1.5 * ratio
+        expected = last["seconds"]["median"] * growth
     if expected > time_limit:
         return f"expected to take {expected:,.0f} s, more than the limit of {time_limit:g} s"
-    needed = (rows[-1]["peak_bytes"] or 0) * ratio
+    needed = ratio * (last["peak_bytes"] or 0) if last else 0
     free = MEMORY_SHARE * free_bytes(device)
     if needed > free:
         return f"expected to need {needed / 1e9:,.1f} GB, more than the {free / 1e9:,.1f} GB free"

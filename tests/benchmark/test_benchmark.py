@@ -14,6 +14,7 @@ from PIL import Image
 
 from stereo.attention import ATTENTIONS
 from stereo.attention.volume import cells
+from stereo.benchmark import attention as attention_benchmark
 from stereo.benchmark import ceilings, measure, networks, training
 from stereo.benchmark.attention import benchmark_attention, check_against_definition
 from stereo.benchmark.reference import ReferencePSMNet
@@ -139,6 +140,22 @@ def test_the_command_writes_json_table_and_plot(tmp_path, capsys, precisions):
     assert "| efficient" in path.with_suffix(".md").read_text()
     assert Image.open(path.with_suffix(".png")).size[0] > 800
     assert "map 9.6 GB" in capsys.readouterr().out
+
+
+def test_the_time_expected_of_a_size_follows_from_the_last_one_run(tmp_path, monkeypatch):
+    timed = {"median": 1.0, "min": 1.0, "max": 1.0, "repeats": 1}
+    found = {"seconds": timed, "peak_bytes": 0, "macs": 1}
+    monkeypatch.setattr(attention_benchmark, "_run", lambda *_: found)
+    report = benchmark_attention(
+        tmp_path / "a.json",
+        members=["dot_product"],
+        sizes=[(1, 1, n) for n in (10, 20, 40)],
+        precisions=["fp32"],
+        directions=["forward"],
+        time_limit=3,
+    )
+    expected = [row.get("not_run", "run").split(",")[0] for row in report["rows"]]
+    assert expected == ["run", "expected to take 4 s", "expected to take 16 s"]
 
 
 @pytest.mark.parametrize(
