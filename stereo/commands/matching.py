@@ -172,8 +172,8 @@ COMMANDS = (
         _evaluate_arguments,
         _evaluate,
         "metrics over a data set under a named protocol",
-        "stereo evaluate --dataset sceneflow --root DIR --model sgbm --protocol pooled "
-        "--output results --against sgbm",
+        "stereo evaluate --dataset sceneflow --root DIR --protocol pooled --output results "
+        "--against sgbm",
         distributed=True,
         reads_pictures=True,
     ),

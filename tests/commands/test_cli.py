@@ -1,6 +1,7 @@
 import json
 import pickle
 import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -14,7 +15,9 @@ from conftest import REPOSITORY, shared
 from PIL import Image
 
 import stereo as package
-from stereo.commands.cli import main
+from stereo.commands import COMMANDS as COMMAND_TABLE
+from stereo.commands.cli import _build_parser, _chosen, main
+from stereo.commands.matching import _against as against
 from stereo.data.io.disparities import read_disparity, write_disparity
 from stereo.matching.loading import own_max_disparity
 from stereo.models import NetworkConfig, build_network
@@ -46,6 +49,17 @@ def test_help_of_a_command_has_an_example(stereo, name):
     assert (result.status, result.errors) == (0, [])
     assert "example" in result.out
     assert f"stereo {name}" in result.out.split("example")[-1]
+
+
+@pytest.mark.parametrize("command", COMMAND_TABLE, ids=lambda command: command.name)
+def test_examples_in_the_help_are_valid_calls(command):
+    for line in command.example.splitlines():
+        program, *words = shlex.split(line)
+        assert program == "stereo"
+        name, config = _chosen(_build_parser(words)[0].parse_args(words))
+        assert name in {command.name, "infer"}  # some examples go on to match
+        if config.get("against"):
+            assert against(config)
 
 
 def test_help_lists_the_commands(stereo):
