@@ -68,9 +68,10 @@ def summary_table(rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
     Each has a row over all pixels and one over the non-occluded ones, ``noc``. The columns without
     a suffix are the protocol's own averages.
     """
-    keys = ("epe", "bad_1", "bad_2", "bad_3", "d1", "epe_pixel", "epe_image", "bad_2_image")
-    header = ["", "pixels", "images", "EPE", "bad-1", "bad-2", "bad-3", "D1"]
-    header += ["EPE pixel", "EPE image", "bad-2 image"]
+    keys = ["epe", "bad_1", "bad_2", "bad_3", "d1", "epe_pixel"]
+    keys += [f"{metric}_image" for metric in ("epe", "bad_1", "bad_2", "bad_3")]
+    header = ["", "pixels", "images", "EPE", "bad-1", "bad-2", "bad-3", "D1", "EPE pixel"]
+    header += ["EPE image", "bad-1 image", "bad-2 image", "bad-3 image"]
     body = []
     for label, found in rows:
         regions = {ALL: found.get(ALL, found["summary"]), NOC: found.get(NOC)}

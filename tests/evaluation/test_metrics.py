@@ -20,6 +20,7 @@ from stereo.evaluation.metrics import (
 )
 from stereo.evaluation.protocols import PROTOCOLS, get_protocol
 from stereo.evaluation.regions import BINS, EDGE_REACH, is_flat, near_edges, regions, seen_by_right
+from stereo.evaluation.tables import summary_table
 from stereo.evaluation.truth_scale import constant_ratio, ratio_to_map, scale_hint
 
 
@@ -420,3 +421,16 @@ def test_a_score_round_trips_through_its_record(rng):
     for region, part in one["regions"].items():
         for key in ("epe_pixel", "epe_image", "bad_3_pixel", "valid_pixels", "images"):
             assert part[key] == pytest.approx(other["regions"][region][key])
+
+
+def test_the_table_has_the_mean_over_images_of_every_rate_beside_the_protocols_own():
+    scores = [scored([15, 10, 10], [10] * 3), scored([15], [10], index=1)]
+    header, _, row, *_ = summary_table([("both", summaries(scores, "pixel"))]).splitlines()
+    shown = dict(
+        zip(*([part.strip() for part in x.split("|")] for x in (header, row)), strict=True)
+    )
+    assert float(shown["EPE"]) == float(shown["EPE pixel"]) == 2.5
+    assert float(shown["EPE image"]) == pytest.approx(10 / 3, abs=0.01)
+    for metric in ("bad-1", "bad-2", "bad-3"):
+        assert float(shown[metric]) == 50
+        assert float(shown[f"{metric} image"]) == pytest.approx(200 / 3, abs=0.01)
