@@ -76,7 +76,7 @@ def _convert_arguments(parser: ArgumentParser) -> None:
         "--align-corners",
         required=True,
         choices=["true", "false"],
-        help="true for weights of PyTorch below 0.4.1, false for the retrained model of 2021",
+        help="true for the authors' weights of 2018, false for those they retrained in 2021",
     )
 
 
@@ -130,7 +130,7 @@ COMMANDS = (
     from_function(
         "adapt",
         "stereo.training.adapt:adapt",
-        "fit the weights to your own pairs without ground truth, never for the worse",
+        "fit the weights to your own pairs, if measures without ground truth improve",
         "stereo adapt left right --output mine.safetensors --max-time 10m\n"
         "  stereo infer left right --model mine.safetensors --output maps",
         positional=("left", "right"),

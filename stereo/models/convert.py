@@ -77,8 +77,8 @@ def convert_psmnet(path: str | Path, *, align_corners: bool) -> Checkpoint:
     Args:
         path: the authors' file, ``{"epoch", "state_dict", "train_loss"}``, with or without
             ``module.`` and ``num_batches_tracked``.
-        align_corners: the convention it was trained under: true for files made with PyTorch below
-            0.4.1 or patched for it, false for the authors' retrained model of 2021.
+        align_corners: the convention it was trained under: true for the authors' weights of 2018,
+            false for those they retrained in 2021.
 
     Raises:
         InputError: anything but such a file. No code of it runs (``weights_only=True``).
