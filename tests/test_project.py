@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -294,3 +295,28 @@ def test_contributing_names_paths_and_symbols_that_exist():
     for names, path in named:
         for name in re.findall(r"`(\w+)`", names):
             assert name in (REPOSITORY / path).read_text(), f"{name}: {path}"
+
+
+def tests_of(path):
+    """File and name of each test, which -k searches, and whether it is marked slow."""
+    for file in [path] if path.is_file() else path.rglob("test_*.py"):
+        for marks, name in re.findall(r"^((?:[@ )\]].*\n)*)def (test_\w+)", file.read_text(), re.M):
+            yield f"{file.name} {name}", "@pytest.mark.slow" in marks.splitlines()
+
+
+def test_each_pytest_command_in_documents_selects_a_test():
+    pages = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")]
+    commands = {c for page in pages for c in re.findall(r"`(pytest [^`]+)`", page.read_text())}
+    assert len(commands) > 10
+    for command in sorted(commands):
+        words = shlex.split(command)[1:]
+        options = dict(zip(words, words[1:], strict=False))
+        paths = [REPOSITORY / word for word in words if word.startswith("tests")]
+        runs = {"": (True, False), "slow": (True,)}.get(options.get("-m"), (False,))
+        pattern = options.get("-k", "").replace(" or ", "|").replace("NAME", "")
+        selected = (
+            slow in runs and re.search(pattern, name)
+            for path in paths or [REPOSITORY / "tests"]
+            for name, slow in tests_of(path)
+        )
+        assert any(selected), command
