@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import itertools
 import re
 import shlex
 import shutil
@@ -310,7 +311,7 @@ def test_each_pytest_command_in_documents_selects_a_test():
     assert len(commands) > 10
     for command in sorted(commands):
         words = shlex.split(command)[1:]
-        options = dict(zip(words, words[1:], strict=False))
+        options = dict(itertools.pairwise(words))
         paths = [REPOSITORY / word for word in words if word.startswith("tests")]
         runs = {"": (True, False), "slow": (True,)}.get(options.get("-m"), (False,))
         pattern = options.get("-k", "").replace(" or ", "|").replace("NAME", "")
