@@ -298,7 +298,7 @@ def test_contributing_names_paths_and_symbols_that_exist():
             assert name in (REPOSITORY / path).read_text(), f"{name}: {path}"
 
 
-def tests_of(path):
+def named_tests(path):
     """File and name of each test, which -k searches, and whether it is marked slow."""
     for file in [path] if path.is_file() else path.rglob("test_*.py"):
         for marks, name in re.findall(r"^((?:[@ )\]].*\n)*)def (test_\w+)", file.read_text(), re.M):
@@ -318,6 +318,6 @@ def test_each_pytest_command_in_documents_selects_a_test():
         selected = (
             slow in runs and re.search(pattern, name)
             for path in paths or [REPOSITORY / "tests"]
-            for name, slow in tests_of(path)
+            for name, slow in named_tests(path)
         )
         assert any(selected), command
