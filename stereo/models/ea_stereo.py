@@ -162,9 +162,8 @@ class StateRefinement(Recomputable):
         """Return the corrected disparity and the state, with unchanged shapes."""
         at = disparity.detach()
         correlation = lookup_correlation(volume, at, SEARCH)
-        planes = (
-            lookup_correlation(logits[:, None], at / 2, PLANE_SEARCH) / 4
-        )  # about the size of the others
+        logits_there = lookup_correlation(logits[:, None], at / 2, PLANE_SEARCH)
+        planes = logits_there / 4  # about the size of the others
         scaled = disparity[:, None].to(left.dtype) / 16
         evidence = [correlation.to(left.dtype), scaled, planes.to(left.dtype), state]
         state = self.correct(torch.cat([left, *evidence], dim=1))

@@ -26,9 +26,7 @@ MAX_DIGITS = 300  # of a whole number: more than a floating-point number can hav
 MAX_YAML_BYTES = 2**18  # so that PyYAML without its C library takes seconds, not half a minute
 MAX_YAML_DEPTH = 32
 MAX_YAML_NODES = 20_000
-MAX_YAML_SCALAR = (
-    1_000  # characters of one that is no quoted text: a number of base 60 takes its square
-)
+MAX_YAML_SCALAR = 1_000  # characters, unless quoted text: base-60 numbers take quadratic time
 
 _YAML_NUMBERS = {
     "int": re.compile(r"[-+]?(0|[1-9][0-9]*)\Z"),
