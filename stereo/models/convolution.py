@@ -42,14 +42,13 @@ class Conv2d(nn.Conv2d):
             not torch.compiler.is_compiling()
             and torch.is_grad_enabled()
             and weight.requires_grad
-            and bias is None
             and self.kernel_size == (3, 3)
             and self.stride == (1, 1)
             and self.padding == self.dilation
             and min(input.shape[2:]) > self.dilation[0]
             and _may_be_replaced(input, weight, torch.channels_last)
         ):
-            return _Convolve2d.apply(input, weight, self.dilation[0])
+            return _Convolve2d.apply(input, weight, bias, self.dilation[0])
         return super()._conv_forward(input, weight, bias)
 
 
@@ -138,10 +137,12 @@ class _Convolve2d(torch.autograd.Function):
     """A 3x3 convolution whose padding is its dilation."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.dilation = dilation
-        return F.conv2d(x, weight, padding=dilation, dilation=dilation)
+        return F.conv2d(x, weight, bias, padding=dilation, dilation=dilation)
 
     @staticmethod
     @once_differentiable
@@ -154,7 +155,8 @@ class _Convolve2d(torch.autograd.Function):
                 gradient, x, weight, None, [1, 1], around, around, False, [0, 0], 1,
                 [True, False, False],
             )[0]  # fmt: skip
-        return into_x, kernel_gradient(x, gradient, ctx.dilation), None
+        into_bias = gradient.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None
+        return into_x, kernel_gradient(x, gradient, ctx.dilation), into_bias, None
 
 
 class _Convolve3d(torch.autograd.Function):

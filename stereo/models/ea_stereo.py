@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from stereo.models.aggregation import attend_at_site
 from stereo.models.blocks import ConvNorm2d, ResidualBlock2d, add, relu
+from stereo.models.convolution import Conv2d
 from stereo.models.correlation import (
     convex_upsample,
     group_correlation,
@@ -193,7 +194,7 @@ class HalfRefinement(Recomputable):
         )
         self.residual = nn.Conv2d(24, 1, 3, padding=1, bias=False)
         nn.init.zeros_(self.residual.weight)
-        self.weights = nn.Conv2d(24, 9 * HALF_FACTOR**2, 3, padding=1)
+        self.weights = Conv2d(24, 9 * HALF_FACTOR**2, 3, padding=1)
 
     def forward(
         self,

@@ -18,7 +18,9 @@ class KernelGradient:
     def __init__(self, like: Tensor, dilation: int = 1) -> None:
         height, width, channels = like.shape
         self.dilation = dilation
-        self._columns = like.new_zeros(height, width, 3, channels)  # beyond the borders always 0
+        self._columns = like.new_empty(height, width, 3, channels)
+        self._columns[:, :dilation, 0] = 0  # beyond the borders, which nothing writes again
+        self._columns[:, width - dilation :, 2] = 0
 
     def add(
         self,

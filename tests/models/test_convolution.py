@@ -17,12 +17,13 @@ def _whatever_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("dilation", [1, 2, 4])
-def test_a_2d_convolution_has_pytorchs_gradients(dilation: int) -> None:
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_2d_convolution_has_pytorchs_gradients(dilation: int, bias: bool) -> None:
     torch.manual_seed(0)
-    conv = Conv2d(5, 7, 3, padding=dilation, dilation=dilation, bias=False).double()
+    conv = Conv2d(5, 7, 3, padding=dilation, dilation=dilation, bias=bias).double()
     to_channels_last(conv)
     x = torch.randn(2, 5, 9, 6, dtype=torch.float64, requires_grad=True)
-    _same_gradients(conv, x, F.conv2d(x, conv.weight, None, 1, dilation, dilation))
+    _same_gradients(conv, x, F.conv2d(x, conv.weight, conv.bias, 1, dilation, dilation))
 
 
 @pytest.mark.parametrize("depth", [1, 3, 4, 10])
@@ -44,7 +45,7 @@ def _same_gradients(conv: torch.nn.Module, x: torch.Tensor, expected: torch.Tens
     assert "Convolve" in type(own.grad_fn).__name__  # not PyTorch's
     into = torch.randn_like(expected)
     assert torch.allclose(own, expected, rtol=0, atol=1e-12)
-    inputs = (x, conv.weight)
+    inputs = (x, *conv.parameters())
     for ours, theirs in zip(
         torch.autograd.grad(own, inputs, into),
         torch.autograd.grad(expected, inputs, into),
