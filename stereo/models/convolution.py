@@ -137,9 +137,7 @@ class _Convolve2d(torch.autograd.Function):
     """A 3x3 convolution whose padding is its dilation."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.dilation = dilation
         return F.conv2d(x, weight, bias, padding=dilation, dilation=dilation)
