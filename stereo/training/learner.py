@@ -72,7 +72,6 @@ class Learner:
             lr=run.optimizer.learning_rate,
             betas=run.optimizer.betas,
             weight_decay=run.optimizer.weight_decay,
-            fused=True,
         )
         self.model, self.optimizer = self.accelerator.prepare(network, optimizer)
         self.network: StereoNetwork = self.accelerator.unwrap_model(self.model)

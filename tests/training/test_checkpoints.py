@@ -49,20 +49,20 @@ def assert_same(one, other):
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_killed_run_comes_back_bit_for_bit(tmp_path, processes):
-    options = ("--trainer.max_steps", 40, "--trainer.checkpoint_every", 20)
+    options = ("--trainer.max_steps", 28, "--trainer.checkpoint_every", 8, "--trainer.workers", 1)
     whole = command(tmp_path / "whole", *options, processes=processes)
     finish(whole)
     killed = command(tmp_path / "killed", *options, processes=processes)
-    wait_for(tmp_path / "killed" / "last-00000020.safetensors", killed)
+    wait_for(tmp_path / "killed" / "last-00000008.safetensors", killed)
     launcher = psutil.Process(killed.pid)
     for process in [*launcher.children(recursive=True), launcher]:
         process.kill()
     killed.communicate()
-    assert not (tmp_path / "killed" / "last-00000040.safetensors").exists()
-    assert "resumed from step 20" in finish(
+    assert not (tmp_path / "killed" / "last-00000028.safetensors").exists()
+    assert "resumed from step 8" in finish(
         command(tmp_path / "killed", *options, processes=processes)
     )
-    last = "last-00000040.safetensors"
+    last = "last-00000028.safetensors"
     assert_same(tmp_path / "whole" / last, tmp_path / "killed" / last)
 
 
@@ -137,17 +137,18 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(here, tmp_path):
 
 @pytest.mark.slow
 @posix_only
-def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path):
+def test_a_full_disk_leaves_the_checkpoint_before_it(here, tmp_path):
     options = ("--trainer.max_steps", 4, "--trainer.checkpoint_every", 2)
-    finish(command(tmp_path, "--trainer.max_steps", 2))
+    here(tmp_path, "--trainer.max_steps", 2)
     before = {p.name: p.read_bytes() for p in tmp_path.glob("*.safetensors")}
     assert set(before) == {"last-00000002.safetensors", "best.safetensors"}
-    output = finish(command(tmp_path, *options, largest_file=2**20), status=1)
+    alone = ("--trainer.workers", 0)
+    output = finish(command(tmp_path, *options, *alone, largest_file=2**20), status=1)
     assert "Traceback" not in output
     assert "stereo train: error: cannot write" in output
     assert {p.name: p.read_bytes() for p in tmp_path.glob("*.safetensors")} == before
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
-    assert "resumed from step 2" in finish(command(tmp_path, *options))
+    assert "resumed from step 2" in here(tmp_path, *options)
 
 
 def test_a_full_disk_is_refused_before_the_first_step(here, tmp_path):

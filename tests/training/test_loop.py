@@ -175,6 +175,7 @@ def assert_close_but_for_rounding(one, two):
 @pytest.mark.slow
 def test_two_processes_equal_one_with_batch_norm_frozen(tmp_path):
     options = ("--trainer.max_steps", 3, "--trainer.freeze_batch_norm", "true")
+    options += ("--trainer.workers", 0)
     for processes in (1, 2):
         output = finish(command(tmp_path / str(processes), *options, processes=processes))
         assert "Grad strides" not in output  # DistributedDataParallel's warning

@@ -20,7 +20,7 @@ COMMANDS = re.findall(
 )
 SIZE = (96, 160)
 SMALL = "--augmentation.crop [64,96] --network.max_disparity 32 --trainer.max_steps 3"
-SMALL += " --trainer.batch_size 4 --trainer.workers 1 --trainer.threads 1"
+SMALL += " --trainer.batch_size 4 --trainer.workers 0 --trainer.threads 1"
 
 
 @pytest.fixture(scope="module")
@@ -52,25 +52,32 @@ def command(start, *parts):
     return next(c for c in COMMANDS if c.startswith(start) and all(p in c for p in parts))
 
 
-def call(line, root, more="", status=0):
-    line = line.replace("DIR", str(root)).replace("--nproc_per_node 8", "--nproc_per_node 2")
-    line = line.replace("--trainer.batch_size 16", "")
-    words = [*line.split(), *more.split()]
-    programs = {
-        "stereo": [sys.executable, "-m", "stereo"],
-        "torchrun": [sys.executable, "-m", "torch.distributed.run"],
-    }
-    words = [*programs[words[0]], *words[1:]]
-    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == status, done.stdout[-2000:] + done.stderr[:2000]
-    return done.stdout
+@pytest.fixture
+def call(stereo, monkeypatch):
+    """Run a command; ``stereo`` in this process, which spares loading PyTorch again."""
+    monkeypatch.chdir(REPOSITORY)
+
+    def run(line, root, more="", status=0):
+        line = line.replace("DIR", str(root)).replace("--nproc_per_node 8", "--nproc_per_node 2")
+        line = line.replace("--trainer.batch_size 16", "")
+        program, *words = [*line.split(), *more.split()]
+        if program == "stereo":
+            result = stereo(*words)
+            assert result.status == status, result.errors
+            return result.out
+        launcher = [sys.executable, "-m", "torch.distributed.run"]
+        done = subprocess.run([*launcher, *words], capture_output=True, text=True)
+        assert done.returncode == status, done.stdout[-2000:] + done.stderr[:2000]
+        return done.stdout
+
+    return run
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "recipe"), [("stereo train", "psmnet_sceneflow"), ("torchrun", "ea_psmnet_sceneflow")]
 )
-def test_a_published_recipe_runs_from_check_to_evaluation(tree, tmp_path, start, recipe):
+def test_a_published_recipe_runs_from_check_to_evaluation(call, tree, tmp_path, start, recipe):
     said = call(command("stereo data check", "--split train"), tree, status=1)
     assert "3 complete pairs, 22,390 published" in said
     assert re.findall(r"^(\w+): \d+$", said, re.M) == [
