@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 
 import psutil
@@ -125,14 +126,16 @@ def test_fewer_steps_than_are_done_are_refused(tiny, scripted, tmp_path):
         train(tiny_run(root, max_steps=2), tmp_path / "run")
 
 
-def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(here, tmp_path):
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before_bit_for_bit(here, tmp_path):
     options = ("--trainer.max_steps", 4, "--trainer.checkpoint_every", 2)
-    here(tmp_path, *options)
-    last = tmp_path / "last-00000004.safetensors"
+    here(tmp_path / "run", *options)
+    last = tmp_path / "run" / "last-00000004.safetensors"
+    whole = shutil.copy(last, tmp_path)
     last.write_bytes(last.read_bytes()[:-100])
-    output = here(tmp_path, *options)
+    output = here(tmp_path / "run", *options)
     assert "resumed from step 2" in output
     assert load_checkpoint(last).training["step"] == 4
+    assert_same(whole, last)
 
 
 @pytest.mark.slow
