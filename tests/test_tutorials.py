@@ -85,6 +85,7 @@ def test_the_practitioners_tutorial_runs(folder, capfd):
     assert points[0] > points[1] > 0
     assert (folder / "scored/report.html").is_file()
     assert (folder / "look.png").is_file()
+    assert list((folder / "smooth").glob("*.mp4"))
 
 
 @pytest.mark.slow
