@@ -141,11 +141,11 @@ def adapt(
         save_checkpoint(
             target, dataclasses.replace(found, training=found.training | {"adapted": about})
         )
-        console.say(f"{output}: better on the {len(kept_out)} held-out pairs")
+        console.say(f"{output}: better on the pairs held out ({len(kept_out)} of {len(sources)})")
     else:
         console.say(
-            f"the {len(kept_out)} held-out pairs are matched no better: {output} is not written, "
-            f"keep {Path(weights).name}"
+            f"the pairs held out ({len(kept_out)} of {len(sources)}) are matched no better: "
+            f"{output} is not written, keep {Path(weights).name}"
         )
     shutil.rmtree(folder)
     return better
