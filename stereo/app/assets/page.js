@@ -4,6 +4,7 @@ const NEAR = 0.01; // of the distance to the middle of the points
 const OVERLAP = 1.35; // of neighbouring points, so that surfaces close
 const SWING = 0.32; // radians to either side, while it turns by itself
 const PACE = 0.7; // radians of the swing's phase per second
+const SLOW = 50; // milliseconds a frame, as on CPUs
 
 const make = (tag, properties = {}, ...children) => {
   const element = Object.assign(document.createElement(tag), properties);
@@ -186,7 +187,7 @@ class StereoCloud extends HTMLElement {
   }
 
   disconnectedCallback() {
-    cancelAnimationFrame(this.frame);
+    this.rest();
     this.resized?.disconnect();
     this.seen?.disconnect();
     this.gl?.getExtension("WEBGL_lose_context")?.loseContext();
@@ -243,14 +244,22 @@ class StereoCloud extends HTMLElement {
   }
 
   schedule() {
-    cancelAnimationFrame(this.frame);
+    this.rest();
     if (!this.turning || !this.visible || !this.count) return;
+    const asked = performance.now();
     this.frame = requestAnimationFrame((now) => {
       if (this.last !== undefined) this.phase += ((now - this.last) / 1000) * PACE;
       this.last = now;
       this.draw();
-      this.schedule();
+      const late = performance.now() - asked;
+      if (late < SLOW) this.schedule();
+      else this.timer = setTimeout(() => this.schedule(), late); // leaves half of the time to others
     });
+  }
+
+  rest() {
+    cancelAnimationFrame(this.frame);
+    clearTimeout(this.timer);
   }
 
   draw() {
