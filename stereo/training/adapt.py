@@ -135,17 +135,17 @@ def adapt(
     save_checkpoint(trained, dataclasses.replace(last, confidence=checkpoint.confidence))
     choice.offer(trained, "trained")
     better = choice.path != start
+    judges = f"the pairs held out ({len(kept_out)} of {len(sources)})"
     if better:
         about = facts | {"from": Path(weights).name, "before": before, "after": choice.values}
         found = load_checkpoint(choice.path)
         save_checkpoint(
             target, dataclasses.replace(found, training=found.training | {"adapted": about})
         )
-        console.say(f"{output}: better on the pairs held out ({len(kept_out)} of {len(sources)})")
+        console.say(f"{output}: better on {judges}")
     else:
         console.say(
-            f"the pairs held out ({len(kept_out)} of {len(sources)}) are matched no better: "
-            f"{output} is not written, keep {Path(weights).name}"
+            f"{judges} are matched no better: {output} is not written, keep {Path(weights).name}"
         )
     shutil.rmtree(folder)
     return better

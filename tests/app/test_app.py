@@ -322,12 +322,13 @@ def test_an_uploaded_pair_gives_a_map_values_under_the_cursor_and_points_that_tu
     assert "Depth" not in values and "0006.ply" not in names
     assert "unknown scale" in page.locator(".st-points").inner_text()
     cloud = page.locator("stereo-cloud[data-ready] canvas")
+    phase = "document.querySelector('stereo-cloud').phase"
+    page.wait_for_function(f"{phase} > 0")  # it turns by itself
     page.get_by_role("button", name="Pause").click()
     before = picture_of(cloud)
     assert len(np.unique(before.reshape(-1, 3), axis=0)) > 500
     page.wait_for_timeout(300)
     assert np.array_equal(picture_of(cloud), before)
-    phase = "document.querySelector('stereo-cloud').phase"
     target = page.evaluate(phase) + 0.5
     page.get_by_role("button", name="Turn").click()
     page.wait_for_function(f"{phase} > {target}")

@@ -118,7 +118,7 @@ def test_nothing_is_written_if_held_out_pairs_do_not_improve(stereo, folders, qu
     output = folders / "mine.safetensors"
     result = stereo("adapt", folders / "left", folders / "right", "--output", output)
     assert result.status == 1
-    assert "are matched no better" in result.out
+    assert "the pairs held out (2 of 10) are matched no better" in result.out
     assert {path.name for path in folders.iterdir()} == {"left", "right"}
 
 

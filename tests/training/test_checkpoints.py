@@ -50,7 +50,8 @@ def assert_same(one, other):
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_killed_run_comes_back_bit_for_bit(tmp_path, processes):
-    options = ("--trainer.max_steps", 28, "--trainer.checkpoint_every", 8, "--trainer.workers", 1)
+    options = ("--trainer.max_steps", 28, "--trainer.checkpoint_every", 8)
+    options += ("--trainer.workers", 2 // processes)
     whole = command(tmp_path / "whole", *options, processes=processes)
     finish(whole)
     killed = command(tmp_path / "killed", *options, processes=processes)
