@@ -1,6 +1,7 @@
-"""How many flying points the removal leaves, and how many good points it takes.
+r"""How many flying points the removal leaves, and how many good points it takes.
 
-    stereo data synthesize --root rendered --count 40 --seed 202 --height 256 --width 576
+    stereo data synthesize --root rendered --count 96 --seed 202 --height 256 --width 576 \
+      --textures PHOTOGRAPHS --meshes MESHES
     python scripts/clean_points.py --rendered rendered --photographs pairs --fit
 
 A flying point is one near an edge of the ground truth (two disparities that are more than 6 sigma
@@ -8,31 +9,27 @@ and 1 px apart, within 4 pixels) whose disparity lies between the two and furthe
 every true one within 4 pixels. A good point is one within 3 sigma of its own true disparity. Sigma
 is 1.4826 times the median error of the map. ``jumps`` removes pixels with a neighbour nearer or
 further by 5 % (``stereo.geometry.points.is_edge``), ``flying`` those of
-``stereo.geometry.flying``. ``--fit`` fits the weights of the latter first, on every other rendered
-pair, and the table is of the other half.
+``stereo.geometry.flying``. ``--fit`` fits the weights of the latter first, on three of four
+rendered pairs, and the table is of the fourth ones.
 """
 
 import argparse
-import json
 import re
 
 import numpy as np
-import torch
-from torch import nn
-from torch.nn import functional as F
 
 import stereo
 from stereo.data.sets.datasets import open_dataset
 from stereo.data.sets.sample import Readable
-from stereo.geometry.flying import FEATURES, WEIGHTS, flying_features, is_flying
+from stereo.geometry.flying import WEIGHTS, flying_features, flying_network, is_flying
 from stereo.geometry.points import is_edge
 from stereo.matching.matcher import Matcher
 from stereo.system.console import progress
 
 REACH = 4  # pixels to either side
-HIDDEN = 16
 HALF = 0.45  # of what jumps leave, with a margin for photographs
-STEPS, BATCH = 800, 16384
+STEPS, BATCH, CROP = 3000, 4, (96, 128)
+RATE = 3e-3
 
 
 class Judged:
@@ -71,37 +68,47 @@ class Judged:
 
 
 def fit(judged: list[Judged], seed: int = 0) -> None:
-    """Fit the weights, and write them with a threshold that halves what jumps leave."""
-    rows, labels = [], []
-    for each in judged:
-        known = each.flying | each.good
-        rows.append(flying_features(each.disparity, each.certainty)[known])
-        labels.append(each.flying[known])
-    x, y = torch.from_numpy(np.concatenate(rows)), torch.from_numpy(np.concatenate(labels)).float()
-    mean, deviation = x.mean(0), x.std(0)
-    x = (x - mean) / deviation
+    """Fit the network on crops, and write it with a threshold that halves what jumps leave."""
+    import torch  # after stereo, which tells its threads to sleep while they wait
+    from safetensors.torch import save_file
+    from torch.nn import functional as F
+
+    features = [torch.from_numpy(flying_features(j.disparity, j.certainty)) for j in judged]
+    flying = [torch.from_numpy(j.flying) for j in judged]
+    known = [torch.from_numpy(j.flying | j.good) for j in judged]
+    values = torch.cat([each.flatten(1) for each in features], 1)
+    mean, deviation = values.mean(1)[:, None, None], values.std(1)[:, None, None]
     torch.manual_seed(seed)
-    into, last = nn.Linear(FEATURES, HIDDEN), nn.Linear(HIDDEN, 1)
-    network = nn.Sequential(into, nn.Tanh(), last)
-    optimiser = torch.optim.Adam(network.parameters(), 0.02)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
+    network = flying_network()
+    optimizer = torch.optim.AdamW(network.parameters(), RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, STEPS)
     for _ in progress(range(STEPS), "fit", STEPS):
-        some = torch.randint(len(x), (BATCH,))
-        loss = F.binary_cross_entropy_with_logits(network(x[some])[:, 0], y[some])
-        optimiser.zero_grad()
+        crops = []
+        for index in torch.randint(len(judged), (BATCH,)).tolist():
+            height, width = flying[index].shape
+            top, left = (
+                int(torch.randint(n - c + 1, ()))
+                for n, c in zip((height, width), CROP, strict=True)
+            )
+            crop = (..., slice(top, top + CROP[0]), slice(left, left + CROP[1]))
+            crops.append([each[index][crop] for each in (features, flying, known)])
+        x, y, counted = map(torch.stack, zip(*crops, strict=True))
+        logits = network((x - mean) / deviation)[:, 0]
+        loss = F.binary_cross_entropy_with_logits(logits[counted], y[counted].float())
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
+    first, last = network[0], network[-1]
     with torch.no_grad():
-        hidden = (into.weight / deviation).T
-        bias = into.bias - mean @ hidden
-        out = last.weight[0]
-        score = network(x)[:, 0] - last.bias
-        left = sum(int((j.flying & ~j.jumps()).sum()) for j in judged) / float(y.sum())
-        threshold = torch.quantile(score[y > 0][:1_000_000], HALF * left)
-    stored = {"hidden": hidden, "bias": bias, "out": out, "threshold": threshold}
-    texts = {name: np.round(each.detach().numpy(), 5).tolist() for name, each in stored.items()}
-    WEIGHTS.write_text(json.dumps(texts) + "\n", encoding="utf-8")
+        first.weight /= deviation[None]
+        first.bias -= first.weight[:, :, 0, 0] @ mean[:, 0, 0]
+        scores = torch.cat(
+            [network(x[None])[0, 0][y] for x, y in zip(features, flying, strict=True)]
+        )
+        left = sum(int((j.flying & ~j.jumps()).sum()) for j in judged) / len(scores)
+        last.bias -= scores.kthvalue(max(1, round(HALF * left * len(scores)))).values
+    save_file(network.state_dict(), WEIGHTS)
 
 
 def report(name: str, judged: list[Judged]) -> None:
@@ -127,7 +134,7 @@ def main() -> None:
     )
     parser.add_argument("--rendered", required=True, help="what 'stereo data synthesize' wrote")
     parser.add_argument("--photographs", help="a folder with manifest.json")
-    parser.add_argument("--limit", type=int, default=40, help="of the rendered pairs, the first")
+    parser.add_argument("--limit", type=int, help="of the rendered pairs, the first")
     parser.add_argument(
         "--only", default="mid(?!.*full)", help="of the photographs, names with this expression"
     )
@@ -143,8 +150,8 @@ def main() -> None:
 
     rendered = judge("synthetic", options.rendered, "", options.limit)
     if options.fit:
-        fit(rendered[::2])
-        rendered = rendered[1::2]
+        fit([each for index, each in enumerate(rendered) if index % 4])
+        rendered = rendered[::4]
     report("rendered", rendered)
     if options.photographs:
         report("photographs", judge("manifest", options.photographs, options.only))

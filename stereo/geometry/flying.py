@@ -1,35 +1,44 @@
 """Flying points: pixels at an edge whose disparity lies between the two surfaces that meet there.
 
 A jump of the depth does not tell them from steep surfaces and from the good pixels beside an edge.
-A small network reads how the map runs around each pixel and what the matcher's softmax over
-disparities looks like there (``stereo.models.certainty``): at an edge it has two modes, and little
-of it lies about the likeliest plane. ``scripts/clean_points.py --fit`` fits it on rendered pairs.
+A small convolutional network reads how the map runs around each pixel and what the matcher's
+softmax over disparities looks like there (``stereo.models.certainty``): at an edge it has two
+modes, and little of it lies about the likeliest plane. ``scripts/clean_points.py --fit`` fits it on
+rendered pairs.
 """
 
-import json
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stereo.system.opencv import import_cv2
 
-WEIGHTS = Path(__file__).with_name("flying.json")
+if TYPE_CHECKING:
+    from torch import nn
+
+WEIGHTS = Path(__file__).with_name("flying.safetensors")
 SIDES = (3, 5, 9)  # of the windows, pixels
-SLOPE_SIDE = 9
-FEATURES = 2 * len(SIDES) + 6
+LARGEST_SIDE = SIDES[-1]
+FEATURES = 2 * len(SIDES) + 9
+WIDTH = 16
+DILATIONS = (1, 1, 2, 2)
+ROWS = 256  # of a strip, which bounds the memory
 
 
 def flying_features(disparity: np.ndarray, certainty: np.ndarray) -> np.ndarray:
-    """Return the features of the flying-point classifier.
+    """Return what the network reads.
 
     Args:
         disparity: (H, W) float32, pixels.
         certainty: (2, H, W) float32, see ``stereo.models.certainty``.
 
     Returns:
-        (H, W, 12) float32: for each window the logarithms of the range of disparities in it and of
+        (15, H, W) float32: for each window the logarithms of the range of disparities in it and of
         the distance to its nearer end; those of the slope, of the least slope around, of the
-        roughness and of the disparity itself; the certainty.
+        roughness and of the disparity itself; the certainty; the arc tangents of the distance to
+        the mean around and of the differences across and down.
     """
     cv2 = import_cv2()
     disparity = np.ascontiguousarray(disparity, np.float32)
@@ -40,11 +49,24 @@ def flying_features(disparity: np.ndarray, certainty: np.ndarray) -> np.ndarray:
         features += [high - low, np.minimum(high - disparity, disparity - low)]
     across, down = (cv2.Sobel(disparity, cv2.CV_32F, x, 1 - x, ksize=3) / 8 for x in (1, 0))
     slope = np.hypot(across, down)
-    least = cv2.erode(slope, np.ones((SLOPE_SIDE, SLOPE_SIDE), np.uint8))
+    least = cv2.erode(slope, np.ones((LARGEST_SIDE, LARGEST_SIDE), np.uint8))
     bend = np.abs(cv2.Laplacian(cv2.GaussianBlur(disparity, (0, 0), 1), cv2.CV_32F))
     features += [slope, least, cv2.dilate(bend, np.ones((5, 5), np.uint8))]
     logarithms = [np.log(each + 0.1) for each in features]
-    return np.stack([*logarithms, np.log(disparity.clip(0) + 4), *certainty], axis=-1)
+    signed = [disparity - cv2.blur(disparity, (LARGEST_SIDE, LARGEST_SIDE))]
+    signed += [cv2.Sobel(disparity, cv2.CV_32F, x, 1 - x, ksize=1) for x in (1, 0)]
+    angles = [np.arctan(each) for each in signed]
+    return np.stack([*logarithms, np.log(disparity.clip(0) + 4), *certainty, *angles])
+
+
+def flying_network() -> "nn.Sequential":
+    """Return the network, random: (B, 15, H, W) float32 to (B, 1, H, W), above 0 what is flying."""
+    from torch import nn
+
+    layers: list[nn.Module] = [nn.Conv2d(FEATURES, WIDTH, 1), nn.ReLU()]
+    for dilation in DILATIONS:
+        layers += [nn.Conv2d(WIDTH, WIDTH, 3, padding=dilation, dilation=dilation), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(WIDTH, 1, 1))
 
 
 def is_flying(disparity: np.ndarray, certainty: np.ndarray) -> np.ndarray:
@@ -57,12 +79,23 @@ def is_flying(disparity: np.ndarray, certainty: np.ndarray) -> np.ndarray:
     Returns:
         (H, W) bool.
     """
-    hidden, bias, out, threshold = _weights()
-    features = flying_features(disparity, certainty)
-    return np.asarray(np.tanh(features @ hidden + bias) @ out > threshold)
+    import torch
+
+    network, reach = _fitted(), sum(DILATIONS)
+    features = torch.from_numpy(flying_features(disparity, certainty))
+    flying = np.empty(disparity.shape, bool)
+    with torch.inference_mode():
+        for top in range(0, len(flying), ROWS):
+            above = min(top, reach)
+            strip = features[None, :, top - above : top + ROWS + reach]
+            flying[top : top + ROWS] = (network(strip)[0, 0, above : above + ROWS] > 0).numpy()
+    return flying
 
 
-def _weights() -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    stored = json.loads(WEIGHTS.read_text(encoding="utf-8"))
-    hidden, bias, out = (np.array(stored[k], np.float32) for k in ("hidden", "bias", "out"))
-    return hidden, bias, out, float(stored["threshold"])
+@lru_cache
+def _fitted() -> "nn.Sequential":
+    from safetensors.torch import load_file
+
+    network = flying_network()
+    network.load_state_dict(load_file(WEIGHTS))
+    return network

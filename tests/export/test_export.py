@@ -132,7 +132,6 @@ def test_every_attention_exports_or_is_refused_with_a_reason(tmp_path):
             dynamic_shapes={"volume": sizes},
             opset_version=OPSET,
             verbose=False,
-            optimize=False,  # ONNX Runtime does, in a hundredth of the time
         )
     engine = _engine(program.model_proto, tmp_path)
     for size in [(1, 16, 4, 9, 9), (3, 16, 4, 4, 5)]:

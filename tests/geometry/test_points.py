@@ -261,6 +261,15 @@ def test_flying_points_are_removed_and_both_surfaces_stay():
     assert flying[:, surfaces].mean() < is_edge(1 / disparity)[:, surfaces].mean() / 2
 
 
+def test_strips_of_a_map_give_what_the_whole_gives(monkeypatch, rng):
+    disparity = np.repeat(rng.uniform(5, 40, (12, 8)), 5, 0).repeat(6, 1).astype(np.float32)
+    certainty = rng.uniform(0.3, 1, (2, *disparity.shape)).astype(np.float32)
+    whole = is_flying(disparity, certainty)
+    monkeypatch.setattr("stereo.geometry.flying.ROWS", 7)
+    assert np.array_equal(is_flying(disparity, certainty), whole)
+    assert 0 < whole.mean() < 1
+
+
 def test_certainty_determines_which_points_are_removed():
     cameras = Calibration.rectified(fx=80, cx0=40, cy=20, baseline=0.1)
     disparity = np.tile(np.linspace(10, 14, 80, dtype=np.float32), (40, 1))
