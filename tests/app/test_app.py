@@ -243,7 +243,7 @@ def visit(browser, address):
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(60000)
+        page.set_default_timeout(180000)
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda message: complaints.append((message.type, message.text)))
         page.on("pageerror", lambda error: complaints.append(("error", str(error))))
