@@ -24,7 +24,7 @@ from stereo.data.sets.sample import Readable
 from stereo.geometry.flying import WEIGHTS, flying_features, flying_network, is_flying
 from stereo.geometry.points import is_edge
 from stereo.matching.matcher import Matcher
-from stereo.system.console import progress
+from stereo.system.console import progress, run_script
 
 REACH = 4  # pixels to either side
 HALF = 0.45  # of what jumps leave, with a margin for photographs
@@ -158,4 +158,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -23,6 +23,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from stereo.system import console  # before PyTorch, whose threads it prepares
+
+# isort: split
 import torch
 
 from stereo.attention import ATTENTIONS
@@ -30,7 +33,6 @@ from stereo.benchmark import measure
 from stereo.models import NetworkConfig, build_network
 from stereo.models.checkpoint import load_checkpoint
 from stereo.models.config import BF16_NETWORKS
-from stereo.system import console
 from stereo.system.files import staged
 from stereo.system.runtime import pick_dtype
 
@@ -197,4 +199,4 @@ def as_table(report: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    console.run_script(main)

@@ -12,6 +12,9 @@ cells (marked) give to the others. Templates come in the order of what they add 
 import argparse
 from pathlib import Path
 
+from stereo.system.console import run_script  # before PyTorch, whose threads it prepares
+
+# isort: split
 import cv2
 import numpy as np
 import torch
@@ -119,4 +122,4 @@ def labelled(left: np.ndarray, weights: Tensor, text: str) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

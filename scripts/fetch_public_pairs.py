@@ -24,6 +24,7 @@ from PIL import Image
 
 from stereo.data.io.disparities import read_disparity, write_disparity
 from stereo.errors import StereoError, UsageError
+from stereo.system.console import run_script
 from stereo.system.files import output_folder, remove_empty_folders, staged
 from stereo.system.limits import read_json
 
@@ -44,8 +45,6 @@ def main() -> None:
     options = parser.parse_args()
     try:
         fetch_pairs(read_json(TABLE), options.root, options.base, options.without)
-    except StereoError as error:
-        sys.exit(f"fetch_public_pairs: error: {error}")
     finally:
         remove_empty_folders()
 
@@ -146,4 +145,4 @@ def _sha256(content: bytes) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -18,7 +18,7 @@ import numpy as np
 import stereo
 from stereo.data.sets.datasets import open_dataset
 from stereo.matching.steady import Steady
-from stereo.system.console import progress
+from stereo.system.console import progress, run_script
 
 FIRST = 3
 SAME = 4  # of 255
@@ -68,4 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -8,6 +8,9 @@ gives what it gave; all else starts fresh. Then `stereo train --config ea_stereo
 
 import argparse
 
+from stereo.system.console import run_script  # before PyTorch, whose threads it prepares
+
+# isort: split
 import torch
 
 from stereo.models import NetworkConfig, build_network
@@ -46,4 +49,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

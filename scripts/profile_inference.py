@@ -10,6 +10,9 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
+from stereo.system import console  # before PyTorch, whose threads it prepares
+
+# isort: split
 import torch
 from torch.profiler import ProfilerActivity, profile
 
@@ -18,7 +21,7 @@ from stereo.benchmark.reference import ReferencePSMNet
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.matching.engine import NetworkEngine
 from stereo.matching.options import MatchOptions
-from stereo.system import console
+from stereo.models import NETWORK_NAMES
 from stereo.system.runtime import pick_device
 
 ROWS = 10
@@ -28,7 +31,7 @@ def main() -> None:
     """Profile the network's form as shipped, its plain form, or the original."""
     raw = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("model", help="a network's name")
+    parser.add_argument("model", choices=NETWORK_NAMES)
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
     parser.add_argument("--plain", action="store_true", help="every volume whole, norms apart")
     parser.add_argument("--reference-psmnet", type=Path, help="profile the original instead")
@@ -73,4 +76,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    console.run_script(main)

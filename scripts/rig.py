@@ -17,7 +17,7 @@ from PIL import Image
 
 from stereo.data.io.disparities import write_disparity
 from stereo.data.sets.datasets import open_dataset
-from stereo.system.console import progress
+from stereo.system.console import progress, run_script
 from stereo.system.opencv import import_cv2
 
 LIGHT = 0.05  # of the scene's own
@@ -74,4 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,7 +1,7 @@
 """Whether training's fast forms learn what the plain ones do: losses of the same steps, twice.
 
     python scripts/same_losses.py ea_stereo_fast
-    python scripts/same_losses.py psmnet --crop 64x128
+    python scripts/same_losses.py psmnet --crop 64 96 --max-disparity 32 --seeds 1
 
 Each seed trains a network in three ways on the same crops in the same order: `plain` (whole
 volumes, PyTorch's convolutions and their gradients), `nudged` (the same, its first weights changed
@@ -12,14 +12,15 @@ by 1e-7 of themselves), and `ours`. Rounding grows from step to step, so `ours` 
 import argparse
 import contextlib
 
+from stereo.system import console  # before PyTorch, whose threads it prepares
+
+# isort: split
 import numpy as np
 import torch
 
 from stereo.benchmark.networks import plain_form
-from stereo.commands.command import size
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
-from stereo.models import NetworkConfig, build_network, convolution
-from stereo.system import console
+from stereo.models import NETWORK_NAMES, NetworkConfig, build_network, convolution
 from stereo.system.runtime import to_channels_last
 from stereo.training.config import LossConfig
 from stereo.training.losses import loss_sum
@@ -33,12 +34,14 @@ LAST = 50  # steps whose mean loss is shown
 def main() -> None:
     """Train every seed in three ways and print how far the losses are apart."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("network")
-    parser.add_argument("--crop", type=size, default=(96, 192))
-    parser.add_argument("--max-disparity", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("network", choices=NETWORK_NAMES)
+    parser.add_argument("--crop", type=int, nargs=2, default=(96, 192), metavar=("H", "W"))
+    parser.add_argument("--max-disparity", type=int, default=64, help="pixels")
+    parser.add_argument("--steps", type=int, default=200, help=f"at least {LAST}")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
+    if options.steps < LAST or options.seeds < 1:
+        parser.error(f"at least {LAST} steps and one seed")
     convolution.FEWEST_VALUES = 1  # so that crops this small take the fast forms, too
     height, width = options.crop
     config = SyntheticConfig(height, width, max_disparity=options.max_disparity, seed=9)
@@ -97,4 +100,4 @@ def train(form, options, pairs, seed):
 
 
 if __name__ == "__main__":
-    main()
+    console.run_script(main)

@@ -46,6 +46,9 @@ def main() -> None:
     parser.add_argument("--busy", type=int, default=2, help="processes that keep a core busy each")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
+    missing = [path for path in (options.left, options.right) if not Path(path).is_file()]
+    if missing or options.repeats < 1:
+        parser.error(f"no such file: {missing[0]}" if missing else "--repeats must be at least 1")
     calls = (COMMAND, *SCRIPTS)
     maps = [one_call(name, options.left, options.right)[2] for name in calls]  # and files are read
     if not all(np.array_equal(each, maps[0]) for each in maps):
@@ -91,4 +94,4 @@ def one_call(name: str, left: str, right: str) -> tuple[float, float, np.ndarray
 
 
 if __name__ == "__main__":
-    main()
+    console.run_script(main)

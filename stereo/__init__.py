@@ -12,10 +12,10 @@ it then has OpenMP's threads sleep while they wait (``stereo.system.threads``).
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from stereo.system.threads import wait_passively
+from stereo.system.threads import prepare_threads
 from stereo.version import __version__
 
-wait_passively()
+prepare_threads()
 
 if TYPE_CHECKING:
     from stereo import attention, geometry

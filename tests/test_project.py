@@ -213,6 +213,16 @@ def test_one_file_imports_opencv_and_one_torchvision():
         assert set(names) <= allowed.get(path.name, set()), path
 
 
+def test_scripts_import_stereo_before_pytorch():
+    """So that the threads that wait sleep in them, too."""
+    for path in (REPOSITORY / "scripts").glob("*.py"):
+        text = path.read_text()
+        ours, torch = (
+            re.search(rf"^(?:import|from) {name}\b", text, re.M) for name in ("stereo", "torch")
+        )
+        assert not torch or (ours and ours.start() < torch.start()), path.name
+
+
 def test_external_files_are_decoded_only_behind_the_limits():
     calls = r"Image\.open\(|cv2\.(?:imdecode|VideoCapture|FileStorage)\(|np\.load\("
     places = {
@@ -256,10 +266,10 @@ def test_missing_opencv_libraries_give_one_line_with_the_remedy(tmp_path):
     code = """
 import builtins, sys
 real = builtins.__import__
-def fail(name, *rest):
+def fail(name, *rest, **more):
     if name == "cv2":
         raise ImportError("libGL.so.1: cannot open shared object file")
-    return real(name, *rest)
+    return real(name, *rest, **more)
 builtins.__import__ = fail
 from stereo.commands.cli import main
 main(["demo", "--output", sys.argv[1]])

@@ -92,11 +92,11 @@ def set_up(
     path = measure.report_path(output)
     scene = SyntheticConfig(height=size[0], width=size[1], max_disparity=max_disparity)
     pair = SyntheticScenes(scene).render(0)
-    ceilings = measure_ceilings(where, chosen)
-    console.say(ceilings_text(ceilings, where))
     original = None
     if reference_psmnet is not None:
         original = ReferencePSMNet(reference_psmnet, max_disparity, where)
         calibrate_batch_norms(original, original, pair, where)
+    ceilings = measure_ceilings(where, chosen)
+    console.say(ceilings_text(ceilings, where))
     names = list(dict.fromkeys(models))
     return Bench(path, names, max_disparity, chosen, where, repeats, pair, original, ceilings)

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from stereo.benchmark import measure
+from stereo.errors import unknown_name
 from stereo.matching.engine import computing_in
 from stereo.system.machine import machine
 from stereo.system.runtime import fast_at_bf16, pick_dtype
@@ -31,6 +32,8 @@ def pick_precisions(precisions: Sequence[str] | None, device: torch.device) -> l
     if precisions is None:
         return ["fp32", "bf16"] if fast_at_bf16(device) else ["fp32"]
     for precision in precisions:
+        if precision == "auto":  # no row could say which it was
+            raise unknown_name("precision", precision, ["fp32", "bf16", "fp16"])
         pick_dtype(precision, device)
     return list(dict.fromkeys(precisions))
 

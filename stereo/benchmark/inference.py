@@ -26,7 +26,7 @@ from stereo.models import NETWORK_NAMES
 from stereo.system import console
 from stereo.system.bundled import SGBM
 from stereo.system.runtime import keep_freed_memory, pick_dtype, return_freed_memory
-from stereo.system.threads import WAIT_POLICY
+from stereo.system.threads import SPIN_COUNT, WAIT_POLICY
 
 MODELS = ("psmnet", "ea_psmnet", "ea_stereo_fast", "ea_stereo", SGBM)
 TOLERANCE = 1e-3  # pixels, mean over the map
@@ -116,6 +116,7 @@ def benchmark_inference(
         "pair": bench.pair.name,
         "busy_processes": busy,
         "wait_policy": os.environ.get(WAIT_POLICY),
+        "spin_count": os.environ.get(SPIN_COUNT),
         "weights": weights,
         "equality_gate": f"fp32 maps within {TOLERANCE} px of the reference on average",
     }

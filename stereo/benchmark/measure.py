@@ -29,11 +29,11 @@ def report_path(output: str | Path) -> Path:
     """Return the path of a benchmark's JSON file, beside which the table and the plot go.
 
     Raises:
-        UsageError: it has the name of one of those.
+        UsageError: it has the name of one of those, or is a folder.
         StereoError: its folder cannot be written to.
     """
     path = Path(output)
-    if path.suffix in (".md", ".png"):
+    if path.suffix in (".md", ".png") or path.is_dir():
         raise UsageError(f"--output {path}: is the JSON file; end its name in .json")
     output_folder(path.parent)
     return path

@@ -50,7 +50,8 @@ def load(
         InputError: a checkpoint that cannot be used.
         TypeError: an unknown field.
     """
-    warn_if_threads_spin()
+    if model != SGBM:
+        warn_if_threads_spin()
     options = dataclasses.replace(options or MatchOptions(), **fields)
     options.check(model)
     if pick_device(options.device).type == "cpu":

@@ -2,11 +2,13 @@
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
 
+from stereo.errors import StereoError
 from stereo.system.distributed import is_main
 from stereo.system.stop import check_stop
 
@@ -32,6 +34,15 @@ def warn(line: str) -> None:
     """Print a warning or an error on stderr without breaking a progress bar."""
     if sys.stderr is not None:
         tqdm.write(line, file=sys.stderr)
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script's ``main``; one of our own errors ends it with one line."""
+    show_warnings_as_lines()
+    try:
+        main()
+    except StereoError as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
 
 
 def show_warnings_as_lines() -> None:

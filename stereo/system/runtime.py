@@ -6,13 +6,13 @@ import errno
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from stereo.errors import UsageError, unknown_name
+from stereo.system.cgroups import free_memory
 from stereo.system.compute import check_device
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of malloc.h
@@ -24,8 +24,6 @@ _LARGE = 32 * 2**20
 _MALLOC_SETTINGS = re.compile("MALLOC_.*_|GLIBC_TUNABLES")  # of the user's environment
 _kept = {"memory": "none"}  # or "small", "all"
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_CGROUPS = Path("/sys/fs/cgroup")
-_OWN_CGROUPS = Path("/proc/self/cgroup")
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",  # PyTorch's CPU allocator
     "DefaultCPUAllocator: not enough memory",  # the same on Windows
@@ -83,7 +81,7 @@ def pick_dtype(precision: str, device: torch.device, *, bf16_serves: bool = Fals
     if precision not in _DTYPES:
         raise unknown_name("precision", precision, ["auto", *_DTYPES])
     if precision == "fp16" and device.type == "cpu":
-        raise UsageError("fp16 needs a GPU; use --precision bf16 or fp32 on the CPU")
+        raise UsageError("precision fp16 needs a GPU; use bf16 or fp32 on the CPU")
     return _DTYPES[precision]
 
 
@@ -104,44 +102,7 @@ def free_bytes(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0] + unused
     import psutil
 
-    return max(0, min([psutil.virtual_memory().available, *_free_in_containers()]))
-
-
-def _free_in_containers() -> Iterator[int]:
-    """Yield the free bytes of each control group that this process is in, where it has a limit.
-
-    Pages of files that the kernel drops when memory is wanted count as free.
-    """
-    try:
-        lines = _OWN_CGROUPS.read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":  # version 2
-            root, limit, used, cached = _CGROUPS, "memory.max", "memory.current", "inactive_file"
-        elif "memory" in controllers.split(","):
-            root, cached = _CGROUPS / "memory", "total_inactive_file"
-            limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
-        else:
-            continue
-        own = root / path.strip("/")
-        # A container without a cgroup namespace sees its own group at the root.
-        for group in dict.fromkeys([own, *own.parents]):
-            if group != root and root not in group.parents:
-                continue
-            most, now = _first_number(group / limit), _first_number(group / used)
-            if most is not None and now is not None:
-                yield most - now + _statistic(group / "memory.stat", cached)
-
-
-def _statistic(path: Path, key: str) -> int:
-    with contextlib.suppress(OSError, ValueError):
-        for line in path.read_text(encoding="ascii").splitlines():
-            name, _, value = line.partition(" ")
-            if name == key:
-                return int(value)
-    return 0
+    return max(0, min([psutil.virtual_memory().available, *free_memory()]))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -233,13 +194,6 @@ def return_freed_memory() -> None:
         mallopt(_M_MMAP_MAX, _DEFAULT_MMAP_MAX)
         mallopt(_M_TRIM_THRESHOLD, 2 * _LARGE)
     give_back_freed_memory()
-
-
-def _first_number(path: Path) -> int | None:
-    try:
-        return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):  # "max": no limit
-        return None
 
 
 def to_channels_last(network: nn.Module) -> None:

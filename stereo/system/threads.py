@@ -6,28 +6,41 @@ on the other hand, are woken thousands of times a match, which costs an idle mac
 GNU's OpenMP, PyTorch's on Linux, spins for the short gaps alone; others sleep at once. The
 settings are read once, when PyTorch loads OpenMP, so ``import stereo`` makes them, unless PyTorch
 came first. Processes that are started from there, such as those of a loader, have them too.
+
+A container's CPU quota is another matter of threads: PyTorch starts one for each core of the host.
 """
 
+import math
 import os
 import sys
 import warnings
 
+from stereo.system.cgroups import cpu_quota
+
 WAIT_POLICY = "OMP_WAIT_POLICY"
 SPIN_COUNT = "GOMP_SPINCOUNT"
+COUNT = "OMP_NUM_THREADS"
 SETTINGS = (WAIT_POLICY, SPIN_COUNT, "KMP_BLOCKTIME")
 _SPINS = 3000  # some tens of microseconds
 _state = {"too_late": False}
 
 
-def wait_passively() -> None:
-    """Let OpenMP's threads sleep during long waits, unless the user has set a policy."""
-    if any(name in os.environ for name in SETTINGS):
-        return
+def prepare_threads() -> None:
+    """Before PyTorch is loaded: let waiting threads sleep, and start no more than a quota feeds.
+
+    What the user has set stays.
+    """
+    own = [name for name in SETTINGS if os.environ.get(name)]
     if "torch" in sys.modules:
-        _state["too_late"] = True
-    else:
+        _state["too_late"] = not own
+        return
+    if not own:
         os.environ[WAIT_POLICY] = "PASSIVE"
+    if own in ([], [WAIT_POLICY]) and os.environ[WAIT_POLICY].upper() == "PASSIVE":
         os.environ[SPIN_COUNT] = str(_SPINS)
+    quota = cpu_quota()
+    if quota is not None and quota < _usable() and not os.environ.get(COUNT):
+        os.environ[COUNT] = str(math.ceil(quota))
 
 
 def warn_if_threads_spin() -> None:
@@ -37,7 +50,7 @@ def warn_if_threads_spin() -> None:
         warnings.warn(
             "PyTorch was imported before stereo, so its threads spin while they wait: beside other "
             f"work matching can take many times as long. Import stereo first, or set {WAIT_POLICY}"
-            "=PASSIVE (ACTIVE keeps the spinning and silences this)",
+            "=PASSIVE before Python starts (ACTIVE keeps the spinning and silences this)",
             stacklevel=3,
         )
 
@@ -49,16 +62,25 @@ def share_cores() -> None:
     each process idle. Another value is the user's own, and stays.
     """
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if processes > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+    if processes > 1 and os.environ.get(COUNT, "1") == "1":
         import torch
 
-        torch.set_num_threads(max(1, _cores() // processes))
+        from stereo.system.opencv import import_cv2
+
+        threads = max(1, _cores() // processes)
+        torch.set_num_threads(threads)
+        import_cv2().setNumThreads(threads)
 
 
 def _cores() -> int:
     """Count the physical cores that this process may use."""
     import psutil
 
+    usable, quota = _usable(), cpu_quota()
+    limits = [usable, psutil.cpu_count(logical=False) or usable]
+    return min(limits if quota is None else [*limits, math.ceil(quota)])
+
+
+def _usable() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
-    usable = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return min(usable, psutil.cpu_count(logical=False) or usable)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -25,7 +25,6 @@ from stereo.matching.engine import normalise
 from stereo.models import NetworkConfig
 from stereo.models.convolution import Conv3d
 from stereo.system.machine import CLEAR_REFS
-from stereo.system.runtime import keep_freed_memory, return_freed_memory
 
 CPU = torch.device("cpu")
 VOLUME_OF_544X960 = (48, 136, 240)
@@ -54,21 +53,6 @@ def forward_peak(name, size):
 def test_peak_memory_is_that_of_a_known_allocation():
     peak = measure.peak_bytes(lambda: torch.ones(100 * 2**20, dtype=torch.uint8), CPU)
     assert 99 * 2**20 < peak < 110 * 2**20
-
-
-@needs_linux
-def test_freed_memory_is_kept_on_request_and_then_returned():
-    process, size = psutil.Process(), 64 * 2**20
-    keep_freed_memory()
-    try:
-        torch.ones(size, dtype=torch.uint8)
-        kept = process.memory_info().rss
-    finally:
-        return_freed_memory()
-    assert kept - process.memory_info().rss > 0.9 * size
-    before = process.memory_info().rss
-    torch.ones(size, dtype=torch.uint8)
-    assert process.memory_info().rss - before < 0.1 * size
 
 
 @needs_linux

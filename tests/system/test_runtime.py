@@ -15,7 +15,7 @@ from stereo.errors import UsageError
 from stereo.matching.engine import computing_in
 from stereo.matching.options import MatchOptions
 from stereo.models.kernels import pick_kernels
-from stereo.system import runtime
+from stereo.system import cgroups, runtime
 from stereo.system.runtime import exact_fp32, free_bytes, is_out_of_memory, pick_device
 from stereo.training.config import TrainerConfig
 
@@ -80,10 +80,10 @@ def test_real_errors_and_out_of_memory_types_are_distinguished():
 
 
 @pytest.fixture
-def cgroups(tmp_path, monkeypatch):
+def container(tmp_path, monkeypatch):
     """Give a function that writes a tree of control groups and makes it this process's."""
-    monkeypatch.setattr(runtime, "_CGROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(runtime, "_OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(cgroups, "ROOT", tmp_path / "cgroup")
+    monkeypatch.setattr(cgroups, "OWN", tmp_path / "own")
 
     def write(own, files):
         (tmp_path / "own").write_text(own)
@@ -99,16 +99,40 @@ def cgroups(tmp_path, monkeypatch):
 MIB = 2**20
 
 
-def test_page_cache_of_a_container_counts_as_free(cgroups):
+def test_page_cache_of_a_container_counts_as_free(container):
     files = {
         "memory.max": f"{100 * MIB}\n",
         "memory.current": f"{90 * MIB}\n",
         "memory.stat": f"anon {10 * MIB}\nfile {80 * MIB}\ninactive_file {70 * MIB}\n",
     }
-    assert cgroups("0::/\n", files) == 80 * MIB
+    assert container("0::/\n", files) == 80 * MIB
 
 
-def test_the_closest_limit_of_nested_groups_counts(cgroups):
+@pytest.mark.parametrize(
+    ("own", "files", "quota"),
+    [
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, None),
+        ("0::/a/b\n", {"a/cpu.max": "200000 100000", "a/b/cpu.max": "400000 100000"}, 2),
+        (
+            "3:cpu,cpuacct:/a\n",
+            {"cpu/a/cpu.cfs_quota_us": "50000\n", "cpu/a/cpu.cfs_period_us": "100000\n"},
+            0.5,
+        ),
+        (
+            "3:cpu,cpuacct:/a\n",
+            {"cpu/a/cpu.cfs_quota_us": "-1\n", "cpu/a/cpu.cfs_period_us": "100000\n"},
+            None,
+        ),
+        ("", {}, None),
+    ],
+)
+def test_the_quota_of_a_container_is_read(container, own, files, quota):
+    container(own, files)
+    assert cgroups.cpu_quota() == quota
+
+
+def test_the_closest_limit_of_nested_groups_counts(container):
     files = {
         "a/memory.max": f"{50 * MIB}",
         "a/memory.current": f"{30 * MIB}",
@@ -119,15 +143,15 @@ def test_the_closest_limit_of_nested_groups_counts(cgroups):
         "c/memory.max": "1",
         "c/memory.current": "1",
     }
-    assert cgroups("0::/a/b\n", files) == 25 * MIB
+    assert container("0::/a/b\n", files) == 25 * MIB
 
 
-def test_a_group_whose_path_is_the_hosts_is_read_at_the_root(cgroups):
+def test_a_group_whose_path_is_the_hosts_is_read_at_the_root(container):
     files = {"memory.max": f"{50 * MIB}", "memory.current": f"{30 * MIB}"}
-    assert cgroups("0::/kubepods/pod1/abc\n", files) == 20 * MIB
+    assert container("0::/kubepods/pod1/abc\n", files) == 20 * MIB
 
 
-def test_cgroups_of_version_1_are_read_too(cgroups):
+def test_cgroups_of_version_1_are_read_too(container):
     files = {
         "memory/docker/x/memory.limit_in_bytes": f"{64 * MIB}",
         "memory/docker/x/memory.usage_in_bytes": f"{60 * MIB}",
@@ -135,12 +159,12 @@ def test_cgroups_of_version_1_are_read_too(cgroups):
         "memory/memory.limit_in_bytes": "9223372036854771712",
         "memory/memory.usage_in_bytes": f"{60 * MIB}",
     }
-    assert cgroups("5:cpu,cpuacct:/x\n4:memory:/docker/x\n0::/\n", files) == 44 * MIB
+    assert container("5:cpu,cpuacct:/x\n4:memory:/docker/x\n0::/\n", files) == 44 * MIB
 
 
-def test_no_limit_and_an_exceeded_limit_are_handled(cgroups):
-    assert cgroups("0::/\n", {"memory.max": "max", "memory.current": "5"}) > MIB
-    assert cgroups("0::/\n", {"memory.max": "5", "memory.current": "9"}) == 0
+def test_no_limit_and_an_exceeded_limit_are_handled(container):
+    assert container("0::/\n", {"memory.max": "max", "memory.current": "5"}) > MIB
+    assert container("0::/\n", {"memory.max": "5", "memory.current": "9"}) == 0
 
 
 def precision():
@@ -275,6 +299,30 @@ before = psutil.Process().memory_info().rss
 torch.ones(2**30, dtype=torch.uint8)
 print((psutil.Process().memory_info().rss - before) / 2**30)
 """
+
+
+FREED_MEMORY = """
+import psutil, torch
+from stereo.system.runtime import keep_freed_memory, return_freed_memory
+def held():
+    before = psutil.Process().memory_info().rss
+    torch.ones(2**26, dtype=torch.uint8)
+    return (psutil.Process().memory_info().rss - before) / 2**26
+keep_freed_memory()
+print(held())
+before = psutil.Process().memory_info().rss
+return_freed_memory()
+print((before - psutil.Process().memory_info().rss) / 2**26, held())
+"""
+
+
+@needs_linux
+def test_freed_memory_is_kept_on_request_and_then_returned():
+    done = subprocess.run(
+        [sys.executable, "-c", FREED_MEMORY], capture_output=True, text=True, check=True
+    )
+    kept, returned, kept_after = map(float, done.stdout.split())
+    assert kept > 0.9 and returned > 0.9 and kept_after < 0.1
 
 
 @pytest.mark.slow

@@ -16,9 +16,10 @@ from stereo.system import threads
 @pytest.fixture
 def fresh(monkeypatch):
     """A process that has neither PyTorch nor a setting."""
-    for name in threads.SETTINGS:
+    for name in (*threads.SETTINGS, threads.COUNT):
         monkeypatch.setenv(name, "")  # so that what the code sets is undone
         monkeypatch.delenv(name)
+    monkeypatch.setattr(threads, "cpu_quota", lambda: None)
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     monkeypatch.setattr(threads, "_state", {"too_late": False})
     return monkeypatch
@@ -34,10 +35,33 @@ def test_import_sets_the_environment_before_pytorch_is_loaded():
     assert done.stdout.split() == [b"PASSIVE", b"3000", b"False"]
 
 
+@pytest.mark.parametrize(
+    "policy, spins", [("ACTIVE", None), ("PASSIVE", "3000"), ("passive", "3000"), ("", "3000")]
+)
+def test_a_policy_of_ones_own_stays_and_a_passive_one_spins_for_short_gaps(fresh, policy, spins):
+    fresh.setenv("OMP_WAIT_POLICY", policy)
+    threads.prepare_threads()
+    assert os.environ["OMP_WAIT_POLICY"] == (policy or "PASSIVE")
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
+
+
+@pytest.mark.parametrize(
+    ("quota", "own", "count"),
+    [(None, None, None), (1.5, None, "2"), (0.5, None, "1"), (64, None, None), (2, "5", "5")],
+)
+def test_a_containers_quota_bounds_the_threads(fresh, quota, own, count):
+    fresh.setattr(threads, "cpu_quota", lambda: quota)
+    fresh.setattr(threads, "_usable", lambda: 64)
+    if own:
+        fresh.setenv("OMP_NUM_THREADS", own)
+    threads.prepare_threads()
+    assert os.environ.get("OMP_NUM_THREADS") == count
+
+
 @pytest.mark.parametrize("name", threads.SETTINGS)
 def test_the_users_own_setting_takes_precedence(fresh, name):
     fresh.setenv(name, "7")
-    threads.wait_passively()
+    threads.prepare_threads()
     assert {each: os.environ.get(each) for each in threads.SETTINGS if each in os.environ} == {
         name: "7"
     }
@@ -45,7 +69,7 @@ def test_the_users_own_setting_takes_precedence(fresh, name):
 
 def test_importing_pytorch_first_is_reported_once(fresh):
     fresh.setitem(sys.modules, "torch", types.ModuleType("torch"))
-    threads.wait_passively()
+    threads.prepare_threads()
     assert "OMP_WAIT_POLICY" not in os.environ
     with pytest.warns(UserWarning, match="Import stereo first, or set OMP_WAIT_POLICY=PASSIVE"):
         threads.warn_if_threads_spin()
@@ -55,7 +79,7 @@ def test_importing_pytorch_first_is_reported_once(fresh):
 
 
 def test_importing_stereo_first_is_silent(fresh):
-    threads.wait_passively()
+    threads.prepare_threads()
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -84,14 +108,18 @@ def test_threads_of_torchruns_processes_add_up_to_the_cores(
     given = []
     monkeypatch.setattr(threads, "_cores", lambda: cores)
     monkeypatch.setattr("torch.set_num_threads", given.append)
+    monkeypatch.setattr("cv2.setNumThreads", given.append)
     threads.share_cores()
-    assert given == ([] if threads_each is None else [threads_each])
+    assert given == ([] if threads_each is None else [threads_each] * 2)
 
 
 def test_two_hardware_threads_are_one_core(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setattr("psutil.cpu_count", lambda logical: 8 if logical else 4)
+    monkeypatch.setattr(threads, "cpu_quota", lambda: None)
     assert threads._cores() == 4
+    monkeypatch.setattr(threads, "cpu_quota", lambda: 2.5)
+    assert threads._cores() == 3
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     assert threads._cores() == 2
 
@@ -105,7 +133,7 @@ class Threads(Dataset):
 
 
 def test_a_loaders_process_has_one_thread_that_sleeps_while_it_waits(monkeypatch):
-    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # as wait_passively does
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # as prepare_threads does
     for counts, policies in DataLoader(Threads(), num_workers=2):
         assert counts.tolist() == [1]
         assert list(policies) == ["PASSIVE"]
