@@ -42,6 +42,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.steps < LAST or options.seeds < 1:
         parser.error(f"at least {LAST} steps and one seed")
+    if any(side % 16 for side in options.crop):
+        parser.error("height and width of --crop must be multiples of 16")
     convolution.FEWEST_VALUES = 1  # so that crops this small take the fast forms, too
     height, width = options.crop
     config = SyntheticConfig(height, width, max_disparity=options.max_disparity, seed=9)
