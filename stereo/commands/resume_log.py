@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stereo.data.finding.sources import file_stamps
 from stereo.errors import InputError, OutputError
 from stereo.system.files import staged, why_not_written
 from stereo.system.limits import check_bytes, parse_json
@@ -35,7 +36,7 @@ class ResumeLog:
         self._settings: dict[str, Any] = json.loads(json.dumps(settings))  # as they come back
         self._finished: dict[str, dict[str, Any]] = {}
         # Size and time of change of each input, as it was before it was read.
-        self._seen = {path: _stamp(path) for path in set(inputs) if path.is_file()}
+        self._seen = file_stamps(inputs)
 
     def read(self, targets: Iterable[Path]) -> None:
         """Read what an earlier run has logged.
@@ -106,7 +107,7 @@ class ResumeLog:
             self.path.unlink(missing_ok=True)
 
     def _stamps(self, inputs: Sequence[Path]) -> dict[str, list[int]]:
-        return {str(path): self._seen[path] for path in inputs if path in self._seen}
+        return {str(path): self._seen[str(path)] for path in inputs if str(path) in self._seen}
 
     def _lines(self) -> list[dict[str, Any]]:
         """Return the settings and the finished maps, skipping truncated lines."""
@@ -120,11 +121,6 @@ class ResumeLog:
         if "settings" not in first:
             return []
         return [first["settings"], *(each for each in further if "name" in each)]
-
-
-def _stamp(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _parsed(line: str) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """``stereo adapt``: its gate, its inputs, and scenes in the appearance of a rig."""
 
+import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -11,10 +13,14 @@ from stereo.data.augmentation.training_pair import TrainingPair
 from stereo.data.finding.sources import find_sources
 from stereo.data.io.disparities import write_disparity
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
-from stereo.models.checkpoint import load_checkpoint
+from stereo.geometry.check import Findings
+from stereo.models.checkpoint import load_checkpoint, save_checkpoint
 from stereo.system.bundled import DEFAULT_MODEL, bundled_weights
+from stereo.system.locks import locked
 from stereo.training import adapt as module
+from stereo.training import adapt_judge, adapt_stages
 from stereo.training.adapt_data import AdaptPairs
+from stereo.training.adapt_state import RunFolder
 from stereo.training.appearance import Appearance
 from stereo.training.state import last_path
 
@@ -49,7 +55,12 @@ def folders(tmp_path, scenes):
     ],
 )
 def test_two_measures_must_improve_and_none_may_get_much_worse(after, better):
-    assert module.is_better(BEFORE, after) is better
+    assert adapt_judge.is_better(BEFORE, after) is better
+
+
+def test_measures_of_nothing_are_compared_all_the_same():
+    nothing = dict.fromkeys(BEFORE, 0.0)
+    assert adapt_judge.is_better(nothing, nothing) is False
 
 
 def write_labels(_start, sources, folder, _end):
@@ -58,68 +69,220 @@ def write_labels(_start, sources, folder, _end):
         write_disparity(folder / f"{source.name}.pfm", np.full((96, 192), 5.0, np.float32))
 
 
+def one_each(values, sources):
+    return values if isinstance(values, list) else [dict(values)] * len(sources)
+
+
+def end_at_once(_run, folder, **_):
+    folder.mkdir()
+    shutil.copy(bundled_weights(DEFAULT_MODEL), last_path(folder, 1))
+
+
 @pytest.fixture
 def quick(monkeypatch):
-    """Let training end at once with the weights it began with, and measures be as told."""
+    """Find no faults, end training at once with the initial weights, and measure what is told."""
+    copy = bundled_weights(DEFAULT_MODEL)
+    monkeypatch.setattr(adapt_judge, "check_pair", lambda *_, **__: Findings())
+    monkeypatch.setattr(module, "take_statistics", lambda *to: shutil.copy(copy, to[-1]))
+    monkeypatch.setattr(module, "training_run", lambda *_: None)
+    monkeypatch.setattr(module, "write_labels", write_labels)
+    monkeypatch.setattr(module, "train", end_at_once)
 
     def prepared(*values):
         told = iter(values)
-        monkeypatch.setattr(module, "measure", lambda *_: dict(next(told)))
-        monkeypatch.setattr(module, "_label", write_labels)
-        monkeypatch.setattr(module, "STATISTICS_PAIRS", 1)
         monkeypatch.setattr(
-            module,
-            "train",
-            lambda run, folder, **_: shutil.copy(
-                bundled_weights(DEFAULT_MODEL), last_path(folder, 1)
-            ),
+            adapt_judge, "measure", lambda _, sources: one_each(next(told), sources)
         )
 
     return prepared
 
 
-def test_better_weights_are_written_with_their_provenance(stereo, folders, quick):
+@pytest.fixture
+def adapt(stereo, folders):
+    """Call ``stereo adapt`` with the pairs of ``folders``."""
+
+    def call(*options, output=folders / "mine.safetensors"):
+        return stereo("adapt", folders / "left", folders / "right", "--output", output, *options)
+
+    return call
+
+
+def refusal(result, status=1):
+    assert result.status == status
+    (line,) = result.errors
+    return line
+
+
+def test_better_weights_are_written_with_their_provenance(adapt, folders, quick, monkeypatch):
     quick(BEFORE, BEFORE, AFTER)
-    output = folders / "mine.safetensors"
-    result = stereo("adapt", folders / "left", folders / "right", "--output", output)
+    monkeypatch.setattr(adapt_stages, "STATISTICS_PAIRS", 1)
+    monkeypatch.setattr(module, "take_statistics", adapt_stages.take_statistics)
+    monkeypatch.setattr(module, "training_run", adapt_stages.training_run)
+    result = adapt()
     assert (result.status, result.errors) == (0, [])
-    found = load_checkpoint(output)
+    assert (
+        "better on the pairs held out (2 of 10) after training; so few prove little" in result.out
+    )
+    found = load_checkpoint(folders / "mine.safetensors")
     about = found.training["adapted"]
     assert (about["before"], about["after"]) == (BEFORE, AFTER)
     assert (about["from"], len(about["pairs"])) == (DEFAULT_MODEL, 10)
+    assert (about["stage"], about["held_out"]) == ("trained", ["2", "7"])
+    assert about["folders"] == ["left", "right"]
+    assert str(folders) not in json.dumps(about)
     assert found.confidence is not None
     assert not (folders / "mine.run").exists()
 
 
-def test_an_interrupted_call_resumes_from_existing_files(stereo, folders, quick, monkeypatch):
-    def call(*options):
-        output = folders / "mine.safetensors"
-        return stereo("adapt", folders / "left", folders / "right", "--output", output, *options)
+@pytest.fixture
+def interrupted(adapt, quick, monkeypatch):
+    """Interrupt a call in training."""
 
-    def interrupted(*_, **__):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     quick(BEFORE, BEFORE)
-    monkeypatch.setattr(module, "train", interrupted)
-    assert call().status == 130
+    monkeypatch.setattr(module, "train", interrupt)
+    result = adapt()
+    assert result.status == 130
+    assert "the same command goes on" in result.out
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_an_interrupted_call_resumes_from_existing_files(adapt, folders, quick, monkeypatch):
     quick(BEFORE, AFTER)  # not measured before again
-    monkeypatch.setattr(module, "_label", None)  # nor labelled
-    other = call("--seed", "1")
-    assert other.status == 1
-    (line,) = other.errors
-    assert "holds work on other pairs, weights or another seed" in line
-    assert call().status == 0
+    monkeypatch.setattr(module, "train", end_at_once)
+    monkeypatch.setattr(module, "write_labels", None)  # nor labelled
+    assert adapt().status == 0
     about = load_checkpoint(folders / "mine.safetensors").training["adapted"]
     assert (about["before"], about["after"]) == (BEFORE, AFTER)
 
 
-def test_nothing_is_written_if_held_out_pairs_do_not_improve(stereo, folders, quick):
+@pytest.mark.usefixtures("interrupted")
+def test_an_interrupted_call_resumes_with_nothing_changed(adapt, folders):
+    assert "an interrupted run with --seed 0;" in refusal(adapt("--seed", "1"))
+    assert "an interrupted run with --max-time 600.0s;" in refusal(adapt("--max-time", "5s"))
+    other = folders / "other.safetensors"
+    known = load_checkpoint(bundled_weights(DEFAULT_MODEL))
+    save_checkpoint(other, dataclasses.replace(known, training={}))
+    assert "run with other initial weights;" in refusal(adapt("--weights", other))
+    shutil.copy(folders / "left" / "1.png", folders / "left" / "3.png")  # of the same name
+    assert "or images that have changed" in refusal(adapt())
+    notes = folders / "mine.run" / "adapt.json"
+    notes.write_text("[]")
+    assert "is no record of this version's adapt" in refusal(adapt())
+
+
+def test_a_folder_of_the_user_stays(adapt, folders, quick, monkeypatch):
     quick(BEFORE, BEFORE, BEFORE)
-    output = folders / "mine.safetensors"
-    result = stereo("adapt", folders / "left", folders / "right", "--output", output)
+    kept = folders / "mine.run" / "notes.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    assert "it holds others (notes.txt); rename it" in refusal(adapt())
+
+    kept.unlink()
+
+    def train(run, folder, **_):
+        end_at_once(run, folder)
+        kept.write_text("mine")
+
+    monkeypatch.setattr(module, "train", train)
+    assert adapt().status == 1
+    assert [path.name for path in kept.parent.iterdir()] == ["notes.txt"]
+
+
+def test_nothing_is_written_if_held_out_pairs_do_not_improve(adapt, folders, quick):
+    quick(BEFORE, BEFORE, BEFORE)
+    result = adapt()
     assert result.status == 1
     assert "the pairs held out (2 of 10) are matched no better" in result.out
     assert {path.name for path in folders.iterdir()} == {"left", "right"}
+
+
+def test_views_that_hardly_agree_carry_no_verdict(adapt, folders, quick):
+    quick(BEFORE | {"agreement": 0.06}, AFTER, AFTER)
+    line = refusal(adapt())
+    assert "the views agree on 6.0 % of the pixels held out" in line and "check-pair" in line
+    assert {path.name for path in folders.iterdir()} == {"left", "right"}
+
+
+@pytest.fixture
+def found(monkeypatch):
+    """Let the checks of pairs find so many faults, then notes, then nothing."""
+
+    def check(fault, faults, unjudged=0):
+        lines = iter(
+            [Findings(faults=[fault])] * faults
+            + [Findings(notes=["texture: too little"])] * unjudged
+        )
+        monkeypatch.setattr(adapt_judge, "check_pair", lambda *_, **__: next(lines, Findings()))
+
+    return check
+
+
+def test_faulty_pairs_are_left_out_and_named(adapt, folders, quick, found):
+    quick(BEFORE, BEFORE, AFTER)
+    found("vertical: rectify", 3)
+    result = adapt()
+    assert result.status == 0
+    assert [line for line in result.errors if "2 is left out: vertical: rectify" in line]
+    about = load_checkpoint(folders / "mine.safetensors").training["adapted"]
+    assert (about["left_out"], about["held_out"]) == (["0", "1", "2"], ["5"])
+
+
+@pytest.mark.parametrize(("faults", "unjudged"), [(4, 0), (2, 5)])
+def test_a_third_of_the_pairs_that_can_be_judged_stops(adapt, found, faults, unjudged):
+    found("swapped: 100 %", faults, unjudged)
+    told = f"{faults} of {10 - unjudged} checked pairs cannot be matched; the first, 0: swapped"
+    assert told in refusal(adapt())
+
+
+def test_few_features_are_a_fault_only_if_the_maps_do_not_agree(adapt, folders, quick, found):
+    found("unrelated: only 9 features agree", 2)
+    quick([BEFORE, BEFORE | {"agreement": 0.04}], BEFORE, BEFORE, AFTER)
+    assert adapt().status == 0
+    about = load_checkpoint(folders / "mine.safetensors").training["adapted"]
+    assert about["left_out"] == ["1"]
+
+
+def test_held_out_pairs_without_texture_are_left_out_and_named(adapt, folders, quick):
+    empty = BEFORE | {"photometric": 0.0}
+    quick([empty, BEFORE], BEFORE, AFTER)
+    result = adapt()
+    assert result.status == 0
+    assert [line for line in result.errors if "2 is left out: without texture" in line]
+    about = load_checkpoint(folders / "mine.safetensors").training["adapted"]
+    assert (about["left_out"], about["held_out"], about["before"]) == (["2"], ["7"], BEFORE)
+    quick(empty)
+    assert "no pair held out has a texture" in adapt().errors[-1]
+
+
+def test_a_time_too_short_to_train_judges_the_statistics_alone(adapt, folders, quick, monkeypatch):
+    quick(BEFORE, AFTER)
+    monkeypatch.setattr(module, "write_labels", None)
+    result = adapt("--max-time", "0.1s")
+    assert result.status == 0
+    assert "no time is left to train" in result.out
+    assert "with batch-norm statistics of these pairs" in result.out
+    assert (
+        load_checkpoint(folders / "mine.safetensors").training["adapted"]["stage"] == "statistics"
+    )
+
+
+def test_an_output_that_cannot_be_is_refused_at_once(adapt, folders, monkeypatch):
+    monkeypatch.setattr(adapt_judge, "check_pair", None)
+    output = folders / "mine.safetensors"
+    output.mkdir()
+    assert "is not a regular file" in refusal(adapt(), 2)
+    output.rmdir()
+    shutil.copy(bundled_weights(DEFAULT_MODEL), output)
+    before = output.read_bytes()
+    assert "is the file of the initial weights" in refusal(adapt("--weights", output), 2)
+    assert output.read_bytes() == before
+    assert "cannot write" in refusal(adapt(output=folders / "left" / "0.png" / "m.safetensors"))
+    (folders / "mine.run").mkdir()
+    with locked(folders / "mine.run"):
+        assert "is writing to" in refusal(adapt())
 
 
 SAMPLE = Path("datasets/samples/FlyingThings3D/frames_cleanpass/TEST/A/0000")
@@ -143,11 +306,12 @@ def spoil(folders, kind):
         else:
             view = np.full_like(view, 90)
         Image.fromarray(view).save(path)
-    return "checked pairs cannot be matched"
+    return "cannot be used" if kind == "one colour" else "checked pairs cannot be matched"
 
 
 @pytest.mark.parametrize("kind", ["few", "unrectified", "unrelated", "one colour"])
-def test_faulty_pairs_are_one_line_and_leave_the_weights(stereo, folders, kind):
+def test_faulty_pairs_are_one_line_and_leave_the_weights(stereo, folders, kind, monkeypatch):
+    monkeypatch.setattr(adapt_judge, "CHECKED", 10 if kind == "one colour" else 3)
     told = spoil(folders, kind)
     output = folders / "mine.safetensors"
     output.write_bytes(b"as it was")
@@ -163,6 +327,7 @@ def test_impossible_options_are_one_line(stereo, folders):
     for options, told in (
         (("--output", folders / "mine.pt"), "expected a .safetensors file"),
         (("--output", folders / "m.safetensors", "--max-time", "soon"), "write 90s, 50m or 2.5h"),
+        (("--output", folders / "m.safetensors", "--max-time", "1e9h"), "at most 24h"),
         (("--output", folders / "m.safetensors", "--weights", "nobody"), "nobody"),
     ):
         result = stereo("adapt", folders / "left", folders / "right", *options)
@@ -211,7 +376,8 @@ def test_one_sample_in_four_is_a_labelled_pair_and_scenes_come_again_in_other_no
 
 
 def test_the_steps_that_fit_a_time_stay_when_a_call_is_repeated(tmp_path):
-    effort = module._Effort(seconds=4.0, pixels=2_000_000)
-    steps = effort.steps(tmp_path, 600.0)
+    effort = adapt_stages.Effort(seconds=4.0, pixels=2_000_000)
+    folder = RunFolder(tmp_path)
+    steps = folder.steps(effort.steps(600.0))
     assert 100 < steps < 1000
-    assert effort.steps(tmp_path, 50.0) == steps
+    assert folder.steps(effort.steps(50.0)) == steps

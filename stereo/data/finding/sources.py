@@ -4,7 +4,7 @@ import functools
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -157,6 +157,12 @@ class FrameSource:
         other = self.right.read(self.index)
         check_same_size(frame, other, self.left.source, self.right.source)
         return Sample(self.name, frame, other)
+
+
+def file_stamps(files: Iterable[Path]) -> dict[str, list[int]]:
+    """Return size, bytes, and time of change, ns, of each file that exists, by path."""
+    found = {str(path): path.stat() for path in set(files) if path.is_file()}
+    return {name: [status.st_size, status.st_mtime_ns] for name, status in found.items()}
 
 
 def find_sources(

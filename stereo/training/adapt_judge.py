@@ -1,0 +1,195 @@
+"""Whether pairs can be adapted to, and whether weights match them better, without ground truth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stereo.data.finding.sources import Source
+from stereo.errors import InputError
+from stereo.geometry.check import check_pair
+from stereo.matching.loading import load
+from stereo.matching.matcher import Matcher
+from stereo.system import console
+from stereo.system.opencv import import_cv2
+
+MIN_PAIRS = 5
+CHECKED = 24  # pairs
+AGREEMENT = 1.0  # pixels between the two views' maps
+MIN_AGREEMENT = (
+    0.15  # share of pixels; unrelated views have up to 0.08, a dark noisy rig 0.4 or more
+)
+WORSE = 0.02  # relative; a measure may fall by so much where the others rise
+MEASURES = {"photometric": -1, "agreement": 1, "confidence": 1}  # 1: the more, the better
+DOUBTFUL = "unrelated: only"  # so begins the fault of a pair with few features that agree
+
+
+class Choice:
+    """The best weights so far, by the held-out pairs.
+
+    Attributes:
+        path: their file.
+        values: their measures.
+        stage: what made them; None for the initial weights.
+    """
+
+    def __init__(self, path: Path, values: dict[str, float], kept_out: Sequence[Source]) -> None:
+        self.path, self.values, self._kept_out = path, values, kept_out
+        self.stage: str | None = None
+
+    def offer(self, path: Path, stage: str) -> None:
+        """Adopt other weights if they are better."""
+        values = mean_of(measure(load(path, scale="1"), self._kept_out))
+        say(STAGES[stage], values)
+        if is_better(self.values, values):
+            self.path, self.values, self.stage = path, values, stage
+
+
+STAGES = {"statistics": "with batch-norm statistics of these pairs", "trained": "after training"}
+
+
+def is_better(before: dict[str, float], after: dict[str, float]) -> bool:
+    """Return whether two of three measures improve and none gets worse by more than 2 %."""
+    gains = {name: sign * (after[name] - before[name]) for name, sign in MEASURES.items()}
+    return sum(gain > 0 for gain in gains.values()) >= 2 and all(
+        gain >= -WORSE * before[name] for name, gain in gains.items()
+    )
+
+
+def measure(matcher: Matcher, sources: Sequence[Source]) -> list[dict[str, float]]:
+    """Return quality measures of each pair that need no ground truth.
+
+    Returns:
+        ``photometric``: the mean absolute difference between the left view and the warped right
+        view, both smoothed and with their local mean removed, 8-bit grey levels; ``agreement``:
+        share of the pixels whose two maps agree within 1 px; ``confidence``: its mean.
+    """
+    found = []
+    for source in console.progress(sources, "measure"):
+        sample = source.read()
+        result, _ = matcher.both(sample.left, sample.right)
+        maps = result.confidence_maps
+        agree = maps.baselines["left_right"] >= -AGREEMENT
+        error = _photometric(sample.left, sample.right, result.disparity)
+        values = error, float(agree.mean()), float(maps.confidence.mean())
+        found.append(dict(zip(MEASURES, values, strict=True)))
+    return found
+
+
+def mean_of(found: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the mean of each measure over the pairs."""
+    return {name: float(np.mean([values[name] for values in found])) for name in MEASURES}
+
+
+def _photometric(left: np.ndarray, right: np.ndarray, disparity: np.ndarray) -> float:
+    cv2 = import_cv2()
+    y, x = np.indices(disparity.shape, np.float32)
+    smooth = [
+        cv2.GaussianBlur(view.mean(axis=2).astype(np.float32), (0, 0), 1.5)
+        for view in (left, right)
+    ]
+    smooth = [view - cv2.blur(view, (15, 15)) for view in smooth]
+    at = (x - disparity).astype(np.float32)
+    there = cv2.remap(smooth[1], at, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return float(np.abs(smooth[0] - there)[at >= 0].mean())
+
+
+def say(what: str, values: dict[str, float]) -> None:
+    """Print measures."""
+    console.say(
+        f"{what}: photometric error {values['photometric']:.3f}, views agree on "
+        f"{100 * values['agreement']:.1f} %, confidence {100 * values['confidence']:.1f} %"
+    )
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The initial weights on the pairs held out.
+
+    Attributes:
+        before: their measures.
+        judged: the pairs that decide, by name.
+        left_out: pairs that are neither adapted to nor held out, by name.
+    """
+
+    before: dict[str, float]
+    judged: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+def find_unusable(start: Path, sources: Sequence[Source], max_disparity: int) -> list[str]:
+    """Return the names of the pairs, of those checked, that cannot be used; warn of each.
+
+    Noise leaves few features that agree, and so do unrelated views; there the network's maps decide
+    with the weights of ``start``. Pairs with too little texture to be checked are taken.
+
+    Raises:
+        InputError: a third of the pairs judged have a fault, or fewer than ``MIN_PAIRS`` are left.
+    """
+    faults: dict[str, str] = {}
+    blank, doubtful, judged = [], [], 0
+    for source in console.progress(spread(sources, CHECKED), "check"):
+        sample = source.read()
+        found = check_pair(sample.left, sample.right, max_disparity, quick=True)
+        fault = next(iter(found.faults), "")
+        if fault.startswith("blank:"):
+            blank.append(source.name)
+        elif fault.startswith(DOUBTFUL):
+            doubtful.append((source, fault))
+        else:
+            judged += not any(note.startswith("texture:") for note in found.notes)
+            faults |= {source.name: fault} if fault else {}
+    if doubtful:
+        values = measure(load(start, scale="1"), [source for source, _ in doubtful])
+        for (source, fault), value in zip(doubtful, values, strict=True):
+            faults |= {source.name: fault} if value["agreement"] < MIN_AGREEMENT else {}
+        judged += len(doubtful)
+    if faults and 3 * len(faults) >= judged:
+        name, fault = next(iter(faults.items()))
+        raise InputError(
+            f"{len(faults)} of {judged} checked pairs cannot be matched; the first, {name}: {fault}"
+        )
+    unusable = [*faults, *blank]
+    if len(sources) - len(unusable) < MIN_PAIRS:
+        raise InputError(
+            f"adapt needs at least {MIN_PAIRS} pairs, and {len(unusable)} of the {len(sources)} "
+            f"cannot be used: {', '.join(unusable[:3])}{', ...' if len(unusable) > 3 else ''}"
+        )
+    for name, fault in (faults | dict.fromkeys(blank, "it shows nothing")).items():
+        console.warn(f"warning: {name} is left out: {fault}")
+    return unusable
+
+
+def judge_before(start: Path, kept_out: Sequence[Source], unusable: Sequence[str]) -> Baseline:
+    """Measure the initial weights; leave out and name held-out pairs that show nothing.
+
+    Raises:
+        InputError: the views agree on too few pixels for a verdict.
+    """
+    found = measure(load(start, scale="1"), kept_out)
+    shown = [values["photometric"] > 0 and values["agreement"] > 0 for values in found]
+    empty = [source.name for source, each in zip(kept_out, shown, strict=True) if not each]
+    for name in empty:
+        console.warn(f"warning: {name} is left out: without texture its views agree nowhere")
+    if not any(shown):
+        raise InputError(
+            f"no pair held out has a texture that could be matched ({', '.join(empty[:3])}): "
+            "remove such pairs, or give more of others"
+        )
+    before = mean_of([values for values, each in zip(found, shown, strict=True) if each])
+    say("before", before)
+    if before["agreement"] < MIN_AGREEMENT:
+        raise InputError(
+            f"the views agree on {100 * before['agreement']:.1f} % of the pixels held out, and "
+            f"below {100 * MIN_AGREEMENT:.0f} % nothing tells better from worse: the pairs are "
+            "unrelated, swapped or not rectified; see 'stereo check-pair', and give pairs of one "
+            "scene, taken at one time, the left view first"
+        )
+    judged = tuple(s.name for s, each in zip(kept_out, shown, strict=True) if each)
+    return Baseline(before, judged, (*unusable, *empty))
+
+
+def spread(sources: Sequence[Source], most: int) -> Sequence[Source]:
+    """Return at most ``most`` of them, spread over the list."""
+    return sources[:: max(1, -(-len(sources) // most))]

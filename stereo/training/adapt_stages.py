@@ -1,0 +1,167 @@
+"""The stages of ``stereo adapt``: batch-norm statistics, pseudo-labels, the training run."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from stereo.data.augmentation.config import AugmentationConfig
+from stereo.data.finding.sources import Source
+from stereo.data.io.disparities import write_disparity
+from stereo.data.sets.sample import Sample
+from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
+from stereo.matching.engine import normalise, pad_to_multiple
+from stereo.matching.loading import load
+from stereo.models.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    restore_network,
+    save_checkpoint,
+)
+from stereo.models.config import ENLARGED_PIXELS
+from stereo.system import console
+from stereo.system.files import output_folder, staged
+from stereo.training.adapt_data import AdaptPairs, TransferredScene
+from stereo.training.adapt_judge import AGREEMENT, spread
+from stereo.training.appearance import Appearance
+from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
+from stereo.training.data import TrainingSet
+from stereo.training.prepare import prepare
+from stereo.training.recipe import DataConfig, Recipe
+from stereo.training.run import TrainingRun
+
+STATISTICS_PAIRS = 16
+SURE = 0.8  # confidence of a label
+CROP, BATCH = (160, 416), 4
+STEP_COST = 4.6  # of a training step, in matches of as many pixels
+SEEN = 4  # times that a rendered scene is seen, at least: rendering takes longer than learning
+MAX_SCENES = 500  # kept in memory
+VALIDATION_SCENES = 6
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What matching some pairs took."""
+
+    seconds: float
+    pixels: int
+
+    def steps(self, seconds: float) -> int:
+        """Return how many training steps fit into a time."""
+        pixels = STEP_COST * BATCH * CROP[0] * CROP[1]
+        return max(0, round(seconds / (self.seconds / self.pixels * pixels)))
+
+
+@torch.no_grad()
+def take_statistics(start: Path, sources: Sequence[Source], target: Path) -> None:
+    """Write the weights with the mean statistics of batch norm over the pairs."""
+    checkpoint = load_checkpoint(start)
+    network = restore_network(checkpoint, str(start))
+    config = checkpoint.config
+    network.eval()
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train()
+            module.reset_running_stats()
+            module.momentum = None  # the mean of all
+    for source in console.progress(spread(sources, STATISTICS_PAIRS), "statistics"):
+        sample = source.read()
+        views = [
+            normalise([view], config.mean, config.std, torch.device("cpu"))
+            for view in _views(sample)
+        ]
+        if views[0].shape[2] * views[0].shape[3] <= ENLARGED_PIXELS.get(config.name, 0):
+            views = [F.interpolate(v, scale_factor=2, mode="bicubic") for v in views]
+        network(*(pad_to_multiple(v, network.stride, config.padding) for v in views))
+    weights = dict(network.state_dict())
+    save_checkpoint(target, dataclasses.replace(checkpoint, weights=weights))
+
+
+def _views(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    return sample.left, sample.right
+
+
+def write_labels(start: Path, sources: Sequence[Source], folder: Path, end: float) -> None:
+    """Write disparities where both views' maps and the confidence agree, infinity elsewhere."""
+    output_folder(folder)
+    teacher = load(start, scale="auto")
+    left = [source for source in sources if not (folder / f"{source.name}.pfm").is_file()]
+    for source in console.progress(left, "label"):
+        if time.monotonic() > end and any(folder.iterdir()):
+            break
+        sample = source.read()
+        result, _ = teacher.both(sample.left, sample.right)
+        maps = result.confidence_maps
+        sure = (maps.confidence >= SURE) & (maps.baselines["left_right"] >= -AGREEMENT)
+        with staged(folder / f"{source.name}.pfm") as (temporary,):
+            write_disparity(temporary, np.where(sure, result.disparity, np.inf))
+
+
+def training_run(
+    checkpoint: Checkpoint,
+    start: Path,
+    sources: Sequence[Source],
+    labels: Path,
+    seed: int,
+    steps: int,
+) -> TrainingRun:
+    """Return the run of ``train`` from these weights."""
+    config = checkpoint.config
+    most = config.max_disparity
+    scenes = SyntheticConfig(
+        height=192, width=448, max_disparity=min(most, 192), noise=0.3, seed=seed + 1
+    )
+    recipe = Recipe(
+        network=config,
+        data=DataConfig(synthetic=scenes),
+        augmentation=AugmentationConfig(
+            crop=CROP,
+            scale_probability=0.5,
+            scale=(0.8, 1.6),
+            color_probability=0.2,
+            gamma_probability=0.2,
+            eraser_probability=0.3,
+            eraser_elsewhere=0.5,
+        ),
+        optimizer=OptimizerConfig(
+            learning_rate=5e-4,
+            weight_decay=1e-4,
+            schedule="one_cycle",
+            warmup_share=0.1,
+            clip_norm=1.0,
+        ),
+        loss=LossConfig(beta=0.5, planes=0.0 if "psmnet" in config.name else 1.0),
+        trainer=TrainerConfig(
+            max_steps=steps,
+            batch_size=BATCH,
+            workers=1,
+            freeze_batch_norm=True,
+            ema_decay=0.9,
+            validate_every=500,
+            checkpoint_every=50,
+        ),
+        seed=seed,
+    )
+    appearance = Appearance.of([_views(source.read()) for source in sources])
+    known = [(source, labels / f"{source.name}.pfm") for source in sources]
+    known = [(source, path) for source, path in known if path.is_file()]
+    count = min(max(BATCH * steps // SEEN, 1), MAX_SCENES)
+    pairs = AdaptPairs(SyntheticScenes(scenes), appearance, known, count)
+    run = prepare(recipe, weights=str(start))
+    training = TrainingSet(pairs, recipe.augmentation, seed, config.mean, config.std)
+    unseen = SyntheticScenes(dataclasses.replace(scenes, seed=seed + 2))
+    others = AdaptPairs(unseen, appearance, (), VALIDATION_SCENES)
+    shown = [TransferredScene(others, k) for k in range(VALIDATION_SCENES)]
+    words = f"{len(known)} labelled pairs and rendered scenes in their appearance"
+    return dataclasses.replace(
+        run,
+        training_set=training,
+        validation_set=shown,
+        data=f"trained on {words}; validated on {len(shown)} such scenes",
+    )
