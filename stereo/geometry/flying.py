@@ -60,12 +60,18 @@ def flying_features(disparity: np.ndarray, certainty: np.ndarray) -> np.ndarray:
 
 
 def flying_network() -> "nn.Sequential":
-    """Return the network, random: (B, 15, H, W) float32 to (B, 1, H, W), above 0 what is flying."""
+    """Return the network, random: (B, 15, H, W) float32 to (B, 1, H, W), above 0 what is flying.
+
+    It repeats the features at the border, since zeros beyond it look like an edge.
+    """
     from torch import nn
 
     layers: list[nn.Module] = [nn.Conv2d(FEATURES, WIDTH, 1), nn.ReLU()]
     for dilation in DILATIONS:
-        layers += [nn.Conv2d(WIDTH, WIDTH, 3, padding=dilation, dilation=dilation), nn.ReLU()]
+        layers += [
+            nn.Conv2d(WIDTH, WIDTH, 3, 1, dilation, dilation, padding_mode="replicate"),
+            nn.ReLU(),
+        ]
     return nn.Sequential(*layers, nn.Conv2d(WIDTH, 1, 1))
 
 

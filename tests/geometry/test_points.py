@@ -261,6 +261,15 @@ def test_flying_points_are_removed_and_both_surfaces_stay():
     assert flying[:, surfaces].mean() < is_edge(1 / disparity)[:, surfaces].mean() / 2
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (2, 30), (3, 3), (24, 32)])
+@pytest.mark.parametrize("certain", [0.3, 0.97])
+def test_smooth_maps_have_no_flying_points_up_to_their_border(shape, certain):
+    down, across = np.indices(shape)
+    for slope in (0, 0.1):
+        disparity = (20 + slope * (down + across)).astype(np.float32)
+        assert not is_flying(disparity, np.full((2, *shape), certain, np.float32)).any()
+
+
 def test_strips_of_a_map_give_what_the_whole_gives(monkeypatch, rng):
     disparity = np.repeat(rng.uniform(5, 40, (12, 8)), 5, 0).repeat(6, 1).astype(np.float32)
     certainty = rng.uniform(0.3, 1, (2, *disparity.shape)).astype(np.float32)
