@@ -13,6 +13,10 @@ WINDOW = 7  # pixels, over which changes of the image are averaged
 MOVING = 3.0  # times the noise: the image moves where it changes by more
 MIN_NOISE = 0.7  # 8-bit grey levels
 MARGIN = 9  # pixels by which moving regions are dilated
+FINE, COARSE = 7, 31  # pixels, the box filters between which structure lies
+REGION = 41  # pixels, over which structure is compared
+UNRELATED = 0.3  # correlation; the image shows something else where that of its structure is less
+SIGNAL = 0.4  # times the noise: a difference of structure that noise does not explain
 NOISE_MASK = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
 """Immerkaer's filter (1996): keeps the standard deviation of noise, removes smooth texture."""
 
@@ -24,7 +28,8 @@ class Steady:
     weight c is the probability about its likeliest plane (``stereo.models.certainty``; 1 for an
     engine without): m + (d - m) c / (w + c). If d and m differ by more than ``JUMP``, m is kept and
     its weight reduced by c until w <= c; then d replaces it. Where the image differs from its own
-    recursive mean by more than noise, m is reset to d.
+    recursive mean by more than noise, or its structure does not correlate with that of the mean, m
+    is reset to d; after a cut, where this holds in most of the image, everywhere.
 
     One object serves one view of one video; call it with the frames in order.
     """
@@ -61,9 +66,27 @@ def _moving(image: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """
     cv2 = import_cv2()
     change = cv2.blur(np.abs(image - mean), (WINDOW, WINDOW))
-    noise = max(float(np.percentile(change, 20)), MIN_NOISE)
-    moved = (change > MOVING * min(noise, _noise(image))).astype(np.uint8)
+    noise = min(max(float(np.percentile(change, 20)), MIN_NOISE), _noise(image))
+    replaced = _is_unrelated(image, mean, noise)
+    if replaced.mean() > 0.5:
+        return np.ones(image.shape, bool)
+    moved = ((change > MOVING * noise) | replaced).astype(np.uint8)
     return np.asarray(cv2.dilate(moved, np.ones((MARGIN, MARGIN), np.uint8))) > 0
+
+
+def _is_unrelated(image: np.ndarray, mean: np.ndarray, noise: float) -> np.ndarray:
+    """Return around which pixels the structure of the image is not that of the mean.
+
+    In the dark, what another scene changes at a pixel is no more than noise; structure is what box
+    filters leave of it.
+    """
+    blur = import_cv2().blur
+    new, old = (blur(each, (FINE, FINE)) - blur(each, (COARSE, COARSE)) for each in (image, mean))
+    covariance, power, before, difference = (
+        blur(each, (REGION, REGION)) for each in (new * old, new**2, old**2, (new - old) ** 2)
+    )
+    unlike = covariance < UNRELATED * np.sqrt(power * before)
+    return np.asarray(unlike & (difference > (SIGNAL * noise) ** 2))
 
 
 def _noise(image: np.ndarray) -> float:

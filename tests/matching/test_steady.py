@@ -57,6 +57,39 @@ def test_moving_regions_keep_the_map_of_their_frame(rng, picture):
     assert np.abs(found[:, :25] - 20).mean() < 0.2  # one frame of another surface is outvoted
 
 
+def rendered(rng, gain):
+    """Return a dark picture of uniform shapes."""
+    coarse = rng.integers(40, 200, (6, 8)).repeat(10, 0).repeat(10, 1)
+    return np.repeat((gain * coarse)[..., None], 3, axis=2)
+
+
+@pytest.mark.parametrize(("gain", "noise"), [(0.4, 17), (0.2, 9), (0.06, 0)])
+def test_a_cut_in_the_dark_leaves_no_ghost(rng, gain, noise):
+    steady = Steady()
+    for each in frames(rng, rendered(rng, gain), 20.0, noise=noise):
+        steady(each)
+    for index, each in enumerate(frames(rng, rendered(rng, gain), 35.0, noise=noise, count=4)):
+        ghost = np.abs(steady(each).disparity - each.disparity) > 2
+        assert ghost.mean() < 0.01, index
+
+
+def test_a_cut_in_half_of_the_image_leaves_no_ghost_there(rng):
+    steady, picture = Steady(), rendered(rng, 0.2)
+    for each in frames(rng, picture, 20.0, noise=9):
+        steady(each)
+    picture[:, 40:] = rendered(rng, 0.2)[:, 40:]
+    (now,) = frames(rng, picture, 35.0, noise=9, count=1)
+    found = steady(now).disparity
+    assert np.mean(found[:, 45:] == now.disparity[:, 45:]) > 0.95
+    assert np.abs(found[:, :15] - 20).mean() < 0.2
+
+
+@pytest.mark.parametrize("gain", [0, 0.05, 0.2])
+def test_noise_in_the_dark_is_averaged(rng, gain):
+    raw, steady = frames(rng, 20 + rendered(rng, gain), 20.0, noise=6), Steady()
+    assert flicker([steady(each) for each in raw]) < flicker(raw) / 2
+
+
 def test_a_change_invisible_in_the_image_is_adopted_after_some_frames(rng, picture):
     steady = Steady()
     for each in frames(rng, picture, 20.0):
