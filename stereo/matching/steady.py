@@ -13,9 +13,10 @@ WINDOW = 7  # pixels, over which changes of the image are averaged
 MOVING = 3.0  # times the noise: the image moves where it changes by more
 MIN_NOISE = 0.7  # 8-bit grey levels
 MARGIN = 9  # pixels by which moving regions are dilated
-FINE, COARSE = 7, 31  # pixels, the box filters between which structure lies
-REGION = 41  # pixels, over which structure is compared
-UNRELATED = 0.3  # correlation; the image shows something else where that of its structure is less
+STEP = 4  # pixels; structure is compared at every fourth row and column
+FINE, COARSE = 7, 7 * STEP  # pixels, the box filters between which structure lies
+REGION = 11 * STEP  # pixels, over which structure is compared
+UNRELATED = 0.25  # correlation; the image shows something else where that of its structure is less
 SIGNAL = 0.4  # times the noise: a difference of structure that noise does not explain
 NOISE_MASK = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
 """Immerkaer's filter (1996): keeps the standard deviation of noise, removes smooth texture."""
@@ -80,13 +81,20 @@ def _is_unrelated(image: np.ndarray, mean: np.ndarray, noise: float) -> np.ndarr
     In the dark, what another scene changes at a pixel is no more than noise; structure is what box
     filters leave of it.
     """
-    blur = import_cv2().blur
-    new, old = (blur(each, (FINE, FINE)) - blur(each, (COARSE, COARSE)) for each in (image, mean))
+    cv2 = import_cv2()
+
+    def mean_over(values: np.ndarray, side: int) -> np.ndarray:
+        return np.asarray(cv2.blur(values, (side, side)))
+
+    small = [mean_over(each, FINE)[::STEP, ::STEP] for each in (image, mean)]
+    new, old = (each - mean_over(each, COARSE // STEP) for each in small)
     covariance, power, before, difference = (
-        blur(each, (REGION, REGION)) for each in (new * old, new**2, old**2, (new - old) ** 2)
+        mean_over(each, REGION // STEP) for each in (new * old, new**2, old**2, (new - old) ** 2)
     )
     unlike = covariance < UNRELATED * np.sqrt(power * before)
-    return np.asarray(unlike & (difference > (SIGNAL * noise) ** 2))
+    unlike &= difference > (SIGNAL * noise) ** 2
+    height, width = image.shape
+    return unlike.repeat(STEP, 0).repeat(STEP, 1)[:height, :width]
 
 
 def _noise(image: np.ndarray) -> float:

@@ -80,7 +80,7 @@ def test_a_cut_in_half_of_the_image_leaves_no_ghost_there(rng):
     picture[:, 40:] = rendered(rng, 0.2)[:, 40:]
     (now,) = frames(rng, picture, 35.0, noise=9, count=1)
     found = steady(now).disparity
-    assert np.mean(found[:, 45:] == now.disparity[:, 45:]) > 0.95
+    assert np.mean(found[:, 45:] == now.disparity[:, 45:]) > 0.9
     assert np.abs(found[:, :15] - 20).mean() < 0.2
 
 
