@@ -61,7 +61,7 @@ def adapt(
             repeat the command to resume.
         packing: how LEFT holds both views in one image: side-by-side or top-bottom.
         weights: initial weights: a model's name or a .safetensors file.
-        max_time: time for all but the measuring, which may exceed it: 90s, 10m, 2.5h; at most 24h.
+        max_time: total time, which measuring may exceed: 90s, 10m, 2.5h; at most 24h.
         seed: of the sample order and augmentation.
 
     Returns:
@@ -88,7 +88,7 @@ def adapt(
         "files": file_stamps(path for source in sources for path in source.files()),
         "packing": packing,
         "seed": seed,
-        "max_time": seconds,
+        "max_time": f"{seconds:g}s",
     }
     target = check_output(output, start)
     folder = RunFolder(target.with_suffix(".run"))
@@ -137,7 +137,7 @@ def _adapt(
             "left_out": baseline.left_out,
             "held_out": baseline.judged,
             "seed": facts["seed"],
-            "max_time_s": facts["max_time"],
+            "max_time": facts["max_time"],
             "stage": choice.stage,
             "before": baseline.before,
             "after": choice.values,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from stereo.data.finding.sources import Source
+from stereo.data.sets.sample import Sample
 from stereo.errors import InputError
 from stereo.geometry.check import check_pair
 from stereo.matching.loading import load
@@ -17,11 +18,13 @@ from stereo.system.opencv import import_cv2
 MIN_PAIRS = 5
 CHECKED = 24  # pairs
 AGREEMENT = 1.0  # pixels between the two views' maps
-MIN_AGREEMENT = (
-    0.15  # share of pixels; unrelated views have up to 0.08, a dark noisy rig 0.4 or more
-)
+MIN_AGREEMENT = 0.15  # share of pixels; unrelated views: 0.08 at most, a dark noisy rig: 0.4
 WORSE = 0.02  # relative; a measure may fall by so much where the others rise
 MEASURES = {"photometric": -1, "agreement": 1, "confidence": 1}  # 1: the more, the better
+ARRANGED = 4  # pairs that are matched in other arrangements
+ROWS = 4  # by which the right view is shifted there
+MARGIN = 0.1  # of the agreement, by which another arrangement has to be better
+STAGES = {"statistics": "with batch-norm statistics of these pairs", "trained": "after training"}
 DOUBTFUL = "unrelated: only"  # so begins the fault of a pair with few features that agree
 
 
@@ -46,9 +49,6 @@ class Choice:
             self.path, self.values, self.stage = path, values, stage
 
 
-STAGES = {"statistics": "with batch-norm statistics of these pairs", "trained": "after training"}
-
-
 def is_better(before: dict[str, float], after: dict[str, float]) -> bool:
     """Return whether two of three measures improve and none gets worse by more than 2 %."""
     gains = {name: sign * (after[name] - before[name]) for name, sign in MEASURES.items()}
@@ -57,7 +57,22 @@ def is_better(before: dict[str, float], after: dict[str, float]) -> bool:
     )
 
 
-def measure(matcher: Matcher, sources: Sequence[Source]) -> list[dict[str, float]]:
+@dataclass(frozen=True)
+class _Arranged:
+    """A pair with the views swapped, or the right one shifted down by some rows."""
+
+    source: Source
+    swapped: bool = False
+    rows: int = 0
+
+    def read(self) -> Sample:
+        """Read and rearrange it."""
+        sample = self.source.read()
+        left, right = sample.left, np.roll(sample.right, self.rows, axis=0)
+        return Sample(sample.name, *((right, left) if self.swapped else (left, right)))
+
+
+def measure(matcher: Matcher, sources: Sequence[Source | _Arranged]) -> list[dict[str, float]]:
     """Return quality measures of each pair that need no ground truth.
 
     Returns:
@@ -125,11 +140,13 @@ def find_unusable(start: Path, sources: Sequence[Source], max_disparity: int) ->
     with the weights of ``start``. Pairs with too little texture to be checked are taken.
 
     Raises:
-        InputError: a third of the pairs judged have a fault, or fewer than ``MIN_PAIRS`` are left.
+        InputError: a third of the pairs judged have a fault, fewer than ``MIN_PAIRS`` are left, or
+            features tell too little and the maps agree better if the views are swapped or shifted.
     """
     faults: dict[str, str] = {}
     blank, doubtful, judged = [], [], 0
-    for source in console.progress(spread(sources, CHECKED), "check"):
+    checked = spread(sources, CHECKED)
+    for source in console.progress(checked, "check"):
         sample = source.read()
         found = check_pair(sample.left, sample.right, max_disparity, quick=True)
         fault = next(iter(found.faults), "")
@@ -140,6 +157,7 @@ def find_unusable(start: Path, sources: Sequence[Source], max_disparity: int) ->
         else:
             judged += not any(note.startswith("texture:") for note in found.notes)
             faults |= {source.name: fault} if fault else {}
+    clear = 2 * judged >= len(checked) - len(blank)
     if doubtful:
         values = measure(load(start, scale="1"), [source for source, _ in doubtful])
         for (source, fault), value in zip(doubtful, values, strict=True):
@@ -156,9 +174,33 @@ def find_unusable(start: Path, sources: Sequence[Source], max_disparity: int) ->
             f"adapt needs at least {MIN_PAIRS} pairs, and {len(unusable)} of the {len(sources)} "
             f"cannot be used: {', '.join(unusable[:3])}{', ...' if len(unusable) > 3 else ''}"
         )
+    if not clear:
+        usable = [source for source in sources if source.name not in unusable]
+        _check_arrangement(load(start, scale="1"), spread(usable, ARRANGED))
     for name, fault in (faults | dict.fromkeys(blank, "it shows nothing")).items():
         console.warn(f"warning: {name} is left out: {fault}")
     return unusable
+
+
+def _check_arrangement(matcher: Matcher, sources: Sequence[Source]) -> None:
+    """Raise ``InputError`` if the two maps agree clearly better in another arrangement."""
+
+    def agreement(swapped: bool = False, rows: int = 0) -> float:
+        pairs = [_Arranged(source, swapped, rows) for source in sources]
+        return mean_of(measure(matcher, pairs))["agreement"]
+
+    given = agreement()
+    others = {
+        "with the views swapped; give them in the other order": agreement(swapped=True),
+        f"with the right view {ROWS} px lower; rectify the pairs": agreement(rows=ROWS),
+        f"with the right view {ROWS} px higher; rectify the pairs": agreement(rows=-ROWS),
+    }
+    best = max(others, key=others.__getitem__)
+    if others[best] > given + MARGIN:
+        raise InputError(
+            f"the maps agree on {100 * given:.0f} % of the pixels, but on {100 * others[best]:.0f} "
+            f"% {best} (see 'stereo check-pair')"
+        )
 
 
 def judge_before(start: Path, kept_out: Sequence[Source], unusable: Sequence[str]) -> Baseline:

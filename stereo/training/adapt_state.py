@@ -157,7 +157,7 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None
         if before.get(name) != now[name]:
             known = {
                 "seed": f"--seed {before.get('seed')}",
-                "max_time": f"--max-time {before.get('max_time')}s",
+                "max_time": f"--max-time {before.get('max_time')}",
                 "weights": "other initial weights",
             }
             return known.get(name, "other pairs, or images that have changed since")

@@ -161,7 +161,7 @@ def test_an_interrupted_call_resumes_from_existing_files(adapt, folders, quick, 
 @pytest.mark.usefixtures("interrupted")
 def test_an_interrupted_call_resumes_with_nothing_changed(adapt, folders):
     assert "an interrupted run with --seed 0;" in refusal(adapt("--seed", "1"))
-    assert "an interrupted run with --max-time 600.0s;" in refusal(adapt("--max-time", "5s"))
+    assert "an interrupted run with --max-time 600s;" in refusal(adapt("--max-time", "5s"))
     other = folders / "other.safetensors"
     known = load_checkpoint(bundled_weights(DEFAULT_MODEL))
     save_checkpoint(other, dataclasses.replace(known, training={}))
@@ -243,6 +243,22 @@ def test_few_features_are_a_fault_only_if_the_maps_do_not_agree(adapt, folders, 
     assert adapt().status == 0
     about = load_checkpoint(folders / "mine.safetensors").training["adapted"]
     assert about["left_out"] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("swap", "rows", "told"),
+    [(True, 0, "swapped; give them in the other order"), (False, 4, "4 px higher; rectify")],
+)
+def test_where_features_tell_nothing_the_maps_find_the_arrangement(
+    adapt, folders, scenes, found, swap, rows, told, monkeypatch
+):
+    monkeypatch.setattr(adapt_judge, "ARRANGED", 2)
+    found("", 0, unjudged=10)
+    for k, scene in enumerate(scenes):
+        views = scene.left, np.roll(scene.right, rows, axis=0)
+        for side, view in zip(("left", "right"), views[::-1] if swap else views, strict=True):
+            Image.fromarray(view).save(folders / side / f"{k}.png")
+    assert told in refusal(adapt())
 
 
 def test_held_out_pairs_without_texture_are_left_out_and_named(adapt, folders, quick):
