@@ -16,6 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import numpy as np
 import pytest
+import torch
 
 from stereo.commands.cli import run
 
@@ -57,6 +58,12 @@ def pytest_collection_modifyitems(items):
 def slow_but(*fast, of):
     """Return values to parametrise by, each marked slow but those that stand for all."""
     return [each if each in fast else pytest.param(each, marks=pytest.mark.slow) for each in of]
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed() -> None:
+    """Random networks are the same in whatever order tests run."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture

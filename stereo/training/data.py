@@ -15,7 +15,6 @@ from stereo.data.augmentation.training_pair import TrainingPair, to_tensors
 from stereo.data.sets.sample import Readable
 from stereo.errors import InputError, StereoError, UsageError
 from stereo.system.console import warn
-from stereo.system.opencv import import_cv2
 from stereo.training.order import SampleKey
 
 TRIES = 20
@@ -132,11 +131,7 @@ def batches_of(loader: DataLoader[Item]) -> Iterator[Iterator[Item]]:
                 worker.kill()
 
 
-def start_worker(_worker: int) -> None:
-    """Give a loader's process one thread of OpenCV, as PyTorch has one there, and no signals.
-
-    Those reach the whole group: the loop saves, then stops.
-    """
-    import_cv2().setNumThreads(1)
+def ignore_signals(_worker: int) -> None:
+    """Let a loader's process ignore signals sent to the whole group: the loop saves, then stops."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
