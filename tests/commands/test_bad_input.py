@@ -332,6 +332,7 @@ def test_every_format_survives_a_full_disk(stereo, pair, tmp_path, name):
     assert written(tmp_path / "out") == []
 
 
+@pytest.mark.slow
 @posix_only
 def test_ctrl_c_in_a_folder_run_leaves_complete_pairs_only(tmp_path):
     left, right = tmp_path / "L", tmp_path / "R"

@@ -139,6 +139,7 @@ def test_calibrate_reports_what_is_wrong(photographs, tmp_path, stereo, options,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_implausible_cameras_suggest_a_wrong_board(photographs, monkeypatch):
     from stereo.geometry import calibrate as module
 

@@ -195,11 +195,9 @@ def test_accumulation_equals_one_large_batch_with_batch_norm_frozen(here, tmp_pa
 
 
 # 143 and 130 as of every other command: a cluster tells its own SIGTERM from a failure by them.
+@pytest.mark.slow
 @posix_only
-@pytest.mark.parametrize(
-    "number, status",
-    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_stops(tmp_path, number, status):
     run = command(tmp_path, "--trainer.max_steps", 5000, "--trainer.checkpoint_every", 2)
     wait_for(tmp_path / "last-00000002.safetensors", run)
