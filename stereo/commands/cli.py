@@ -195,8 +195,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         let_main_speak()
         return _fail(name, "runs in one process; start it without torchrun", 2)
     show_warnings_as_lines()
-    share_cores()
     try:
+        share_cores()
         with picture_limit(config.get("max_megapixels")):
             check_stop()
             status = commands[name].function(config)
