@@ -52,6 +52,7 @@ def folders(tmp_path, scenes):
         (AFTER | {"photometric": 4.05}, True),  # two of three, and the third within 2 %
         (AFTER | {"photometric": 4.2}, False),
         (BEFORE | {"agreement": 0.9}, False),  # one of three
+        (AFTER | {"agreement": 1.004 * BEFORE["agreement"], "photometric": 4.05}, False),  # chance
     ],
 )
 def test_two_measures_must_improve_and_none_may_get_much_worse(after, better):
