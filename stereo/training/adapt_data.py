@@ -23,7 +23,6 @@ class AdaptPairs:
         scenes: the rendered scenes.
         appearance: of the pairs.
         labelled: pairs and the files of their labels.
-        count: of scenes to render; each is then seen again, with other noise and in other tones.
     """
 
     def __init__(
@@ -31,11 +30,8 @@ class AdaptPairs:
         scenes: SyntheticScenes,
         appearance: Appearance,
         labelled: Sequence[tuple[Source, Path]],
-        count: int,
     ) -> None:
         self.scenes, self.appearance, self.labelled = scenes, appearance, labelled
-        self._count = count
-        self._rendered: dict[int, TrainingPair] = {}
 
     def __len__(self) -> int:
         return LABELLED * len(self.labelled)
@@ -50,12 +46,9 @@ class AdaptPairs:
 
     def transferred(self, number: int) -> TrainingPair:
         """Return a rendered scene in the appearance of the pairs."""
-        scene = number % self._count
-        if scene not in self._rendered:
-            rendered = self.scenes.render(scene).sample()
-            self._rendered[scene] = TrainingPair.from_sample(rendered)
+        rendered = TrainingPair.from_sample(self.scenes.render(number).sample())
         rng = np.random.default_rng((self.scenes.config.seed, number))
-        return self.appearance.transfer(self._rendered[scene], rng)
+        return self.appearance.transfer(rendered, rng)
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,6 @@ STATISTICS_PAIRS = 16
 SURE = 0.8  # confidence of a label
 CROP, BATCH = (160, 416), 4
 STEP_COST = 4.6  # of a training step, in matches of as many pixels
-SEEN = 4  # times that a rendered scene is seen, at least: rendering takes longer than learning
-MAX_SCENES = 500  # kept in memory
 VALIDATION_SCENES = 6
 
 
@@ -151,12 +149,11 @@ def training_run(
     appearance = Appearance.of([_views(source.read()) for source in sources])
     known = [(source, labels / f"{source.name}.pfm") for source in sources]
     known = [(source, path) for source, path in known if path.is_file()]
-    count = min(max(BATCH * steps // SEEN, 1), MAX_SCENES)
-    pairs = AdaptPairs(SyntheticScenes(scenes), appearance, known, count)
+    pairs = AdaptPairs(SyntheticScenes(scenes), appearance, known)
     run = prepare(recipe, weights=str(start))
     training = TrainingSet(pairs, recipe.augmentation, seed, config.mean, config.std)
     unseen = SyntheticScenes(dataclasses.replace(scenes, seed=seed + 2))
-    others = AdaptPairs(unseen, appearance, (), VALIDATION_SCENES)
+    others = AdaptPairs(unseen, appearance, ())
     shown = [TransferredScene(others, k) for k in range(VALIDATION_SCENES)]
     words = f"{len(known)} labelled pairs and rendered scenes in their appearance"
     return dataclasses.replace(
