@@ -20,6 +20,7 @@ from stereo.system.bundled import DEFAULT_MODEL
 from stereo.system.files import writes_alone
 from stereo.system.runtime import keep_freed_memory
 from stereo.training.adapt_judge import (
+    FEW,
     MIN_PAIRS,
     STAGES,
     Baseline,
@@ -27,15 +28,22 @@ from stereo.training.adapt_judge import (
     find_unusable,
     judge_before,
 )
-from stereo.training.adapt_stages import Effort, take_statistics, training_run, write_labels
+from stereo.training.adapt_stages import (
+    Effort,
+    take_statistics,
+    time_step,
+    training_run,
+    write_labels,
+)
 from stereo.training.adapt_state import RunFolder, check_output
 from stereo.training.loop import train
 from stereo.training.prepare import weights_file
+from stereo.training.recipe import check_seed
 from stereo.training.schedule import parse_duration
 from stereo.training.state import checkpoints_of
+from stereo.version import __version__
 
 HELD_OUT = 5  # every so many pairs
-FEW = 5  # held-out pairs, whose verdict proves little
 TEACHING_SHARE = 0.25  # of the time
 MIN_STEPS = 10  # fewer are not worth the labels
 MAX_HOURS = 24
@@ -57,11 +65,12 @@ def adapt(
         left: left views: a folder, a quoted glob, a video, or numbered images such as
             left_%06d.png.
         right: right views, of the same kind; omit with --packing.
-        output: the .safetensors file to write. Intermediate files stay beside it in FILE.run;
-            repeat the command to resume.
+        output: the .safetensors file to write, or to replace. Intermediate files stay beside it in
+            a folder, mine.run for mine.safetensors; repeat the command to resume.
         packing: how LEFT holds both views in one image: side-by-side or top-bottom.
         weights: initial weights: a model's name or a .safetensors file.
-        max_time: total time, which measuring may exceed: 90s, 10m, 2.5h; at most 24h.
+        max_time: total time, which measuring may exceed: 90s, 10m, 2.5h (a number alone is in
+            seconds); at most 24h.
         seed: of the sample order and augmentation.
 
     Returns:
@@ -75,6 +84,7 @@ def adapt(
     seconds = parse_duration(max_time)
     if seconds > 3600 * MAX_HOURS:
         raise UsageError(f"--max-time {max_time}: at most {MAX_HOURS}h")
+    check_seed(seed)
     end = time.monotonic() + seconds
     keep_freed_memory()
     start = weights_file(weights)
@@ -85,6 +95,7 @@ def adapt(
     facts = {
         "weights": file_sha256(start),
         "pairs": [source.name for source in sources],
+        "views": list(dict.fromkeys(tuple(map(str, source.files())) for source in sources)),
         "files": file_stamps(path for source in sources for path in source.files()),
         "packing": packing,
         "seed": seed,
@@ -113,21 +124,16 @@ def _adapt(
 ) -> bool:
     """Return whether the held-out pairs were matched better and the weights are written."""
     folder.open()
-    checkpoint = load_checkpoint(start)
     known = folder.read(facts)
-    baseline, effort = known or _begin(
-        folder, start, sources, facts, checkpoint.config.max_disparity
-    )
-    kept_out = [source for source in sources if source.name in baseline.judged]
-    unseen = {*baseline.judged, *baseline.left_out}
-    taught = [source for source in sources if source.name not in unseen]
-    choice = Choice(start, baseline.before, kept_out)
-    if not folder.statistics.is_file():
-        take_statistics(start, taught, folder.statistics)
-    choice.offer(folder.statistics, "statistics")
-    _train(folder, start, choice, taught, facts["seed"], effort, end)
-    judges = f"the pairs held out ({len(kept_out)} of {len(sources)})"
-    few = "; so few prove little: compare a pair or two by eye" if len(kept_out) < FEW else ""
+    try:
+        baseline, effort = known or _begin(folder, start, sources, facts)
+        choice = _make(folder, start, sources, baseline, effort, facts["seed"], end)
+    except InputError:
+        folder.remove()  # an image has to change, after which nothing could be resumed
+        raise
+    held_out = len(baseline.judged)
+    judges = f"the pairs held out ({held_out} of {len(sources)})"
+    few = "; so few prove little: compare a pair or two by eye" if held_out < FEW else ""
     if choice.stage is not None:
         about = {
             "from": name,
@@ -139,13 +145,12 @@ def _adapt(
             "seed": facts["seed"],
             "max_time": facts["max_time"],
             "stage": choice.stage,
+            "version": __version__,
             "before": baseline.before,
             "after": choice.values,
         }
         found = load_checkpoint(choice.path)
-        save_checkpoint(
-            target, dataclasses.replace(found, training=found.training | {"adapted": about})
-        )
+        save_checkpoint(target, dataclasses.replace(found, training={"adapted": about}))
         console.say(f"{target}: better on {judges} {STAGES[choice.stage]}{few}")
     else:
         console.say(f"{judges} are matched no better: {target} is not written, keep {name}{few}")
@@ -154,22 +159,40 @@ def _adapt(
 
 
 def _begin(
+    folder: RunFolder, start: Path, sources: Sequence[Source], facts: dict[str, Any]
+) -> tuple[Baseline, Effort]:
+    """Check the pairs, measure the initial weights on those held out, and note both."""
+    unusable = find_unusable(start, sources, load_checkpoint(start).config.max_disparity)
+    usable = [source for source in sources if source.name not in unusable]
+    kept_out = usable[HELD_OUT // 2 :: HELD_OUT]
+    if usable[0].film is not None:
+        kept_out = usable[-len(kept_out) :]  # frames resemble their neighbours
+    began = time.monotonic()
+    baseline = judge_before(start, kept_out, unusable)
+    effort = Effort(time.monotonic() - began, time_step(start))
+    folder.write(facts, baseline, effort)
+    return baseline, effort
+
+
+def _make(
     folder: RunFolder,
     start: Path,
     sources: Sequence[Source],
-    facts: dict[str, Any],
-    max_disparity: int,
-) -> tuple[Baseline, Effort]:
-    """Check the pairs, measure the initial weights on those held out, and note both."""
-    unusable = find_unusable(start, sources, max_disparity)
-    usable = [source for source in sources if source.name not in unusable]
-    kept_out = usable[HELD_OUT // 2 :: HELD_OUT]
-    began = time.monotonic()
-    baseline = judge_before(start, kept_out, unusable)
-    pixels = sum(source.read().left[..., 0].size for source in kept_out)
-    effort = Effort(time.monotonic() - began, 2 * pixels)  # both views of each
-    folder.write(facts, baseline, effort)
-    return baseline, effort
+    baseline: Baseline,
+    effort: Effort,
+    seed: int,
+    end: float,
+) -> Choice:
+    """Make weights in stages and choose among them."""
+    kept_out = [source for source in sources if source.name in baseline.judged]
+    unseen = {*baseline.judged, *baseline.left_out}
+    taught = [source for source in sources if source.name not in unseen]
+    choice = Choice(start, baseline.before, kept_out)
+    if not folder.statistics.is_file():
+        take_statistics(start, taught, folder.statistics)
+    choice.offer(folder.statistics, "statistics")
+    _train(folder, start, choice, taught, seed, effort, end)
+    return choice
 
 
 def _train(
@@ -184,12 +207,16 @@ def _train(
     """Train within the time, and offer the result; without enough time say so."""
 
     def remaining() -> float:
-        return end - time.monotonic() - 2 * effort.seconds
+        return end - time.monotonic() - 2 * effort.judging
 
     spare = remaining()
     if not folder.has_steps():
-        if effort.steps((1 - TEACHING_SHARE) * spare) < MIN_STEPS:
-            console.say("no time is left to train: raise --max-time; statistics alone are judged")
+        needed = MIN_STEPS * effort.step / (1 - TEACHING_SHARE)
+        if spare < needed:
+            console.say(
+                f"no time is left to train: {max(spare, 0):.0f} s, and {MIN_STEPS} steps take "
+                f"{needed:.0f}; raise --max-time; statistics alone are judged"
+            )
             return
         write_labels(start, sources, folder.labels, time.monotonic() + TEACHING_SHARE * spare)
     steps = folder.steps(max(effort.steps(remaining()), MIN_STEPS))

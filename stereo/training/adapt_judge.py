@@ -19,7 +19,8 @@ MIN_PAIRS = 5
 CHECKED = 24  # pairs
 AGREEMENT = 1.0  # pixels between the two views' maps
 MIN_AGREEMENT = 0.15  # share of pixels; unrelated views: 0.08 at most, a dark noisy rig: 0.4
-BETTER = 0.005  # relative; a smaller rise of a measure may be chance
+FEW = 5  # held-out pairs, whose verdict proves little
+BETTER, BETTER_FEW = 0.005, 0.01  # relative; a smaller rise of a measure may be chance
 WORSE = 0.02  # relative; a measure may fall by so much where the others rise
 MEASURES = {"photometric": -1, "agreement": 1, "confidence": 1}  # 1: the more, the better
 ARRANGED = 4  # pairs that are matched in other arrangements
@@ -46,14 +47,18 @@ class Choice:
         """Adopt other weights if they are better."""
         values = mean_of(measure(load(path, scale="1"), self._kept_out))
         say(STAGES[stage], values)
-        if is_better(self.values, values):
+        if is_better(self.values, values, len(self._kept_out)):
             self.path, self.values, self.stage = path, values, stage
 
 
-def is_better(before: dict[str, float], after: dict[str, float]) -> bool:
-    """Return whether two of three measures gain over 0.5 % and none loses over 2 %."""
+def is_better(before: dict[str, float], after: dict[str, float], pairs: int) -> bool:
+    """Return whether two of three measures gain over 0.5 % and none loses over 2 %.
+
+    With fewer than ``FEW`` pairs the two have to gain over 1 %, since gains vary between pairs.
+    """
+    least = BETTER_FEW if pairs < FEW else BETTER
     gains = [(sign * (after[name] - before[name]), before[name]) for name, sign in MEASURES.items()]
-    risen = sum(gain > BETTER * old for gain, old in gains)
+    risen = sum(gain > least * old for gain, old in gains)
     return risen >= 2 and all(gain >= -WORSE * old for gain, old in gains)
 
 
@@ -137,14 +142,14 @@ def find_unusable(start: Path, sources: Sequence[Source], max_disparity: int) ->
     """Return the names of the pairs, of those checked, that cannot be used; warn of each.
 
     Noise leaves few features that agree, and so do unrelated views; there the network's maps decide
-    with the weights of ``start``. Pairs with too little texture to be checked are taken.
+    with the weights of ``start``. Of the pairs with too few features, ``ARRANGED`` are matched with
+    swapped and with shifted views as well.
 
     Raises:
-        InputError: a third of the pairs judged have a fault, fewer than ``MIN_PAIRS`` are left, or
-            features tell too little and the maps agree better if the views are swapped or shifted.
+        InputError: a third of the pairs judged have a fault, or fewer than ``MIN_PAIRS`` are left.
     """
     faults: dict[str, str] = {}
-    blank, doubtful, judged = [], [], 0
+    blank, doubtful, unclear = [], [], []
     checked = spread(sources, CHECKED)
     for source in console.progress(checked, "check"):
         sample = source.read()
@@ -154,53 +159,67 @@ def find_unusable(start: Path, sources: Sequence[Source], max_disparity: int) ->
             blank.append(source.name)
         elif fault.startswith(DOUBTFUL):
             doubtful.append((source, fault))
-        else:
-            judged += not any(note.startswith("texture:") for note in found.notes)
-            faults |= {source.name: fault} if fault else {}
-    clear = 2 * judged >= len(checked) - len(blank)
+        elif fault:
+            faults[source.name] = fault
+        elif any(note.startswith("texture:") for note in found.notes):
+            unclear.append(source)
+    matcher = load(start, scale="1")
     if doubtful:
-        values = measure(load(start, scale="1"), [source for source, _ in doubtful])
+        values = measure(matcher, [source for source, _ in doubtful])
         for (source, fault), value in zip(doubtful, values, strict=True):
-            faults |= {source.name: fault} if value["agreement"] < MIN_AGREEMENT else {}
-        judged += len(doubtful)
+            if value["agreement"] < MIN_AGREEMENT:
+                faults[source.name] = fault
+            else:
+                unclear.append(source)
+    judged = len(checked) - len(blank)
+    if unclear:
+        tested = spread(unclear, ARRANGED)
+        judged -= len(unclear) - len(tested)
+        console.say(
+            f"{len(unclear)} of {len(checked)} checked pairs have too few features; "
+            f"{len(tested)} of them are judged by their maps"
+        )
+        faults |= _misarranged(matcher, tested)
     if faults and 3 * len(faults) >= judged:
         name, fault = next(iter(faults.items()))
         raise InputError(
             f"{len(faults)} of {judged} checked pairs cannot be matched; the first, {name}: {fault}"
         )
-    unusable = [*faults, *blank]
+    unusable = faults | dict.fromkeys(blank, "it shows nothing")
     if len(sources) - len(unusable) < MIN_PAIRS:
+        name, fault = next(iter(unusable.items()))
         raise InputError(
             f"adapt needs at least {MIN_PAIRS} pairs, and {len(unusable)} of the {len(sources)} "
-            f"cannot be used: {', '.join(unusable[:3])}{', ...' if len(unusable) > 3 else ''}"
+            f"cannot be used; the first, {name}: {fault}"
         )
-    if not clear:
-        usable = [source for source in sources if source.name not in unusable]
-        _check_arrangement(load(start, scale="1"), spread(usable, ARRANGED))
-    for name, fault in (faults | dict.fromkeys(blank, "it shows nothing")).items():
+    for name, fault in unusable.items():
         console.warn(f"warning: {name} is left out: {fault}")
-    return unusable
+    return list(unusable)
 
 
-def _check_arrangement(matcher: Matcher, sources: Sequence[Source]) -> None:
-    """Raise ``InputError`` if the two maps agree clearly better in another arrangement."""
-
-    def agreement(swapped: bool = False, rows: int = 0) -> float:
-        pairs = [_Arranged(source, swapped, rows) for source in sources]
-        return mean_of(measure(matcher, pairs))["agreement"]
-
-    given = agreement()
-    others = {
-        "with the views swapped; give them in the other order": agreement(swapped=True),
-        f"with the right view {ROWS} px lower; rectify the pairs": agreement(rows=ROWS),
-        f"with the right view {ROWS} px higher; rectify the pairs": agreement(rows=-ROWS),
-    }
-    best = max(others, key=others.__getitem__)
-    if others[best] > given + MARGIN:
-        raise InputError(
-            f"the maps agree on {100 * given:.0f} % of the pixels, but on {100 * others[best]:.0f} "
-            f"% {best} (see 'stereo check-pair')"
-        )
+def _misarranged(matcher: Matcher, sources: Sequence[Source]) -> dict[str, str]:
+    """Return the fault of each pair whose two maps agree clearly better in another arrangement."""
+    remedies = (
+        "with the views swapped; give them in the other order",
+        f"with the right view {ROWS} px lower; rectify the pairs",
+        f"with the right view {ROWS} px higher; rectify the pairs",
+    )
+    faults = {}
+    for source in sources:
+        arranged = [
+            _Arranged(source),
+            _Arranged(source, swapped=True),
+            _Arranged(source, rows=ROWS),
+            _Arranged(source, rows=-ROWS),
+        ]
+        given, *others = (value["agreement"] for value in measure(matcher, arranged))
+        best, remedy = max(zip(others, remedies, strict=True))
+        if best > given + MARGIN:
+            faults[source.name] = (
+                f"its maps agree on {100 * given:.0f} % of the pixels, but on {100 * best:.0f} % "
+                f"{remedy} (see 'stereo check-pair')"
+            )
+    return faults
 
 
 def judge_before(start: Path, kept_out: Sequence[Source], unusable: Sequence[str]) -> Baseline:

@@ -39,21 +39,38 @@ from stereo.training.run import TrainingRun
 STATISTICS_PAIRS = 16
 SURE = 0.8  # confidence of a label
 CROP, BATCH = (160, 416), 4
-STEP_COST = 4.6  # of a training step, in matches of as many pixels
+STEP_COST = 6.5  # of a training step, in matches of as many pixels; rendering runs beside it
 VALIDATION_SCENES = 6
 
 
 @dataclass(frozen=True)
 class Effort:
-    """What matching some pairs took."""
+    """What parts of a run take.
 
-    seconds: float
-    pixels: int
+    Attributes:
+        judging: the held-out pairs, once, seconds.
+        step: a training step, seconds.
+    """
+
+    judging: float
+    step: float
 
     def steps(self, seconds: float) -> int:
         """Return how many training steps fit into a time."""
-        pixels = STEP_COST * BATCH * CROP[0] * CROP[1]
-        return max(0, round(seconds / (self.seconds / self.pixels * pixels)))
+        return max(0, round(seconds / self.step))
+
+
+def time_step(start: Path) -> float:
+    """Return the seconds of a training step, from a match of as many pixels."""
+    matcher = load(start, scale="1")
+    shape = (CROP[0] * BATCH // 2, CROP[1] * 2, 3)
+    left, right = np.random.default_rng(0).integers(0, 256, (2, *shape), np.uint8)
+    taken = []
+    for _ in range(4):  # the first one warms up
+        began = time.monotonic()
+        matcher(left, right)
+        taken.append(time.monotonic() - began)
+    return STEP_COST * min(taken)
 
 
 @torch.no_grad()

@@ -72,6 +72,12 @@ class DataConfig:
             raise UsageError(f"data.scenes {self.scenes}: expected at least 1")
 
 
+def check_seed(seed: int) -> None:
+    """Raise ``UsageError`` unless every generator takes this seed."""
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed {seed}: expected 0 to {2**32 - 1}")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything that a training run depends on."""
@@ -92,8 +98,7 @@ class Recipe:
     """Seed of the initial weights, the sample order and augmentation."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**32:
-            raise UsageError(f"seed {self.seed}: expected 0 to {2**32 - 1}")
+        check_seed(self.seed)
         crop = self.augmentation.crop
         if crop is not None and any(side % STRIDE for side in crop):
             raise UsageError(f"augmentation.crop {crop}: expected multiples of {STRIDE} pixels")

@@ -45,23 +45,25 @@ def folders(tmp_path, scenes):
 
 
 @pytest.mark.parametrize(
-    ("after", "better"),
+    ("after", "pairs", "better"),
     [
-        (AFTER, True),
-        (BEFORE, False),
-        (AFTER | {"photometric": 4.05}, True),  # two of three, and the third within 2 %
-        (AFTER | {"photometric": 4.2}, False),
-        (BEFORE | {"agreement": 0.9}, False),  # one of three
-        (AFTER | {"agreement": 1.004 * BEFORE["agreement"], "photometric": 4.05}, False),  # chance
+        (AFTER, 5, True),
+        (BEFORE, 5, False),
+        (AFTER | {"photometric": 4.05}, 5, True),  # two of three, and the third within 2 %
+        (AFTER | {"photometric": 4.2}, 5, False),
+        (BEFORE | {"agreement": 0.9}, 5, False),  # one of three
+        (BEFORE | {"agreement": 0.704, "confidence": 0.806}, 5, True),
+        (BEFORE | {"agreement": 0.704, "confidence": 0.806}, 4, False),  # chance
+        (BEFORE | {"agreement": 0.703, "confidence": 0.806}, 5, False),
     ],
 )
-def test_two_measures_must_improve_and_none_may_get_much_worse(after, better):
-    assert adapt_judge.is_better(BEFORE, after) is better
+def test_two_measures_must_improve_and_none_may_get_much_worse(after, pairs, better):
+    assert adapt_judge.is_better(BEFORE, after, pairs) is better
 
 
 def test_measures_of_nothing_are_compared_all_the_same():
     nothing = dict.fromkeys(BEFORE, 0.0)
-    assert adapt_judge.is_better(nothing, nothing) is False
+    assert adapt_judge.is_better(nothing, nothing, 9) is False
 
 
 def write_labels(_start, sources, folder, _end):
@@ -84,6 +86,7 @@ def quick(monkeypatch):
     """Find no faults, end training at once with the initial weights, and measure what is told."""
     copy = bundled_weights(DEFAULT_MODEL)
     monkeypatch.setattr(adapt_judge, "check_pair", lambda *_, **__: Findings())
+    monkeypatch.setattr(module, "time_step", lambda _: 1.0)
     monkeypatch.setattr(module, "take_statistics", lambda *to: shutil.copy(copy, to[-1]))
     monkeypatch.setattr(module, "training_run", lambda *_: None)
     monkeypatch.setattr(module, "write_labels", write_labels)
@@ -160,18 +163,45 @@ def test_an_interrupted_call_resumes_from_existing_files(adapt, folders, quick, 
 
 
 @pytest.mark.usefixtures("interrupted")
-def test_an_interrupted_call_resumes_with_nothing_changed(adapt, folders):
+def test_an_interrupted_call_resumes_with_nothing_changed(adapt, stereo, folders):
+    mine = folders / "mine.safetensors"
     assert "an interrupted run with --seed 0;" in refusal(adapt("--seed", "1"))
     assert "an interrupted run with --max-time 600s;" in refusal(adapt("--max-time", "5s"))
     other = folders / "other.safetensors"
     known = load_checkpoint(bundled_weights(DEFAULT_MODEL))
     save_checkpoint(other, dataclasses.replace(known, training={}))
     assert "run with other initial weights;" in refusal(adapt("--weights", other))
+    swapped = stereo("adapt", folders / "right", folders / "left", "--output", mine)
+    assert "with other pairs" in refusal(swapped)
     shutil.copy(folders / "left" / "1.png", folders / "left" / "3.png")  # of the same name
     assert "or images that have changed" in refusal(adapt())
     notes = folders / "mine.run" / "adapt.json"
     notes.write_text("[]")
     assert "is no record of this version's adapt" in refusal(adapt())
+
+
+def test_after_a_damaged_image_the_same_command_begins_anew(adapt, folders, quick, monkeypatch):
+    def label(_start, sources, _folder, _end):
+        sources[-1].read()
+
+    quick(BEFORE, BEFORE)
+    monkeypatch.setattr(module, "write_labels", label)
+    whole = (folders / "left" / "9.png").read_bytes()
+    (folders / "left" / "9.png").write_bytes(whole[: len(whole) // 2])
+    assert "9.png" in refusal(adapt())
+    assert not (folders / "mine.run").exists()
+    (folders / "left" / "9.png").write_bytes(whole)
+    quick(BEFORE, BEFORE, AFTER)
+    monkeypatch.setattr(module, "write_labels", write_labels)
+    assert adapt().status == 0
+
+
+def test_of_a_film_the_last_fifth_is_held_out(adapt, folders, quick, stereo):
+    quick(BEFORE, BEFORE, AFTER)
+    mine = folders / "mine.safetensors"
+    views = [folders / side / "%d.png" for side in ("left", "right")]
+    assert stereo("adapt", *views, "--output", mine).status == 0
+    assert load_checkpoint(mine).training["adapted"]["held_out"] == ["8", "9"]
 
 
 def test_a_folder_of_the_user_stays(adapt, folders, quick, monkeypatch):
@@ -211,10 +241,10 @@ def test_views_that_hardly_agree_carry_no_verdict(adapt, folders, quick):
 def found(monkeypatch):
     """Let the checks of pairs find so many faults, then notes, then nothing."""
 
-    def check(fault, faults, unjudged=0):
+    def check(fault, faults, unclear=0):
         lines = iter(
             [Findings(faults=[fault])] * faults
-            + [Findings(notes=["texture: too little"])] * unjudged
+            + [Findings(notes=["texture: too little"])] * unclear
         )
         monkeypatch.setattr(adapt_judge, "check_pair", lambda *_, **__: next(lines, Findings()))
 
@@ -231,16 +261,17 @@ def test_faulty_pairs_are_left_out_and_named(adapt, folders, quick, found):
     assert (about["left_out"], about["held_out"]) == (["0", "1", "2"], ["5"])
 
 
-@pytest.mark.parametrize(("faults", "unjudged"), [(4, 0), (2, 5)])
-def test_a_third_of_the_pairs_that_can_be_judged_stops(adapt, found, faults, unjudged):
-    found("swapped: 100 %", faults, unjudged)
-    told = f"{faults} of {10 - unjudged} checked pairs cannot be matched; the first, 0: swapped"
+@pytest.mark.parametrize(("faults", "unclear", "judged"), [(4, 0, 10), (3, 6, 7)])
+def test_a_third_of_the_pairs_judged_stops(adapt, found, faults, unclear, judged, monkeypatch):
+    found("swapped: 100 %", faults, unclear)
+    monkeypatch.setattr(adapt_judge, "_misarranged", lambda *_: {})
+    told = f"{faults} of {judged} checked pairs cannot be matched; the first, 0: swapped"
     assert told in refusal(adapt())
 
 
 def test_few_features_are_a_fault_only_if_the_maps_do_not_agree(adapt, folders, quick, found):
     found("unrelated: only 9 features agree", 2)
-    quick([BEFORE, BEFORE | {"agreement": 0.04}], BEFORE, BEFORE, AFTER)
+    quick([BEFORE, BEFORE | {"agreement": 0.04}], [BEFORE] * 4, BEFORE, BEFORE, AFTER)
     assert adapt().status == 0
     about = load_checkpoint(folders / "mine.safetensors").training["adapted"]
     assert about["left_out"] == ["1"]
@@ -254,7 +285,7 @@ def test_where_features_tell_nothing_the_maps_find_the_arrangement(
     adapt, folders, scenes, found, swap, rows, told, monkeypatch
 ):
     monkeypatch.setattr(adapt_judge, "ARRANGED", 2)
-    found("", 0, unjudged=10)
+    found("", 0, unclear=10)
     for k, scene in enumerate(scenes):
         views = scene.left, np.roll(scene.right, rows, axis=0)
         for side, view in zip(("left", "right"), views[::-1] if swap else views, strict=True):
@@ -279,7 +310,7 @@ def test_a_time_too_short_to_train_judges_the_statistics_alone(adapt, folders, q
     monkeypatch.setattr(module, "write_labels", None)
     result = adapt("--max-time", "0.1s")
     assert result.status == 0
-    assert "no time is left to train" in result.out
+    assert "no time is left to train: 0 s, and 10 steps take 13; raise --max-time" in result.out
     assert "with batch-norm statistics of these pairs" in result.out
     assert (
         load_checkpoint(folders / "mine.safetensors").training["adapted"]["stage"] == "statistics"
@@ -323,7 +354,9 @@ def spoil(folders, kind):
         else:
             view = np.full_like(view, 90)
         Image.fromarray(view).save(path)
-    return "cannot be used" if kind == "one colour" else "checked pairs cannot be matched"
+    if kind == "one colour":
+        return "10 of the 10 cannot be used; the first, 0: it shows nothing"
+    return "checked pairs cannot be matched"
 
 
 @pytest.mark.parametrize("kind", ["few", "unrectified", "unrelated", "one colour"])
@@ -346,6 +379,7 @@ def test_impossible_options_are_one_line(stereo, folders):
         (("--output", folders / "m.safetensors", "--max-time", "soon"), "write 90s, 50m or 2.5h"),
         (("--output", folders / "m.safetensors", "--max-time", "1e9h"), "at most 24h"),
         (("--output", folders / "m.safetensors", "--weights", "nobody"), "nobody"),
+        (("--output", folders / "m.safetensors", "--seed", "-1"), "seed -1: expected 0 to"),
     ):
         result = stereo("adapt", folders / "left", folders / "right", *options)
         assert result.status == 2
@@ -375,7 +409,7 @@ def test_a_rendered_scene_takes_on_the_appearance_of_a_rig(scenes):
     )
 
 
-def test_one_sample_in_four_is_a_labelled_pair_and_scenes_come_again_in_other_noise(folders):
+def test_one_sample_in_four_is_a_labelled_pair_and_every_scene_another(folders):
     sources = find_sources(str(folders / "left"), str(folders / "right"))[:2]
     write_labels(None, sources, folders / "labels", None)
     labelled = [(each, folders / "labels" / f"{each.name}.pfm") for each in sources]
@@ -393,8 +427,8 @@ def test_one_sample_in_four_is_a_labelled_pair_and_scenes_come_again_in_other_no
 
 
 def test_the_steps_that_fit_a_time_stay_when_a_call_is_repeated(tmp_path):
-    effort = adapt_stages.Effort(seconds=4.0, pixels=2_000_000)
+    effort = adapt_stages.Effort(judging=4.0, step=2.0)
     folder = RunFolder(tmp_path)
     steps = folder.steps(effort.steps(600.0))
-    assert 100 < steps < 1000
+    assert steps == 300
     assert folder.steps(effort.steps(50.0)) == steps
