@@ -346,3 +346,10 @@ def test_wildcards_in_suffixes_match_files_of_any_format(tmp_path):
 def test_thousands_of_equal_stems_are_named_quickly():
     paths = [Path(f"/data/scene{i}/left/0006.png") for i in range(20_000)]
     assert len(set(unique_names(paths))) == 20_000
+
+
+def test_views_without_a_common_name_show_what_their_names_are(files):
+    files("L/000.png", "L/001.png", "R/rig1/000.png", "R/rig1/001.png")
+    told = refusal("L/00*.png", "R/rig*/*.png")
+    assert "no names in common (the first are '0' and '1/000')" in told
+    assert "whose wildcards match the same" in told
