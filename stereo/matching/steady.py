@@ -1,6 +1,7 @@
 """Temporal smoothing: disparity is averaged where the image is static."""
 
 import dataclasses
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -9,10 +10,10 @@ from stereo.system.opencv import import_cv2
 
 MAX_WEIGHT = 8.0  # of a mean, in frames of full certainty
 JUMP = 4.0  # pixels; disparities further apart belong to two surfaces and are not averaged
-WINDOW = 7  # pixels, over which changes of the image are averaged
+WINDOW = 5  # pixels, over which changes of the image are averaged
 MOVING = 3.0  # times the noise: the image moves where it changes by more
 MIN_NOISE = 0.7  # 8-bit grey levels
-MARGIN = 9  # pixels by which moving regions are dilated
+MARGIN = 5  # pixels, side of the square by which moving regions are dilated
 STEP = 4  # pixels; structure is compared at every fourth row and column
 FINE, COARSE = 7, 7 * STEP  # pixels, the box filters between which structure lies
 REGION = 11 * STEP  # pixels, over which structure is compared
@@ -27,17 +28,18 @@ class Steady:
 
     At each pixel the mean m of weight w is updated by the disparity d of the next frame, whose
     weight c is the probability about its likeliest plane (``stereo.models.certainty``; 1 for an
-    engine without): m + (d - m) c / (w + c). If d and m differ by more than ``JUMP``, m is kept and
-    its weight reduced by c until w <= c; then d replaces it. Where the image differs from its own
-    recursive mean by more than noise, or its structure does not correlate with that of the mean, m
-    is reset to d; after a cut, where this holds in most of the image, everywhere.
+    engine without): m + (d - m) c / (w + c). If d and m differ by more than ``JUMP``, d joins a
+    second mean, the rival, in the same way, or replaces it if that differs too; once the rival's
+    weight exceeds w, the two change places. Where the image differs from its own recursive mean by
+    more than noise, or its structure does not correlate with that of the mean, m is reset to d;
+    after a cut, where this holds in most of the image, everywhere.
 
     One object serves one view of one video; call it with the frames in order.
     """
 
     def __init__(self) -> None:
         self._image: np.ndarray | None = None
-        self._mean = self._weight = np.zeros(0, np.float32)
+        self._mean = self._rival = _Mean(np.zeros(0), np.zeros(0))
 
     def __call__(self, result: Result) -> Result:
         """Return the result of the next frame with the smoothed map."""
@@ -46,18 +48,48 @@ class Steady:
         found = result.disparity
         certainty = np.ones_like(found) if result.certainty is None else result.certainty[0]
         if self._image is None or self._image.shape != image.shape:
-            self._image, self._mean, self._weight = image, found, certainty
+            self._image, self._mean = image, _Mean(found, certainty)
+            self._rival = _Mean(found, np.zeros_like(found))
             return result
-        held = np.where(_moving(image, self._image), 0, self._weight)
-        near = np.abs(found - self._mean) <= JUMP
-        total = held + certainty
-        part = np.where(near, certainty / np.maximum(total, 1e-6), held <= certainty)
-        self._mean = (self._mean + part * (found - self._mean)).astype(np.float32)
-        outvoted = np.where(held > certainty, held - certainty, certainty)
-        self._weight = np.where(near, total, outvoted).clip(max=MAX_WEIGHT)
-        part = np.where(held > 0, 1 / (1 + held), 1)
+        moving = _moving(image, self._image)
+        mean, rival = (each.without(moving) for each in (self._mean, self._rival))
+        part = 1 / (1 + mean.weight)
         self._image = (self._image + part * (image - self._image)).astype(np.float32)
-        return dataclasses.replace(result, disparity=self._mean)
+        near = mean.is_near(found)
+        rival = _select(near, rival, rival.without(~rival.is_near(found)).joined(found, certainty))
+        mean = _select(near, mean.joined(found, certainty), mean)
+        outvoted = rival.weight > mean.weight
+        self._mean = _select(outvoted, rival, mean)
+        self._rival = _select(outvoted, mean, rival)
+        return dataclasses.replace(result, disparity=self._mean.disparity)
+
+
+@dataclass(frozen=True, eq=False)
+class _Mean:
+    """A mean map and its weight, (H, W) float32 each."""
+
+    disparity: np.ndarray
+    weight: np.ndarray
+
+    def without(self, mask: np.ndarray) -> "_Mean":
+        """Forget what lies under a mask, and cap the weight."""
+        return _Mean(self.disparity, np.where(mask, 0, self.weight.clip(max=MAX_WEIGHT)))
+
+    def is_near(self, found: np.ndarray) -> np.ndarray:
+        """Return where a map may join it."""
+        return (self.weight == 0) | (np.abs(found - self.disparity) <= JUMP)
+
+    def joined(self, found: np.ndarray, certainty: np.ndarray) -> "_Mean":
+        """Return the mean with one more map."""
+        total = self.weight + certainty
+        part = certainty / np.maximum(total, 1e-6)
+        return _Mean(self.disparity + part * (found - self.disparity), total)
+
+
+def _select(mask: np.ndarray, one: _Mean, other: _Mean) -> _Mean:
+    return _Mean(
+        np.where(mask, one.disparity, other.disparity), np.where(mask, one.weight, other.weight)
+    )
 
 
 def _moving(image: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -185,8 +185,8 @@ def _match(left: _Selection, other: _Selection, *, both_ways: bool) -> list[Path
     if both_ways and not lefts.keys() & others.keys():
         raise InputError(
             f"{left.argument} and {other.argument}: no names in common (the first are "
-            f"'{next(iter(lefts))}' and '{next(iter(others))}'); name the files of a pair alike, or "
-            "use globs whose wildcards match the same in both"
+            f"'{next(iter(lefts))}' and '{next(iter(others))}'); name the files of a pair alike, "
+            "or use globs whose wildcards match the same in both"
         )
     for key, path in lefts.items():
         if key not in others:
