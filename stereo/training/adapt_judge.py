@@ -163,9 +163,8 @@ def find_unusable(start: Path, sources: Sequence[Source], max_disparity: int) ->
             faults[source.name] = fault
         elif any(note.startswith("texture:") for note in found.notes):
             unclear.append(source)
-    matcher = load(start, scale="1")
     if doubtful:
-        values = measure(matcher, [source for source, _ in doubtful])
+        values = measure(load(start, scale="1"), [source for source, _ in doubtful])
         for (source, fault), value in zip(doubtful, values, strict=True):
             if value["agreement"] < MIN_AGREEMENT:
                 faults[source.name] = fault
@@ -179,7 +178,7 @@ def find_unusable(start: Path, sources: Sequence[Source], max_disparity: int) ->
             f"{len(unclear)} of {len(checked)} checked pairs have too few features; "
             f"{len(tested)} of them are judged by their maps"
         )
-        faults |= _misarranged(matcher, tested)
+        faults |= _misarranged(load(start, scale="1"), tested)
     if faults and 3 * len(faults) >= judged:
         name, fault = next(iter(faults.items()))
         raise InputError(
