@@ -18,7 +18,7 @@ from stereo.models.checkpoint import file_sha256, load_checkpoint, save_checkpoi
 from stereo.system import console
 from stereo.system.bundled import DEFAULT_MODEL
 from stereo.system.files import writes_alone
-from stereo.system.runtime import keep_freed_memory
+from stereo.system.runtime import large_blocks_kept
 from stereo.training.adapt_judge import (
     FEW,
     MIN_PAIRS,
@@ -86,7 +86,6 @@ def adapt(
         raise UsageError(f"--max-time {max_time}: at most {MAX_HOURS}h")
     check_seed(seed)
     end = time.monotonic() + seconds
-    keep_freed_memory()
     start = weights_file(weights)
     load_checkpoint(start)  # fails now or never
     sources = find_sources(left, right, packing=packing)
@@ -222,7 +221,8 @@ def _train(
     steps = folder.steps(max(effort.steps(remaining()), MIN_STEPS))
     checkpoint = load_checkpoint(start)
     run = training_run(checkpoint, choice.path, sources, folder.labels, seed, steps)
-    train(run, folder.training, max_seconds=max(remaining(), 1.0))
+    with large_blocks_kept(enabled=True):
+        train(run, folder.training, max_seconds=max(remaining(), 1.0))
     last = load_checkpoint(checkpoints_of(folder.training)[0])
     save_checkpoint(folder.trained, dataclasses.replace(last, confidence=checkpoint.confidence))
     choice.offer(folder.trained, "trained")

@@ -94,6 +94,10 @@ class TrainerConfig(ComputeOptions):
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise UsageError(f"trainer.ema_decay {self.ema_decay}: expected between 0 and 1")
 
+    def validates_at(self, step: int) -> bool:
+        """Return whether a validation follows this step: every so many, and the last."""
+        return step % self.validate_every == 0 or step == self.max_steps
+
 
 @dataclass(frozen=True)
 class LossConfig:

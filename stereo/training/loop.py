@@ -2,8 +2,10 @@
 
 import math
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 import torch
 from accelerate.utils import gather_object
@@ -83,7 +85,8 @@ def _train(
         _validate_first(run, learner, saver, log)
 
     # Step and watch.
-    longest = 0.0
+    steps: deque[float] = deque(maxlen=9)  # seconds; their median ignores a pause
+    validation = 0.0
     log.restart_watch()
     exact = exact_fp32(enabled=learner.precision == "fp32")
     with exact, StopRequest() as stop, explain_errors(), batches_of(loader) as batches:
@@ -92,14 +95,17 @@ def _train(
             with log.waiting_for_data():
                 read = [next(batches) for _ in range(trainer.accumulation)]
             _step(run, learner, _usable(read, learner, saver, log), saver, log)
+            steps.append(time.monotonic() - began)
 
             done = learner.step == trainer.max_steps
-            if learner.step % trainer.validate_every == 0 or done:
+            if trainer.validates_at(learner.step):
+                began = time.monotonic()
                 saver.save()  # a validation that fails loses nothing
                 _validate(run, learner, saver, log)
+                validation = time.monotonic() - began
                 log.restart_watch()
-            longest = max(longest, time.monotonic() - began)
-            late = max_seconds is not None and time.monotonic() + 2 * longest > end
+            needed = median(steps) + validation * trainer.validates_at(learner.step + 1)
+            late = max_seconds is not None and time.monotonic() + 2 * needed > end
             stopping = learner.any_process(late or stop.signal is not None)
             if learner.step % trainer.checkpoint_every == 0 or done or stopping:
                 saver.save()

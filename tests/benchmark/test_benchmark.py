@@ -51,8 +51,10 @@ def forward_peak(name, size):
 
 @needs_linux
 def test_peak_memory_is_that_of_a_known_allocation():
-    peak = measure.peak_bytes(lambda: torch.ones(100 * 2**20, dtype=torch.uint8), CPU)
-    assert 99 * 2**20 < peak < 110 * 2**20
+    """Within 5 %: the kernel counts pages per core, and adds them up now and then."""
+    size = 100 * 2**20
+    peak = measure.peak_bytes(lambda: torch.ones(size, dtype=torch.uint8), CPU)
+    assert peak == pytest.approx(size, rel=0.05)
 
 
 @needs_linux

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from stereo.data.io.disparities import write_disparity
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.geometry.check import Findings
 from stereo.models.checkpoint import load_checkpoint, save_checkpoint
+from stereo.system import runtime
 from stereo.system.bundled import DEFAULT_MODEL, bundled_weights
 from stereo.system.locks import locked
 from stereo.training import adapt as module
@@ -220,6 +222,21 @@ def test_a_folder_of_the_user_stays(adapt, folders, quick, monkeypatch):
     monkeypatch.setattr(module, "train", train)
     assert adapt().status == 1
     assert [path.name for path in kept.parent.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_training_keeps_freed_memory(adapt, folders, quick, monkeypatch):
+    """Also after the pairs were matched, where large blocks go back."""
+    quick(BEFORE, BEFORE, BEFORE)
+    held = []
+
+    def train(run, folder, **_):
+        held.append(runtime._kept["memory"])
+        end_at_once(run, folder)
+
+    monkeypatch.setattr(module, "train", train)
+    adapt()
+    assert held == ["all"]
 
 
 def test_nothing_is_written_if_held_out_pairs_do_not_improve(adapt, folders, quick):

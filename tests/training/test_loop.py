@@ -214,6 +214,35 @@ def test_the_time_limit_saves_and_stops_with_success(here, tmp_path):
     assert f"stopped at step {int(last.stem.split('-')[1])} of 100000" in output
 
 
+@pytest.mark.parametrize(
+    "pause, stops_at",
+    [
+        (0, 19),  # before the third validation, which would not end in time
+        (100, 9),
+    ],
+)
+def test_the_time_left_fits_steps_and_validations_each(
+    tiny, scripted, tmp_path, monkeypatch, pause, stops_at
+):
+    """A step takes 1 s, every fifth is validated in 30 s, and the third is paused."""
+    clock = [0.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+    step, validate = loop._step, loop._validate
+
+    def timed(function, seconds):
+        def call(run, learner, *rest):
+            function(run, learner, *rest)
+            clock[0] += seconds + pause * (function is step and learner.step == 3)
+
+        return call
+
+    monkeypatch.setattr(loop, "_step", timed(step, 1))
+    monkeypatch.setattr(loop, "_validate", timed(validate, 30))
+    scripted(*[9.0] * 9)
+    run = tiny_run(tiny(), max_steps=100, validate_every=5)
+    assert train(run, tmp_path / "run", max_seconds=160) == stops_at
+
+
 def test_a_damaged_pair_is_named_and_optionally_skipped_and_counted(here, tmp_path):
     shutil.copytree(samples(), tmp_path / "data")
     (damaged,) = (tmp_path / "data").glob("*/frames_finalpass/TEST/A/0001/right/*.png")
