@@ -1,14 +1,15 @@
 """The commands ``calibrate`` and ``rectify``."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from stereo.data.finding.pairs import find_pairs
+from stereo.data.finding.pairs import PairFiles, find_pairs
 from stereo.data.sets.sample import read_pair
-from stereo.errors import StereoError, UsageError
+from stereo.errors import InputError, StereoError, UsageError
 from stereo.geometry.calibrate import Board, calibrate, charuco_board, coverage_picture
 from stereo.geometry.calibration import Calibration
 from stereo.geometry.parameters import LIKELY_METRES
@@ -17,6 +18,7 @@ from stereo.system import console
 from stereo.system.files import output_folder, staged, writes_alone
 
 GOOD_RMS = 0.5  # pixels
+CALIBRATION_FILE = "calibration.json"
 Lens = Literal["pinhole", "fisheye"]
 
 
@@ -33,7 +35,8 @@ def calibrate_folder(
         lens: of both cameras; fisheye for the model of cv2.fisheye.
 
     Raises:
-        InputError: too few pairs that show the board, or images of several sizes.
+        InputError: too few pairs that show the board, images of several sizes, or an output that
+            would replace an input.
         OutputError: the files cannot be written.
     """
     path = Path(output)
@@ -43,6 +46,8 @@ def calibrate_folder(
     if board.marker is not None:
         charuco_board(board)  # an unknown one is an error before any image is read
     pairs = find_pairs(left, right)
+    targets = (path, path.with_name(f"{path.stem}_coverage.png"))
+    _check_targets(pairs, (), targets)
     found = calibrate(list(console.progress(pairs, "read", len(pairs))), board, lens)
     for name, reason in found.left_out.items():
         console.warn(f"warning: {name} is left out: {reason}")
@@ -50,7 +55,7 @@ def calibrate_folder(
     console.say(console.table(["pair", "error, px"], rows))
     own = found.calibration
     assert own.size is not None
-    with staged(path, path.with_name(f"{path.stem}_coverage.png")) as (data, picture):
+    with staged(*targets) as (data, picture):
         own.write(data)
         Image.fromarray(coverage_picture(found.views, own.size)).save(picture)
     console.say(
@@ -93,12 +98,21 @@ def rectify_pairs(
         The number of pairs that failed; they are named and left out.
 
     Raises:
-        InputError: files without partners, or a calibration that cannot be used.
+        InputError: files without partners, a calibration that cannot be used, or an output that
+            would replace an input.
         OutputError: the output folder cannot be written.
     """
     raw = Calibration.read(calibration, raw=True, lens=lens, pictures=left)
+    if raw.is_rectified:
+        console.warn(
+            f"warning: {calibration}: is of a rectified pair, by which nothing is turned; give the "
+            "calibration of the raw pair"
+        )
     pairs = find_pairs(left, right)
-    folder = output_folder(Path(output), alone=True)
+    folder = Path(output)
+    targets = [target for pair in pairs for target in _targets(folder, pair.name)]
+    _check_targets(pairs, [Path(calibration)], [folder / CALIBRATION_FILE, *targets])
+    output_folder(folder, alone=True)
     plans: dict[tuple[int, ...], Rectification] = {}
     failed = 0
     for pair in console.progress(pairs, "rectify", len(pairs)):
@@ -108,10 +122,10 @@ def rectify_pairs(
             if size not in plans:
                 if plans:
                     console.warn(
-                        "warning: images of several sizes; calibration.json is of the last"
+                        f"warning: images of several sizes; {CALIBRATION_FILE} is of the last"
                     )
                 plans[size] = plan_rectification(raw, *size, keep_all=keep_all)
-                plans[size].calibration.write(folder / "calibration.json")
+                plans[size].calibration.write(folder / CALIBRATION_FILE)
             rectified = plans[size].apply(*views)
             _write(folder, pair.name, *rectified)
         except StereoError as error:
@@ -125,8 +139,24 @@ def rectify_pairs(
     return failed
 
 
+def _targets(folder: Path, name: str) -> list[Path]:
+    return [folder / f"{name}_{end}.png" for end in ("left", "right", "lines")]
+
+
+def _check_targets(
+    pairs: Sequence[PairFiles], further: Iterable[Path], targets: Iterable[Path]
+) -> None:
+    """Raise ``InputError`` if an output would replace an image or a further input."""
+    inputs = {path.resolve() for pair in pairs for path in pair.files()}
+    inputs.update(path.resolve() for path in further)
+    for target in targets:
+        if target.resolve() in inputs:
+            raise InputError(
+                f"{target}: is an input and would be overwritten; choose another --output"
+            )
+
+
 def _write(folder: Path, name: str, left: np.ndarray, right: np.ndarray) -> None:
-    ends = ("left", "right", "lines")
-    with staged(*(folder / f"{name}_{end}.png" for end in ends)) as paths:
+    with staged(*_targets(folder, name)) as paths:
         for path, picture in zip(paths, (left, right, with_lines(left, right)), strict=True):
             Image.fromarray(picture).save(path)

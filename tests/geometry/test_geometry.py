@@ -205,6 +205,42 @@ def test_rectified_rows_correspond(photographs, tmp_path, stereo, rig):
     assert (output / "left00_lines.png").is_file()
 
 
+def test_rectify_and_calibrate_overwrite_no_input(tmp_path, stereo, rig):
+    for side in ("left", "right"):
+        Image.new("L", SIZE, 90).save(tmp_path / f"{side}.png")
+    views = (tmp_path / "left.png", tmp_path / "right.png")
+    given = tmp_path / "calibration.json"
+    rig.write(given)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    board = ("--board", "9x6", "--square", "0.025")
+    for call in (
+        ("rectify", *views, "--calibration", given, "--output", tmp_path),
+        ("calibrate", *views, *board, "--output", tmp_path / "left.png"),
+    ):
+        called = stereo(*call)
+        assert called.status == 1
+        assert "is an input and would be overwritten; choose another --output" in called.errors[-1]
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    given.rename(tmp_path / "cameras.json")
+    (tmp_path / "right.png").rename(tmp_path / "x_left.png")
+    (tmp_path / "left.png").rename(tmp_path / "x.png")
+    views = (tmp_path / "x.png", tmp_path / "x_left.png")
+    called = stereo(
+        "rectify", *views, "--calibration", tmp_path / "cameras.json", "--output", tmp_path
+    )
+    assert "x_left.png: is an input" in called.errors[-1]
+
+
+def test_rectify_says_that_a_calibration_is_already_rectified(tmp_path, stereo):
+    for side in ("left", "right"):
+        Image.new("L", SIZE, 90).save(tmp_path / f"{side}.png")
+    Calibration.rectified(fx=700, cx0=320, cy=240, baseline=0.1).write(tmp_path / "cameras.json")
+    call = ("rectify", tmp_path / "left.png", tmp_path / "right.png", "--output", tmp_path / "out")
+    called = stereo(*call, "--calibration", tmp_path / "cameras.json")
+    assert called.status == 0
+    assert any("cameras.json: is of a rectified pair" in line for line in called.errors)
+
+
 @pytest.mark.slow
 def test_real_chessboards_calibrate_and_rectify():
     folder = shared("calibration/opencv_chessboard")
