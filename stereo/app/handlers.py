@@ -4,16 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from stereo.app import html, limits
 from stereo.app.models import Models
 from stereo.app.pipeline import Request, look, perform
 from stereo.app.store import Store
-from stereo.data.io.images import read_image
+from stereo.data.io.images import read_samples
 from stereo.errors import InputError, StereoError
 from stereo.system.bundled import DEFAULT_MODEL
 from stereo.system.console import warn
+from stereo.system.opencv import import_cv2
 
 File = dict[str, Any] | None  # what a component sends of an upload
 PROGRESS = gr.Progress()  # gradio tells arguments of this kind by their default
@@ -99,13 +99,17 @@ class Handlers:
         self._store.leave(visitor.session_hash or "")
 
     def _arrived(self, file: File, role: str) -> tuple[Any, str]:
-        """Return what to show of an upload: itself, a copy that browsers can show, or nothing."""
+        """Return what to show of an upload: itself, a PNG of the same samples, or nothing.
+
+        The PNG is also what is matched, so it keeps 16 bits: only a pair tells how to reduce them.
+        """
         try:
             path = self._required(file, role)
             if limits.check_picture(path, role)[2] in limits.SHOWN_BY_BROWSERS:
                 return gr.skip(), ""
             copy = path.with_suffix(".png")
-            Image.fromarray(read_image(path)).save(copy)
+            _, png = import_cv2().imencode(".png", read_samples(path)[..., ::-1])
+            copy.write_bytes(png)
             return str(copy), ""
         except Exception as error:
             text = _told(error)

@@ -16,6 +16,7 @@ import zlib
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import cv2
 import numpy as np
 import pytest
 from conftest import posix_only, start_page
@@ -27,6 +28,7 @@ from stereo.app.models import Models
 from stereo.app.pipeline import Request, look, perform
 from stereo.app.store import KEPT, Store
 from stereo.data.io.disparities import read_disparity
+from stereo.data.io.images import as_images
 from stereo.errors import InputError, StereoError
 from stereo.models import NetworkConfig, build_network
 from stereo.models.checkpoint import Checkpoint, save_checkpoint
@@ -212,6 +214,25 @@ def test_a_port_in_use_is_one_line(stereo):
         done = stereo("app", "--port", taken.getsockname()[1])
     assert done.status == 2
     assert len(done.errors) == 1 and "another --port" in done.errors[0]
+
+
+@needs_gradio
+@pytest.mark.parametrize("grey", [False, True])
+def test_copies_for_the_browser_keep_16_bits(tmp_path, rng, grey):
+    from stereo.app.handlers import Handlers
+
+    handlers = Handlers(Models(), Store(tmp_path / "results"), tmp_path)
+    brightest, views, shown = (1023, 4095), [], []
+    for name, most in zip(("left", "right"), brightest, strict=True):
+        samples = rng.integers(0, most, (8, 8) if grey else (8, 8, 3), np.uint16, endpoint=True)
+        samples[0, 0] = most
+        views.append(tmp_path / f"{name}.{'pgm' if grey else 'ppm'}")
+        cv2.imwrite(str(views[-1]), samples if grey else samples[..., ::-1])
+        value, wrong = getattr(handlers, f"{name}_arrived")({"path": str(views[-1])}, None)
+        assert wrong == "" and value.endswith(".png")
+        shown.append(value)
+    for one, other in zip(as_images(shown, shown), as_images(views, ["", ""]), strict=True):
+        assert np.array_equal(one, other)
 
 
 # The page, served by a process of its own.
