@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from stereo.data.finding.pairs import PairFiles, find_pairs
-from stereo.data.sets.sample import read_pair
+from stereo.data.io.images import read_samples, to_8_bits
+from stereo.data.sets.sample import check_same_size
 from stereo.errors import InputError, StereoError, UsageError
 from stereo.geometry.calibrate import Board, calibrate, charuco_board, coverage_picture
 from stereo.geometry.calibration import Calibration
@@ -16,6 +17,7 @@ from stereo.geometry.parameters import LIKELY_METRES
 from stereo.geometry.rectify import Rectification, plan_rectification, with_lines
 from stereo.system import console
 from stereo.system.files import output_folder, staged, writes_alone
+from stereo.system.opencv import import_cv2
 
 GOOD_RMS = 0.5  # pixels
 CALIBRATION_FILE = "calibration.json"
@@ -86,6 +88,8 @@ def rectify_pairs(
 ) -> int:
     """Rectify pairs and write them with their calibration and an image with lines.
 
+    16-bit images stay so.
+
     Args:
         left: left views: a file, a folder or a quoted glob.
         right: right views: the same kind of thing, matched by name.
@@ -117,7 +121,7 @@ def rectify_pairs(
     failed = 0
     for pair in console.progress(pairs, "rectify", len(pairs)):
         try:
-            views = read_pair(pair.left, pair.right)
+            views = _read_samples(pair)
             size = views[0].shape[1], views[0].shape[0]
             if size not in plans:
                 if plans:
@@ -156,7 +160,16 @@ def _check_targets(
             )
 
 
+def _read_samples(pair: PairFiles) -> tuple[np.ndarray, np.ndarray]:
+    """Return both views at their stored depth, (H, W, 1) or (H, W, 3), uint8 or uint16 each."""
+    left, right = read_samples(pair.left), read_samples(pair.right)
+    check_same_size(left[..., :1], right[..., :1], str(pair.left), str(pair.right))
+    return left, right
+
+
 def _write(folder: Path, name: str, left: np.ndarray, right: np.ndarray) -> None:
+    lines = with_lines(*to_8_bits([left, right]))
     with staged(*_targets(folder, name)) as paths:
-        for path, picture in zip(paths, (left, right, with_lines(left, right)), strict=True):
-            Image.fromarray(picture).save(path)
+        for path, picture in zip(paths, (left, right, lines), strict=True):
+            _, png = import_cv2().imencode(".png", picture[..., ::-1])
+            path.write_bytes(png)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from stereo.data.io.images import depth_of
 from stereo.errors import InputError
 from stereo.geometry.calibration import Calibration
 from stereo.system.opencv import import_cv2
@@ -24,10 +25,15 @@ class Rectification:
     border: int  # OpenCV's rule for what lies outside of the raw image
 
     def apply(self, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rectify (H, W, 3) uint8 views of the calibration's size."""
+        """Rectify (H, W, C) uint8 or uint16 views of the calibration's size.
+
+        The samples keep their bit depth: interpolation, which overshoots, is cut off there.
+        """
         cv2 = import_cv2()
         one, other = (
             cv2.remap(view, *maps, cv2.INTER_CUBIC, borderMode=self.border)
+            .reshape(view.shape)
+            .clip(max=2 ** depth_of([view]) - 1)
             for view, maps in zip((left, right), self.maps, strict=True)
         )
         return one, other

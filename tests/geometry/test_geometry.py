@@ -10,7 +10,7 @@ from conftest import REPOSITORY, shared, slow_but
 from PIL import Image
 
 from stereo.data.finding.pairs import find_pairs
-from stereo.data.io.images import read_image
+from stereo.data.io.images import read_image, read_samples
 from stereo.errors import InputError, UsageError
 from stereo.geometry import Calibration, Camera, check
 from stereo.geometry.calibrate import Board, calibrate, charuco_board
@@ -229,6 +229,30 @@ def test_rectify_and_calibrate_overwrite_no_input(tmp_path, stereo, rig):
         "rectify", *views, "--calibration", tmp_path / "cameras.json", "--output", tmp_path
     )
     assert "x_left.png: is an input" in called.errors[-1]
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_rectified_16_bit_images_keep_their_samples(tmp_path, rng, stereo, rig, colour):
+    rig.write(tmp_path / "cameras.json")
+    frames = []
+    for index, most in enumerate((1023, 4095)):  # of one camera: a dark frame and a bright one
+        coarse = rng.integers(0, most, (48, 64, 3)[: 2 + colour], np.uint16, endpoint=True)
+        frame = cv2.resize(coarse, SIZE, interpolation=cv2.INTER_NEAREST)
+        for side in ("left", "right"):
+            cv2.imwrite(str(tmp_path / f"{side}{index}.png"), frame)
+        frames.append(frame[..., ::-1] if colour else frame[..., None])
+    views = (tmp_path / "left?.png", tmp_path / "right?.png")
+    call = ("--calibration", tmp_path / "cameras.json", "--output", tmp_path / "out")
+    assert stereo("rectify", *views, *call).status == 0
+    plan = plan_rectification(rig, *SIZE)
+    for index, (frame, most) in enumerate(zip(frames, (1023, 4095), strict=True)):
+        small = np.asarray(frame / 16, np.float32)
+        expected = cv2.remap(small, *plan.maps[0], cv2.INTER_CUBIC, borderMode=plan.border)
+        found = read_samples(tmp_path / "out" / f"left{index}_left.png")
+        assert found.dtype == np.uint16 and found.shape == frame.shape
+        assert found.max() == most  # cubic interpolation overshoots
+        away = found - (16 * expected.reshape(frame.shape)).clip(0, most)
+        assert np.abs(away).max() <= 1
 
 
 def test_rectify_says_that_a_calibration_is_already_rectified(tmp_path, stereo):
