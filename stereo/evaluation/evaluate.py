@@ -77,9 +77,10 @@ def evaluate(
     rules = get_protocol(protocol)
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: expected at least 1")
-    chosen_pass = render_pass or (rules.render_pass if get_description(dataset).passes else None)
+    if root is not None and get_description(dataset).passes:
+        render_pass = render_pass or rules.render_pass
     data = open_dataset(
-        dataset, root, split=split, render_pass=chosen_pass, layout=layout, unused=unused
+        dataset, root, split=split, render_pass=render_pass, layout=layout, unused=unused
     )
     if not any(item.has_truth for item in data.samples):
         raise UsageError(f"split '{data.split}' of '{dataset}' has no ground truth to score with")

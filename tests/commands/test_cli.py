@@ -324,6 +324,14 @@ def test_evaluate_writes_the_documented_metrics_keys(stereo, tmp_path):
     assert "protocol pooled" in result.out
 
 
+def test_evaluate_renders_held_out_pairs_without_a_root(stereo, tmp_path):
+    options = ("--limit", "1", "--model", "sgbm", "--output", tmp_path)
+    result = stereo("evaluate", "--dataset", "synthetic", *options)
+    assert (result.status, result.errors) == (0, [])
+    report = json.loads((tmp_path / "metrics.json").read_text())
+    assert (report["protocol"]["dataset"], report["protocol"]["pass"]) == ("synthetic", None)
+
+
 def test_pairs_of_one_name_in_different_folders_never_overwrite_each_other(stereo, tmp_path):
     for seed, scene in enumerate(("x", "y")):
         left, right = views(tmp_path / scene, "im", seed=seed)
