@@ -172,7 +172,7 @@ def _measure_case(
             row["not_run"] = reason
         else:
             row |= _run(module, case, size, device, time_limit, repeats)
-            if row["macs"] is None and module.linear_cost and last:
+            if row["macs"] is None and module.linear_cost and last and last["macs"]:
                 row["macs"] = round(last["macs"] * row["cells"] / last["cells"])
         rows.append(row)
         console.say(_line(row))

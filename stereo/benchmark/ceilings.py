@@ -24,7 +24,7 @@ EMULATED = (
 
 
 def pick_precisions(precisions: Sequence[str] | None, device: torch.device) -> list[str]:
-    """Return the named precisions, or fp32, plus bf16 if the hardware supports it.
+    """Return the named precisions, fp32 first, or fp32, plus bf16 if the hardware supports it.
 
     Raises:
         UsageError: an unknown precision, or one that the device does not have.
@@ -35,7 +35,7 @@ def pick_precisions(precisions: Sequence[str] | None, device: torch.device) -> l
         if precision == "auto":  # no row could say which it was
             raise unknown_name("precision", precision, ["fp32", "bf16", "fp16"])
         pick_dtype(precision, device)
-    return list(dict.fromkeys(precisions))
+    return sorted(dict.fromkeys(precisions), key=lambda name: name != "fp32")
 
 
 def measure_ceilings(device: torch.device, precisions: Sequence[str]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Networks on one pair, optimised and in plain form, and semi-global matching."""
 
-import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from stereo.matching.options import MatchOptions, kind_of
 from stereo.models import NETWORK_NAMES
 from stereo.system import console
 from stereo.system.bundled import SGBM
-from stereo.system.runtime import keep_freed_memory, pick_dtype, return_freed_memory
+from stereo.system.runtime import pick_dtype, return_freed_memory
 from stereo.system.threads import SPIN_COUNT, WAIT_POLICY
 
 MODELS = ("psmnet", "ea_psmnet", "ea_stereo_fast", "ea_stereo", SGBM)
@@ -67,9 +67,10 @@ def benchmark_inference(
 ) -> dict[str, Any]:
     """Time networks on a rendered pair and write ``OUTPUT`` (JSON), a table and a plot beside it.
 
-    The reference of a network is the original, if it is there, else its plain form, in the first
-    precision. Maps in fp32 must first be the reference's within 1e-3 px on average, else nothing is
-    timed. Then all take turns, so that a slow minute of the machine slows all of them. The ceilings
+    The reference of a network is the original, if it is there, else its plain form, in fp32 unless
+    only others are named. Maps in fp32 must first be the reference's within 1e-3 px on average,
+    else nothing is timed; maps in bf16 and fp16 are compared, but never stop it. Then all take
+    turns, so that a slow minute of the machine slows all of them. The ceilings
     of the machine are measured before anything else, and each row has its share of them.
 
     Networks with shipped weights run with them. The others have random ones, of the original if it
@@ -249,18 +250,10 @@ def _time(
             row["times_idle"] = own["median"] / row["seconds"]["median"]
 
 
-@contextlib.contextmanager
-def _memory_of(case: InferenceCase, device: torch.device) -> Iterator[None]:
-    """Keep freed memory for one case only, filled by an untimed call."""
-    if not (case.keeps and device.type == "cpu"):
-        yield
-        return
-    keep_freed_memory(large=False)
-    try:
-        case.match()
-        yield
-    finally:
-        return_freed_memory()
+def _memory_of(case: InferenceCase, device: torch.device) -> AbstractContextManager[None]:
+    """Keep freed memory for the cases that ``stereo.load`` keeps it for."""
+    enabled = case.keeps and device.type == "cpu"
+    return measure.freed_memory_kept(case.match, large=False, enabled=enabled)
 
 
 def _table(report: dict[str, Any]) -> str:

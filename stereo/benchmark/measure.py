@@ -20,6 +20,7 @@ from stereo.models.convolution import direct_convolutions
 from stereo.system import console
 from stereo.system.files import output_folder, staged
 from stereo.system.machine import PeakMemory
+from stereo.system.runtime import keep_freed_memory, return_freed_memory
 
 T = TypeVar("T")
 BUSY = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): pass"
@@ -125,6 +126,22 @@ def count_macs(function: Callable[[], T]) -> tuple[T, int]:
     with direct_convolutions(), FlopCounterMode(display=False) as counter:
         found = function()
     return found, counter.get_total_flops() // 2
+
+
+@contextlib.contextmanager
+def freed_memory_kept(
+    function: Callable[[], object], *, large: bool, enabled: bool
+) -> Iterator[None]:
+    """Keep freed memory within the context, filled by an untimed call of ``function``."""
+    if not enabled:
+        yield
+        return
+    keep_freed_memory(large=large)
+    try:
+        function()
+        yield
+    finally:
+        return_freed_memory()
 
 
 @contextlib.contextmanager

@@ -187,7 +187,12 @@ def give_back_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Undo ``keep_freed_memory``: set the thresholds to malloc's own maximum."""
+    """Undo ``keep_freed_memory``: set the thresholds to malloc's own maximum.
+
+    Where nothing is kept it does nothing: malloc settings in the environment stay.
+    """
+    if _kept["memory"] == "none":
+        return
     _kept["memory"] = "none"
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -24,6 +24,7 @@ from stereo.errors import StereoError
 from stereo.matching.engine import normalise
 from stereo.models import NetworkConfig
 from stereo.models.convolution import Conv3d
+from stereo.system import runtime
 from stereo.system.machine import CLEAR_REFS
 
 CPU = torch.device("cpu")
@@ -138,6 +139,18 @@ def test_the_time_expected_of_a_size_follows_from_the_last_one_run(tmp_path, mon
     )
     expected = [row.get("not_run", "run").split(",")[0] for row in report["rows"]]
     assert expected == ["run", "expected to take 4 s", "expected to take 16 s"]
+
+
+def test_sizes_too_slow_to_count_operations_of_are_still_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(attention_benchmark, "COUNTING_SECONDS", 0.0)
+    options = {"precisions": ["fp32"], "directions": ["forward"], "repeats": 1}
+    sizes = [(2, 3, 4), (2, 3, 8)]
+    report = benchmark_attention(tmp_path / "a.json", members=["linear"], sizes=sizes, **options)
+    assert [row["macs"] for row in report["rows"]] == [None, None]
+
+
+def test_fp32_is_the_reference_wherever_it_is_named():
+    assert ceilings.pick_precisions(["bf16", "fp32", "bf16"], CPU) == ["fp32", "bf16"]
 
 
 @pytest.mark.parametrize(
@@ -425,6 +438,20 @@ def test_no_step_is_timed_if_the_losses_differ(tmp_path, monkeypatch, capsys):
     assert run(training_call(path, "--models", "psmnet", "--precisions", "fp32", *small)) == 1
     assert "nothing is timed" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_our_steps_are_timed_with_freed_memory_kept_as_in_training(tmp_path, monkeypatch):
+    kept = []
+
+    def elapsed(step, device):
+        kept.append(runtime._kept["memory"])
+        return 1.0
+
+    monkeypatch.setattr(runtime, "_kept", {"memory": "none"})
+    monkeypatch.setattr(measure, "elapsed", elapsed)
+    small = ("--models", "ea_stereo_fast", "--precisions", "fp32", "--max-disparity", "16")
+    assert run(training_call(tmp_path / "a.json", "--crop", "32x64", *small)) == 0
+    assert kept[-3:] == ["none", "all", "all"]  # plain, ours, recompute
 
 
 @pytest.mark.parametrize(

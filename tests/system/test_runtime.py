@@ -330,12 +330,21 @@ def test_matches_from_python_reuse_memory_and_free_large_arrays():
 
 
 @needs_linux
-def test_malloc_settings_in_the_environment_take_precedence():
+@pytest.mark.parametrize(
+    "settings, held",
+    [
+        ({"MALLOC_TRIM_THRESHOLD_": "131072"}, 0),
+        ({"MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_MMAP_MAX_": "0"}, 1),
+    ],
+)
+def test_malloc_settings_in_the_environment_take_precedence(settings, held):
     done = subprocess.run(
         [sys.executable, "-c", FREED_MEMORY],
-        env={**os.environ, "MALLOC_TRIM_THRESHOLD_": "131072"},
+        env={**os.environ, **settings},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert float(done.stdout.split()[0]) < 0.1
+    kept, _, kept_after = map(float, done.stdout.split())
+    assert kept == pytest.approx(held, abs=0.1)
+    assert kept_after == pytest.approx(held, abs=0.1)
