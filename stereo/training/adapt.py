@@ -27,6 +27,7 @@ from stereo.training.adapt_judge import (
     Choice,
     find_unusable,
     judge_before,
+    spread,
 )
 from stereo.training.adapt_stages import (
     Effort,
@@ -44,6 +45,7 @@ from stereo.training.state import checkpoints_of
 from stereo.version import __version__
 
 HELD_OUT = 5  # every so many pairs
+JUDGED = 24  # pairs at most, of those held out
 TEACHING_SHARE = 0.25  # of the time
 MIN_STEPS = 10  # fewer are not worth the labels
 MAX_HOURS = 24
@@ -164,10 +166,12 @@ def _begin(
     unusable = find_unusable(start, sources, load_checkpoint(start).config.max_disparity)
     usable = [source for source in sources if source.name not in unusable]
     kept_out = usable[HELD_OUT // 2 :: HELD_OUT]
-    if usable[0].film is not None:
-        kept_out = usable[-len(kept_out) :]  # frames resemble their neighbours
+    if usable[0].film is not None:  # frames resemble their neighbours
+        kept_out = usable[-len(kept_out) :]
+    judged = spread(kept_out, JUDGED)
+    unseen = [*unusable, *(source.name for source in kept_out if source not in judged)]
     began = time.monotonic()
-    baseline = judge_before(start, kept_out, unusable)
+    baseline = judge_before(start, judged, unseen)
     effort = Effort(time.monotonic() - began, time_step(start))
     folder.write(facts, baseline, effort)
     return baseline, effort

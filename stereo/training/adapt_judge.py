@@ -221,7 +221,7 @@ def _misarranged(matcher: Matcher, sources: Sequence[Source]) -> dict[str, str]:
     return faults
 
 
-def judge_before(start: Path, kept_out: Sequence[Source], unusable: Sequence[str]) -> Baseline:
+def judge_before(start: Path, kept_out: Sequence[Source], left_out: Sequence[str]) -> Baseline:
     """Measure the initial weights; leave out and name held-out pairs that show nothing.
 
     Raises:
@@ -247,9 +247,10 @@ def judge_before(start: Path, kept_out: Sequence[Source], unusable: Sequence[str
             "scene, taken at one time, the left view first"
         )
     judged = tuple(s.name for s, each in zip(kept_out, shown, strict=True) if each)
-    return Baseline(before, judged, (*unusable, *empty))
+    return Baseline(before, judged, (*left_out, *empty))
 
 
 def spread(sources: Sequence[Source], most: int) -> Sequence[Source]:
-    """Return at most ``most`` of them, spread over the list."""
-    return sources[:: max(1, -(-len(sources) // most))]
+    """Return at most ``most`` of them, spread evenly over the list."""
+    count = min(most, len(sources))
+    return [sources[place * len(sources) // count] for place in range(count)]

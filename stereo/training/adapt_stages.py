@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
 from stereo.data.augmentation.config import AugmentationConfig
-from stereo.data.finding.sources import Source
+from stereo.data.finding.pairs import PairFiles
+from stereo.data.finding.sources import FrameSource, PictureSource, Source
 from stereo.data.io.disparities import write_disparity
 from stereo.data.sets.sample import Sample
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
@@ -37,6 +39,8 @@ from stereo.training.recipe import DataConfig, Recipe
 from stereo.training.run import TrainingRun
 
 STATISTICS_PAIRS = 16
+APPEARANCE_PAIRS = 32
+PASSES = (0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15)  # over the pairs, to label them
 SURE = 0.8  # confidence of a label
 CROP, BATCH = (160, 416), 4
 STEP_COST = 6.5  # of a training step, in matches of as many pixels; rendering runs beside it
@@ -103,10 +107,14 @@ def _views(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_labels(start: Path, sources: Sequence[Source], folder: Path, end: float) -> None:
-    """Write disparities where both views' maps and the confidence agree, infinity elsewhere."""
+    """Write disparities where both views' maps and the confidence agree, infinity elsewhere.
+
+    Time may be short: every 16th pair comes first, then those in between.
+    """
     output_folder(folder)
     teacher = load(start, scale="auto")
-    left = [source for source in sources if not (folder / f"{source.name}.pfm").is_file()]
+    ordered = [source for first in PASSES for source in sources[first :: len(PASSES)]]
+    left = [source for source in ordered if not (folder / f"{source.name}.pfm").is_file()]
     for source in console.progress(left, "label"):
         if time.monotonic() > end and any(folder.iterdir()):
             break
@@ -114,8 +122,32 @@ def write_labels(start: Path, sources: Sequence[Source], folder: Path, end: floa
         result, _ = teacher.both(sample.left, sample.right)
         maps = result.confidence_maps
         sure = (maps.confidence >= SURE) & (maps.baselines["left_right"] >= -AGREEMENT)
+        if isinstance(source, FrameSource):
+            for path, view in zip(_view_files(source, folder), _views(sample), strict=True):
+                with staged(path) as (temporary,):
+                    Image.fromarray(view).save(temporary)
         with staged(folder / f"{source.name}.pfm") as (temporary,):
             write_disparity(temporary, np.where(sure, result.disparity, np.inf))
+
+
+def labelled(sources: Sequence[Source], folder: Path) -> list[tuple[Source, Path]]:
+    """Return the pairs that have labels, and the labels' files.
+
+    Frames of a video come from images: decoders seek slowly and do not survive a fork.
+    """
+    found: list[tuple[Source, Path]] = []
+    for source in sources:
+        path = folder / f"{source.name}.pfm"
+        if not path.is_file():
+            continue
+        if isinstance(source, FrameSource):
+            source = PictureSource(PairFiles(source.name, *_view_files(source, folder)))
+        found.append((source, path))
+    return found
+
+
+def _view_files(source: Source, folder: Path) -> tuple[Path, Path]:
+    return folder / f"{source.name}_left.png", folder / f"{source.name}_right.png"
 
 
 def training_run(
@@ -163,9 +195,9 @@ def training_run(
         ),
         seed=seed,
     )
-    appearance = Appearance.of([_views(source.read()) for source in sources])
-    known = [(source, labels / f"{source.name}.pfm") for source in sources]
-    known = [(source, path) for source, path in known if path.is_file()]
+    seen = spread(sources, APPEARANCE_PAIRS)
+    appearance = Appearance.of([_views(source.read()) for source in seen])
+    known = labelled(sources, labels)
     pairs = AdaptPairs(SyntheticScenes(scenes), appearance, known)
     run = prepare(recipe, weights=str(start))
     training = TrainingSet(pairs, recipe.augmentation, seed, config.mean, config.std)

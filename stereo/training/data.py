@@ -106,16 +106,17 @@ class TrainingSet(Dataset[Item]):
 
 def collate(items: Sequence[Item]) -> Item:
     """Stack the tensors of several pairs, or return the first error among them."""
+    tensors = []
     for item in items:
         if isinstance(item, StereoError):
             return item
-    try:
-        return default_collate(list(items))
-    except RuntimeError:
+        tensors.append(item)
+    if len({item["left"].shape for item in tensors}) > 1:
         return UsageError(
             "the pairs of a batch differ in size; set --augmentation.crop, or --trainer.batch_size "
             "1 to train on whole pairs"
         )
+    return default_collate(tensors)
 
 
 @contextlib.contextmanager

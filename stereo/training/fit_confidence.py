@@ -21,7 +21,7 @@ from stereo.models import NETWORK_NAMES
 from stereo.models.checkpoint import load_checkpoint, save_checkpoint
 from stereo.system import console
 from stereo.system.bundled import SGBM, bundled_weights
-from stereo.system.files import staged
+from stereo.system.files import output_folder, staged
 
 SIZES = ((256, 448), (384, 640), (480, 768))
 PIXELS = 4096  # of each pair
@@ -68,6 +68,7 @@ def fit_confidence(
         raise UsageError(f"'{model}' has no weights to be written with it; use --output FILE.json")
     if min(pairs, held_out) < 2:
         raise UsageError("--pairs and --held-out must be at least 2")
+    output_folder(path.parent)
     source = model if checkpoint is None else checkpoint
     matchers = [load(source, device=device, scale=scale) for scale in ("1", "auto")]
     found = [

@@ -18,6 +18,7 @@ from stereo.models.recompute import set_recompute
 from stereo.system import console
 from stereo.system.distributed import check_joined, process_count
 from stereo.system.runtime import pick_device, pick_dtype, to_channels_last
+from stereo.training.config import OptimizerConfig
 from stereo.training.run import TrainingRun
 from stereo.training.schedule import learning_rate
 
@@ -86,6 +87,11 @@ class Learner:
         """The learning rate of the current step."""
         return learning_rate(self.step, self._trainer.max_steps, self._optimizer_config)
 
+    def configure_optimizer(self, config: OptimizerConfig) -> None:
+        """Apply settings that loading an optimiser's state replaces."""
+        for group in self.optimizer.param_groups:
+            group.update(betas=config.betas, weight_decay=config.weight_decay)
+
     def begin_step(self) -> None:
         """Set the learning rate and the modes of the network for the next step."""
         for group in self.optimizer.param_groups:
@@ -129,11 +135,8 @@ class MovingAverage:
     @torch.no_grad()
     def update(self, network: StereoNetwork) -> None:
         """Move towards the network's parameters; running statistics are copied."""
-        if self.decay is None:
-            return
-        self._averaged.update_parameters(network)
-        for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
-            mine.copy_(theirs)
+        if self.decay is not None:
+            self._averaged.update_parameters(network)
 
     def _mix(self, mine: Any, theirs: Any, count: Tensor | int) -> None:
         assert self.decay is not None

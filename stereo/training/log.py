@@ -35,13 +35,12 @@ class RunLog:
         self.skipped = 0  # damaged pairs
         self._first_step = 0
         self._writer: SummaryWriter | None = None
-        self._earlier: set[Path] = set()
+        self._earlier = set((folder / EVENTS).glob("*"))
         self.restart_watch()
 
     def start(self, step: int) -> None:
         """Start after so many steps; later entries of an earlier run are hidden."""
         self._first_step = step
-        self._earlier = set((self.folder / EVENTS).glob("*"))
         self.bar = tqdm(
             total=self.trainer.max_steps,
             initial=step,

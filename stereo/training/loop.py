@@ -78,15 +78,16 @@ def _train(
     saver.check_disk()
     log.start(learner.step)
     log.note(run.facts, run.data, learner.device)
-    if validation_due:
-        _validate(run, learner, saver, log)
-        saver.save()
-    elif learner.step == 0:
-        _validate_first(run, learner, saver, log)
+    validation = 0.0  # seconds
+    with explain_errors():
+        if validation_due:
+            validation = _validate(run, learner, saver, log)
+            saver.save()
+        elif learner.step == 0:
+            validation = _validate_first(run, learner, saver, log)
 
     # Step and watch.
     steps: deque[float] = deque(maxlen=9)  # seconds; their median ignores a pause
-    validation = 0.0
     log.restart_watch()
     exact = exact_fp32(enabled=learner.precision == "fp32")
     with exact, StopRequest() as stop, explain_errors(), batches_of(loader) as batches:
@@ -99,10 +100,8 @@ def _train(
 
             done = learner.step == trainer.max_steps
             if trainer.validates_at(learner.step):
-                began = time.monotonic()
                 saver.save()  # a validation that fails loses nothing
-                _validate(run, learner, saver, log)
-                validation = time.monotonic() - began
+                validation = _validate(run, learner, saver, log)
                 log.restart_watch()
             needed = median(steps) + validation * trainer.validates_at(learner.step + 1)
             late = max_seconds is not None and time.monotonic() + 2 * needed > end
@@ -174,24 +173,28 @@ def _usable(
     return [{k: v.to(learner.device, non_blocking=True) for k, v in b.items()} for b in batches]
 
 
-def _validate(run: TrainingRun, learner: Learner, saver: Saver, log: RunLog) -> None:
-    """Validate on all pairs, log it, and keep the weights if they are the best."""
+def _validate(run: TrainingRun, learner: Learner, saver: Saver, log: RunLog) -> float:
+    """Validate on all pairs, log it, keep the weights if they are the best; return the seconds."""
+    began = time.monotonic()
     summary, examples = validate(run, learner, run.validation_set)
     learner.epe, learner.epe_step = summary["epe_image"], learner.step
     log.validation(learner.step, summary, examples)
     saver.keep_best()
+    return time.monotonic() - began
 
 
-def _validate_first(run: TrainingRun, learner: Learner, saver: Saver, log: RunLog) -> None:
-    """Fail in the first minute, not after the first epoch."""
+def _validate_first(run: TrainingRun, learner: Learner, saver: Saver, log: RunLog) -> float:
+    """Fail in the first minute, not after the first epoch; return the seconds of all pairs."""
     if run.facts.get("weights") is not None:
-        _validate(run, learner, saver, log)  # these weights are the best until others are better
-        return
+        # These weights are the best until others are better.
+        return _validate(run, learner, saver, log)
+    began = time.monotonic()
     few = len(run.validation_set) <= FEW_VALIDATION_PAIRS
     pairs = run.validation_set[: None if few else FIRST_VALIDATION_PAIRS]
     summary, _ = validate(run, learner, pairs, all_of_them=few)
     learner.epe, learner.epe_step = summary.get("epe_image"), learner.step
     log.validation(learner.step, summary, [])
+    return (time.monotonic() - began) * len(run.validation_set) / len(pairs)
 
 
 def _loader(run: TrainingRun, learner: Learner) -> DataLoader[Item]:

@@ -10,9 +10,9 @@ import torch
 from stereo.data.augmentation.training_pair import TrainingPair
 from stereo.data.sets.datasets import get_description, open_dataset
 from stereo.data.sets.layouts import SYNTHETIC
-from stereo.data.sets.sample import Readable
+from stereo.data.sets.sample import Readable, SampleFiles
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
-from stereo.data.synthetic.samples import held_out
+from stereo.data.synthetic.samples import RenderedSample, held_out
 from stereo.errors import UsageError, unknown_name
 from stereo.models import NETWORK_NAMES, NetworkConfig, build_network
 from stereo.models.checkpoint import load_checkpoint, load_weights
@@ -91,18 +91,18 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> TrainingRun:
         loss=recipe.loss,
         seed=recipe.seed,
         facts=facts,
-        data=_data_in_words(recipe.data, len(training), len(validation)),
+        data=_data_in_words(recipe.data, len(training), validation),
         skip_damaged=recipe.data.skip_damaged,
     )
 
 
-def _data_in_words(data: DataConfig, training: int, validation: int) -> str:
-    name, where = data.validation.name or data.name, data.validation.root or data.root
+def _data_in_words(data: DataConfig, training: int, validation: Sequence[Readable]) -> str:
+    name = data.validation.name or data.name
     rendered = " rendered on the spot" if data.root is None else ""
-    on_the_spot = " rendered on the spot" if where is None else ""
+    on_the_spot = " rendered on the spot" if isinstance(validation[0], RenderedSample) else ""
     return (
         f"trained on {training:,} pairs of {data.name}{rendered}; "
-        f"validated on {validation:,} of {name}{on_the_spot}"
+        f"validated on {len(validation):,} of {name}{on_the_spot}"
     )
 
 
@@ -120,13 +120,18 @@ def _compare_conventions(theirs: NetworkConfig, ours: NetworkConfig, source: str
 
 def _warn_of_overlap(training: PairSource, validation: Sequence[Readable]) -> None:
     if isinstance(training, DiskPairs):
-        seen = {pair.name for pair in training.files}
-        shared = sum(pair.name in seen for pair in validation)
+        seen = {_identity(pair) for pair in training.files}
+        shared = sum(_identity(pair) in seen for pair in validation)
         if shared:
             warn(
                 f"warning: {shared} of the {len(validation)} validation pairs are trained on too; "
                 "name others with --data.validation.name, .root and .split"
             )
+
+
+def _identity(pair: Readable) -> object:
+    """Return what two of the same pair share: names alone recur in other folders."""
+    return pair.left.resolve() if isinstance(pair, SampleFiles) else pair.name
 
 
 def _without_folders(facts: dict[str, Any]) -> dict[str, Any]:
@@ -168,6 +173,8 @@ def _pairs(recipe: Recipe) -> tuple[PairSource, Sequence[Readable]]:
         names = [name for name in names if name in known]
     held = hold_out(names, share)
     rest = [pair for pair in found.samples if pair.name not in held]
+    if chosen.render_pass not in (None, data.render_pass):
+        found = open_dataset(data.name, data.root, split=split, render_pass=chosen.render_pass)
     validation = [pair for pair in found.samples if pair.name in held]
     return DiskPairs(rest, right=right), _spread(validation, chosen.limit)
 
@@ -176,9 +183,10 @@ def _validation(data: DataConfig) -> Sequence[Readable]:
     """Return the pairs of a separate validation data set."""
     chosen = data.validation
     name = chosen.name or data.name
-    if name == SYNTHETIC and chosen.root is None:
-        return held_out(data.synthetic, chosen.limit)
     root = chosen.root or data.root
+    rendered = root is None or (chosen.root is None and chosen.split is None)
+    if name == SYNTHETIC and rendered:
+        return held_out(data.synthetic, chosen.limit)
     if root is None:
         raise UsageError(f"--data.validation.root is missing: it names the folder of '{name}'")
     render_pass = chosen.render_pass or (data.render_pass if name == data.name else None)

@@ -74,6 +74,7 @@ class Saver:
                 accelerator.scaler.load_state_dict(state.scaler)
             if accelerator.process_index < len(state.random):
                 restore_random_state(state.random[accelerator.process_index], learner.device)
+        learner.configure_optimizer(self.run.optimizer)  # those loaded are the earlier run's
         step = learner.step = state.step
         if step > trainer.max_steps:
             raise UsageError(

@@ -35,6 +35,7 @@ def validate(
 
     Raises:
         InputError: a pair that cannot be read, or no pixel that counts.
+        StereoError: the network's maps are not finite.
     """
     accelerator, network = learner.accelerator, learner.average.network
     reach = run.network_config.max_disparity
@@ -45,7 +46,7 @@ def validate(
     places = np.linspace(0, len(own) - 1, min(len(own), SHOWN_PAIRS)).round().astype(int)
     shown = {own[place] for place in places.tolist()}
     examples: list[dict[str, Any]] = []
-    errors: list[str] = []
+    errors: list[StereoError] = []
     training = network.training
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         options = MatchOptions(
@@ -56,7 +57,7 @@ def validate(
             try:
                 example = _match(engine, pairs[index])
             except StereoError as error:
-                errors.append(str(error))
+                errors.append(error)
                 continue
             disparity, truth, valid = (example[key] for key in ("disparity", "truth", "valid"))
             count.add(torch.from_numpy(truth), torch.from_numpy(valid))
@@ -66,10 +67,11 @@ def validate(
             if index in shown:
                 examples.append(example)
         errors = gather_object(errors)
-        if errors and not run.skip_damaged:
-            raise InputError(errors[0])
-        for message in errors if accelerator.is_main_process else ():
-            console.warn(f"warning: left out of validation: {message}")
+        for failed in errors:
+            if not (run.skip_damaged and isinstance(failed, InputError)):
+                raise failed
+            if accelerator.is_main_process:
+                console.warn(f"warning: left out of validation: {failed}")
         summary = summarise(gather_object(scores), protocol.averaging)
     network.train(training)
     if all_of_them and "epe_image" not in summary:
@@ -82,13 +84,10 @@ def _match(engine: NetworkEngine, pair: Readable) -> dict[str, Any]:
     sample = pair.read()
     if sample.disparity is None or sample.valid is None:
         raise InputError(f"{sample.name}: no ground truth to validate on")
-    disparity = engine([sample.left], [sample.right])[0].disparity
-    if not np.isfinite(disparity).all():
-        raise StereoError(f"{sample.name}: the network's disparity map is not finite")
     return {
         "name": sample.name,
         "left": sample.left,
-        "disparity": disparity,
+        "disparity": engine([sample.left], [sample.right])[0].disparity,
         "truth": sample.disparity,
         "valid": sample.valid,
     }

@@ -294,6 +294,13 @@ def test_impossible_fits_are_refused(tmp_path, monkeypatch, capsys, wrong):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_fit_that_cannot_be_written_is_refused_before_the_matches(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("stereo.training.fit_confidence.load", None)
+    (tmp_path / "file").touch()
+    assert run(["fit-confidence", "sgbm", "--output", str(tmp_path / "file" / "a.json")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_a_model_stored_under_former_names_is_read():
     model = ConfidenceModel((*COMMON, *CERTAINTY[2]), {"pairs": 3})
     stored = model.to_dict()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 import shutil
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 from stereo.data.augmentation.training_pair import TrainingPair
 from stereo.data.finding.sources import find_sources
 from stereo.data.io.disparities import write_disparity
+from stereo.data.io.videos import write_video
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.geometry.check import Findings
 from stereo.models.checkpoint import load_checkpoint, save_checkpoint
@@ -206,6 +208,45 @@ def test_of_a_film_the_last_fifth_is_held_out(adapt, folders, quick, stereo):
     assert load_checkpoint(mine).training["adapted"]["held_out"] == ["8", "9"]
 
 
+def test_of_many_held_out_pairs_some_are_judged_and_none_is_taught(
+    adapt, folders, quick, stereo, monkeypatch
+):
+    taught = []
+
+    def label(_start, sources, folder, _end):
+        taught.extend(source.name for source in sources)
+        write_labels(_start, sources, folder, _end)
+
+    quick(BEFORE, BEFORE, AFTER)
+    monkeypatch.setattr(module, "write_labels", label)
+    monkeypatch.setattr(module, "JUDGED", 1)
+    mine = folders / "mine.safetensors"
+    views = [folders / side / "%d.png" for side in ("left", "right")]
+    assert stereo("adapt", *views, "--output", mine).status == 0
+    assert load_checkpoint(mine).training["adapted"]["held_out"] == ["8"]
+    assert taught == [str(number) for number in range(8)]
+
+
+def test_labels_are_spread_over_a_film_and_need_no_video_in_training(
+    folders, tmp_path, monkeypatch
+):
+    videos = []
+    for side in ("left", "right"):
+        pictures = [folders / side / f"{k}.png" for k in range(10)]
+        write_video(tmp_path / f"{side}.avi", [*pictures, *pictures], 25.0)
+        videos.append(str(tmp_path / f"{side}.avi"))
+    frames = find_sources(*videos)
+    clock = iter([0.0, 0.0, 0.0, 9.0])
+    monkeypatch.setattr(adapt_stages.time, "monotonic", lambda: next(clock))
+    labels = tmp_path / "labels"
+    adapt_stages.write_labels(bundled_weights(DEFAULT_MODEL), frames, labels, 1.0)
+    found = adapt_stages.labelled(frames, labels)
+    assert [source.name for source, _ in found] == ["left_000000", "left_000008", "left_000016"]
+    for (source, _), frame in zip(pickle.loads(pickle.dumps(found)), frames[::8], strict=True):
+        assert np.array_equal(source.read().left, frame.read().left)
+        assert np.array_equal(source.read().right, frame.read().right)
+
+
 def test_a_folder_of_the_user_stays(adapt, folders, quick, monkeypatch):
     quick(BEFORE, BEFORE, BEFORE)
     kept = folders / "mine.run" / "notes.txt"
@@ -278,7 +319,7 @@ def test_faulty_pairs_are_left_out_and_named(adapt, folders, quick, found):
     assert (about["left_out"], about["held_out"]) == (["0", "1", "2"], ["5"])
 
 
-@pytest.mark.parametrize(("faults", "unclear", "judged"), [(4, 0, 10), (3, 6, 7)])
+@pytest.mark.parametrize(("faults", "unclear", "judged"), [(4, 0, 10), (3, 6, 8)])
 def test_a_third_of_the_pairs_judged_stops(adapt, found, faults, unclear, judged, monkeypatch):
     found("swapped: 100 %", faults, unclear)
     monkeypatch.setattr(adapt_judge, "_misarranged", lambda *_: {})

@@ -17,6 +17,7 @@ from stereo.errors import InputError, UsageError
 from stereo.models import NetworkConfig, build_network
 from stereo.models.checkpoint import Checkpoint, load_checkpoint
 from stereo.training import saver
+from stereo.training.config import OptimizerConfig
 from stereo.training.loop import train
 from stereo.training.state import (
     RunState,
@@ -210,6 +211,22 @@ def test_resuming_with_other_settings_is_reported(here, tmp_path):
     assert "warning: the run goes on with other settings:" in output
     assert "optimizer.learning_rate: 0.001 -> 0.0005" in output
     assert "trainer.max_steps: 1 -> 2" in output
+
+
+def test_a_resumed_run_takes_other_settings_of_the_optimizer(tiny, scripted, tmp_path):
+    root = tiny()
+    scripted(*[9.0] * 3)
+    train(tiny_run(root, max_steps=1), tmp_path)
+    settings = OptimizerConfig(weight_decay=0.1, betas=(0.8, 0.9))
+    run = dataclasses.replace(tiny_run(root, max_steps=2), optimizer=settings)
+    train(run, tmp_path)
+    optimizer = find_resume(tmp_path, "auto")[2].optimizer
+    assert [group["weight_decay"] for group in optimizer["param_groups"]] == [0.1]
+    assert [list(group["betas"]) for group in optimizer["param_groups"]] == [[0.8, 0.9]]
+
+
+def test_a_finished_run_says_so(here, tmp_path):
+    here(tmp_path, "--trainer.max_steps", 2)
     assert "nothing to do" in here(tmp_path, "--trainer.max_steps", 2)
 
 

@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from training_runs import command, curve, events_of, finish, samples, tiny_run, wait_for
 
 from stereo.commands import cli
-from stereo.errors import InputError, StereoError
+from stereo.errors import FolderInUseError, InputError, StereoError
 from stereo.models.fast import FastFeatures
-from stereo.training import loop
+from stereo.system.locks import locked
+from stereo.training import data, loop
 from stereo.training.loop import train
 from stereo.training.state import last_path, read_best_epe
 
@@ -125,6 +126,34 @@ def test_validation_without_truth_stops_before_the_first_step(tiny, tmp_path, tr
     assert list((tmp_path / "run").iterdir()) == []
 
 
+def test_a_network_that_is_not_finite_is_no_damaged_pair(tiny, tmp_path):
+    run = dataclasses.replace(tiny_run(tiny()), skip_damaged=True)
+    for parameter in run.network.parameters():
+        parameter.data.fill_(float("nan"))
+    with pytest.raises(StereoError, match="values that are not finite"):
+        train(run, tmp_path / "run")
+
+
+def test_a_second_run_in_a_folder_leaves_the_first_ones_curves(tiny, tmp_path):
+    events = tmp_path / "run" / "tensorboard" / "events.out.tfevents.1"
+    events.parent.mkdir(parents=True)
+    events.touch()
+    with locked(tmp_path / "run"), pytest.raises(FolderInUseError):
+        train(tiny_run(tiny()), tmp_path / "run")
+    assert events.exists()
+
+
+def test_a_batch_that_cannot_be_stacked_says_why(monkeypatch):
+    def fails(_):
+        raise RuntimeError("unable to allocate shared memory")
+
+    monkeypatch.setattr(data, "default_collate", fails)
+    items = [{"left": torch.zeros(3, 4, 8)}, {"left": torch.zeros(3, 4, 8)}]
+    with pytest.raises(RuntimeError, match="shared memory"):
+        data.collate(items)
+    assert "differ in size" in str(data.collate([*items, {"left": torch.zeros(3, 4, 9)}]))
+
+
 def test_a_loss_that_is_not_finite_keeps_the_last_scalars(tiny, scripted, monkeypatch, tmp_path):
     run, out = tiny_run(tiny(), validate_every=100, checkpoint_every=100), tmp_path / "run"
     scripted(9.0)
@@ -215,32 +244,34 @@ def test_the_time_limit_saves_and_stops_with_success(here, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "pause, stops_at",
+    "pause, seconds, stops_at",
     [
-        (0, 19),  # before the third validation, which would not end in time
-        (100, 9),
+        (0, 190, 19),  # before the fourth validation, which would not end in time
+        (100, 230, 9),
+        (0, 90, 4),  # the first one, before the first step, tells how long another takes
     ],
 )
 def test_the_time_left_fits_steps_and_validations_each(
-    tiny, scripted, tmp_path, monkeypatch, pause, stops_at
+    tiny, scripted, tmp_path, monkeypatch, pause, seconds, stops_at
 ):
     """A step takes 1 s, every fifth is validated in 30 s, and the third is paused."""
     clock = [0.0]
     monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
-    step, validate = loop._step, loop._validate
-
-    def timed(function, seconds):
-        def call(run, learner, *rest):
-            function(run, learner, *rest)
-            clock[0] += seconds + pause * (function is step and learner.step == 3)
-
-        return call
-
-    monkeypatch.setattr(loop, "_step", timed(step, 1))
-    monkeypatch.setattr(loop, "_validate", timed(validate, 30))
     scripted(*[9.0] * 9)
+    step, validate = loop._step, loop.validate
+
+    def stepped(run, learner, *rest):
+        step(run, learner, *rest)
+        clock[0] += 1 + pause * (learner.step == 3)
+
+    def validated(*pairs, **options):
+        clock[0] += 30
+        return validate(*pairs, **options)
+
+    monkeypatch.setattr(loop, "_step", stepped)
+    monkeypatch.setattr(loop, "validate", validated)
     run = tiny_run(tiny(), max_steps=100, validate_every=5)
-    assert train(run, tmp_path / "run", max_seconds=160) == stops_at
+    assert train(run, tmp_path / "run", max_seconds=seconds) == stops_at
 
 
 def test_a_damaged_pair_is_named_and_optionally_skipped_and_counted(here, tmp_path):

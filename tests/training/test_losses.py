@@ -17,7 +17,7 @@ from stereo.training.schedule import learning_rate, parse_duration
 from stereo.training.supervision import TruthCount, counted_pixels
 
 
-def test_zeros_count_if_the_recipe_says_so():
+def test_pixels_that_do_not_count_are_told_by_kind():
     truth = torch.tensor([[-1.0, 0.0, 0.0, 40.0, 40.0, 40.0, np.inf]])
     count = TruthCount(32)
     count.add(truth, truth.isfinite())

@@ -11,6 +11,7 @@ from test_datasets import write_frame
 from training_runs import SAMPLES
 
 from stereo.data.synthetic import SyntheticConfig
+from stereo.data.synthetic.synthesize import synthesize
 from stereo.errors import InputError, UsageError
 from stereo.models import NetworkConfig, build_network
 from stereo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -270,3 +271,28 @@ def test_validation_on_the_training_pairs_triggers_a_warning(capsys):
     data = DataConfig("sceneflow", str(SAMPLES), "test", validation=ValidationConfig(split="test"))
     prepare(Recipe(network=NetworkConfig("psmnet_basic", 48), data=data))
     assert "3 of the 3 validation pairs are trained on too" in capsys.readouterr().err
+
+
+def test_equal_names_in_other_folders_are_other_pairs(tiny, capsys):
+    validation = ValidationConfig(root=str(tiny(name="others")))
+    prepare(Recipe(data=DataConfig("manifest", str(tiny()), validation=validation)))
+    assert "trained on too" not in capsys.readouterr().err
+
+
+def test_validation_is_on_the_pairs_asked_for(tmp_path):
+    """The test split of rendered scenes on disk, not others rendered on the spot."""
+    options = SyntheticConfig(height=32, width=64, max_disparity=16)
+    for split in ("train", "test"):
+        synthesize(tmp_path, options, 2, split=split)
+    data = DataConfig("synthetic", str(tmp_path), validation=ValidationConfig(split="test"))
+    run = prepare(Recipe(data=data))
+    assert all(tmp_path in pair.left.parents for pair in run.validation_set)
+    assert run.data == "trained on 2 pairs of synthetic; validated on 2 of synthetic"
+
+
+@pytest.mark.parametrize("render_pass", [None, "clean"])
+def test_held_out_pairs_are_read_in_the_pass_asked_for(render_pass):
+    validation = ValidationConfig(share=0.4, render_pass=render_pass)
+    data = DataConfig("sceneflow", str(SAMPLES), "test", "final", validation=validation)
+    (pair,) = prepare(Recipe(data=data)).validation_set
+    assert f"frames_{render_pass or 'final'}pass" in pair.left.parts

@@ -54,14 +54,6 @@ class AugmentationConfig:
     """Largest angle in either direction, degrees. It also moves points sideways, up to sin(angle)
     times half the height: at 0.1 degrees and 256 rows the ground truth is off by 0.22 px at the
     top and bottom."""
-    eraser_probability: float = 0.0
-    """Probability of erasing rectangles of the right view, so that nothing there matches."""
-    eraser_elsewhere: float = 0.0
-    """Probability that a rectangle shows another part of the right view, not its mean colour."""
-    eraser_rectangles: int = 2
-    """Largest number of rectangles; at least one is drawn."""
-    eraser_side: tuple[int, int] = (50, 100)
-    """Smallest and largest side of a rectangle, pixels, before it is cut at the border."""
     warp_probability: float = 0.0
     """Probability of a smoothly varying vertical offset of the right view, as from lenses."""
     warp: float = 2.0
@@ -70,6 +62,14 @@ class AugmentationConfig:
     """Probability of blurring one of the views."""
     blur: float = 1.5
     """Largest standard deviation of the blur, pixels; the smallest is a fifth of it."""
+    eraser_probability: float = 0.0
+    """Probability of erasing rectangles of the right view, so that nothing there matches."""
+    eraser_elsewhere: float = 0.0
+    """Probability that a rectangle shows another part of the right view, not its mean colour."""
+    eraser_rectangles: int = 2
+    """Largest number of rectangles; at least one is drawn."""
+    eraser_side: tuple[int, int] = (50, 100)
+    """Smallest and largest side of a rectangle, pixels, before it is cut at the border."""
 
     def __post_init__(self) -> None:
         for name in (

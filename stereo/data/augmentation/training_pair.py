@@ -12,8 +12,6 @@ from stereo.data.augmentation.image_transforms import resize_image
 from stereo.data.sets.sample import Sample
 from stereo.errors import InputError
 
-MATCH_TOLERANCE_PX = 1.0
-
 
 @dataclass(frozen=True, eq=False)
 class TrainingPair:
@@ -33,8 +31,6 @@ class TrainingPair:
     """(H, W) float32, pixels, of the left view."""
     valid: np.ndarray
     """(H, W) bool, true where there is ground truth for the left view."""
-    nonoccluded: np.ndarray | None = None
-    """(H, W) bool, true where the right view sees the left pixel too; None if unknown."""
     right_disparity: np.ndarray | None = None
     """(H, W) float32, pixels, of the right view; None if unknown."""
     right_valid: np.ndarray | None = None
@@ -47,7 +43,6 @@ class TrainingPair:
         for array, dtype in (
             (self.disparity, np.float32),
             (self.valid, np.bool_),
-            (self.nonoccluded, np.bool_),
             (self.right_disparity, np.float32),
             (self.right_valid, np.bool_),
         ):
@@ -77,7 +72,6 @@ class TrainingPair:
             right=sample.right,
             disparity=sample.disparity,
             valid=sample.valid,
-            nonoccluded=sample.nonoccluded,
             right_disparity=sample.disparity_right,
             right_valid=sample.valid_right,
         )
@@ -108,15 +102,11 @@ def resize_pair(pair: TrainingPair, height: int, width: int) -> TrainingPair:
 
 
 def flip_pair(pair: TrainingPair) -> TrainingPair:
-    """Mirror a pair left to right and swap its views, which keeps disparities positive.
-
-    The mask of pixels seen by both views, where it is known, is found anew from the two disparity
-    maps: it belonged to the other view.
-    """
+    """Mirror a pair left to right and swap its views, which keeps disparities positive."""
     if pair.right_disparity is None or pair.right_valid is None:
         raise ValueError(f"{pair.name}: cannot be flipped without the right view's disparity")
     maps = _changed_maps(pair, _mirror)
-    flipped = dataclasses.replace(
+    return dataclasses.replace(
         pair,
         left=_mirror(pair.right),
         right=_mirror(pair.left),
@@ -125,9 +115,6 @@ def flip_pair(pair: TrainingPair) -> TrainingPair:
         right_disparity=maps["disparity"],
         right_valid=maps["valid"],
     )
-    if pair.nonoccluded is None:
-        return flipped
-    return dataclasses.replace(flipped, nonoccluded=_seen_by_both(flipped))
 
 
 def pad_pair(pair: TrainingPair, height: int, width: int) -> TrainingPair:
@@ -148,18 +135,14 @@ def pad_pair(pair: TrainingPair, height: int, width: int) -> TrainingPair:
 
 
 def crop_pair(pair: TrainingPair, top: int, left: int, height: int, width: int) -> TrainingPair:
-    """Crop both views alike; matches cut off in the right view become occluded."""
+    """Crop both views alike."""
     window = (slice(top, top + height), slice(left, left + width))
-    cropped = dataclasses.replace(
+    return dataclasses.replace(
         pair,
         left=np.ascontiguousarray(pair.left[window]),
         right=np.ascontiguousarray(pair.right[window]),
         **_changed_maps(pair, lambda array: np.ascontiguousarray(array[window])),
     )
-    if cropped.nonoccluded is None:
-        return cropped
-    outside = cropped.valid & (_matching_column(cropped.disparity, cropped.valid) < 0)
-    return dataclasses.replace(cropped, nonoccluded=cropped.nonoccluded & ~outside)
 
 
 def to_tensors(
@@ -193,7 +176,7 @@ def to_tensors(
 
 def _changed_maps(pair: TrainingPair, change: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
     """Return every (H, W) array of the pair, changed, by its field's name."""
-    names = ("disparity", "valid", "nonoccluded", "right_disparity", "right_valid")
+    names = ("disparity", "valid", "right_disparity", "right_valid")
     maps = {name: getattr(pair, name) for name in names}
     return {name: None if value is None else change(value) for name, value in maps.items()}
 
@@ -206,23 +189,3 @@ def _mirror(array: np.ndarray) -> np.ndarray:
 def _nearest(count: int, old_count: int) -> np.ndarray:
     """Return, for ``count`` pixels over the span of ``old_count``, the nearest old index."""
     return (2 * np.arange(count) + 1) * old_count // (2 * count)
-
-
-def _matching_column(disparity: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Return x - d, (H, W) float32, and 0 where there is no ground truth."""
-    columns = np.arange(disparity.shape[1], dtype=np.float32)
-    return np.where(valid, columns - np.where(valid, disparity, 0), 0)
-
-
-def _seen_by_both(pair: TrainingPair) -> np.ndarray:
-    """Return (H, W) bool: left pixels whose match lies in the right view and points back."""
-    assert pair.right_disparity is not None and pair.right_valid is not None
-    match = _matching_column(pair.disparity, pair.valid)
-    rows = np.arange(pair.size[0])[:, None]
-    agrees = np.zeros(pair.size, bool)
-    for neighbour in (np.floor(match), np.ceil(match)):
-        column = np.clip(neighbour, 0, pair.size[1] - 1).astype(np.intp)
-        with np.errstate(invalid="ignore"):
-            difference = np.abs(pair.right_disparity[rows, column] - pair.disparity)
-        agrees |= pair.right_valid[rows, column] & (difference <= MATCH_TOLERANCE_PX)
-    return pair.valid & (match >= 0) & agrees

@@ -39,7 +39,7 @@ from stereo.errors import InputError, UsageError
 from stereo.models.config import IMAGENET_MEAN, IMAGENET_STD
 
 NOTHING = AugmentationConfig(crop=None)
-MAPS = ("disparity", "valid", "nonoccluded", "right_disparity", "right_valid")
+MAPS = ("disparity", "valid", "right_disparity", "right_valid")
 FIELDS = ("left", "right", *MAPS)
 STEPS = (
     *("scale", "stretch", "flip", "color", "gamma", "vertical_shift", "rotation", "eraser"),
@@ -82,7 +82,6 @@ def plane_pair(height=80, width=120, slope=0.05, tilt=0.03, offset=7.0):
         right=texture(x, y),
         disparity=disparity.astype(np.float32),
         valid=np.ones((height, width), bool),
-        nonoccluded=x - disparity >= 0,
         right_disparity=right_disparity.astype(np.float32),
         right_valid=x + right_disparity <= width - 1,
     )
@@ -100,7 +99,6 @@ def noise_pair(height=24, width=32, seed=0, right_disparity=True):
         right=rng.integers(0, 256, (*size, 3), np.uint8),
         disparity=disparity,
         valid=valid,
-        nonoccluded=valid & (rng.random(size) < 0.7),
     )
     if not right_disparity:
         return pair
@@ -190,7 +188,6 @@ def test_sparse_truth_keeps_its_values_times_the_horizontal_factor():
     columns = np.floor((np.arange(93) + 0.5) * 60 / 93).astype(int)
     grid = np.ix_(rows, columns)
     assert np.array_equal(changed.valid, pair.valid[grid])
-    assert np.array_equal(changed.nonoccluded, pair.nonoccluded[grid])
     assert np.array_equal(changed.right_valid, pair.right_valid[grid])
     valid = changed.valid
     assert np.array_equal(changed.disparity[valid], (pair.disparity[grid] * factor)[valid])
@@ -223,7 +220,6 @@ def test_flip_equals_hand_computed_values():
         right=np.repeat(row[..., None] + 100, 3, 2),
         disparity=np.array([[1, 2, 1, 1]], np.float32),
         valid=np.array([[0, 1, 1, 1]], bool),
-        nonoccluded=np.array([[0, 0, 1, 1]], bool),
         right_disparity=np.array([[5, 1, 1, 9]], np.float32),
         right_valid=np.array([[1, 1, 1, 0]], bool),
     )
@@ -234,8 +230,6 @@ def test_flip_equals_hand_computed_values():
     assert flipped.valid.tolist() == [[False, True, True, True]]
     assert flipped.right_disparity.tolist() == [[1, 1, 2, 1]]
     assert flipped.right_valid.tolist() == [[True, True, True, False]]
-    # Match of 1 is 0 (d 1 = 1), of 2 is 1 (d 1 = 1), of 3 lies outside; 0 has no ground truth.
-    assert flipped.nonoccluded.tolist() == [[False, True, True, False]]
 
 
 def test_flip_still_carries_right_to_left():
@@ -245,11 +239,7 @@ def test_flip_still_carries_right_to_left():
 @pytest.mark.parametrize("make", [plane_pair, noise_pair])
 def test_flip_twice_is_the_identity(make):
     pair = make()
-    twice = flip_pair(flip_pair(pair))
-    assert differing(pair, twice) <= ({"nonoccluded"} if make is noise_pair else set())
-    without_mask = dataclasses.replace(pair, nonoccluded=None)
-    assert flip_pair(without_mask).nonoccluded is None
-    assert not differing(without_mask, flip_pair(flip_pair(without_mask)))
+    assert not differing(pair, flip_pair(flip_pair(pair)))
 
 
 def test_flip_without_the_right_disparity_is_skipped():
@@ -278,9 +268,8 @@ def test_crop_takes_the_same_window_of_every_map():
         top, left = (int(v) for v in changed.left[0, 0, :2])
         window = (slice(top, top + 10), slice(left, left + 20))
         for name in FIELDS:
-            if name != "nonoccluded":
-                expected = getattr(pair, name)[window]
-                assert np.array_equal(getattr(changed, name), expected, equal_nan="disp" in name)
+            expected = getattr(pair, name)[window]
+            assert np.array_equal(getattr(changed, name), expected, equal_nan="disp" in name)
 
 
 def test_crop_reaches_every_place():
@@ -290,19 +279,8 @@ def test_crop_reaches_every_place():
     assert corners == {(y, x) for y in range(2) for x in range(3)}
 
 
-def test_crop_keeps_the_match_and_occludes_what_it_cuts_off():
-    pair = plane_pair()
-    cropped = crop_pair(pair, 10, 30, 40, 60)
-    assert misfit(cropped) < 8
-    match = np.arange(60) - cropped.disparity
-    assert np.array_equal(cropped.nonoccluded, match >= 0)
-    assert cropped.nonoccluded.sum() < pair.nonoccluded[10:50, 30:90].sum()
-    assert crop_pair(dataclasses.replace(pair, nonoccluded=None), 0, 0, 5, 5).nonoccluded is None
-
-
-def test_crop_does_not_uncover_what_was_occluded():
-    pair = dataclasses.replace(plane_pair(), nonoccluded=np.zeros((80, 120), bool))
-    assert not crop_pair(pair, 0, 0, 40, 60).nonoccluded.any()
+def test_crop_keeps_the_match():
+    assert misfit(crop_pair(plane_pair(), 10, 30, 40, 60)) < 8
 
 
 def test_a_pair_smaller_than_the_crop_is_padded_without_ground_truth():
@@ -314,7 +292,7 @@ def test_a_pair_smaller_than_the_crop_is_padded_without_ground_truth():
         assert np.array_equal(getattr(padded, name)[inner], getattr(pair, name))
     assert np.array_equal(padded.left[0, :30], pair.left[0])
     assert np.array_equal(padded.right[6:, 36], pair.right[:, 29])
-    for name in ("valid", "nonoccluded", "right_valid"):
+    for name in ("valid", "right_valid"):
         outside = getattr(padded, name).copy()
         outside[inner] = False
         assert not outside.any()
@@ -585,21 +563,14 @@ def test_a_wrong_seed_is_refused(seed):
     crop=st.none() | st.tuples(st.integers(1, 50), st.integers(1, 50)),
     index=st.integers(0, 2**31),
     right=st.booleans(),
-    mask=st.booleans(),
 )
-def test_any_size_and_crop_keep_the_invariants(height, width, crop, index, right, mask):
+def test_any_size_and_crop_keep_the_invariants(height, width, crop, index, right):
     pair = noise_pair(height, width, index % 1000, right)
-    if not mask:
-        pair = dataclasses.replace(pair, nonoccluded=None)
     changed = augment(pair, dataclasses.replace(EVERYTHING, crop=crop), (0, 0, index))
     assert crop is None or changed.size == crop
     assert (changed.disparity[changed.valid] > 0).all()
     assert np.isfinite(changed.disparity[changed.valid]).all()
     assert (changed.right_disparity is None) == (not right)
-    assert (changed.nonoccluded is None) == (not mask)
-    if crop and mask:
-        outside = np.arange(crop[1]) - changed.disparity < 0
-        assert not (changed.nonoccluded & changed.valid & outside).any()
     tensors = to_tensors(changed, IMAGENET_MEAN, IMAGENET_STD)
     assert all(torch.isfinite(tensors[key]).all() for key in ("left", "right", "disparity"))
     assert (tensors["disparity"][~tensors["valid"]] == 0).all()
@@ -681,7 +652,7 @@ def test_tensors_are_normalised_and_collate():
 
 def test_a_sample_becomes_a_training_pair_if_it_has_ground_truth():
     pair = noise_pair(right_disparity=False)
-    sample = Sample("a", pair.left, pair.right, pair.disparity, pair.valid, pair.nonoccluded)
+    sample = Sample("a", pair.left, pair.right, pair.disparity, pair.valid)
     assert not differing(pair, TrainingPair.from_sample(sample))
     with pytest.raises(InputError, match="a: no ground truth"):
         TrainingPair.from_sample(Sample("a", pair.left, pair.right))
