@@ -66,7 +66,7 @@ def evaluate(
         against: further models for the same pairs, in ``OUTPUT/against/NAME`` and the report.
 
     Returns:
-        The contents of ``metrics.json``, and the number of pairs that failed with any model.
+        The contents of ``metrics.json``, and the number of failed pairs, added up over the models.
 
     Raises:
         UsageError: an unknown name.
@@ -108,8 +108,7 @@ def evaluate(
         runs.append(_score(name, each, files, rules, facts, output_folder(own_folder), confidence))
     print_summary(runs, rules, line)
     say_hint(runs, "'gt_scale' in manifest.json" if dataset == "manifest" else "a scale")
-    with_scores = [own for own, run in zip(folders, runs, strict=True) if run.scores]
-    make_report(folder, with_scores or [folder])
+    make_report(folder, [f for f, run in zip(folders, runs, strict=True) if run.scores] or [folder])
     wait_for_all()
     return runs[0].report, sum(len(run.failed) for run in runs)
 
