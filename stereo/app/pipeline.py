@@ -46,7 +46,7 @@ from stereo.system.files import staged
 
 SHOWN_PIXELS = 1_000_000  # of what the browser gets; larger maps are thinned out
 SHOWN_POINTS = 300_000
-MAPS, CLOUD = "maps.bin", "cloud.glb"
+MAPS, CLOUD = "maps.bin", "cloud.bin"  # a GLB, by a name that no download has
 Progress = Callable[[float, str], Any]
 
 
@@ -62,8 +62,7 @@ class Request:
     confidence: bool = False  # whether to compute it, for the time of a second match
     calibration: Path | None = None  # of the rectified pair, or None
     max_depth: float | None = None  # metres, how far points are kept; None for 100 baselines
-    # 0..1, the least confidence of a point, where confidence is computed
-    min_confidence: float = 0.0
+    min_confidence: float = 0.0  # 0..1, the least confidence of a point; above 0 it is computed
     truth: Path | None = None  # disparities of the left view, or None
     truth_scale: float | None = None  # stored value per pixel, for integer images
     min_disparity: int = 0  # where the search starts, pixels
@@ -199,7 +198,7 @@ def _perform(request: Request, models: Models, folder: Path, progress: Progress)
     progress(0.3, f"Matching {width}x{height} pixels")
     result = matcher(sample.left, sample.right, view=request.view)
     confidence = None
-    if request.confidence:
+    if request.confidence or request.min_confidence > 0:
         progress(0.6, "Confidence: matching the other view")
         confidence = result.confidence
     progress(0.8, "Writing files")
@@ -222,7 +221,7 @@ def _perform(request: Request, models: Models, folder: Path, progress: Progress)
         float(result.disparity.min()),
         float(result.disparity.max()),
         found.faults,
-        found.notes,
+        [*found.notes, *_unused(request)],
     )
     page.files, notes = _write_files(folder, sample.name, output)
     page.notes += notes
@@ -234,6 +233,18 @@ def _perform(request: Request, models: Models, folder: Path, progress: Progress)
     _write_maps(folder, page, own, output)
     _write_cloud(folder, page, cloud, output)
     return page
+
+
+def _unused(request: Request) -> list[str]:
+    """Note what was given and has no effect."""
+    notes = []
+    if request.truth is not None and request.view == "right":
+        notes.append("the ground truth is not used: it is of the left view, the map of the right")
+    if request.truth_scale is not None and request.truth is None:
+        notes.append("the scale of the ground truth is not used: there is no ground truth")
+    if request.max_depth is not None and request.calibration is None:
+        notes.append("the max depth of points is not used: without a calibration nothing is metres")
+    return notes
 
 
 def _read(request: Request) -> tuple[Sample, Calibration | None]:

@@ -30,6 +30,7 @@ from stereo.app.store import KEPT, Store
 from stereo.data.io.disparities import read_disparity
 from stereo.data.io.images import as_images
 from stereo.errors import InputError, StereoError
+from stereo.geometry import Calibration
 from stereo.models import NetworkConfig, build_network
 from stereo.models.checkpoint import Checkpoint, save_checkpoint
 from stereo.system.bundled import SGBM, samples_root
@@ -65,6 +66,14 @@ def picture_header(width, height):
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+def cropped_pair(folder, name="left"):
+    """Write a small pair; return its files."""
+    files = folder / f"{name}.png", folder / "right.png"
+    for small, whole in zip(files, (LEFT, RIGHT), strict=True):
+        Image.open(whole).crop((60, 60, 220, 140)).save(small)
+    return files
 
 
 # What needs no page.
@@ -184,9 +193,7 @@ def test_a_swapped_pair_is_matched_and_warned_of(tmp_path):
 
 
 def test_the_page_shows_all_and_nonoccluded_metrics_and_hints_at_wrong_units(tmp_path):
-    left, right = tmp_path / "left.png", tmp_path / "right.png"
-    for small, whole in ((left, LEFT), (right, RIGHT)):
-        Image.open(whole).crop((60, 60, 220, 140)).save(small)
+    left, right = cropped_pair(tmp_path)
     truth = read_disparity(TRUTH)[60:140, 60:220]
     pages, figures = [], []
     for scale in (1, 256):
@@ -201,6 +208,43 @@ def test_the_page_shows_all_and_nonoccluded_metrics_and_hints_at_wrong_units(tmp
         after = pages[0].split(f"<p>{title}</p>")[1]
         assert f"<dt>EPE</dt><dd>{figures[0][key]['epe']:.3f} px</dd>" in after
     assert ["stored with a scale" in page for page in pages] == [False, True]
+
+
+def test_a_least_confidence_computes_it_and_what_has_no_effect_is_noted(tmp_path):
+    pair, counts, notes = cropped_pair(tmp_path), [], []
+    np.save(tmp_path / "truth.npy", read_disparity(TRUTH)[60:140, 60:220])
+    for least in (0.0, 0.95):
+        request = Request(
+            *(*pair, SGBM, 64),
+            view="right",
+            max_depth=2.0,
+            min_confidence=least,
+            truth=tmp_path / "truth.npy",
+        )
+        outcome = perform(request, Models(), tmp_path, quiet)
+        counts.append(outcome.cloud.count)
+        notes.append([note for note in outcome.notes if "not used" in note])
+    assert counts[1] < counts[0]
+    assert [note.partition(" is not used")[0] for note in notes[0]] == [
+        *("the ground truth", "the max depth of points")
+    ]
+    request = Request(*pair, SGBM, 64, truth_scale=4.0)
+    assert "the scale of the ground truth is not used: there is no ground truth" in (
+        perform(request, Models(), tmp_path, quiet).notes
+    )
+
+
+@pytest.mark.parametrize("name", ["cloud", "maps", "photo", "metrics"])
+def test_downloads_and_the_browsers_files_have_different_names(tmp_path, name, monkeypatch):
+    monkeypatch.setattr("stereo.app.pipeline.SHOWN_POINTS", 5)
+    cameras, folder = tmp_path / "cameras.json", tmp_path / "result"
+    folder.mkdir()
+    Calibration.rectified(fx=160, cx0=79.5, cy=39.5, baseline=0.1).write(cameras)
+    request = Request(*cropped_pair(tmp_path, name), SGBM, 64, calibration=cameras)
+    outcome = perform(request, Models(), folder, quiet)
+    assert outcome.cloud.count == 5
+    points = folder / f"{name}.glb"
+    assert points in outcome.files and points.stat().st_size > 10_000
 
 
 def test_external_text_is_escaped():
