@@ -82,8 +82,11 @@ def _compare_arguments(parser: ArgumentParser) -> None:
 def _compare(config: Namespace) -> int:
     from stereo.system.console import say
 
-    if Path(config.output).resolve() in {Path(run).resolve() for run in config.runs}:
-        raise UsageError(f"--output {config.output}: is one of the runs; name another folder")
+    if (Path(config.output) / "metrics.json").exists():
+        raise UsageError(
+            f"--output {config.output}: is a run, whose report would be replaced; name another "
+            "folder"
+        )
     from stereo.evaluation.report import compare
 
     say(f"report: {compare(config.runs, config.output)}")

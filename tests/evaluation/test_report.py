@@ -385,6 +385,16 @@ def test_compare_prints_its_table_with_all_and_nonoccluded_pixels(runs, tmp_path
     assert "protocol pooled" in result.out
 
 
+def test_compare_replaces_no_runs_report(tmp_path, stereo):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.json").write_text("{}")
+    for named in (run, run / "metrics.json", tmp_path / "other"):
+        result = stereo("compare", named, "--output", run)
+        assert result.status == 2
+        assert "is a run, whose report would be replaced; name another folder" in result.errors[-1]
+
+
 def test_compare_puts_runs_side_by_side_by_name(runs, show):
     report = compare([runs / "run", runs / "sgbm" / "metrics.json"], runs / "both")
     page = show(report)
