@@ -11,6 +11,7 @@ from stereo.data.io.images import as_images
 from stereo.errors import InputError, UsageError
 from stereo.geometry.calibration import Calibration
 from stereo.geometry.parameters import Camera
+from stereo.system import console
 from stereo.system.opencv import import_cv2
 
 FEWEST_VIEWS = 4
@@ -67,7 +68,7 @@ def calibrate(pairs: Sequence[PairFiles], board: Board, lens: str = "pinhole") -
     views: list[BoardView] = []
     left_out: dict[str, str] = {}
     size: tuple[int, int] | None = None
-    for pair in pairs:
+    for pair in console.progress(pairs, "calibrate", len(pairs)):
         pictures = as_images([pair.left, pair.right], [str(pair.left), str(pair.right)])
         for path, picture in zip((pair.left, pair.right), pictures, strict=True):
             own = (picture.shape[1], picture.shape[0])

@@ -50,7 +50,7 @@ def calibrate_folder(
     pairs = find_pairs(left, right)
     targets = (path, path.with_name(f"{path.stem}_coverage.png"))
     _check_targets(pairs, (), targets)
-    found = calibrate(list(console.progress(pairs, "read", len(pairs))), board, lens)
+    found = calibrate(pairs, board, lens)
     for name, reason in found.left_out.items():
         console.warn(f"warning: {name} is left out: {reason}")
     rows = [[name, error] for name, error in sorted(found.errors.items(), key=lambda row: -row[1])]

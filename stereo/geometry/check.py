@@ -251,6 +251,8 @@ def _supported_disparities(matches: Matches) -> np.ndarray:
     cv2 = import_cv2()
     median, _ = _vertical_offset(matches)
     inside = np.abs(matches.vertical - median) <= VERTICAL_SPREAD
+    if np.count_nonzero(inside) < ENOUGH_MATCHES:  # the median lies between groups of rows
+        return matches.disparity
     disparity, places = matches.disparity[inside], matches.left[inside].astype(np.float32)
     nearest = cv2.BFMatcher().knnMatch(places, places, k=NEIGHBOURS + 1)
     beside = [[other.trainIdx for other in some] for some in nearest]

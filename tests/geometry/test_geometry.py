@@ -14,6 +14,7 @@ from stereo.data.io.images import read_image, read_samples
 from stereo.errors import InputError, UsageError
 from stereo.geometry import Calibration, Camera, check
 from stereo.geometry.calibrate import Board, calibrate, charuco_board
+from stereo.geometry.cameras import calibrate_folder
 from stereo.geometry.check import check_pair
 from stereo.geometry.rectify import plan_rectification
 
@@ -101,6 +102,27 @@ def test_charuco_boards_may_be_partly_visible(tmp_path, rig):
     for wrong in (Board(9, 7, 0.025, 0.03), Board(9, 7, 0.025, 0.018, "DICT_9X9")):
         with pytest.raises(UsageError):
             charuco_board(wrong)
+
+
+def test_the_progress_of_calibrate_is_that_of_its_work(photographs, monkeypatch):
+    from stereo.geometry import calibrate as module
+
+    steps = []
+
+    def progress(items, *_):
+        for item in items:
+            yield item
+            steps.append("done")
+
+    monkeypatch.setattr("stereo.system.console.progress", progress)
+    monkeypatch.setattr(module, "_find_view", lambda *_: steps.append("found") or "none")
+    with pytest.raises(InputError, match="was found in 0 of 10 pairs"):
+        calibrate_folder(
+            *(str(photographs / f"{side}*.png") for side in ("left", "right")),
+            photographs / "cameras.json",
+            Board(9, 6, 0.025),
+        )
+    assert steps == ["found", "done"] * 10
 
 
 def test_bad_views_are_named_and_excluded(photographs, tmp_path, stereo):
@@ -341,6 +363,17 @@ def test_the_range_is_never_below_0(rng):
     assert low == 0
     assert high == pytest.approx(16, abs=1)
     assert notes == ["negative", "range"]
+
+
+@pytest.mark.parametrize("between", [0, 5])
+def test_two_groups_of_rows_are_a_vertical_fault_with_a_range(rng, between):
+    left = np.stack([rng.uniform(0, 640, 100), rng.uniform(0, 480, 100)], axis=1)
+    away = np.stack([np.full(100, -30.0), np.repeat([0.0, 8.0], 50)], axis=1)
+    away[50 - between : 50 + between] = -90, 4  # at the median
+    found = check.Findings()
+    check._judge(check.Matches(left, left + away), found, 192, 480)
+    assert [fault.partition(":")[0] for fault in found.faults] == ["vertical"]
+    assert found.range[0] == 30
 
 
 def test_unrelated_images_are_detected(rng):
