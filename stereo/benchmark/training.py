@@ -113,14 +113,9 @@ def benchmark_training(
         peaks = [measure.peak_bytes(step_of(case, batch), where) for batch in BATCHES]
         rows.append(facts | _memory(case, peaks))
         console.say(f"{case.label}: {_megabytes(rows[-1]['bytes_of_a_pair'])} MiB a pair")
-
-    def seconds(case: TrainingCase) -> float:
-        step = step_of(case, BATCHES[0])
-        keeps = case.form in (OURS, RECOMPUTE)  # as `stereo train` does
-        with measure.freed_memory_kept(step, large=True, enabled=keeps):
-            return measure.elapsed(step, where)
-
-    timers = {case.label: functools.partial(seconds, case) for case in cases}
+    timers = {
+        c.label: functools.partial(_seconds, c.form, step_of(c, BATCHES[0]), where) for c in cases
+    }
     first: dict[str, float] = {}
     for row, own, macs in zip(rows, measure.in_turns(timers, repeats), counts, strict=True):
         row["seconds"] = own
@@ -178,6 +173,12 @@ def _step(case: TrainingCase, left: Tensor, right: Tensor, truth: Tensor) -> flo
     case.optimizer.step()
     case.optimizer.zero_grad(set_to_none=True)
     return float(loss.detach())
+
+
+def _seconds(form: str, step: Callable[[], float], device: torch.device) -> float:
+    """Time a step; freed memory is kept for the forms that ``stereo train`` runs, as it does."""
+    with measure.freed_memory_kept(step, large=True, enabled=form in (OURS, RECOMPUTE)):
+        return measure.elapsed(step, device)
 
 
 def _compare_losses(

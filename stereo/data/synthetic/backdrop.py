@@ -3,11 +3,9 @@
 import math
 from dataclasses import dataclass
 
-from stereo.data.synthetic.config import SyntheticConfig
+from stereo.data.synthetic.config import HEAP, OUTDOORS, ROOM, SyntheticConfig
 from stereo.data.synthetic.rng import SceneRng, rounded
 from stereo.data.synthetic.surface import Outline, Surface
-
-ROOM, HEAP, OUTDOORS = "room", "heap", "outdoors"
 
 
 @dataclass(frozen=True)

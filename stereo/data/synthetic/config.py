@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from stereo.errors import UsageError
 
 DISTRIBUTIONS = ("mixed", "uniform", "log")
-PLACES = ("room", "heap", "outdoors")
+PLACES = ROOM, HEAP, OUTDOORS = ("room", "heap", "outdoors")
 _STRENGTHS = (
     *("shine", "reflections", "photometric", "noise", "blur", "vignetting"),
     *("misalignment", "haze"),

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from stereo.data.synthetic import space
-from stereo.data.synthetic.backdrop import HEAP, OUTDOORS, ROOM, View, draw_land, draw_room
-from stereo.data.synthetic.config import SyntheticConfig
+from stereo.data.synthetic.backdrop import View, draw_land, draw_room
+from stereo.data.synthetic.config import HEAP, OUTDOORS, ROOM, SyntheticConfig
 from stereo.data.synthetic.meshes import Mesh, read_mesh
 from stereo.data.synthetic.objects import draw_object, leaves, place_object
 from stereo.data.synthetic.rng import SceneRng

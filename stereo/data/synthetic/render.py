@@ -1,6 +1,5 @@
 """Scenes to pairs: compose, paint, trace, shade, expose."""
 
-from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -16,7 +15,7 @@ from stereo.data.synthetic.meshes import Triangles, find_meshes
 from stereo.data.synthetic.photographs import cut, find_photographs
 from stereo.data.synthetic.rng import SceneRng
 from stereo.data.synthetic.scene import Scene, compose
-from stereo.data.synthetic.sensor import draw_sensors, expose, ideal, metered
+from stereo.data.synthetic.sensor import draw_sensors, expose, ideal, metered, shifted_truth
 from stereo.data.synthetic.shade import picture
 from stereo.data.synthetic.textures import paint
 from stereo.data.synthetic.trace import seen_by_both, trace
@@ -38,7 +37,7 @@ class RenderedPair:
         clean_left: (H, W, 3) uint8 RGB, without the cameras' faults.
         clean_right: (H, W, 3) uint8 RGB.
         disparity: (H, W) float32, pixels, at the centres of the left view's pixels.
-        right_disparity: (H, W) float32, pixels, positive, at those of the right view's pixels.
+        right_disparity: (H, W) float32, pixels, positive, at those of ``right``, perhaps askew.
         nonoccluded: (H, W) bool, true where the right view shows the left pixel's point too.
         right_nonoccluded: (H, W) bool, the same of the right view's pixels.
     """
@@ -84,27 +83,13 @@ class SyntheticScenes:
         if self._meshes and self.device.type != "cpu":
             raise UsageError("meshes are traced on the CPU: render scenes with meshes there")
 
-    def __iter__(self) -> Iterator[RenderedPair]:
-        index = 0
-        while True:
-            yield self.render(index)
-            index += 1
-
     def name(self, index: int) -> str:
         """Return what tells a pair from all others of this size and look."""
         return f"synthetic/{self.config.seed}/{index}"
 
-    def render_batch(self, indices: Sequence[int]) -> list[RenderedPair]:
-        """Return the pairs of several indices; on a GPU copied back once all are under way."""
-        rendered = [self._render(index) for index in indices]
-        return [
-            RenderedPair(self.name(index), *(_array(t) for t in tensors))
-            for index, tensors in zip(indices, rendered, strict=True)
-        ]
-
     def render(self, index: int) -> RenderedPair:
         """Return pair ``index``, 0 or more."""
-        return self.render_batch([index])[0]
+        return RenderedPair(self.name(index), *(t.cpu().numpy() for t in self._render(index)))
 
     def compose(self, index: int) -> Scene:
         """Return the scene of an index, the geometry and looks without pictures."""
@@ -149,11 +134,12 @@ class SyntheticScenes:
             one, two = (replace(each, noise_seed=rng.word()) for each in cameras)
             cameras = one, two
         shown = [expose(view, camera) for view, camera in zip(light, cameras, strict=True)]
+        right_disparity, right_seen = shifted_truth(hits[1].disparity, seen[1], cameras[1])
         return (
             *shown,
             *(ideal(view) for view in light),
-            *(hit.disparity for hit in hits),
-            *seen,
+            *(hits[0].disparity, right_disparity),
+            *(seen[0], right_seen),
         )
 
     def _paint(self, scene: Scene, rng: SceneRng) -> Atlas:
@@ -175,7 +161,3 @@ class SyntheticScenes:
             else:
                 pictures.append(paint(own, kind.size, repeated=kind.repeated))
         return make_atlas(pictures, rng, self.device)
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.cpu().numpy()

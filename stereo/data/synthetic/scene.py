@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from stereo.data.synthetic import space
-from stereo.data.synthetic.backdrop import HEAP, View, perspective
-from stereo.data.synthetic.config import SyntheticConfig
+from stereo.data.synthetic.backdrop import View, perspective
+from stereo.data.synthetic.config import HEAP, SyntheticConfig
 from stereo.data.synthetic.meshes import Mesh, Posed, lambert
 from stereo.data.synthetic.places import Contents, furnish
 from stereo.data.synthetic.rng import SceneRng, rounded

@@ -1,5 +1,6 @@
 """What two cameras make of a scene: exposure, blur, noise and the rest, other for each view."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ from stereo.data.synthetic.noise import white_noise
 from stereo.data.synthetic.rng import SceneRng
 
 CURVE = 4096  # entries of a tone curve
+LARGEST_TAP = 0.33  # beside the centre of a blur's kernel, which stays the largest
+JUMP = 1.0  # pixels of disparity from row to row, beyond which they show two surfaces
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,21 @@ def expose(linear: Tensor, camera: Sensor) -> Tensor:
     return _quantised(_curved(light.clamp(0.0, 1.0), camera.gamma))
 
 
+def shifted_truth(disparity: Tensor, seen: Tensor, camera: Sensor) -> tuple[Tensor, Tensor]:
+    """Move a view's disparities and occlusion mask, (H, W) each, with its picture.
+
+    Disparities are interpolated between rows of one surface; elsewhere, and in the mask, the nearer
+    row counts.
+    """
+    if not (camera.offset or camera.roll):
+        return disparity, seen
+    upper, lower, part = _rows_around(torch.stack([disparity, seen.float()], dim=2), camera)
+    between = upper + (lower - upper) * part
+    nearer = torch.where(part < 0.5, upper, lower)
+    smooth = (lower - upper)[..., 0].abs() < JUMP
+    return torch.where(smooth, between[..., 0], nearer[..., 0]), nearer[..., 1] > 0.5
+
+
 def _quantised(values: Tensor) -> Tensor:
     return (values * 255.0 + 0.5).to(torch.uint8)
 
@@ -143,8 +161,9 @@ def _blurred(light: Tensor, deviation: float) -> Tensor:
     """Blur with a small symmetric kernel of a deviation, pixels, one direction after the other."""
     # Three taps reach a deviation of 0.7; wider blurs are several of them.
     rounds = 1 if deviation < 0.7 else 2 if deviation < 1.0 else 4
+    rounds = max(rounds, math.ceil(deviation**2 / (2.0 * LARGEST_TAP)))
     for _ in range(rounds):
-        side = min(deviation**2 / rounds / 2.0, 0.33)
+        side = deviation**2 / rounds / 2.0
         for dim in (0, 1):
             n = light.shape[dim]
             first, last = light.narrow(dim, 0, 1), light.narrow(dim, n - 1, 1)
@@ -156,15 +175,21 @@ def _blurred(light: Tensor, deviation: float) -> Tensor:
 
 def _shifted(light: Tensor, camera: Sensor) -> Tensor:
     """Move the picture up by a fraction of rows that grows along the columns."""
-    height, width = light.shape[:2]
-    across = torch.arange(width, device=light.device).float() - width / 2
-    rows = torch.arange(height, device=light.device).float()[:, None]
+    upper, lower, part = _rows_around(light, camera)
+    return upper + (lower - upper) * part
+
+
+def _rows_around(values: Tensor, camera: Sensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the two rows of (H, W, C) values that a shown pixel lies between, and how far."""
+    height, width, channels = values.shape
+    across = torch.arange(width, device=values.device).float() - width / 2
+    rows = torch.arange(height, device=values.device).float()[:, None]
     place = (rows + (camera.offset + camera.roll * across)).clamp(0.0, height - 1.0)
     first = place.floor()
     part = (place - first)[..., None]
     first = first.long()
-    column = torch.arange(width, device=light.device)
-    flat = light.reshape(-1, 3)
+    column = torch.arange(width, device=values.device)
+    flat = values.reshape(-1, channels)
     upper = F.embedding(first * width + column, flat)
     lower = F.embedding((first + 1).clamp(max=height - 1) * width + column, flat)
-    return upper + (lower - upper) * part
+    return upper, lower, part

@@ -27,12 +27,11 @@ from stereo.system.files import output_folder, remove_leftovers, staged, writes_
 from stereo.system.limits import read_json
 
 PART = "FlyingThings3D"
-VERSION = 3  # of the renderer: raise it when a pair's bytes change
+VERSION = 4  # of the renderer: raise it when a pair's bytes change
 FRAMES, FIRST_FRAME = 10, 6  # per scene folder, numbered 0006 to 0015 as in FlyingThings3D
 SCENES = 10_000  # per letter
 LARGEST_COUNT = 3 * SCENES * FRAMES  # of pairs; of films a tenth
 _SIDES = ("left", "right")
-_YOUNGER = ("frames", "plain", "repetition", "haze", "cabinets")  # than VERSION
 
 
 @writes_alone
@@ -48,8 +47,9 @@ def synthesize(
 
     The tree is FlyingThings3D's, ``ROOT/FlyingThings3D/KIND/SPLIT/A/NNNN/SIDE/NNNN.SUFFIX``: frames
     of the clean and the final pass (without and with the cameras' faults), disparities of both
-    views, and in ``nonoccluded`` a mask of each, 255 where the other view shows the point too. What
-    was rendered is noted in ``ROOT/synthetic.json``, so that two sets are never mixed.
+    views, and in ``nonoccluded`` a mask of each, 255 where the other view shows the point too.
+    Those of the right view are the final pass's, which may be askew. What was rendered is noted in
+    ``ROOT/synthetic.json``, so that two sets are never mixed.
 
     Args:
         root: folder for the data set; made if need be.
@@ -93,16 +93,11 @@ def synthesize(
         _write(files(index), scenes.render(index))
         written = _report(written, len(missing))
     if workers > 1 and missing:
-        for _ in progress_of(_in_processes(root, split, config, missing, workers), missing):
+        done = _in_processes(root, split, config, missing, workers)
+        for _ in zip(progress(missing, "render"), done, strict=True):
             written = _report(written, len(missing))
     say(f"{root}: {count} pairs; read them with --dataset {SYNTHETIC} --split {split}")
     return len(missing), kept
-
-
-def progress_of(done: Iterator[None], items: Sequence[int]) -> Iterator[None]:
-    """Show progress over ``items`` as the steps of an iterator come in."""
-    for _ in progress(items, "render"):
-        yield next(done)
 
 
 def pair_files(root: Path, split: str, index: int, frames: int = 1) -> list[Path]:
@@ -193,9 +188,6 @@ def _render_and_write(root: Path, split: str, config: SyntheticConfig, index: in
 def _facts(config: SyntheticConfig) -> dict[str, Any]:
     """Return what the bytes of the set depend on; textures and meshes by names and sizes."""
     facts = asdict(config)
-    for name in _YOUNGER:
-        if facts[name] == getattr(SyntheticConfig, name):
-            del facts[name]  # so that sets from before can be continued
     if config.textures:
         facts["textures"] = _named(find_photographs(config.textures), config.textures)
     if config.meshes:
