@@ -33,7 +33,12 @@ class FactorizedAttention(EfficientAttention):
             raise ValueError(f"normalization '{normalization}'; known: scaling, softmax")
         self.normalization = normalization
         self.temperature = 1.0
-        self.weights_sum_to_one = self.streams = normalization == "softmax"
+        self.weights_sum_to_one = normalization == "softmax"
+        self.streams = self.streams_with(normalization=normalization)
+
+    @classmethod
+    def streams_with(cls, **options: Any) -> bool:  # noqa: D102
+        return options.get("normalization", "softmax") == "softmax"
 
     def attend(  # noqa: D102
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size

@@ -160,7 +160,8 @@ class VolumeAttention(nn.Module, ABC):
     supports_mask = True
     """Whether cells can be masked as keys; if not, passing a mask is an error."""
     streams = False
-    """Whether it has ``accumulate`` and ``apply_context``, used where there are no gradients."""
+    """Whether it has ``accumulate`` and ``apply_context``, used where there are no gradients; see
+    ``streams_with``."""
     inplace = False
     """Whether ``apply_context`` may overwrite its volume."""
     fused: "Callable[[Any, Tensor, Tensor | None], Tensor] | None" = None
@@ -170,6 +171,11 @@ class VolumeAttention(nn.Module, ABC):
     """Why it cannot be exported to ONNX; None if it can."""
     half_precision = False
     """Whether ``attend`` may run in bf16 or fp16; otherwise it gets float32 even under autocast."""
+
+    @classmethod
+    def streams_with(cls, **_options: Any) -> bool:
+        """Return whether it streams with these options of ``__init__``."""
+        return cls.streams
 
     def __init__(
         self,

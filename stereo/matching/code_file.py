@@ -6,7 +6,9 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -17,14 +19,14 @@ from stereo.matching.wrap import error_line, wrap
 from stereo.models.checkpoint import file_sha256
 
 
-@functools.cache
 def load_code(model: str | Path) -> Matcher:
     """Run a Python file and return the model that it defines under a name.
 
     The name may be that of a function of two views, as ``stereo.wrap`` takes it, of a model that
     ``stereo.wrap`` or ``stereo.wrap_network`` made, or of a function or class that can be called
     without arguments and gives either. The file's folder is put on the path of imports, as
-    ``python FILE.py`` does. A process runs a file once.
+    ``python FILE.py`` does. A process runs a file once. Two files of different folders may import
+    modules of one name, each its own; an import within a function finds those of the latest file.
 
     Args:
         model: ``FILE.py:NAME``.
@@ -34,7 +36,13 @@ def load_code(model: str | Path) -> Matcher:
         UsageError: there is no such name in it, or it is none of these.
     """
     path, name = _parts(model)
-    found = _attribute(path, name)
+    return _load(path.resolve(), name, path)
+
+
+@functools.cache
+def _load(file: Path, name: str, path: Path) -> Matcher:
+    """Load from a file that messages name as ``path``."""
+    found = _attribute(_run(file, path), path, name)
     if not isinstance(found, Matcher) and callable(found) and not _parameters(found):
         found = _running(path, f"{name}()", found)
     if isinstance(found, nn.Module):
@@ -52,19 +60,46 @@ def _parts(model: str | Path) -> tuple[Path, str]:
     return Path(path), name
 
 
-def _attribute(path: Path, name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"stereo_model_{path.stem}", path)
+_folders: set[Path] = set()  # of files that were run
+
+
+@functools.cache
+def _run(file: Path, path: Path) -> ModuleType:
+    """Run a file as a module."""
+    spec = importlib.util.spec_from_file_location(f"stereo_model_{file.stem}", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    for folder in _folders - {file.parent}:
+        _forget_modules(folder)
+    _folders.add(file.parent)
+    sys.path[:] = [str(file.parent), *(each for each in sys.path if each != str(file.parent))]
     sys.modules[spec.name] = module
-    sys.path.insert(0, str(path.parent.resolve()))
     _running(path, "its code", spec.loader.exec_module, module)
+    return module
+
+
+def _forget_modules(folder: Path) -> None:
+    """Let the next import of a name look for it again where a module lies directly in a folder."""
+    for name, module in list(sys.modules.items()):
+        top = name.partition(".")[0]
+        spec = getattr(module, "__spec__", None)
+        if not isinstance(spec, ModuleSpec):
+            continue
+        places = map(Path, filter(None, [spec.origin, *(spec.submodule_search_locations or ())]))
+        within = [place for place in places if folder in place.parents]
+        if top != "stereo" and any(
+            place.relative_to(folder).parts[0] in (top, f"{top}.py") for place in within
+        ):
+            del sys.modules[name]
+
+
+def _attribute(module: ModuleType, path: Path, name: str) -> Any:
     if not hasattr(module, name):
         known = [
             key
             for key, each in vars(module).items()
             if isinstance(each, Matcher)
-            or (getattr(each, "__module__", None) == spec.name and callable(each))
+            or (getattr(each, "__module__", None) == module.__name__ and callable(each))
         ]
         raise UsageError(f"{path}: defines no '{name}'; it defines {', '.join(known) or 'nothing'}")
     return getattr(module, name)

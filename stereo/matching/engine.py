@@ -78,6 +78,10 @@ class NetworkEngine:
     @torch.inference_mode()
     def __call__(self, lefts: Sequence[np.ndarray], rights: Sequence[np.ndarray]) -> list[Estimate]:
         """Match views of one size, (H, W, 3) uint8 each."""
+        enlarges = self._enlarges(lefts[0].shape)
+        if len(lefts) > 1 and (enlarges or self.options.coarse_to_fine):
+            # A first match tells the range of the second one, for each pair its own.
+            return [self([one], [two])[0] for one, two in zip(lefts, rights, strict=True)]
         left, right = (
             normalise(views, self.config.mean, self.config.std, self.device)
             for views in (lefts, rights)
@@ -86,17 +90,17 @@ class NetworkEngine:
         keeping = large_blocks_kept(enabled=self.keeps_large)
         with keeping, computing_in(self.dtype, self.device):
             found = self._match(left, right, self._range(left, right))
-            if self._enlarges(left):
+            if enlarges:
                 limit = _range_beyond(found, 2 * self.network.max_disparity)
                 start = time.perf_counter()
                 found = self._match_enlarged(left, right, limit).cpu()
-                seconds = (time.perf_counter() - start) / len(lefts)
+                seconds = time.perf_counter() - start
         return [Estimate(each[0], each[1:], seconds) for each in found.cpu().numpy()]
 
-    def _enlarges(self, view: Tensor) -> bool:
+    def _enlarges(self, shape: tuple[int, ...]) -> bool:  # H, W, 3
         if self.options.scale != "auto":
             return self.options.scale == "2"
-        pixels = view.shape[2] * (view.shape[3] - abs(self.options.min_disparity))
+        pixels = shape[0] * (shape[1] - abs(self.options.min_disparity))
         return pixels <= ENLARGED_PIXELS.get(self.config.name, 0)
 
     def _range(self, left: Tensor, right: Tensor) -> int:

@@ -181,7 +181,7 @@ class ForeignOnnxEngine:
             views = [torch.cat(views, dim=1)]
         arrays = [self._array(view) for view in views]
         feeds = dict(zip(self.inputs, arrays, strict=True))
-        (found,) = self._graph.run([self.output], feeds, (width, height), self.max_disparity)
+        (found,) = self._graph.run([self.output], feeds, (size[1], size[0]), self.max_disparity)
         scale = self.reading.scale
         disparity = self._map(found, size) * np.float32(size[1] if scale == "width" else scale)
         if size == (height, width):

@@ -82,8 +82,9 @@ class Matcher:
         if view == "left":
             return self.batch([left], [right])[0]
         # In a mirror the right view is a left one.
-        views = as_images([left, right], ["the left image", "the right image"])
-        result = _mirrored(self.batch([views[1][:, ::-1]], [views[0][:, ::-1]])[0], views[1])
+        one, two = as_images([left, right], ["the left image", "the right image"])
+        check_same_size(one, two, "the left image", "the right image")
+        result = _mirrored(self.batch([two[:, ::-1]], [one[:, ::-1]])[0], two)
         return dataclasses.replace(result, path=_path_of(left))
 
     def both(self, left: ImageLike, right: ImageLike) -> tuple[Result, Result]:
@@ -240,9 +241,8 @@ class Matcher:
         self.check_reach(lefts[0].shape[1])
         try:
             if low:
-                estimates = _matched_from(low, self.engine, lefts, rights)
-            else:
-                estimates = self.engine(lefts, rights)
+                return _matched_from(low, self.engine, lefts, rights)
+            return self.engine(lefts, rights)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -253,18 +253,11 @@ class Matcher:
                 f"out of memory matching {width}x{height} pixels with "
                 f"{self.description['name']}; use {remedy}smaller images"
             ) from error
-        for estimate in estimates:
-            if not np.isfinite(estimate.disparity).all():
-                raise StereoError(
-                    f"{self.description['name']} gave disparities that are not finite: damaged "
-                    "weights, or too little range in this precision; try --precision fp32"
-                )
-        return estimates
 
     def check_reach(self, width: int) -> None:
         """Raise ``InputError`` where no pixel could have a match in the range searched."""
         low, count = self.min_disparity, self.description["max_disparity"]
-        if low >= width or low + count <= -width:
+        if low >= width or low + count <= 1 - width:
             raise InputError(
                 f"disparities of {_range_text(low, count)} cannot be in images {width} pixels "
                 "wide; choose another --min-disparity"

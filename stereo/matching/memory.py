@@ -92,6 +92,7 @@ def largest_tile(
 def _sites_held_whole(config: NetworkConfig) -> tuple[str, ...]:
     """Return the sites of attention that needs memory for all positions at once."""
     attention = config.attention
-    if attention is None or attention.name == NO_ATTENTION or ATTENTIONS[attention.name].streams:
+    if attention is None or attention.name == NO_ATTENTION:
         return ()
-    return attention.sites or ()
+    streams = ATTENTIONS[attention.name].streams_with(**attention.options)
+    return () if streams else attention.sites or ()

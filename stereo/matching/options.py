@@ -118,7 +118,6 @@ class MatchOptions(ComputeOptions):
 
         name, kind = str(model), kind_of(model)
         if kind == "sgbm":
-            pick_device(self.device)
             self._check_sgbm()
         elif kind == "code":
             self._check_foreign(name, "a model in a file of code", "set it in the file")
@@ -150,10 +149,8 @@ class MatchOptions(ComputeOptions):
     def _check_sgbm(self) -> None:
         from stereo.matching.sgbm import SGBM_LIMIT
 
-        if self.scale == "2":
-            raise UsageError(f"sgbm matches at scale 1, not '{self.scale}'; leave --scale out")
-        if self.tile not in ("auto", "off") or self.coarse_to_fine:
-            raise UsageError("sgbm takes neither --tile nor --coarse-to-fine")
+        own = ["max_disparity", "precision"]
+        self._check_foreign(SGBM, "semi-global matching", "match with a network", own)
         if self.precision in ("bf16", "fp16"):
             raise UsageError(f"sgbm computes in whole numbers, not {self.precision}; leave it out")
         if (self.max_disparity or 0) > SGBM_LIMIT:

@@ -111,9 +111,10 @@ def fill_from_background(disparity: np.ndarray, valid: np.ndarray) -> np.ndarray
     left = _last_valid(disparity, valid)
     right = _last_valid(disparity[:, ::-1], valid[:, ::-1])[:, ::-1]
     filled = np.where(valid, disparity, np.minimum(left, right))
-    rows = np.arange(len(filled))
-    with_any = rows[has_any]
-    nearest = with_any[np.abs(rows[:, None] - with_any[None]).argmin(axis=1)]
+    rows, with_any = np.arange(len(filled)), np.flatnonzero(has_any)
+    after = np.searchsorted(with_any, rows).clip(max=len(with_any) - 1)
+    above, below = with_any[np.maximum(after - 1, 0)], with_any[after]
+    nearest = np.where(np.abs(rows - above) <= np.abs(below - rows), above, below)
     return np.ascontiguousarray(filled[nearest])
 
 

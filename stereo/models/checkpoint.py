@@ -161,7 +161,7 @@ def restore_network(checkpoint: Checkpoint, source: str) -> StereoNetwork:
         InputError: the weights do not belong to the network that the metadata describe.
     """
     try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with torch.random.fork_rng(devices=[]):
             network = build_network(checkpoint.config)
     except StereoError as error:
         raise InputError(f"{source}: its network cannot be built ({error})") from error

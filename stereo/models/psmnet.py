@@ -87,7 +87,7 @@ class PSMNet(nn.Module):
             max_disparity: pixels, a multiple of 16; None for the network's own.
         """
         logits = self._logits(left, right, max_disparity or self.max_disparity)[-1]
-        return with_certainty(self._regress(logits), logits)
+        return with_certainty(self._regress(logits), logits, self.upsampling)
 
     def _logits(
         self, left: Sequence[Tensor], right: Sequence[Tensor], max_disparity: int

@@ -46,7 +46,7 @@ def regress_reference(
     with torch.autocast(logits.device.type, enabled=False):
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         for dim in (2, 3):
-            logits = _interpolate(logits, sample_positions(logits.shape[dim], upsampling), dim=dim)
+            logits = interpolate(logits, sample_positions(logits.shape[dim], upsampling), dim=dim)
         return _mean_candidate(logits, upsampling)
 
 
@@ -88,9 +88,9 @@ def _strips(logits: Tensor, upsampling: Upsampling) -> list[tuple[Tensor, slice]
 
 
 def _regress_strip(logits: Tensor, at: Tensor, upsampling: Upsampling) -> Tensor:
-    fine = _interpolate(logits, at, dim=2)
+    fine = interpolate(logits, at, dim=2)
     if upsampling == "align_corners":
-        fine = _interpolate(fine, sample_positions(logits.shape[3], upsampling), dim=3)
+        fine = interpolate(fine, sample_positions(logits.shape[3], upsampling), dim=3)
         return _mean_candidate(fine, upsampling)
     fine = _enlarge_columns(fine, upsampling)
     return _mean_by_powers(fine, upsampling).unflatten(1, fine.shape[2:])
@@ -193,7 +193,7 @@ def _interpolation_matrix(at: Tensor, size: int) -> Tensor:  # (K,) -> (K, size)
     return (1 - distance).clamp(min=0)
 
 
-def _interpolate(volume: Tensor, at: Tensor, *, dim: int) -> Tensor:
+def interpolate(volume: Tensor, at: Tensor, *, dim: int) -> Tensor:
     """Interpolate linearly along one axis at positions ``at``."""
     below = at.long()
     above = (below + 1).clamp(max=volume.shape[dim] - 1)

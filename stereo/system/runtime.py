@@ -119,14 +119,38 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def exact_fp32(*, enabled: bool = True) -> Iterator[None]:
-    """Compute fp32 convolutions in full precision, not in cuDNN's default TF32.
+    """Compute in full precision on a GPU: no TF32, which is cuDNN's default for convolutions.
 
     The caller's settings are restored afterwards. PyTorch refuses to read its older ``allow_tf32``
     inside this context.
     """
-    backends: Any = torch.backends  # whose attributes mypy does not see
+    if not enabled:
+        yield
+        return
+    with _exact_products(), _exact_convolutions():
+        yield
+
+
+@contextlib.contextmanager
+def _exact_products() -> Iterator[None]:
+    products: Any = torch.backends.cuda.matmul  # whose attributes mypy does not see
+    if products.fp32_precision != "tf32":
+        yield
+        return
+    products.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        products.fp32_precision = "none"  # which follows a setting for all of PyTorch
+        if products.fp32_precision != "tf32":
+            products.fp32_precision = "tf32"
+
+
+@contextlib.contextmanager
+def _exact_convolutions() -> Iterator[None]:
+    backends: Any = torch.backends
     cudnn = backends.cudnn
-    if not enabled or cudnn.conv.fp32_precision != "tf32":
+    if cudnn.conv.fp32_precision != "tf32":
         yield
         return
     # A setting for all of cuDNN overrides the default and PyTorch's. We try that first so the

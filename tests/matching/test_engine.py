@@ -245,6 +245,8 @@ def test_the_memory_estimate_counts_attention_that_does_not_stream():
 
     assert needed(name="efficient") == needed(name="none") < needed(name="linear")
     assert needed(name="linear", sites=("sixteenth",)) < needed(name="linear")
+    scaled = needed(name="factorized", options={"normalization": "scaling"})
+    assert needed(name="factorized") < scaled == needed(name="linear")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1)])

@@ -83,6 +83,28 @@ def test_a_batch_equals_its_pairs(network_matcher, rng):
         assert np.abs(network_matcher(left, right).disparity - result.disparity).max() < 1e-3
 
 
+@pytest.mark.parametrize("options", [{"scale": "2"}, {"coarse_to_fine": True}])
+def test_a_pair_keeps_its_own_range_in_a_batch(options, rng):
+    matcher = stereo.load(precision="fp32", max_disparity=192, **options)
+    wide = rng.integers(0, 256, (48, 160, 3), np.uint8)
+    lefts, rights = [wide[:, 40:], wide[:, :120]], [wide[:, 38:158], wide[:, 40:]]
+    for left, right, result in zip(lefts, rights, matcher.batch(lefts, rights), strict=True):
+        assert np.array_equal(matcher(left, right).disparity, result.disparity)
+
+
+def test_the_right_view_is_named_as_it_was_given(network_matcher):
+    left, right = np.zeros((20, 30, 3), np.uint8), np.zeros((20, 31, 3), np.uint8)
+    with pytest.raises(InputError, match=r"left image is 30x20 and the right image is 31x20"):
+        network_matcher(left, right, view="right")
+
+
+def test_a_range_in_which_no_pixel_has_a_match_is_refused():
+    matcher = stereo.load("sgbm", min_disparity=-64, max_disparity=16)
+    view = np.zeros((8, 49, 3), np.uint8)
+    with pytest.raises(InputError, match="cannot be in images 49 pixels wide"):
+        matcher(view, view)
+
+
 def test_different_sizes_are_refused(network_matcher):
     with pytest.raises(InputError, match=r"30x20.*31x20"):
         network_matcher(np.zeros((20, 30, 3), np.uint8), np.zeros((20, 31, 3), np.uint8))
@@ -163,6 +185,9 @@ def test_holes_are_filled_from_the_background():
     filled = fill_from_background(disparity, np.isfinite(disparity))
     assert filled.tolist() == [[5, 5, 3, 3, 3], [5, 5, 3, 3, 3], [1, 1, 1, 9, 9]]
     assert not fill_from_background(disparity, np.zeros_like(disparity, bool)).any()
+    rows = np.array([[nan], [nan], [1], [nan], [nan], [2], [nan]], np.float32)
+    filled = fill_from_background(rows, np.isfinite(rows))
+    assert filled[:, 0].tolist() == [1, 1, 1, 1, 2, 2, 2]
 
 
 def test_samples_are_matched_to_a_useful_map():
@@ -193,7 +218,7 @@ def test_a_compiled_network_gives_the_same_map(rng):
 
 def test_sgbm_takes_no_tiles():
     for manner in ({"tile": "512"}, {"coarse_to_fine": True}):
-        with pytest.raises(UsageError, match="neither"):
+        with pytest.raises(UsageError, match="semi-global matching takes no"):
             stereo.load("sgbm", **manner)
 
 

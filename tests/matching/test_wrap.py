@@ -1,6 +1,7 @@
 """Functions and networks of others: as models everywhere, and one line for what is wrong."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -209,6 +210,25 @@ def test_a_file_of_code_is_a_model_of_the_commands(stereo, code, tmp_path):
     assert done.status == 0, done.errors
     assert "model mine.match, max disparity 192 px" in done.out
     assert (np.load(out / "0006_disparity.npy") == 5).all()
+
+
+def test_files_of_two_folders_import_their_own_modules(tmp_path, views, monkeypatch):
+    for name, disparity in (("one", 1), ("two", 9)):
+        folder = tmp_path / name
+        (folder / "models").mkdir(parents=True)
+        (folder / "utils.py").write_text(f"D = {disparity}")
+        (folder / "models" / "__init__.py").write_text("from utils import D")
+        (folder / "run.py").write_text(
+            "import numpy, models, utils, pathlib\n"
+            "with open(pathlib.Path(__file__).with_name('runs'), 'a') as file: file.write('x')\n"
+            "def match(left, right): return numpy.full(left.shape[:2], utils.D + models.D, 'f4')\n"
+            "def other(left, right): return match(left, right)\n"
+        )
+    for name, disparity in (("one", 2), ("two", 18)):
+        monkeypatch.chdir(tmp_path / name)  # one text, another file
+        for function in ("match", "other"):
+            assert (package.load(f"run.py:{function}")(*views).disparity == disparity).all()
+        assert pathlib.Path("runs").read_text() == "x"
 
 
 @pytest.mark.parametrize("name", ["match", "make", "ready", "Sized"])

@@ -53,18 +53,20 @@ def test_excitation_weights_channels_alike_in_all_planes_and_not_before_training
     assert 1.2 < gain.max() <= 2
 
 
-def test_the_last_refinement_sees_the_right_view_at_the_disparity():
+def test_the_last_refinement_sees_the_right_view():
     network = build_network(NetworkConfig("ea_stereo", 32)).eval()
     torch.nn.init.normal_(network.half_refinement.residual.weight, std=0.1)
-    left, right, state = (torch.randn(1, c, *s) for c, s in
-                          ((16, (16, 32)), (16, (16, 32)), (48, (8, 16))))  # fmt: skip
+    left, right, other = torch.randn(3, 1, 16, 16, 32)
+    state, disparity = torch.randn(1, 48, 8, 16), torch.full((1, 16, 32), 3.0)
     with torch.inference_mode():
         maps = [
-            network.half_refinement(left, right, torch.full((1, 16, 32), d), state)
-            for d in (3.0, 5.0)
+            network.half_refinement(left, each, disparity, state)
+            for each in (right, other, torch.cat([right[..., :20], other[..., 20:]], dim=-1))
         ]
     assert maps[0].shape == (1, 32, 64)
-    assert (maps[1] - maps[0] - 4).abs().max() > 0.05  # 2 half pixels are 4 px of the map
+    assert (maps[1] - maps[0]).abs().max() > 0.05
+    # Where the right view is the same at x - 3, beyond what its surroundings reach.
+    assert (maps[2] - maps[0])[..., :16].abs().max() < 1e-4
 
 
 def test_grown_weights_keep_their_logits(tmp_path, monkeypatch):

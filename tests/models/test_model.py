@@ -12,10 +12,11 @@ from stereo.errors import UsageError
 from stereo.models import NETWORK_NAMES, AttentionConfig, NetworkConfig, build_network
 from stereo.models.aggregation import SLAB, project_by_slabs
 from stereo.models.blocks import ConvNorm3d
+from stereo.models.certainty import certainty, with_certainty
 from stereo.models.checkpoint import Checkpoint, load_checkpoint, restore_network, save_checkpoint
 from stereo.models.config import SITES
 from stereo.models.cost_volume import concatenation_volume
-from stereo.models.regression import regress_disparity, regress_reference
+from stereo.models.regression import regress_disparity, regress_reference, sample_positions
 
 
 @pytest.mark.parametrize(("name", "count"), [("psmnet", 5_224_768), ("psmnet_basic", 3_672_896)])
@@ -173,24 +174,26 @@ def test_one_pair_of_a_batch_does_not_touch_another(name):
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("name", "wrong", "says"),
     [
-        {"name": "psmnt"},
-        {"name": "psmnet", "max_disparity": 200},
-        {"name": "psmnet", "upsampling": "bilinear"},
-        {"name": "psmnet", "padding": "reflect"},
-        {"name": "psmnet", "attention": {"name": "efficient"}},
-        {"name": "ea_stereo_fast", "attention": {"sites": ["quarter"]}},
-        {"name": "ea_psmnet", "attention": {"name": "nothing"}},
-        {"name": "ea_psmnet", "attention": {"name": "none", "options": {"heads": 2}}},
-        {"name": "ea_psmnet", "attention": {"sites": ["half"]}},
-        {"name": "ea_psmnet", "attention": {"sites": []}},
-        {"name": "ea_psmnet", "attention": {"sites": ["eighth", "eighth"]}},
+        ("psmnet", {"name": "psmnt"}, "psmnt"),
+        ("psmnet", {"max_disparity": 200}, "200"),
+        ("psmnet", {"upsampling": "bilinear"}, "bilinear"),
+        ("psmnet", {"padding": "reflect"}, "reflect"),
+        ("psmnet", {"attention": {"name": "efficient"}}, "attention"),
+        ("ea_stereo_fast", {"attention": {"sites": ["quarter"]}}, "quarter"),
+        ("ea_psmnet", {"attention": {"name": "nothing"}}, "nothing"),
+        ("ea_psmnet", {"attention": {"name": "none", "options": {"heads": 2}}}, "options"),
+        ("ea_psmnet", {"attention": {"sites": ["half"]}}, "half"),
+        ("ea_psmnet", {"attention": {"sites": []}}, "sites"),
+        ("ea_psmnet", {"attention": {"sites": ["eighth", "eighth"]}}, "eighth"),
     ],
 )
-def test_impossible_configurations_are_refused(wrong):
-    with pytest.raises(UsageError):
-        NetworkConfig.from_dict(wrong)
+def test_impossible_configurations_are_refused(name, wrong, says):
+    right = NetworkConfig(name).to_dict()
+    assert NetworkConfig.from_dict(right) == NetworkConfig(name)
+    with pytest.raises(UsageError, match=says):
+        NetworkConfig.from_dict(right | wrong)
 
 
 @pytest.mark.parametrize("options", [{"heads": 5}, {"hads": 2}])
@@ -270,3 +273,13 @@ def test_invalid_cells_can_be_masked_as_keys(site):
     assert torch.equal(mask[0, 0], (x >= d)[:, None].expand(mask.shape[2:]))
     with pytest.raises(UsageError, match="reformer"):
         AttentionConfig("reformer", mask_invalid=True)
+
+
+@pytest.mark.parametrize("upsampling", ["unbiased", "align_corners", "half_pixel"])
+def test_certainty_lies_where_the_map_does(upsampling):
+    logits = torch.zeros(1, 8, 3, 16)
+    logits[:, 2, :, 8] = 9.0
+    at = sample_positions(16, upsampling)
+    estimate = with_certainty(regress_reference(logits, upsampling), logits, upsampling)
+    expected = np.interp(at, np.arange(16), certainty(logits)[0, 0, 0])
+    assert np.abs(estimate[0, 1, 0].numpy() - expected).max() < 1e-6

@@ -206,6 +206,7 @@ SETTINGS = {
     "all of it, ieee": lambda torch: setattr(torch.backends, "fp32_precision", "ieee"),
     "cuDNN": lambda torch: setattr(torch.backends.cudnn, "fp32_precision", "tf32"),
     "convolutions": lambda torch: setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32"),
+    "products": lambda torch: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
     "without": lambda torch: setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee"),
     "the older way": lambda torch: setattr(torch.backends.cudnn, "allow_tf32", False),
 }
@@ -219,7 +220,7 @@ def test_fp32_is_exact_and_the_callers_settings_stay(setting, restored):
     with computing_in(torch.float32, CPU):
         inside = precision()
     assert precision() == before
-    assert inside["convolutions"] != "tf32"
+    assert "tf32" not in (inside["convolutions"], inside["matmul"])
     for name in ("enabled", "benchmark", "deterministic"):
         assert inside[name] == before[name]
     with computing_in(torch.bfloat16, CPU):
