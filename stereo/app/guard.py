@@ -255,10 +255,13 @@ class Guard:
         return scope | passed, receive
 
     def _session(self, exchange: _Exchange, name: Any) -> bytes:
-        """Return the session's internal name, so that no visitor can name another's."""
+        """Return the session's internal name, so that no visitor can name another's.
+
+        It starts with the visitor and ``_``, by which ``Store`` knows whose a result is.
+        """
         if not exchange.visitor:
             raise Refused(403, UNKNOWN)
-        return self._sign(f"{exchange.visitor}/{_named(name)}").encode()
+        return f"{exchange.visitor}_{self._sign(f'{exchange.visitor}/{_named(name)}')}".encode()
 
     def _event(self, exchange: _Exchange, body: bytes) -> bytes:
         """Return the body of an event, rebuilt from its valid values."""

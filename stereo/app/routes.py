@@ -107,9 +107,10 @@ def _serve_results(app: FastAPI, store: Store) -> None:
     archiving = threading.Lock()
 
     @app.get("/results/{token}/{name}")
-    def result(token: str, name: str) -> Response:
-        found = store.find(token, name)
-        if found is None and name.endswith(".zip"):
+    def result(request: Request, token: str, name: str) -> Response:
+        is_own = store.is_of(token, request.scope[VISITOR])
+        found = store.find(token, name) if is_own else None
+        if found is None and is_own and name.endswith(".zip"):
             with archiving:  # which nothing else waits for
                 found = store.find(token, name) or _archive(store, token, name)
         if found is None:

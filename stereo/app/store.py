@@ -1,4 +1,4 @@
-"""Result folders under unguessable names, removed when their visitor leaves."""
+"""Result folders under unguessable names, removed when their page closes."""
 
 import secrets
 import shutil
@@ -14,36 +14,36 @@ IDLE = 3600.0  # seconds after which a result goes even if the visitor's page st
 
 @dataclass
 class _Entry:
-    visitor: str
+    session: str  # of one page: its visitor, `_` and a signature
     folder: Path
     made: float = field(default_factory=time.monotonic)
 
 
 class Store:
-    """The results of all visitors: one each, the newest."""
+    """The results of all pages: one each, the newest."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._lock = threading.Lock()
 
-    def new(self, visitor: str) -> tuple[str, Path]:
-        """Remove the visitor's results, and return the token and the empty folder of a new one."""
+    def new(self, session: str) -> tuple[str, Path]:
+        """Remove the session's results, and return the token and the empty folder of a new one."""
         with self._lock:
-            for token in [t for t, entry in self._entries.items() if entry.visitor == visitor]:
+            for token in [t for t, entry in self._entries.items() if entry.session == session]:
                 self._drop(token)
             while len(self._entries) >= KEPT:
                 self._drop(next(iter(self._entries)))
             token = secrets.token_urlsafe(24)
             folder = self._root / token
             folder.mkdir(parents=True)
-            self._entries[token] = _Entry(visitor, folder)
+            self._entries[token] = _Entry(session, folder)
         return token, folder
 
-    def leave(self, visitor: str) -> None:
-        """Remove the results of a visitor who has closed the page."""
+    def leave(self, session: str) -> None:
+        """Remove the results of a page that was closed."""
         with self._lock:
-            for token in [t for t, entry in self._entries.items() if entry.visitor == visitor]:
+            for token in [t for t, entry in self._entries.items() if entry.session == session]:
                 self._drop(token)
 
     def expire(self) -> None:
@@ -58,6 +58,12 @@ class Store:
         with self._lock:
             if token in self._entries:
                 self._drop(token)
+
+    def is_of(self, token: str, visitor: str) -> bool:
+        """Return whether a result is there and this visitor's."""
+        with self._lock:
+            entry = self._entries.get(token)
+        return entry is not None and entry.session.startswith(f"{visitor}_")
 
     def find(self, token: str, name: str) -> Path | None:
         """Return a file of a result, or None if the token or name is unknown."""

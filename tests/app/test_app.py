@@ -357,6 +357,11 @@ def fetch(address, **options):
         return error.code, error.read()
 
 
+def download(page, address):
+    answer = page.context.request.get(address)  # with the visitor's cookie
+    return answer.status, answer.body()
+
+
 def picture_of(locator):
     """Return what the viewport shows of an element, (H, W, 3), without waiting for frames."""
     locator.evaluate("element => element.scrollIntoView({block: 'center'})")
@@ -371,7 +376,7 @@ def test_an_uploaded_pair_gives_a_map_values_under_the_cursor_and_points_that_tu
     give(page, left=LEFT, right=RIGHT)
     match(page)
     names = links(page)
-    (tmp_path / "map.pfm").write_bytes(fetch(names["0006_disparity.pfm"])[1])
+    (tmp_path / "map.pfm").write_bytes(download(page, names["0006_disparity.pfm"])[1])
     disparity = read_disparity(tmp_path / "map.pfm")
     assert np.array_equal(disparity, package.load()(LEFT, RIGHT).disparity)
     shown = page.locator(".st-frame img")
@@ -415,7 +420,7 @@ def test_a_bundled_pair_has_depth_error_metrics_and_every_download(visit):
     assert re.search(r"EPE\s+\d\.\d+ px", page.locator(".st-figures").inner_text())
     assert "points" in page.locator(".st-points .st-about").inner_text()
     assert "unknown scale" not in page.locator(".st-points").inner_text()
-    found = {name: fetch(address) for name, address in links(page).items()}
+    found = {name: download(page, address) for name, address in links(page).items()}
     assert {status for status, _ in found.values()} == {200}
     ends = ["_color.png", "_disparity.pfm", "_disparity.png", "_disparity.npy", "_depth.npy"]
     ends += ["_confidence.png", "_depth.png", ".ply", ".glb", "_error.png"]
@@ -470,14 +475,15 @@ def test_two_visitors_at_once_have_their_own_results_which_go_when_they_leave(vi
         page.wait_for_selector("stereo-maps[data-ready]")
         assert page.locator(".st-summary h2").inner_text() == f"bundled_{number}_left"
     first, second = (links(page)[f"bundled_{n}_left.zip"] for n, page in enumerate(pages, 1))
-    assert fetch(first)[0] == fetch(second)[0] == 200
+    assert download(pages[0], first)[0] == download(pages[1], second)[0] == 200
+    assert download(pages[1], first)[0] == download(pages[0], second)[0] == 404
     assert urlsplit(first).path.split("/")[2] != urlsplit(second).path.split("/")[2]
     pages[0].close()
     deadline = time.monotonic() + 20
-    while fetch(first)[0] == 200 and time.monotonic() < deadline:
+    while download(pages[0], first)[0] == 200 and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert fetch(first)[0] == 404
-    assert fetch(second)[0] == 200
+    assert download(pages[0], first)[0] == 404
+    assert download(pages[1], second)[0] == 200
 
 
 @needs_gradio

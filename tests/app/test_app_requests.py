@@ -338,14 +338,21 @@ def test_internal_functions_cannot_be_called(visitor):
 # Visitors.
 
 
-def test_a_pair_is_uploaded_seen_matched_and_downloaded(visitor, own):
+def test_a_pair_is_uploaded_seen_matched_and_downloaded(visitor, own, address):
     right = visitor.uploaded("../../right view?.png", RIGHT.read_bytes())
     assert Path(right).name == "right_view_.png" or Path(right).name.endswith("right_view_.png")
     assert visitor.ask(f"/gradio_api/file={quote(own)}") == (200, LEFT.read_bytes())
     shown, wrong = visitor.result(visitor.match_number, visitor.match(file(own), file(right)))
     assert wrong == ""
-    address = re.search(r'href="(results/[^"]+disparity\.pfm)"', shown)[1]
-    assert visitor.ask(f"/{address}")[1].startswith(b"Pf")
+    place = re.search(r'href="(results/[^"]+disparity\.pfm)"', shown)[1]
+    archive = re.search(r'href="(results/[^"]+\.zip)"', shown)[1]
+    other = Visitor(address)
+    for path in (archive, place):
+        assert other.ask(f"/{path}")[0] == 404
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"{address}/{path}", timeout=60)
+    assert visitor.ask(f"/{place}")[1].startswith(b"Pf")
+    assert visitor.ask(f"/{archive}")[0] == 200
     bundled = visitor.result(visitor.choose_number, [1])
     assert visitor.ask(f"/gradio_api/file={quote(bundled[0]['path'])}")[0] == 200
     assert visitor.result(visitor.check_number, bundled[:2]) == [""]
