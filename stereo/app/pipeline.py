@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -339,7 +339,7 @@ def _write_maps(folder: Path, page: PageResult, picture: np.ndarray, output: Pai
     shown = colors.colorize(planes["disparity"], limit, low=low)
     pictures = [(MapLayer("disparity", "Disparity", limit, "px", low=low), shown)]
     if output.cloud is not None:
-        depth = output.cloud.calibration.depth(output.disparity)[thin]
+        depth = output.depth[thin]
         planes["depth"] = np.where(depth > 0, depth, np.nan)
     if output.confidence is not None:
         planes["confidence"] = output.confidence[thin]
@@ -366,7 +366,7 @@ def _write_cloud(
     folder: Path, page: PageResult, cloud: PointCloudContext, output: PairOutput
 ) -> None:
     """Write an even sample of the points for the browser."""
-    points, tints = cloud.points(output.disparity, output.confidence, output.certainty)
+    points, tints = (output if output.cloud is cloud else replace(output, cloud=cloud)).points
     if not len(points):
         return
     step = max(1.0, len(points) / SHOWN_POINTS)

@@ -1,5 +1,6 @@
 """The files written per pair, by format; all of a pair appear together or not at all."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,25 +32,6 @@ class PointCloudContext:
     keep_edges: bool = False  # whether flying points stay
     min_confidence: float = 0.0  # the least confidence of a point, 0..1
 
-    def points(
-        self,
-        disparity: np.ndarray,
-        confidence: np.ndarray | None = None,
-        certainty: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the (N, 3) points in metres and their (N, 3) colours."""
-        return colored_points(
-            disparity,
-            self.picture,
-            self.calibration,
-            is_right=self.is_right,
-            max_depth=self.max_depth,
-            keep_edges=self.keep_edges,
-            certainty=certainty,
-            confidence=confidence,
-            min_confidence=self.min_confidence,
-        )
-
 
 @dataclass(frozen=True, eq=False)
 class PairOutput:
@@ -63,6 +45,28 @@ class PairOutput:
     # both ends of the colour scale, pixels; None for the ground truth's or the map's own
     scale: tuple[float, float] | None = None
     certainty: np.ndarray | None = None  # (2, H, W) float32, of a network, or None
+
+    @functools.cached_property
+    def depth(self) -> np.ndarray:
+        """(H, W) float32, metres; 0 for none."""
+        assert self.cloud is not None
+        return self.cloud.calibration.depth(self.disparity)
+
+    @functools.cached_property
+    def points(self) -> tuple[np.ndarray, np.ndarray]:
+        """(N, 3) float32, metres, and (N, 3) uint8 RGB, as ``colored_points`` returns them."""
+        assert self.cloud is not None
+        return colored_points(
+            self.disparity,
+            self.cloud.picture,
+            self.cloud.calibration,
+            is_right=self.cloud.is_right,
+            max_depth=self.cloud.max_depth,
+            keep_edges=self.cloud.keep_edges,
+            certainty=self.certainty,
+            confidence=self.confidence,
+            min_confidence=self.cloud.min_confidence,
+        )
 
 
 def _write_color(path: Path, output: PairOutput) -> None:
@@ -93,14 +97,12 @@ def _write_picture(path: Path, picture: np.ndarray) -> None:
 
 
 def _write_depth(path: Path, output: PairOutput) -> None:
-    assert output.cloud is not None
     with path.open("wb") as file:
-        np.save(file, output.cloud.calibration.depth(output.disparity))
+        np.save(file, output.depth)
 
 
 def _write_millimetres(path: Path, output: PairOutput) -> str | None:
-    assert output.cloud is not None
-    stored = np.rint(1000 * output.cloud.calibration.depth(output.disparity).astype(np.float64))
+    stored = np.rint(1000 * output.depth.astype(np.float64))
     too_far = stored > MAX_MILLIMETRES
     Image.fromarray(np.where(too_far, 0, stored).astype(np.uint16)).save(path)
     if not too_far.any():
@@ -109,8 +111,7 @@ def _write_millimetres(path: Path, output: PairOutput) -> str | None:
 
 
 def _write_points(path: Path, output: PairOutput) -> str | None:
-    assert output.cloud is not None
-    points, colors = output.cloud.points(output.disparity, output.confidence, output.certainty)
+    points, colors = output.points
     POINT_WRITERS[path.suffix](path, points, colors)
     if len(points):
         return None

@@ -24,6 +24,7 @@ LARGEST_SIDE = SIDES[-1]
 FEATURES = 2 * len(SIDES) + 9
 WIDTH = 16
 DILATIONS = (1, 1, 2, 2)
+FEATURE_REACH = 7  # rows around a pixel that its features see: Gaussian 4, Laplacian 1, dilation 2
 ROWS = 256  # of a strip, which bounds the memory
 
 
@@ -87,14 +88,15 @@ def is_flying(disparity: np.ndarray, certainty: np.ndarray) -> np.ndarray:
     """
     import torch
 
-    network, reach = _fitted(), sum(DILATIONS)
-    features = torch.from_numpy(flying_features(disparity, certainty))
+    network, halo = _fitted(), FEATURE_REACH + sum(DILATIONS)
     flying = np.empty(disparity.shape, bool)
     with torch.inference_mode():
         for top in range(0, len(flying), ROWS):
-            above = min(top, reach)
-            strip = features[None, :, top - above : top + ROWS + reach]
-            flying[top : top + ROWS] = (network(strip)[0, 0, above : above + ROWS] > 0).numpy()
+            above = min(top, halo)
+            rows = slice(top - above, top + ROWS + halo)
+            features = torch.from_numpy(flying_features(disparity[rows], certainty[:, rows]))
+            scores = network(features[None])[0, 0, above : above + ROWS]
+            flying[top : top + ROWS] = (scores > 0).numpy()
     return flying
 
 

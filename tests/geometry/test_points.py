@@ -8,9 +8,9 @@ from PIL import Image
 import stereo as package
 from stereo.errors import InputError, OutputError, UsageError
 from stereo.evaluation.outputs import PairOutput, PointCloudContext, parse_formats, write_pair
-from stereo.geometry import Calibration
+from stereo.geometry import Calibration, flying
 from stereo.geometry.flying import is_flying
-from stereo.geometry.points import is_edge, points_in_space, write_glb, write_ply
+from stereo.geometry.points import colored_points, is_edge, points_in_space, write_glb, write_ply
 
 trimesh = pytest.importorskip("trimesh")
 LEFT = REPOSITORY / "datasets/samples/FlyingThings3D/frames_cleanpass/TEST/A/0000/left/0006.png"
@@ -76,6 +76,21 @@ def test_depth_is_written_in_metres_and_in_millimetres(tmp_path, calibration):
     assert behind.startswith("x: 33.3 % of the map lies at or behind infinity")
 
 
+def test_points_of_all_files_are_computed_once(tmp_path, calibration, monkeypatch):
+    calls = []
+
+    def points(*given, **options):
+        calls.append("points")
+        return colored_points(*given, **options)
+
+    monkeypatch.setattr("stereo.evaluation.outputs.colored_points", points)
+    cloud = PointCloudContext(calibration, np.zeros((4, 4, 3), np.uint8))
+    output = PairOutput(np.ones((4, 4), np.float32), cloud=cloud)
+    write_pair(tmp_path, "x", ["depth", "ply", "glb"], output)
+    assert calls == ["points"]
+    assert output.depth is output.depth
+
+
 def test_points_end_at_the_depth_limit_and_at_edges(calibration):
     disparity = np.full((4, 9), 5, np.float32)
     disparity[:, 3:] = 1
@@ -83,7 +98,8 @@ def test_points_end_at_the_depth_limit_and_at_edges(calibration):
     left = np.zeros((4, 9, 3), np.uint8)
 
     def depths(**options):
-        points, colors = PointCloudContext(calibration, left, **options).points(disparity)
+        cloud = PointCloudContext(calibration, left, **options)
+        points, colors = PairOutput(disparity, cloud=cloud).points
         assert len(points) == len(colors)
         return sorted(set(np.round(points[:, 2]).tolist())), len(points)
 
@@ -254,11 +270,11 @@ def test_flying_points_are_removed_and_both_surfaces_stay():
     disparity[:, 29:32] = 18, 25, 33
     certainty = np.full((2, 40, 80), 0.97, np.float32)
     certainty[:, :, 28:33] = 0.5
-    flying = is_flying(disparity, certainty)
-    assert flying[5:-5, 29:32].all()
-    assert not flying[:, :27].any() and not flying[:, 54:].any()
+    found = is_flying(disparity, certainty)
+    assert found[5:-5, 29:32].all()
+    assert not found[:, :27].any() and not found[:, 54:].any()
     surfaces = np.r_[27:29, 32:54]
-    assert flying[:, surfaces].mean() < is_edge(1 / disparity)[:, surfaces].mean() / 2
+    assert found[:, surfaces].mean() < is_edge(1 / disparity)[:, surfaces].mean() / 2
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (2, 30), (3, 3), (24, 32)])
@@ -274,8 +290,13 @@ def test_strips_of_a_map_give_what_the_whole_gives(monkeypatch, rng):
     disparity = np.repeat(rng.uniform(5, 40, (12, 8)), 5, 0).repeat(6, 1).astype(np.float32)
     certainty = rng.uniform(0.3, 1, (2, *disparity.shape)).astype(np.float32)
     whole = is_flying(disparity, certainty)
-    monkeypatch.setattr("stereo.geometry.flying.ROWS", 7)
+    features, rows = flying.flying_features, []
+    monkeypatch.setattr(flying, "ROWS", 7)
+    monkeypatch.setattr(
+        flying, "flying_features", lambda *given: rows.append(len(given[0])) or features(*given)
+    )
     assert np.array_equal(is_flying(disparity, certainty), whole)
+    assert len(rows) == 9 and max(rows) <= 7 + 2 * 13  # no more than a strip in memory
     assert 0 < whole.mean() < 1
 
 
