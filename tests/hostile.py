@@ -102,7 +102,8 @@ def jpeg(width: int = SIDE, height: int = SIDE, scans: int = 1) -> bytes:
     """A progressive JPEG without data."""
     frame = struct.pack(">HBHHB", 11, 8, height, width, 1) + b"\x01\x11\0"
     scan = b"\xff\xda" + struct.pack(">HB", 8, 1) + b"\x01\0\0\0\0"
-    return b"\xff\xd8\xff\xc2" + frame + scans * scan + b"\xff\xd9"
+    comment = b"\xff\xfe\0\x04\xff\xd9"  # with what looks like the end
+    return b"\xff\xd8" + comment + b"\xff\xc2" + frame + scans * scan + b"\xff\xd9"
 
 
 def pam(width: int = SIDE, height: int = SIDE) -> bytes:

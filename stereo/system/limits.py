@@ -65,16 +65,21 @@ def max_pixels() -> int:
 def picture_limit(megapixels: float | None) -> Iterator[None]:
     """Set the limit, for processes started in the block too; None leaves it.
 
+    Pillow's own, which readers raise to ours, is what it was when the block ends.
+
     Raises:
         UsageError: not a positive number.
     """
-    before = os.environ.get(MAX_MEGAPIXELS_VARIABLE)
+    from PIL import Image
+
+    before, pillows = os.environ.get(MAX_MEGAPIXELS_VARIABLE), Image.MAX_IMAGE_PIXELS
     if megapixels is not None:
         os.environ[MAX_MEGAPIXELS_VARIABLE] = f"{megapixels:g}"
     try:
         max_pixels()
         yield
     finally:
+        Image.MAX_IMAGE_PIXELS = pillows
         if before is not None:
             os.environ[MAX_MEGAPIXELS_VARIABLE] = before
         elif megapixels is not None:

@@ -20,6 +20,7 @@ from PIL.ImageFile import ImageFile
 from stereo.data.io.picture_file import (
     NotAPictureError,
     check_one_frame,
+    frames,
     holds_both_views,
     is_deep_colour,
     open_picture,
@@ -132,7 +133,7 @@ def read_both_views(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         if not holds_both_views(image):
             raise InputError(f"{name}: does not hold both views, as an MPO's two frames would")
         size, views = image.size, []
-        for frame in range(image.n_frames):  # type: ignore[attr-defined]
+        for frame in frames(image):
             image.seek(frame)
             if image.size == size:
                 views.append(_from_pillow(image, name))

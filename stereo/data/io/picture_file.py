@@ -23,6 +23,7 @@ MAX_PPM_HEADER = 2**16  # bytes
 MAX_PPM_COMMENTS = 1000  # of a plain PPM; each is cut out of a megabyte
 _TILE_WIDTH, _TILE_LENGTH, _BITS_PER_SAMPLE, _SUBFILE_TYPE = 322, 323, 258, 254
 _REDUCED_OR_MASK = 0b101
+_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")  # that starts a segment, or ends a JPEG
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _MAX_CHANNELS = 4
 
@@ -96,13 +97,18 @@ def holds_both_views(image: ImageFile) -> bool:
     return image.format == "MPO" and _further_views(image) == 1
 
 
+def frames(image: ImageFile) -> range:
+    """Return the frames to look at; no camera writes more."""
+    return range(min(getattr(image, "n_frames", 1), MAX_FRAMES_CHECKED))
+
+
 def _further_views(image: ImageFile) -> int:
     """Count the frames of an MPO that have the size of the first.
 
     Telephones store others: a preview, or a map of the brightness.
     """
     size, count = image.size, 0
-    for frame in range(1, min(getattr(image, "n_frames", 1), MAX_FRAMES_CHECKED)):
+    for frame in frames(image)[1:]:
         image.seek(frame)
         count += image.size == size
     image.seek(0)
@@ -147,11 +153,29 @@ def _check(image: ImageFile, source: Path | BinaryIO, name: str) -> None:
         if channels > _MAX_CHANNELS:
             raise InputError(f"{name}: has {channels} channels; expected grey or colours")
     elif image.format in ("JPEG", "MPO"):
-        scans = _read(source).count(b"\xff\xda")
+        _check_scans(image, _read(source), name)
+
+
+def _check_scans(image: ImageFile, data: bytes, name: str) -> None:
+    if data.count(b"\xff\xda") <= MAX_SCANS:
+        return
+    for frame in frames(image):
+        image.seek(frame)
+        scans = _scans(data, image.tile[0][2])
         if scans > MAX_SCANS:
             raise InputError(
                 f"{name}: a JPEG of {scans} scans, more than any encoder writes; save it again"
             )
+    image.seek(0)
+
+
+def _scans(data: bytes, start: int) -> int:
+    """Count the scans of a JPEG up to its end, after which cameras put other data."""
+    scans, at = 0, start + 2
+    while (marker := _MARKER.search(data, at)) and marker[1] != b"\xd9":
+        scans += marker[1] == b"\xda"
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    return scans
 
 
 def _tag(image: ImageFile, tag: int, default: tuple[int, ...]) -> tuple[int, ...]:

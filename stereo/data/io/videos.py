@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stereo.data.io.images import check_readable, is_picture
+from stereo.data.io.images import check_readable, is_picture, read_image
 from stereo.errors import InputError, OutputError, UsageError
 from stereo.system.limits import check_pixels
 from stereo.system.opencv import import_cv2, quiet_opencv
@@ -173,15 +173,24 @@ def write_video(path: Path, pictures: list[Path], rate: float) -> None:
     """Write images of one size as an MP4 file.
 
     Raises:
-        OutputError: OpenCV has no encoder for it.
+        OutputError: OpenCV has no encoder for it, or not all of it could be written.
+        InputError: an image that cannot be read.
     """
     cv2 = import_cv2()
-    height, width = cv2.imread(str(pictures[0])).shape[:2]
+    height, width = read_image(pictures[0]).shape[:2]
     size = width - width % 2, height - height % 2  # what MPEG-4 takes
     with quiet_opencv():
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
         if not writer.isOpened():
             raise OutputError(f"{path}: this OpenCV cannot write MP4; leave the format video out")
         for picture in pictures:
-            writer.write(cv2.imread(str(picture))[: size[1], : size[0]])
+            writer.write(np.ascontiguousarray(read_image(picture)[: size[1], : size[0], ::-1]))
         writer.release()
+    try:
+        written = Video(path).count()  # OpenCV does not say whether it could write
+    except InputError:
+        written = 0
+    if written < len(pictures):
+        raise OutputError(
+            f"{path}: {written} of {len(pictures)} frames could be written; is the disk full?"
+        )

@@ -362,6 +362,17 @@ def test_an_mpo_of_an_image_and_its_preview_is_that_image(tmp_path, recwarn):
         read_both_views(path)
 
 
+@pytest.mark.parametrize("views", [1, 2])
+def test_what_cameras_append_to_a_jpeg_is_not_its_scans(views, tmp_path):
+    first, *others = (Image.new("RGB", (32, 24), (60 * n, 90, 30)) for n in range(views))
+    path = tmp_path / "raw.jpg"
+    first.save(path, "MPO", save_all=True, append_images=others)
+    before = read_image(path)
+    with path.open("ab") as file:
+        file.write(300 * b"raw\xff\xda")
+    assert np.array_equal(read_image(path), before)
+
+
 def test_an_mpo_of_three_views_is_refused(tmp_path):
     path = save_frames(tmp_path / "view.mpo", [(48, 32)] * 3)
     assert "several frames" in assert_refused(path)

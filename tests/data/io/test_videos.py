@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from conftest import posix_only
 from PIL import Image
 
 from stereo.commands.cli import run
@@ -12,7 +13,7 @@ from stereo.data.finding.sequences import Numbered, is_numbered
 from stereo.data.finding.sources import find_sources
 from stereo.data.io.disparities import read_disparity
 from stereo.data.io.videos import Video, is_video, split_views, write_video
-from stereo.errors import InputError
+from stereo.errors import InputError, OutputError
 from stereo.system.opencv import import_cv2
 
 SIZE = (48, 96)
@@ -189,6 +190,30 @@ def test_a_video_has_the_size_of_its_images_except_for_an_odd_row(tmp_path):
     video = Video(tmp_path / "a.mp4")
     assert video.count() == 2
     assert video.read(0).shape == (20, 32, 3)
+
+
+@posix_only
+def test_a_video_that_a_full_disk_cuts_short_is_an_error(tmp_path):
+    import resource  # of POSIX
+
+    pictures = []
+    for number, (left, _) in enumerate(scenes(40)):
+        pictures.append(tmp_path / f"{number}.png")
+        Image.fromarray(left).save(pictures[-1])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"a\.mp4: .* of 40 frames"):
+            write_video(tmp_path / "a.mp4", pictures, 5.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_the_colours_of_a_video_are_those_of_its_images(tmp_path):
+    Image.new("RGB", (32, 20), (200, 40, 90)).save(tmp_path / "ä.png")
+    write_video(tmp_path / "a.mp4", [tmp_path / "ä.png"], 5.0)
+    colour = Video(tmp_path / "a.mp4").read(0).mean(axis=(0, 1))
+    assert colour == pytest.approx([200, 40, 90], abs=6)
 
 
 def two_framed(path):
