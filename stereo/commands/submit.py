@@ -117,7 +117,7 @@ def submit(
                     seconds = f"{rules.time_word}{result.seconds:.4f}\n"
                     zipped.writestr(rules.timed(inside, method), seconds)
                 console.say(f"{inside}: {result.seconds:.2f} s")
-        _validate(temporary, str(path), benchmark, items, method)
+        validate(temporary, benchmark, items, method, name=str(path))
     console.say(f"{path}: {len(items)} maps, validated (names, sizes, types, ranges)")
     return path
 
@@ -142,16 +142,6 @@ def validate_archive(
     console.say(f"{archive}: {len(items)} maps, valid (names, sizes, types, ranges)")
 
 
-def validate(archive: Path, benchmark: str, items: list[SampleFiles], method: str) -> None:
-    """Read an archive back, and compare it with what the benchmark expects.
-
-    Raises:
-        InputError: no archive, or a file in it that is missing, too many, damaged, of another size
-            or type, or out of range.
-    """
-    _validate(archive, str(archive), benchmark, items, method)
-
-
 def _find_pairs(
     benchmark: str, root: str | Path, method: str, layout: str | None, partial: bool
 ) -> list[SampleFiles]:
@@ -171,15 +161,32 @@ def _find_pairs(
     return items
 
 
-def _validate(
-    archive: Path, name: str, benchmark: str, items: list[SampleFiles], method: str
+def validate(
+    archive: Path,
+    benchmark: str,
+    items: list[SampleFiles],
+    method: str,
+    *,
+    name: str | None = None,
 ) -> None:
-    """As ``validate``, for a file that may still have a temporary name."""
+    """Read an archive back, and compare it with what the benchmark expects.
+
+    Args:
+        archive: the ``.zip`` file.
+        benchmark: a key of ``BENCHMARKS``.
+        items: the benchmark's pairs.
+        method: what the method is called, in Middlebury's file names.
+        name: what to call the archive in an error; None for its path.
+
+    Raises:
+        InputError: no archive, or a file in it that is missing, too many, damaged, of another size
+            or type, or out of range.
+    """
     rules = BENCHMARKS[benchmark]
     maps = [rules.path(item, method) for item in items]
     times = [] if rules.timed is None else [rules.timed(inside, method) for inside in maps]
     sizes = [read_image(item.left).shape[:2] for item in items]
-    with _blamed_on(name), zipfile.ZipFile(archive) as zipped:
+    with _blamed_on(name or str(archive)), zipfile.ZipFile(archive) as zipped:
         # Other programs store folders as well.
         names = sorted(member for member in zipped.namelist() if not member.endswith("/"))
         if names != sorted([*maps, *times]):
