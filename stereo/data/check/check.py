@@ -38,6 +38,7 @@ def check_dataset(
     partial: bool = False,
     workers: int | None = None,
     max_disparity: int = DEFAULT_MAX_DISPARITY,
+    min_disparity: int = 0,
 ) -> dict[str, Any]:
     """Check every file of a data set, print a report and write it as text and JSON.
 
@@ -53,7 +54,8 @@ def check_dataset(
         unused: Scene Flow's all_unused_files.txt; its frames are left out.
         partial: fewer pairs than published are a remark, not a fault.
         workers: processes (default: one per processor, to 8).
-        max_disparity: the share of pixels at this disparity or above is reported.
+        max_disparity: length of the range of disparities; the share beyond it is reported.
+        min_disparity: its start, pixels; smaller disparities are a fault.
 
     Returns:
         What was written to ``data_check.json``; ``ok`` is false when something is wrong.
@@ -73,7 +75,7 @@ def check_dataset(
     if dataset is None:
         console.say(f"{root}: looks like '{name}'")
     choices = {"layout": layout, "unused": unused}
-    report = Report(name, root, max_disparity, partial)
+    report = Report(name, root, max_disparity, min_disparity, partial)
     for chosen_split, chosen_pass in _choices(name, split, render_pass):
         asked_for = split is not None or render_pass is not None
         report.add(*_sections(name, root, chosen_split, chosen_pass, asked_for, choices))
@@ -155,7 +157,7 @@ def _jobs(section: Section, report: Report) -> Iterator[tuple[str, Job]]:
         truth = files.disparity is not None and files.disparity not in report.seen
         if files.disparity is not None:
             report.seen.add(files.disparity)
-        yield files.name, Job(files, truth, report.max_disparity)
+        yield files.name, Job(files, truth, report.max_disparity, report.min_disparity)
 
 
 def _validate_all(jobs: list[Job], workers: int) -> Iterator[Finding]:

@@ -20,7 +20,8 @@ class Job:
 
     files: SampleFiles  # the pair
     truth: bool  # whether to read its ground truth, or the two images alone
-    max_disparity: float  # pixels; larger disparities are counted
+    max_disparity: int  # length of the range, pixels; what lies beyond it is counted
+    min_disparity: int = 0  # its start, pixels; what lies below it is a fault
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Finding:
     size: str | None  # "WIDTHxHEIGHT" of the left image; None if it cannot be read
     pixels: int = 0  # pixels of the left disparity map; 0 if it was not read
     valid: int = 0  # those with ground truth
-    beyond: int = 0  # those of `valid` at `max_disparity` or above
+    beyond: int = 0  # those of `valid` at the range's end or above
+    below: int = 0  # those of `valid` below its start
     negative: int = 0  # those of `valid` below 0
     zero: int = 0  # those of `valid` at 0
     lowest: float | None = None  # smallest valid disparity, pixels
@@ -62,7 +64,7 @@ def validate_pair(job: Job) -> Finding:
     if not job.truth or shape is None:
         return Finding(tuple(faults), size)
     if files.disparity_right is not None:
-        _disparity(files, files.disparity_right, shape, faults)
+        _disparity(job, files.disparity_right, shape, faults)
     for path, read_mask in files.nonoccluded:
         try:
             _check_size(path, read_mask(path), shape, faults)
@@ -70,7 +72,7 @@ def validate_pair(job: Job) -> Finding:
             faults.append(Fault("unreadable", str(error)))
     truth = None
     if files.disparity is not None:
-        truth = _disparity(files, files.disparity, shape, faults)
+        truth = _disparity(job, files.disparity, shape, faults)
     if truth is None:
         return Finding(tuple(faults), size)
     disparity, valid = truth
@@ -81,7 +83,8 @@ def validate_pair(job: Job) -> Finding:
         size,
         pixels=disparity.size,
         valid=known.size,
-        beyond=int(np.count_nonzero(known >= job.max_disparity)),
+        beyond=int(np.count_nonzero(known >= job.min_disparity + job.max_disparity)),
+        below=int(np.count_nonzero(known < job.min_disparity)),
         negative=int(np.count_nonzero(known < 0)),
         zero=int(np.count_nonzero(known == 0)),
         lowest=float(known.min()) if known.size else None,
@@ -99,19 +102,21 @@ def _image(path: Path, faults: list[Fault]) -> np.ndarray | None:
 
 
 def _disparity(
-    files: SampleFiles, path: Path, shape: tuple[int, int], faults: list[Fault]
+    job: Job, path: Path, shape: tuple[int, int], faults: list[Fault]
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Read one map and look for faults; returns it with its valid pixels, both (H, W)."""
+    files, least = job.files, job.min_disparity
     try:
         disparity = files.decode(path, shape)
     except InputError as error:
         faults.append(Fault("unreadable", str(error)))
         return None
     _check_size(path, disparity, shape, faults)
-    negative = int(np.count_nonzero(disparity < 0))
-    if negative:
+    below = int(np.count_nonzero(disparity < least))
+    if below:
         lowest = float(disparity[np.isfinite(disparity)].min(initial=np.inf))
-        faults.append(Fault("sign", f"{path}: {negative} negative disparities, down to {lowest:g}"))
+        detail = f"{path}: {below} disparities below {least} px, down to {lowest:g}"
+        faults.append(Fault("sign", f"{detail}; if they are meant, see --min-disparity"))
     if files.dense:
         counts = {"nan": np.isnan(disparity).sum(), "infinite": np.isinf(disparity).sum()}
         for kind, count in counts.items():

@@ -104,13 +104,13 @@ class Section:
         if finding.pixels:
             self.findings.append(finding)
 
-    def range_faults(self, max_disparity: int) -> list[str]:
+    def range_faults(self, low: int, high: int) -> list[str]:
         """Return a fault if no pixel of the section could be trained on or scored."""
         valid = sum(f.valid for f in self.findings)
         groups = {
-            "negative": sum(f.negative for f in self.findings),
-            "0": sum(f.zero for f in self.findings),
-            f"at {max_disparity} px or above": sum(f.beyond for f in self.findings),
+            f"below {low} px": sum(f.below for f in self.findings),
+            "0": 0 if low else sum(f.zero for f in self.findings),
+            f"at {high} px or above": sum(f.beyond for f in self.findings),
         }
         if not valid or sum(groups.values()) < valid:
             return []
@@ -118,8 +118,8 @@ class Section:
             f"{100 * count / valid:.4g} % {kind}" for kind, count in groups.items() if count
         )
         return [
-            f"{self.label}: no disparity lies between 0 and {max_disparity} px: {shares}; mend the "
-            "sign or the scale of the ground truth, or name another --max-disparity"
+            f"{self.label}: no disparity lies between {low} and {high} px: {shares}; mend the sign "
+            "or the scale of the ground truth, or name another --min-disparity or --max-disparity"
         ]
 
     def count_faults(self) -> list[str]:
@@ -166,7 +166,11 @@ class Section:
                 (f.highest for f in self.findings if f.highest is not None), default=None
             ),
             "beyond_max_percent": 100 * beyond / valid if valid else None,
-            "histogram": {"edges": list(EDGES), "counts": [sum(column) for column in columns]},
+            "histogram": {
+                "below_0": sum(f.negative for f in self.findings),
+                "edges": list(EDGES),
+                "counts": [sum(column) for column in columns],
+            },
         }
 
 
@@ -176,7 +180,8 @@ class Report:
 
     dataset: str  # its name
     root: Path  # its folder
-    max_disparity: int  # pixels
+    max_disparity: int  # length of the range of disparities, pixels
+    min_disparity: int  # its start, pixels
     partial: bool  # whether too few pairs are a remark rather than a fault
     sections: list[Section] = field(default_factory=list)  # what was found
     notes: list[str] = field(default_factory=list)  # remarks that are no faults
@@ -189,6 +194,7 @@ class Report:
 
     def facts(self) -> dict[str, Any]:
         """Return what ``data_check.json`` holds."""
+        low = self.min_disparity
         counts = [text for section in self.sections for text in section.count_faults()]
         faults = [
             {"kind": kind, "section": section.label, "name": name, "detail": detail}
@@ -198,7 +204,7 @@ class Report:
         faults = [
             {"kind": "range", "section": section.label, "name": "", "detail": text}
             for section in self.sections
-            for text in section.range_faults(self.max_disparity)
+            for text in section.range_faults(low, low + self.max_disparity)
         ] + faults
         if not self.partial:
             faults = [
@@ -209,6 +215,7 @@ class Report:
             "dataset": self.dataset,
             "root": str(self.root),
             "max_disparity": self.max_disparity,
+            "min_disparity": self.min_disparity,
             "ok": not faults,
             "sections": [section.facts() for section in self.sections],
             "faults_by_kind": dict(sorted(Counter(f["kind"] for f in faults).items())),
@@ -233,7 +240,8 @@ def report_text(facts: dict[str, Any]) -> str:
     lines += [console.table(header, rows), ""]
     for section in facts["sections"]:
         if section["disparity"]:
-            lines += [*_disparity_lines(section, facts["max_disparity"]), ""]
+            end = facts["min_disparity"] + facts["max_disparity"]
+            lines += [*_disparity_lines(section, end), ""]
     lines += [f"note: {note}" for note in facts["notes"]]
     for kind, count in facts["faults_by_kind"].items():
         lines.append(f"{kind}: {count}")
@@ -255,7 +263,7 @@ def _sizes(sizes: dict[str, int]) -> str:
     return ", ".join(common[:3]) + (f" and {len(common) - 3} more" if len(common) > 3 else "")
 
 
-def _disparity_lines(section: dict[str, Any], max_disparity: int) -> list[str]:
+def _disparity_lines(section: dict[str, Any], end: int) -> list[str]:
     facts = section["disparity"]
     title = " ".join(str(section[key]) for key in ("part", "split") if section[key])
     if not facts["valid_pixels"]:
@@ -263,8 +271,10 @@ def _disparity_lines(section: dict[str, Any], max_disparity: int) -> list[str]:
     lines = [
         f"{title}: disparity {facts['lowest']:.2f} to {facts['highest']:.2f} px in {facts['maps']} "
         f"maps, {facts['valid_percent']:.2f} % of pixels valid, "
-        f"{facts['beyond_max_percent']:.2f} % of these at {max_disparity} px or above"
+        f"{facts['beyond_max_percent']:.2f} % of these at {end} px or above"
     ]
+    if below := facts["histogram"]["below_0"]:
+        lines.append(f"  {'below 0':12} {100 * below / facts['valid_pixels']:6.2f} %")
     counts = facts["histogram"]["counts"]
     last = max((i for i, count in enumerate(counts) if count), default=-1)
     for low, count in list(zip(facts["histogram"]["edges"], counts, strict=True))[: last + 1]:

@@ -147,6 +147,22 @@ def test_the_histogram_and_the_share_beyond_the_maximum(tmp_path):
     assert narrow["beyond_max_percent"] == pytest.approx(400 / 6)
 
 
+def test_negative_disparities_are_no_fault_from_min_disparity_on(tmp_path, capsys):
+    write_tree(tmp_path, "things", ["0006"])
+    disparity = np.repeat(np.float32([[-8, -0.5, 0, 8, 183, 184]]), 4, axis=0)
+    Image.fromarray(disparity).save(tmp_path / DISPARITY / "0006.pfm")
+    report = check(tmp_path, "flyingthings3d", partial=True, min_disparity=-8)
+    assert report["ok"]
+    facts = report["sections"][0]["disparity"]
+    assert facts["histogram"]["below_0"] == 8
+    assert facts["beyond_max_percent"] == pytest.approx(100 / 6)
+    out = capsys.readouterr().out
+    assert "below 0       33.33 %" in out
+    assert "at 184 px or above" in out
+    faults = check(tmp_path, "flyingthings3d", partial=True, min_disparity=-7)["faults"]
+    assert ["4 disparities below -7 px" in fault["detail"] for fault in faults] == [True]
+
+
 def test_both_passes_are_examined_and_their_shared_truth_once(tmp_path):
     write_tree(tmp_path, "things")
     shutil.copytree(
@@ -236,7 +252,7 @@ def test_a_pair_without_any_readable_image_is_reported_not_raised(tmp_path):
 @pytest.mark.parametrize(
     ("value", "kinds_found", "words"),
     [
-        (-5, {"range", "sign"}, "100 % negative"),
+        (-5, {"range", "sign"}, "100 % below 0 px"),
         (0, {"range"}, "100 % 0"),
         (500, {"range"}, "100 % at 192 px or above"),
     ],
