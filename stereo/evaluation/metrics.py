@@ -154,7 +154,8 @@ def figures(sums: np.ndarray) -> dict[str, float]:
 
 def image_record(score: ImageScore) -> dict[str, object]:
     """Return an image's entry in ``metrics.json``."""
-    record: dict[str, object] = {"name": score.name, **_entry(score.sums[score.own])}
+    record: dict[str, object] = {"name": score.name, "index": score.index}
+    record |= _entry(score.sums[score.own])
     record["seconds"] = score.seconds
     if score.skipped:
         record["skipped"] = True
@@ -175,14 +176,18 @@ def image_record(score: ImageScore) -> dict[str, object]:
 
 
 def score_of_record(record: Mapping[str, Any], index: int) -> ImageScore:
-    """Rebuild a score from its entry in ``metrics.json``; ``index`` is its place in the list.
+    """Rebuild a score from its entry in ``metrics.json``.
 
+    ``index`` is its place in the file, for entries of older versions without a place in the list.
     Of the parts that ``stereo.evaluation.regions`` names, the sums that an entry does not keep
     are NaN.
 
     Raises:
         KeyError, TypeError, ValueError: an entry that lacks a figure.
     """
+    index = record.get("index", index)
+    if type(index) is not int or not 0 <= index < MAX_PIXELS:
+        raise ValueError(f"index {index}")
     score = ImageScore(str(record["name"]), index, seconds=record.get("seconds"))
     score.own = NOC if ALL in record else ALL
     score.sums = {region: _sums_of(record[region]) for region in (ALL, NOC) if region in record}

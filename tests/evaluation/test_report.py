@@ -14,6 +14,8 @@ from PIL import Image
 from stereo.commands.cli import run
 from stereo.data.io.disparities import write_disparity
 from stereo.errors import InputError
+from stereo.evaluation.metrics import image_record, score_image, summaries
+from stereo.evaluation.protocols import get_protocol
 from stereo.evaluation.report import compare, images
 from stereo.evaluation.report.charts import Line, line_chart, ticks
 from stereo.evaluation.report.pictures import (
@@ -24,6 +26,7 @@ from stereo.evaluation.report.pictures import (
     PictureKeeper,
     write_pictures,
 )
+from stereo.evaluation.report.runs import match_runs, read_run
 
 pytestmark = pytest.mark.xdist_group("report")  # of one browser
 
@@ -433,6 +436,23 @@ def test_runs_on_other_images_are_compared_over_those_in_common(runs, tmp_path):
     epe = np.average([image["epe"] for image in images], weights=pixels)
     assert f"<td>{epe:.3f}</td>" in page or f'<td class="best">{epe:.3f}</td>' in page
     assert "sgbm" in page
+
+
+def test_groups_of_eight_are_those_of_the_data_whichever_pairs_failed(tmp_path):
+    rules, truth = get_protocol("psmnet"), np.full((2, 3), 50, np.float32)
+    valid = np.ones(truth.shape, bool)
+    scores = [score_image(f"{i}", i, truth + i**2, truth, valid, rules) for i in range(10)]
+    for name, having in (("all", scores), ("failed", scores[1:])):
+        report = {
+            "model": {"name": name},
+            "protocol": rules.to_dict(),
+            "images": [image_record(score) for score in having],
+            **summaries(having, rules.averaging),
+        }
+        (tmp_path / f"{name}.json").write_text(json.dumps(report))
+    runs = [read_run(tmp_path / f"{name}.json") for name in ("all", "failed")]
+    expected = runs[1].summary["epe"]
+    assert [run.summary["epe"] for run in match_runs(runs).runs] == [expected] * 2
 
 
 def test_two_runs_of_one_model_are_distinguished_by_their_folders(runs, tmp_path):
