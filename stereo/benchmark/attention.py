@@ -1,6 +1,7 @@
 """Every attention of the family against the size of the volume: time, memory, operations."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -267,13 +268,11 @@ def _exponents(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _slope(points: Sequence[tuple[int, float | None]]) -> float | None:
-    """Return the least-squares slope of log y over log x of the last points; None without two."""
+    """Return the least-squares slope of log y over log x of the last points; None without two x."""
     logs = [(math.log(x), math.log(y)) for x, y in points[-FITTED_POINTS:] if y]
-    if len(logs) < 2:
+    if len({x for x, _ in logs}) < 2:
         return None
-    mean_x, mean_y = (sum(column) / len(logs) for column in zip(*logs, strict=True))
-    spread = sum((x - mean_x) ** 2 for x, _ in logs)
-    return sum((x - mean_x) * (y - mean_y) for x, y in logs) / spread
+    return statistics.linear_regression(*zip(*logs, strict=True)).slope
 
 
 def _line(row: dict[str, Any]) -> str:

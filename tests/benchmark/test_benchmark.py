@@ -149,6 +149,11 @@ def test_sizes_too_slow_to_count_operations_of_are_still_timed(tmp_path, monkeyp
     assert [row["macs"] for row in report["rows"]] == [None, None]
 
 
+def test_exponents_are_fitted_to_volumes_of_different_sizes():
+    assert attention_benchmark._slope([(n, 3 * n**1.5) for n in (10, 20, 40)]) == pytest.approx(1.5)
+    assert attention_benchmark._slope([(24, 1.0), (24, 2.0)]) is None
+
+
 def test_fp32_is_the_reference_wherever_it_is_named():
     assert ceilings.pick_precisions(["bf16", "fp32", "bf16"], CPU) == ["fp32", "bf16"]
 

@@ -540,10 +540,11 @@ def test_ticks_are_round_and_hold_the_range():
 
 
 def test_charts_skip_non_numbers_and_escape_text():
-    chart = line_chart("<b>", [Line("a", [0, 1, 2], [1, None, float("nan")])], "<x>", "y")
+    nan, infinity = float("nan"), float("inf")
+    chart = line_chart("<b>", [Line("a", [0, infinity, 2], [1, 1, nan])], "<x>", "y")
     assert "<b>" not in chart
     assert "<x>" not in chart
-    assert "nan" not in chart
+    assert "nan" not in chart and "inf" not in chart
     assert line_chart("none", [Line("a", [], [])], "x", "y") == ""
 
 

@@ -9,7 +9,6 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 370, 250
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 26, 42
 TICKS = 5
-MAX_POINTS = 400  # per line; a page needs no more
 
 
 @dataclass(frozen=True)
@@ -18,16 +17,14 @@ class Line:
 
     label: str  # what the legend says
     x: Sequence[float]  # values along the horizontal axis
-    y: Sequence[float | None]  # as many values; one that is None or not finite is left out
+    y: Sequence[float]  # as many values
     style: str = "main"  # `main`, `second`, `third` or `faint`, classes of the style sheet
     dots: bool = False  # whether each point is marked
 
     def points(self) -> list[tuple[float, float]]:
-        """Return the points that can be drawn, thinned out to ``MAX_POINTS``."""
-        pairs = zip(self.x, self.y, strict=False)
-        drawn = [(float(x), float(y)) for x, y in pairs if y is not None and math.isfinite(y)]
-        step = max(1, math.ceil(len(drawn) / MAX_POINTS))
-        return drawn[::step] + (drawn[-1:] if (len(drawn) - 1) % step else [])
+        """Return the finite points."""
+        pairs = zip(self.x, self.y, strict=True)
+        return [(float(x), float(y)) for x, y in pairs if math.isfinite(x) and math.isfinite(y)]
 
 
 def line_chart(
