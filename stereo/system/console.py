@@ -46,12 +46,17 @@ def run_script(main: Callable[[], None]) -> None:
 
 
 def show_warnings_as_lines() -> None:
-    """Print each Python warning as one line, without its source location."""
+    """Print each Python warning as one line, without its source location; Pillow's not at all.
+
+    What matters in a damaged image becomes an error. The filters belong to all threads: they are
+    for our own processes, not for programs that import the package.
+    """
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
         warn(f"warning: {message}")
 
     warnings.showwarning = show
+    warnings.filterwarnings("ignore", module=r"PIL\..*")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -167,7 +167,7 @@ def _validate_all(jobs: list[Job], workers: int) -> Iterator[Finding]:
         yield from (validate_pair(job) for job in _with_progress(jobs))
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_ctrl_c_to_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
         results = pool.map(
             validate_pair, jobs, chunksize=max(1, min(16, len(jobs) // (4 * workers)))
@@ -182,8 +182,9 @@ def _validate_all(jobs: list[Job], workers: int) -> Iterator[Finding]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _leave_ctrl_c_to_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    console.show_warnings_as_lines()
 
 
 def _with_progress(jobs: list[Job]) -> Iterator[Job]:

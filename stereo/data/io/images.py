@@ -31,8 +31,6 @@ from stereo.system.opencv import import_cv2, quiet_opencv
 
 ImageLike: TypeAlias = "np.ndarray | Image.Image | str | Path"
 
-# What matters in a damaged file becomes an error. Set once: the filters belong to all threads.
-warnings.filterwarnings("ignore", module=r"PIL\..*")
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints what it logs
 
 IMAGE_SUFFIXES = frozenset(

@@ -22,7 +22,7 @@ from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
 from stereo.data.synthetic.meshes import find_meshes
 from stereo.data.synthetic.photographs import find_photographs
 from stereo.errors import InputError, OutputError, UsageError
-from stereo.system.console import progress, say
+from stereo.system.console import progress, say, show_warnings_as_lines
 from stereo.system.files import output_folder, remove_leftovers, staged, writes_alone
 from stereo.system.limits import read_json
 
@@ -175,6 +175,7 @@ _SCENES: dict[SyntheticConfig, SyntheticScenes] = {}
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    show_warnings_as_lines()
     torch.set_num_threads(1)
 
 

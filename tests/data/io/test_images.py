@@ -1,4 +1,6 @@
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 
@@ -394,6 +396,22 @@ def test_a_file_of_zero_bytes_values_is_refused_quietly(suffix, tmp_path, capfd)
     path.write_bytes(bytes(300))
     assert_refused(path)
     assert capfd.readouterr().err == ""
+
+
+FILTERS = """
+import warnings
+from stereo.data.io import images
+from stereo.system.console import show_warnings_as_lines
+print("PIL" in str(warnings.filters))
+show_warnings_as_lines()
+print("PIL" in str(warnings.filters))
+"""
+
+
+def test_only_our_own_processes_ignore_pillows_warnings():
+    call = [sys.executable, "-c", FILTERS]
+    done = subprocess.run(call, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
 
 
 def test_an_empty_file_is_refused(tmp_path):
