@@ -14,7 +14,7 @@ from stereo.data.augmentation.config import AugmentationConfig
 from stereo.data.augmentation.training_pair import TrainingPair, to_tensors
 from stereo.data.sets.sample import Readable
 from stereo.errors import InputError, StereoError, UsageError
-from stereo.system.console import warn
+from stereo.system.console import show_warnings_as_lines, warn
 from stereo.training.order import SampleKey
 
 TRIES = 20
@@ -132,7 +132,11 @@ def batches_of(loader: DataLoader[Item]) -> Iterator[Iterator[Item]]:
                 worker.kill()
 
 
-def ignore_signals(_worker: int) -> None:
-    """Let a loader's process ignore signals sent to the whole group: the loop saves, then stops."""
+def begin_worker(_worker: int) -> None:
+    """Let a loader's process print warnings as lines, and ignore signals sent to the whole group.
+
+    The loop saves, then stops.
+    """
+    show_warnings_as_lines()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
