@@ -98,12 +98,13 @@ def jpeg2000(told: int = 4, coded: int = SIDE, channels: int = 1) -> bytes:
     )
 
 
-def jpeg(width: int = SIDE, height: int = SIDE, scans: int = 1) -> bytes:
-    """A progressive JPEG without data."""
+def jpeg(width: int = SIDE, height: int = SIDE, scans: int = 1, fill: int = 0) -> bytes:
+    """A progressive JPEG without data, and fill bytes that end in no marker."""
     frame = struct.pack(">HBHHB", 11, 8, height, width, 1) + b"\x01\x11\0"
     scan = b"\xff\xda" + struct.pack(">HB", 8, 1) + b"\x01\0\0\0\0"
     comment = b"\xff\xfe\0\x04\xff\xd9"  # with what looks like the end
-    return b"\xff\xd8" + comment + b"\xff\xc2" + frame + scans * scan + b"\xff\xd9"
+    filled = fill * b"\xff" + b"\0" if fill else b""
+    return b"\xff\xd8" + comment + b"\xff\xc2" + frame + filled + scans * scan + b"\xff\xd9"
 
 
 def pam(width: int = SIDE, height: int = SIDE) -> bytes:
@@ -166,6 +167,7 @@ PICTURES = {
     "channels.jp2": jpeg2000(64, 64, channels=16_000),
     "size.jpg": jpeg(),
     "scans.jpg": jpeg(8000, 8000, scans=5000),
+    "fill.jpg": jpeg(64, 64, scans=5000, fill=2**20),
     "binary.pgm": b"P5\n13300 13300\n255\n",
     "plain.ppm": b"P3\n13300 13300\n255\n1 2 3",
     "comment.ppm": b"P6\n#" + bytes(2_000_000) + b"\n8 8\n255\n" + bytes(192),

@@ -60,7 +60,7 @@ class Models:
             raise unknown_name("model", name, self.names)
         source = self._files.get(name, name)
         options = dataclasses.replace(
-            self._options,
+            self._options.for_further(source),
             max_disparity=None if searches_own_range(source) else max_disparity,
             min_disparity=min_disparity,
         )

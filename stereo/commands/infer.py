@@ -329,5 +329,5 @@ def _write_films(plan: Plan, failed: set[str]) -> None:
         pictures = [path for path in pictures if path.is_file()]
         if pictures and plan.film is not None:
             with staged(target) as (temporary,):
-                write_video(temporary, pictures, plan.film.rate)
+                write_video(temporary, pictures, plan.film.rate, str(target))
             console.say(f"{len(pictures)} frames in {target}")

@@ -36,13 +36,12 @@ def load_code(model: str | Path) -> Matcher:
         UsageError: there is no such name in it, or it is none of these.
     """
     path, name = _parts(model)
-    return _load(path.resolve(), name, path)
+    return _load(path.resolve(), name)
 
 
 @functools.cache
-def _load(file: Path, name: str, path: Path) -> Matcher:
-    """Load from a file that messages name as ``path``."""
-    found = _attribute(_run(file, path), path, name)
+def _load(path: Path, name: str) -> Matcher:
+    found = _attribute(_run(path), path, name)
     if not isinstance(found, Matcher) and callable(found) and not _parameters(found):
         found = _running(path, f"{name}()", found)
     if isinstance(found, nn.Module):
@@ -60,27 +59,29 @@ def _parts(model: str | Path) -> tuple[Path, str]:
     return Path(path), name
 
 
-_folders: set[Path] = set()  # of files that were run
+_known: dict[Path, set[str]] = {}  # folders of files that were run, and the modules before it
 
 
 @functools.cache
-def _run(file: Path, path: Path) -> ModuleType:
+def _run(path: Path) -> ModuleType:
     """Run a file as a module."""
-    spec = importlib.util.spec_from_file_location(f"stereo_model_{file.stem}", file)
+    spec = importlib.util.spec_from_file_location(f"stereo_model_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    for folder in _folders - {file.parent}:
-        _forget_modules(folder)
-    _folders.add(file.parent)
-    sys.path[:] = [str(file.parent), *(each for each in sys.path if each != str(file.parent))]
+    folder = path.parent
+    for other in _known.keys() - {folder}:
+        _forget_modules(other)
+    _known.setdefault(folder, set(sys.modules))
+    sys.path[:] = [str(folder), *(each for each in sys.path if each != str(folder))]
     sys.modules[spec.name] = module
     _running(path, "its code", spec.loader.exec_module, module)
     return module
 
 
 def _forget_modules(folder: Path) -> None:
-    """Let the next import of a name look for it again where a module lies directly in a folder."""
-    for name, module in list(sys.modules.items()):
+    """Let the next import look again for modules that a file's code imported from its folder."""
+    for name in sys.modules.keys() - _known[folder]:
+        module = sys.modules[name]
         top = name.partition(".")[0]
         spec = getattr(module, "__spec__", None)
         if not isinstance(spec, ModuleSpec):

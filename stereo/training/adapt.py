@@ -27,7 +27,6 @@ from stereo.training.adapt_judge import (
     Choice,
     find_unusable,
     judge_before,
-    spread,
 )
 from stereo.training.adapt_stages import (
     Effort,
@@ -45,7 +44,6 @@ from stereo.training.state import checkpoints_of
 from stereo.version import __version__
 
 HELD_OUT = 5  # every so many pairs
-JUDGED = 24  # pairs at most, of those held out
 TEACHING_SHARE = 0.25  # of the time
 MIN_STEPS = 10  # fewer are not worth the labels
 MAX_HOURS = 24
@@ -132,9 +130,10 @@ def _adapt(
     except InputError:
         folder.remove()  # an image has to change, after which nothing could be resumed
         raise
-    held_out = len(baseline.judged)
-    judges = f"the pairs held out ({held_out} of {len(sources)})"
-    few = "; so few prove little: compare a pair or two by eye" if held_out < FEW else ""
+    held_out, judged = len(baseline.held_out), len(baseline.judged)
+    part = f", {judged} of them judged" if judged < held_out else ""
+    judges = f"the pairs held out ({held_out} of {len(sources)}{part})"
+    few = "; so few prove little: compare a pair or two by eye" if judged < FEW else ""
     if choice.stage is not None:
         about = {
             "from": name,
@@ -142,7 +141,8 @@ def _adapt(
             "folders": sorted({path.absolute().parent.name for path in sources[0].files()}),
             "pairs": facts["pairs"],
             "left_out": baseline.left_out,
-            "held_out": baseline.judged,
+            "held_out": baseline.held_out,
+            "judged": baseline.judged,
             "seed": facts["seed"],
             "max_time": facts["max_time"],
             "stage": choice.stage,
@@ -166,12 +166,10 @@ def _begin(
     unusable = find_unusable(start, sources, load_checkpoint(start).config.max_disparity)
     usable = [source for source in sources if source.name not in unusable]
     kept_out = usable[HELD_OUT // 2 :: HELD_OUT]
-    if usable[0].film is not None:  # frames resemble their neighbours
-        kept_out = usable[-len(kept_out) :]
-    judged = spread(kept_out, JUDGED)
-    unseen = [*unusable, *(source.name for source in kept_out if source not in judged)]
+    if usable[0].film is not None:
+        kept_out = usable[-len(kept_out) :]  # frames resemble their neighbours
     began = time.monotonic()
-    baseline = judge_before(start, judged, unseen)
+    baseline = judge_before(start, kept_out, unusable)
     effort = Effort(time.monotonic() - began, time_step(start))
     folder.write(facts, baseline, effort)
     return baseline, effort
@@ -188,7 +186,7 @@ def _make(
 ) -> Choice:
     """Make weights in stages and choose among them."""
     kept_out = [source for source in sources if source.name in baseline.judged]
-    unseen = {*baseline.judged, *baseline.left_out}
+    unseen = {*baseline.held_out, *baseline.left_out}
     taught = [source for source in sources if source.name not in unseen]
     choice = Choice(start, baseline.before, kept_out)
     if not folder.statistics.is_file():

@@ -19,6 +19,7 @@ MIN_PAIRS = 5
 CHECKED = 24  # pairs
 AGREEMENT = 1.0  # pixels between the two views' maps
 MIN_AGREEMENT = 0.15  # share of pixels; unrelated views: 0.08 at most, a dark noisy rig: 0.4
+JUDGED = 24  # pairs at most, of those held out
 FEW = 5  # held-out pairs, whose verdict proves little
 BETTER, BETTER_FEW = 0.005, 0.01  # relative; a smaller rise of a measure may be chance
 WORSE = 0.02  # relative; a measure may fall by so much where the others rise
@@ -129,11 +130,13 @@ class Baseline:
 
     Attributes:
         before: their measures.
-        judged: the pairs that decide, by name.
-        left_out: pairs that are neither adapted to nor held out, by name.
+        held_out: the pairs that are not adapted to, by name.
+        judged: those of them that decide.
+        left_out: the pairs that cannot be used.
     """
 
     before: dict[str, float]
+    held_out: tuple[str, ...]
     judged: tuple[str, ...]
     left_out: tuple[str, ...]
 
@@ -221,15 +224,18 @@ def _misarranged(matcher: Matcher, sources: Sequence[Source]) -> dict[str, str]:
     return faults
 
 
-def judge_before(start: Path, kept_out: Sequence[Source], left_out: Sequence[str]) -> Baseline:
+def judge_before(start: Path, held_out: Sequence[Source], unusable: Sequence[str]) -> Baseline:
     """Measure the initial weights; leave out and name held-out pairs that show nothing.
+
+    Of many held-out pairs ``JUDGED`` are measured.
 
     Raises:
         InputError: the views agree on too few pixels for a verdict.
     """
-    found = measure(load(start, scale="1"), kept_out)
+    measured = spread(held_out, JUDGED)
+    found = measure(load(start, scale="1"), measured)
     shown = [values["photometric"] > 0 and values["agreement"] > 0 for values in found]
-    empty = [source.name for source, each in zip(kept_out, shown, strict=True) if not each]
+    empty = [source.name for source, each in zip(measured, shown, strict=True) if not each]
     for name in empty:
         console.warn(f"warning: {name} is left out: without texture its views agree nowhere")
     if not any(shown):
@@ -246,8 +252,9 @@ def judge_before(start: Path, kept_out: Sequence[Source], left_out: Sequence[str
             "unrelated, swapped or not rectified; see 'stereo check-pair', and give pairs of one "
             "scene, taken at one time, the left view first"
         )
-    judged = tuple(s.name for s, each in zip(kept_out, shown, strict=True) if each)
-    return Baseline(before, judged, (*left_out, *empty))
+    judged = tuple(s.name for s, each in zip(measured, shown, strict=True) if each)
+    rest = tuple(source.name for source in held_out if source.name not in empty)
+    return Baseline(before, rest, judged, (*unusable, *empty))
 
 
 def spread(sources: Sequence[Source], most: int) -> Sequence[Source]:

@@ -114,7 +114,7 @@ def write_labels(start: Path, sources: Sequence[Source], folder: Path, end: floa
     output_folder(folder)
     teacher = load(start, scale="auto")
     ordered = [source for first in PASSES for source in sources[first :: len(PASSES)]]
-    left = [source for source in ordered if not (folder / f"{source.name}.pfm").is_file()]
+    left = [source for source in ordered if not _has_label(source, folder)]
     for source in console.progress(left, "label"):
         if time.monotonic() > end and any(folder.iterdir()):
             break
@@ -137,13 +137,18 @@ def labelled(sources: Sequence[Source], folder: Path) -> list[tuple[Source, Path
     """
     found: list[tuple[Source, Path]] = []
     for source in sources:
-        path = folder / f"{source.name}.pfm"
-        if not path.is_file():
+        if not _has_label(source, folder):
             continue
+        path = folder / f"{source.name}.pfm"
         if isinstance(source, FrameSource):
             source = PictureSource(PairFiles(source.name, *_view_files(source, folder)))
         found.append((source, path))
     return found
+
+
+def _has_label(source: Source, folder: Path) -> bool:
+    views = _view_files(source, folder) if isinstance(source, FrameSource) else ()
+    return all(path.is_file() for path in (folder / f"{source.name}.pfm", *views))
 
 
 def _view_files(source: Source, folder: Path) -> tuple[Path, Path]:

@@ -73,7 +73,8 @@ class RunFolder:
         try:
             before, effort = noted["facts"], Effort(**noted["effort"])
             known = noted["baseline"]
-            baseline = Baseline(known["before"], tuple(known["judged"]), tuple(known["left_out"]))
+            names = (tuple(known[key]) for key in ("held_out", "judged", "left_out"))
+            baseline = Baseline(known["before"], *names)
         except (KeyError, TypeError):
             raise InputError(
                 f"{self._notes}: is no record of this version's adapt; remove {self.path}, or name "

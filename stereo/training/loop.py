@@ -78,13 +78,13 @@ def _train(
     saver.check_disk()
     log.start(learner.step)
     log.note(run.facts, run.data, learner.device)
-    validation = 0.0  # seconds
     with explain_errors():
         if validation_due:
-            validation = _validate(run, learner, saver, log)
+            _validate(run, learner, saver, log)
             saver.save()
         elif learner.step == 0:
-            validation = _validate_first(run, learner, saver, log)
+            _validate_first(run, learner, saver, log)
+        validation = 0.0 if max_seconds is None else _validation_seconds(run, learner)
 
     # Step and watch.
     steps: deque[float] = deque(maxlen=9)  # seconds; their median ignores a pause
@@ -183,18 +183,25 @@ def _validate(run: TrainingRun, learner: Learner, saver: Saver, log: RunLog) -> 
     return time.monotonic() - began
 
 
-def _validate_first(run: TrainingRun, learner: Learner, saver: Saver, log: RunLog) -> float:
-    """Fail in the first minute, not after the first epoch; return the seconds of all pairs."""
+def _validate_first(run: TrainingRun, learner: Learner, saver: Saver, log: RunLog) -> None:
+    """Fail in the first minute, not after the first epoch."""
     if run.facts.get("weights") is not None:
-        # These weights are the best until others are better.
-        return _validate(run, learner, saver, log)
-    began = time.monotonic()
+        _validate(run, learner, saver, log)  # these weights are the best until others are better
+        return
     few = len(run.validation_set) <= FEW_VALIDATION_PAIRS
     pairs = run.validation_set[: None if few else FIRST_VALIDATION_PAIRS]
     summary, _ = validate(run, learner, pairs, all_of_them=few)
     learner.epe, learner.epe_step = summary.get("epe_image"), learner.step
     log.validation(learner.step, summary, [])
-    return (time.monotonic() - began) * len(run.validation_set) / len(pairs)
+
+
+def _validation_seconds(run: TrainingRun, learner: Learner) -> float:
+    """Return about how long a validation takes, from the second match of its first pair."""
+    for _ in range(2):  # the first one warms up
+        began = time.monotonic()
+        validate(run, learner, run.validation_set[:1], all_of_them=False)
+    each = -(-len(run.validation_set) // learner.accelerator.num_processes)
+    return each * (time.monotonic() - began)
 
 
 def _loader(run: TrainingRun, learner: Learner) -> DataLoader[Item]:

@@ -130,8 +130,10 @@ def _warn_of_overlap(training: PairSource, validation: Sequence[Readable]) -> No
 
 
 def _identity(pair: Readable) -> object:
-    """Return what two of the same pair share: names alone recur in other folders."""
-    return pair.left.resolve() if isinstance(pair, SampleFiles) else pair.name
+    """Return what the passes of a pair share; names recur in other folders."""
+    if isinstance(pair, SampleFiles):
+        return (pair.disparity or pair.left).resolve()
+    return pair.name
 
 
 def _without_folders(facts: dict[str, Any]) -> dict[str, Any]:

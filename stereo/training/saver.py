@@ -83,8 +83,7 @@ class Saver:
             )
         learner.epe = checkpoint.training.get("validation_epe_px")
         learner.epe_step = checkpoint.training.get("validation_step")
-        validates = step % trainer.validate_every == 0 or step == trainer.max_steps
-        due = validates and learner.epe_step != step
+        due = trainer.validates_at(step) and learner.epe_step != step
         if accelerator.is_main_process:
             set_aside_later(self.folder, step)
         done = step == trainer.max_steps and not due

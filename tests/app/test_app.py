@@ -31,6 +31,7 @@ from stereo.data.io.disparities import read_disparity
 from stereo.data.io.images import as_images
 from stereo.errors import InputError, StereoError
 from stereo.geometry import Calibration
+from stereo.matching.options import MatchOptions
 from stereo.models import NetworkConfig, build_network
 from stereo.models.checkpoint import Checkpoint, save_checkpoint
 from stereo.system.bundled import SGBM, samples_root
@@ -147,6 +148,11 @@ def test_the_page_starts_with_a_models_own_range(tmp_path):
     models = Models(own=str(path))
     assert models.names[0] == "mine"
     assert [models.max_disparity(name) for name in ("mine", SGBM)] == [32, 192]
+
+
+def test_other_models_take_what_they_can_of_the_options():
+    """The operator's device is not sgbm's."""
+    assert Models(MatchOptions(device="cuda")).get(SGBM, 64).description["max_disparity"] == 64
 
 
 def test_few_models_stay_loaded():

@@ -1,5 +1,6 @@
 """Functions and networks of others: as models everywhere, and one line for what is wrong."""
 
+import importlib
 import json
 import pathlib
 
@@ -224,11 +225,17 @@ def test_files_of_two_folders_import_their_own_modules(tmp_path, views, monkeypa
             "def match(left, right): return numpy.full(left.shape[:2], utils.D + models.D, 'f4')\n"
             "def other(left, right): return match(left, right)\n"
         )
+    (tmp_path / "one" / "state.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path / "one")
+    state = importlib.import_module("state")  # of the calling program
     for name, disparity in (("one", 2), ("two", 18)):
         monkeypatch.chdir(tmp_path / name)  # one text, another file
         for function in ("match", "other"):
-            assert (package.load(f"run.py:{function}")(*views).disparity == disparity).all()
+            for path in ("run.py", tmp_path / name / "run.py"):
+                matcher = package.load(f"{path}:{function}")
+                assert (matcher(*views).disparity == disparity).all()
         assert pathlib.Path("runs").read_text() == "x"
+    assert importlib.import_module("state") is state
 
 
 @pytest.mark.parametrize("name", ["match", "make", "ready", "Sized"])

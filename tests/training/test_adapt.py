@@ -219,11 +219,13 @@ def test_of_many_held_out_pairs_some_are_judged_and_none_is_taught(
 
     quick(BEFORE, BEFORE, AFTER)
     monkeypatch.setattr(module, "write_labels", label)
-    monkeypatch.setattr(module, "JUDGED", 1)
+    monkeypatch.setattr(adapt_judge, "JUDGED", 1)
     mine = folders / "mine.safetensors"
     views = [folders / side / "%d.png" for side in ("left", "right")]
-    assert stereo("adapt", *views, "--output", mine).status == 0
-    assert load_checkpoint(mine).training["adapted"]["held_out"] == ["8"]
+    result = stereo("adapt", *views, "--output", mine)
+    assert "better on the pairs held out (2 of 10, 1 of them judged)" in result.out
+    about = load_checkpoint(mine).training["adapted"]
+    assert [about[key] for key in ("held_out", "judged", "left_out")] == [["8", "9"], ["8"], []]
     assert taught == [str(number) for number in range(8)]
 
 
@@ -233,7 +235,7 @@ def test_labels_are_spread_over_a_film_and_need_no_video_in_training(
     videos = []
     for side in ("left", "right"):
         pictures = [folders / side / f"{k}.png" for k in range(10)]
-        write_video(tmp_path / f"{side}.avi", [*pictures, *pictures], 25.0)
+        write_video(tmp_path / f"{side}.avi", [*pictures, *pictures], 25.0, side)
         videos.append(str(tmp_path / f"{side}.avi"))
     frames = find_sources(*videos)
     clock = iter([0.0, 0.0, 0.0, 9.0])

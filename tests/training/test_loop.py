@@ -246,9 +246,9 @@ def test_the_time_limit_saves_and_stops_with_success(here, tmp_path):
 @pytest.mark.parametrize(
     "pause, seconds, stops_at",
     [
-        (0, 190, 19),  # before the fourth validation, which would not end in time
-        (100, 230, 9),
-        (0, 90, 4),  # the first one, before the first step, tells how long another takes
+        (0, 250, 19),  # before the fourth validation, which would not end in time
+        (100, 290, 9),
+        (0, 150, 4),  # a match of one pair tells before the first one how long it takes
     ],
 )
 def test_the_time_left_fits_steps_and_validations_each(
@@ -257,7 +257,7 @@ def test_the_time_left_fits_steps_and_validations_each(
     """A step takes 1 s, every fifth is validated in 30 s, and the third is paused."""
     clock = [0.0]
     monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
-    scripted(*[9.0] * 9)
+    scripted(*[9.0] * 20)
     step, validate = loop._step, loop.validate
 
     def stepped(run, learner, *rest):

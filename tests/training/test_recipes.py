@@ -267,8 +267,10 @@ def test_a_checkpoint_names_no_folder_of_the_machine(tiny, tmp_path):
     assert facts["recipe"]["data"]["synthetic"]["meshes"] == "things"
 
 
-def test_validation_on_the_training_pairs_triggers_a_warning(capsys):
-    data = DataConfig("sceneflow", str(SAMPLES), "test", validation=ValidationConfig(split="test"))
+@pytest.mark.parametrize("render_pass", ["final", "clean"])
+def test_validation_on_the_training_pairs_triggers_a_warning(render_pass, capsys):
+    validation = ValidationConfig(split="test", render_pass=render_pass)
+    data = DataConfig("sceneflow", str(SAMPLES), "test", "final", validation=validation)
     prepare(Recipe(network=NetworkConfig("psmnet_basic", 48), data=data))
     assert "3 of the 3 validation pairs are trained on too" in capsys.readouterr().err
 

@@ -23,7 +23,7 @@ MAX_PPM_HEADER = 2**16  # bytes
 MAX_PPM_COMMENTS = 1000  # of a plain PPM; each is cut out of a megabyte
 _TILE_WIDTH, _TILE_LENGTH, _BITS_PER_SAMPLE, _SUBFILE_TYPE = 322, 323, 258, 254
 _REDUCED_OR_MASK = 0b101
-_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")  # that starts a segment, or ends a JPEG
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")  # that starts a segment, or ends a JPEG
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _MAX_CHANNELS = 4
 

@@ -169,8 +169,8 @@ def _open(source: str) -> Any:
     return capture
 
 
-def write_video(path: Path, pictures: list[Path], rate: float) -> None:
-    """Write images of one size as an MP4 file.
+def write_video(path: Path, pictures: list[Path], rate: float, name: str) -> None:
+    """Write images of one size as an MP4 file, which errors call ``name``.
 
     Raises:
         OutputError: OpenCV has no encoder for it, or not all of it could be written.
@@ -182,7 +182,7 @@ def write_video(path: Path, pictures: list[Path], rate: float) -> None:
     with quiet_opencv():
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
         if not writer.isOpened():
-            raise OutputError(f"{path}: this OpenCV cannot write MP4; leave the format video out")
+            raise OutputError(f"{name}: this OpenCV cannot write MP4; leave the format video out")
         for picture in pictures:
             writer.write(np.ascontiguousarray(read_image(picture)[: size[1], : size[0], ::-1]))
         writer.release()
@@ -192,5 +192,5 @@ def write_video(path: Path, pictures: list[Path], rate: float) -> None:
         written = 0
     if written < len(pictures):
         raise OutputError(
-            f"{path}: {written} of {len(pictures)} frames could be written; is the disk full?"
+            f"{name}: {written} of {len(pictures)} frames could be written; is the disk full?"
         )

@@ -186,7 +186,7 @@ def test_images_have_no_video_format(tmp_path, capsys):
 def test_a_video_has_the_size_of_its_images_except_for_an_odd_row(tmp_path):
     picture = tmp_path / "a.png"
     Image.new("RGB", (33, 21), "red").save(picture)
-    write_video(tmp_path / "a.mp4", [picture, picture], 5.0)
+    write_video(tmp_path / "a.mp4", [picture, picture], 5.0, "a.mp4")
     video = Video(tmp_path / "a.mp4")
     assert video.count() == 2
     assert video.read(0).shape == (20, 32, 3)
@@ -203,15 +203,15 @@ def test_a_video_that_a_full_disk_cuts_short_is_an_error(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
-        with pytest.raises(OutputError, match=r"a\.mp4: .* of 40 frames"):
-            write_video(tmp_path / "a.mp4", pictures, 5.0)
+        with pytest.raises(OutputError, match=r"^named\.mp4: .* of 40 frames"):
+            write_video(tmp_path / "a.mp4", pictures, 5.0, "named.mp4")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_the_colours_of_a_video_are_those_of_its_images(tmp_path):
     Image.new("RGB", (32, 20), (200, 40, 90)).save(tmp_path / "ä.png")
-    write_video(tmp_path / "a.mp4", [tmp_path / "ä.png"], 5.0)
+    write_video(tmp_path / "a.mp4", [tmp_path / "ä.png"], 5.0, "a.mp4")
     colour = Video(tmp_path / "a.mp4").read(0).mean(axis=(0, 1))
     assert colour == pytest.approx([200, 40, 90], abs=6)
 
