@@ -35,7 +35,6 @@ CHANNELS = 32
 TOLERANCE = 1e-10
 MEMORY_SHARE = 0.8
 FITTED_POINTS = 3
-COUNTING_SECONDS = 5.0
 ASSUMED_MACS_PER_SECOND = 1e12
 FITTED_BYTES = 16 * 2**20
 
@@ -173,8 +172,6 @@ def _measure_case(
             row["not_run"] = reason
         else:
             row |= _run(module, case, size, device, time_limit, repeats)
-            if row["macs"] is None and module.linear_cost and last and last["macs"]:
-                row["macs"] = round(last["macs"] * row["cells"] / last["cells"])
         rows.append(row)
         console.say(_line(row))
     return rows
@@ -206,7 +203,7 @@ def _run(
     peak = measure.peak_bytes(function, device)  # the first call: it warms up, too
     timed = measure.seconds(function, device, repeats=repeats, limit=time_limit)
     # Counting decomposes the fused kernel: it must not be part of the timed or weighed call.
-    macs = measure.count_macs(function)[1] if timed["median"] < COUNTING_SECONDS else None
+    macs = measure.count_macs(function)[1]
     return {"seconds": timed, "peak_bytes": peak, "macs": macs}
 
 
@@ -304,7 +301,7 @@ def _table(report: dict[str, Any]) -> str:
             [
                 *(member, direction, precision, _size_text(last["size"])),
                 *(f"{last['seconds']['median']:.3g}", spread, last["seconds"]["repeats"], peak),
-                f"{last['macs'] / 1e9:.2f}" if last["macs"] else "",
+                f"{last['macs'] / 1e9:.2f}",
                 last["parameters"],
                 *(_exponent_text(fitted["time"]), _exponent_text(fitted["memory"])),
             ]

@@ -146,6 +146,7 @@ PROTOCOLS: dict[str, Protocol] = {
         # 2015, evaluate_scene_flow.cpp: counts of outliers (e > 3 px and e > 5 %) and of pixels
         # are summed over images, then divided. Its background and foreground need `obj_map`.
         Protocol("kitti2015", "pixel", above=0),
+        # At the size of the files, and without the weights of the table's average.
         Protocol("middlebury", "image", above=0, nonoccluded_only=True),
         Protocol("eth3d", "image", above=0, nonoccluded_only=True),
     )

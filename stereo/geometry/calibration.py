@@ -172,9 +172,7 @@ class Calibration(StereoParameters):
                 f"{width}x{height}: 'fitted' gives the calibration that fits it",
                 stacklevel=2,
             )
-        with np.errstate(divide="ignore", invalid="ignore"):
-            beyond = disparity.astype(np.float64) + self.doffs
-            depth = self.fx * self.baseline / beyond
+        beyond = disparity.astype(np.float64) + self.doffs
         known = np.isfinite(beyond)
         behind = np.count_nonzero(known & (beyond < 0))
         if 2 * behind > np.count_nonzero(known):
@@ -184,6 +182,17 @@ class Calibration(StereoParameters):
                 "sign of doffs wrong, or is it of other images?",
                 stacklevel=2,
             )
+        return self.depth_of(disparity)
+
+    def depth_of(self, values: np.ndarray) -> np.ndarray:
+        """As ``depth``, for disparities that are no map: no warning tells of their size or sign.
+
+        Raises:
+            InputError: the calibration is not that of a rectified pair.
+        """
+        self.check_rectified()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            depth = self.fx * self.baseline / (values.astype(np.float64) + self.doffs)
         return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
 
     def check_side_by_side(self) -> None:

@@ -34,7 +34,7 @@ def result_picture(
         zoom = int(zoom)
     size = max(1, round(width * zoom)), max(1, round(height * zoom))
     shown = np.asarray(Image.fromarray(disparity).resize(size, Image.Resampling.BOX))
-    depth = None if calibration is None else calibration.depth
+    depth = None if calibration is None else calibration.depth_of
     low, limit = colors.disparity_scale(disparity)
     panel = colors.disparity_picture(shown, limit, low=low, depth=depth)
     if image is not None:

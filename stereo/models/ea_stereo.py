@@ -46,7 +46,7 @@ DEEPEST_WIDTH = 160
 STATE = 48
 PLANE_SEARCH = 2  # planes of the logits to either side
 HALF_GROUPS = 2
-HALF_SEARCH = 2  # half pixels to either side
+HALF_SEARCH = 2  # cells of 2 px to either side
 ITERATIONS = 2
 
 
@@ -157,7 +157,7 @@ class StateRefinement(Recomputable):
         left: Tensor,  # (B, C, H / 4, W / 4)
         volume: Tensor,  # (B, 4, D / 4, H / 4, W / 4), correlation
         logits: Tensor,  # (B, D / 8, H / 4, W / 4)
-        disparity: Tensor,  # (B, H / 4, W / 4), quarter pixels
+        disparity: Tensor,  # (B, H / 4, W / 4), in units of 4 px
         state: Tensor,  # (B, 48, H / 4, W / 4)
     ) -> tuple[Tensor, Tensor]:
         """Return the corrected disparity and the state, with unchanged shapes."""
@@ -172,7 +172,7 @@ class StateRefinement(Recomputable):
         return corrected, state
 
     def enlarge(self, disparity: Tensor, state: Tensor) -> Tensor:
-        """Return the disparity in half pixels, (B, H / 2, W / 2), by weights of the state."""
+        """Return the disparity in units of 2 px, (B, H / 2, W / 2), by weights of the state."""
         return convex_upsample(disparity, self.weights(state), 2)
 
 
@@ -200,7 +200,7 @@ class HalfRefinement(Recomputable):
         self,
         left: Tensor,  # (B, C, H / 2, W / 2)
         right: Tensor,  # (B, C, H / 2, W / 2)
-        disparity: Tensor,  # (B, H / 2, W / 2), half pixels
+        disparity: Tensor,  # (B, H / 2, W / 2), in units of 2 px
         state: Tensor,  # (B, 48, H / 4, W / 4)
     ) -> Tensor:  # (B, H, W)
         """Return the disparity in pixels at full size."""
@@ -258,7 +258,7 @@ class EAStereo(FastStereo):
         evidence = self.aggregation(coarse_volume, volume, left_coarse)
         view = torch.cat([left_coarse, F.pixel_unshuffle(left_fine, 2)], dim=1)
         logits = upsample_logits(evidence, self.guide(view))  # (B, D / 8, H / 4, W / 4)
-        disparity = 2 * local_soft_argmax(logits)  # quarter pixels
+        disparity = 2 * local_soft_argmax(logits)  # in units of 4 px
         state = self.refinement.begin(left_fine)
         stages = []
         for _ in range(ITERATIONS):

@@ -35,7 +35,7 @@ VOLUME_WIDTH = 16
 VOLUME_FACTOR = 8
 FINE_FACTOR = 4
 EVIDENCE = 8  # channels of the volume that the left view weights into logits
-SEARCH = 4  # refinement looks at this many quarter pixels to either side
+SEARCH = 4  # cells of 4 px to either side, for the refinement
 ITERATIONS = 2
 
 
@@ -145,7 +145,7 @@ class Refinement(Recomputable):
         self,
         left: Tensor,  # (B, C, H / 4, W / 4)
         volume: Tensor,  # (B, 4, D / 4, H / 4, W / 4), correlation
-        disparity: Tensor,  # (B, H / 4, W / 4), quarter pixels
+        disparity: Tensor,  # (B, H / 4, W / 4), in units of 4 px
     ) -> tuple[Tensor, Tensor]:
         """Return the corrected disparity (B, H / 4, W / 4) and the state (B, 48, H / 4, W / 4)."""
         evidence = lookup_correlation(volume, disparity.detach(), SEARCH)
@@ -238,7 +238,7 @@ class FastStereo(nn.Module):
         evidence = self.aggregation(coarse_volume, volume)
         view = torch.cat([left_coarse, F.pixel_unshuffle(left_fine, 2)], dim=1)
         logits = upsample_logits(evidence, self.guide(view))  # (B, D / 8, H / 4, W / 4)
-        disparity = 2 * local_soft_argmax(logits)  # quarter pixels
+        disparity = 2 * local_soft_argmax(logits)  # in units of 4 px
         stages = []
         for _ in range(ITERATIONS):
             stages.append(disparity)

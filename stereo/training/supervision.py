@@ -5,6 +5,7 @@ import math
 from torch import Tensor
 
 from stereo.errors import InputError, StereoError
+from stereo.models.config import MAX_DISPARITY, STRIDE
 from stereo.training.order import Share, StepSampler
 from stereo.training.run import TrainingRun
 
@@ -58,8 +59,7 @@ class TruthCount:
             "0": (self.zero, "0 is infinitely far: look at the files"),
             f"at {self.max_disparity:g} px or beyond": (
                 self.beyond,
-                "correct the scale of the ground truth, or raise the network's range, "
-                f"--network.max_disparity {self.max_disparity}",
+                "correct the scale of the ground truth" + self._range_that_counts(),
             ),
         }
         shares = ", ".join(
@@ -70,6 +70,12 @@ class TruthCount:
             f"no pixel of {where} counts: of {self.known:,} with ground truth "
             f"({self.lowest:g} to {self.highest:g} px) are {shares}; {remedy}"
         )
+
+    def _range_that_counts(self) -> str:
+        if not self.highest < MAX_DISPARITY - STRIDE:
+            return ""
+        needed = STRIDE * (int(self.highest) // STRIDE + 1)
+        return f", or raise the network's range, --network.max_disparity {needed}"
 
 
 def check_truth(run: TrainingRun, step: int) -> None:

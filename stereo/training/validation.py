@@ -27,8 +27,8 @@ def validate(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Score the averaged network on pairs, each on one of the processes.
 
-    Pixels count above 0 and in the network's range, whatever ``loss.zero_counts`` says, and their
-    mean is the protocol ``pooled``'s.
+    Pixels count above 0 and in the network's range, whatever ``loss.zero_counts`` says. What is
+    logged, and chooses the best weights, is ``epe_image``, the mean over images.
 
     Returns:
         The summary over all processes, and some pairs of this process to show.

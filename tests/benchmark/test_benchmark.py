@@ -141,14 +141,6 @@ def test_the_time_expected_of_a_size_follows_from_the_last_one_run(tmp_path, mon
     assert expected == ["run", "expected to take 4 s", "expected to take 16 s"]
 
 
-def test_sizes_too_slow_to_count_operations_of_are_still_timed(tmp_path, monkeypatch):
-    monkeypatch.setattr(attention_benchmark, "COUNTING_SECONDS", 0.0)
-    options = {"precisions": ["fp32"], "directions": ["forward"], "repeats": 1}
-    sizes = [(2, 3, 4), (2, 3, 8)]
-    report = benchmark_attention(tmp_path / "a.json", members=["linear"], sizes=sizes, **options)
-    assert [row["macs"] for row in report["rows"]] == [None, None]
-
-
 def test_exponents_are_fitted_to_volumes_of_different_sizes():
     assert attention_benchmark._slope([(n, 3 * n**1.5) for n in (10, 20, 40)]) == pytest.approx(1.5)
     assert attention_benchmark._slope([(24, 1.0), (24, 2.0)]) is None

@@ -75,6 +75,15 @@ def test_the_scale_names_the_depth_of_each_of_its_disparities(monkeypatch):
     assert written[1] == "2.8"  # 44.8 / (0 + 16): with doffs, 0 is not infinitely far
 
 
+def test_the_scale_is_not_judged_as_a_map_is(recwarn):
+    """Its smallest disparities may lie behind infinity, and its size is no image's."""
+    calibration = Calibration.rectified(
+        fx=448, cx0=224, cx1=144, cy=92, baseline=0.1, size=(1280, 256)
+    )
+    stereo.Result(np.full((256, 1280), 95, np.float32), 0.1).picture(calibration)
+    assert not recwarn.list
+
+
 def test_the_scale_is_in_pixels_of_the_map_and_not_of_the_shown_image():
     small, large = made_by_hand(40, 64).picture(), made_by_hand(2000, 3200).picture()
     assert np.array_equal(np.asarray(small)[321:], np.asarray(large)[321:])

@@ -51,7 +51,7 @@ def test_training_without_truth_leaves_nothing_however_often_it_saves(
     run, out = dataclasses.replace(run, facts={"weights": weights}), tmp_path / "run"
     for _ in range(2):  # again it does no better
         scripted(*[9.0] * 20)
-        with pytest.raises(InputError, match=r"100 % at 32 px or beyond; .*max_disparity 32"):
+        with pytest.raises(InputError, match=r"100 % at 32 px or beyond; .*max_disparity 48"):
             train(run, out)
         assert list(out.iterdir()) == []
 

@@ -140,7 +140,7 @@ def _with_bar(
     font = ImageFont.load_default(unit)
     ticks = 4 if bar_width >= 24 * unit else 2
     values = np.linspace(low, limit, ticks + 1)
-    metres = None if depth is None else depth(values[None])[0]
+    metres = None if depth is None else depth(values)
     for i, value in enumerate(values):
         lines = [f"{value:g}"] if metres is None else [f"{value:g}", _metres(float(metres[i]))]
         x, anchor = margin + bar_width * i / ticks, "ma"
