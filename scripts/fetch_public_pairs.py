@@ -26,7 +26,7 @@ from stereo.data.io.disparities import read_disparity, write_disparity
 from stereo.errors import StereoError, UsageError
 from stereo.system.console import run_script
 from stereo.system.files import output_folder, remove_empty_folders, staged
-from stereo.system.limits import read_json
+from stereo.system.parsing import read_json
 
 TABLE = Path(__file__).with_name("public_pairs.json")
 BASE = "https://raw.githubusercontent.com"

@@ -23,7 +23,7 @@ from stereo.app.limits import MAX_JSON_BYTES, MAX_NUMBER, MAX_REPORTED
 from stereo.app.uploads import Uploads
 from stereo.errors import InputError
 from stereo.system.console import warn
-from stereo.system.limits import parse_json
+from stereo.system.parsing import parse_json
 
 VISITOR = "stereo.visitor"  # where a request's scope names its visitor; "" for one without a cookie
 UNKNOWN = "the page has been restarted or cookies are off: reload it, with cookies allowed"

@@ -22,8 +22,7 @@ SESSIONS = 256  # that gradio remembers the components of, 100 kB each
 THUMBNAIL = 280  # pixels
 # Nothing is preprocessed: gradio would open files before the handlers have looked at them.
 _RAW: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
-# The camera of scripts/render_samples.py, whose scenes are as large as one says: here the baseline
-# is 10 cm.
+# Of the bundled pairs, whose scenes are as large as one says: here the baseline is 10 cm.
 BUNDLED_CAMERA = Calibration.rectified(fx=448, cx0=224, cy=92, baseline=0.1, size=(448, 256))
 
 

@@ -25,7 +25,8 @@ from stereo.matching.options import MatchOptions, kind_of
 from stereo.models import NETWORK_NAMES
 from stereo.system import console
 from stereo.system.bundled import SGBM
-from stereo.system.runtime import pick_dtype, return_freed_memory
+from stereo.system.heap import stop_keeping_freed_memory
+from stereo.system.runtime import pick_dtype
 from stereo.system.threads import SPIN_COUNT, WAIT_POLICY
 
 MODELS = ("psmnet", "ea_psmnet", "ea_stereo_fast", "ea_stereo", SGBM)
@@ -171,7 +172,7 @@ def _theirs(name: str, bench: Bench) -> tuple[list[InferenceCase], str]:
         matcher = load(name, device=str(bench.device), precision=precision, allow_untrained=True)
         match = functools.partial(_disparity, matcher, bench.pair)
         cases.append(InferenceCase(name, THEIRS, precision.replace("auto", "own"), match))
-    return_freed_memory()  # kept for ours alone, while they run
+    stop_keeping_freed_memory()  # kept for ours alone, while they run
     weights = str(matcher.description.get("weights", "own"))
     return cases, "random" if weights == "untrained" else weights
 
@@ -186,7 +187,7 @@ def _first_map(engine: NetworkEngine, pair: RenderedPair) -> np.ndarray:
 
 def _sgbm(pair: RenderedPair, max_disparity: int) -> Matching:
     matcher = load(SGBM, max_disparity=max_disparity)
-    return_freed_memory()  # kept for ours alone, while they run
+    stop_keeping_freed_memory()  # kept for ours alone, while they run
     return functools.partial(_disparity, matcher, pair)
 
 

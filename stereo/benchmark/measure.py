@@ -19,8 +19,8 @@ from stereo.errors import UsageError
 from stereo.models.convolution import direct_convolutions
 from stereo.system import console
 from stereo.system.files import output_folder, staged
+from stereo.system.heap import keep_freed_memory, stop_keeping_freed_memory
 from stereo.system.machine import PeakMemory
-from stereo.system.runtime import keep_freed_memory, return_freed_memory
 
 T = TypeVar("T")
 BUSY = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): pass"
@@ -141,7 +141,7 @@ def freed_memory_kept(
         function()
         yield
     finally:
-        return_freed_memory()
+        stop_keeping_freed_memory()
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from stereo.evaluation.report.pictures import picture_targets
 from stereo.geometry import Calibration
 from stereo.matching.matcher import Matcher
 from stereo.system.distributed import process_count
+from stereo.system.files import refuse_overwriting
 
 
 @dataclass(frozen=True)
@@ -194,12 +195,7 @@ def _check_targets(
     sources: Sequence[Source], maps: Sequence[Path], further: Sequence[Path]
 ) -> None:
     """Raise ``InputError`` if an output would replace an input, or a map another map."""
-    inputs = {path.resolve() for source in sources for path in source.files()}
-    for target in (*maps, *further):
-        if target.resolve() in inputs:
-            raise InputError(
-                f"{target}: is an input and would be overwritten; choose another --output"
-            )
+    refuse_overwriting((path for source in sources for path in source.files()), (*maps, *further))
     seen: set[str] = set()
     for target in maps:
         if str(target).casefold() in seen:

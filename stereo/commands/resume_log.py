@@ -14,7 +14,8 @@ from typing import Any
 from stereo.data.finding.sources import file_stamps
 from stereo.errors import InputError, OutputError
 from stereo.system.files import staged, why_not_written
-from stereo.system.limits import check_bytes, parse_json
+from stereo.system.limits import check_bytes
+from stereo.system.parsing import parse_json
 
 RESUME_LOG = "infer.jsonl"
 _MAX_BYTES = 2**30  # what some millions of maps need

@@ -15,7 +15,8 @@ class _RecipeFile(ActionConfigFile):
     def __call__(
         self, parser: Any, cfg: Any, values: Any, option_string: str | None = None
     ) -> None:
-        from stereo.system.limits import MAX_YAML_BYTES, check_bytes, parse_yaml
+        from stereo.system.limits import check_bytes
+        from stereo.system.parsing import MAX_YAML_BYTES, parse_yaml
         from stereo.training.recipe import recipe_path
 
         path = recipe_path(values)
@@ -81,7 +82,7 @@ def _convert_arguments(parser: ArgumentParser) -> None:
 
 
 def _train(config: Namespace) -> int:
-    from stereo.system.runtime import keep_freed_memory
+    from stereo.system.heap import keep_freed_memory
     from stereo.training.loop import train
     from stereo.training.prepare import prepare
     from stereo.training.recipe import Recipe

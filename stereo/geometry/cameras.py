@@ -1,6 +1,5 @@
 """The commands ``calibrate`` and ``rectify``."""
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,13 +9,13 @@ from PIL import Image
 from stereo.data.finding.pairs import PairFiles, find_pairs
 from stereo.data.io.images import read_samples, to_8_bits
 from stereo.data.sets.sample import check_same_size
-from stereo.errors import InputError, StereoError, UsageError
+from stereo.errors import StereoError, UsageError
 from stereo.geometry.calibrate import Board, calibrate, charuco_board, coverage_picture
 from stereo.geometry.calibration import Calibration
 from stereo.geometry.parameters import LIKELY_METRES
 from stereo.geometry.rectify import Rectification, plan_rectification, with_lines
 from stereo.system import console
-from stereo.system.files import output_folder, staged, writes_alone
+from stereo.system.files import output_folder, refuse_overwriting, staged, writes_alone
 from stereo.system.opencv import import_cv2
 
 GOOD_RMS = 0.5  # pixels
@@ -49,7 +48,7 @@ def calibrate_folder(
         charuco_board(board)  # an unknown one is an error before any image is read
     pairs = find_pairs(left, right)
     targets = (path, path.with_name(f"{path.stem}_coverage.png"))
-    _check_targets(pairs, (), targets)
+    refuse_overwriting((file for pair in pairs for file in pair.files()), targets)
     found = calibrate(pairs, board, lens)
     for name, reason in found.left_out.items():
         console.warn(f"warning: {name} is left out: {reason}")
@@ -115,7 +114,8 @@ def rectify_pairs(
     pairs = find_pairs(left, right)
     folder = Path(output)
     targets = [target for pair in pairs for target in _targets(folder, pair.name)]
-    _check_targets(pairs, [Path(calibration)], [folder / CALIBRATION_FILE, *targets])
+    inputs = [Path(calibration), *(file for pair in pairs for file in pair.files())]
+    refuse_overwriting(inputs, [folder / CALIBRATION_FILE, *targets])
     output_folder(folder, alone=True)
     plans: dict[tuple[int, ...], Rectification] = {}
     failed = 0
@@ -145,19 +145,6 @@ def rectify_pairs(
 
 def _targets(folder: Path, name: str) -> list[Path]:
     return [folder / f"{name}_{end}.png" for end in ("left", "right", "lines")]
-
-
-def _check_targets(
-    pairs: Sequence[PairFiles], further: Iterable[Path], targets: Iterable[Path]
-) -> None:
-    """Raise ``InputError`` if an output would replace an image or a further input."""
-    inputs = {path.resolve() for pair in pairs for path in pair.files()}
-    inputs.update(path.resolve() for path in further)
-    for target in targets:
-        if target.resolve() in inputs:
-            raise InputError(
-                f"{target}: is an input and would be overwritten; choose another --output"
-            )
 
 
 def _read_samples(pair: PairFiles) -> tuple[np.ndarray, np.ndarray]:

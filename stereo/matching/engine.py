@@ -21,12 +21,11 @@ from stereo.models import NetworkConfig, StereoNetwork
 from stereo.models.config import BF16_NETWORKS, ENLARGED_PIXELS, STRIDE
 from stereo.models.folding import fold_batch_norms
 from stereo.models.kernels import pick_kernels, use_kernels
+from stereo.system.heap import large_blocks_kept, trim_heap
 from stereo.system.runtime import (
     exact_fp32,
     free_bytes,
-    give_back_freed_memory,
     is_out_of_memory,
-    large_blocks_kept,
     pick_device,
     pick_dtype,
     to_channels_last,
@@ -167,7 +166,7 @@ class NetworkEngine:
             return int(self.options.tile)
         needed = bytes_needed(self.config, batch, (height, width), max_disparity, self.dtype)
         if needed > FREE_SHARE * free_bytes(self.device):
-            give_back_freed_memory()
+            trim_heap()
         free = int(FREE_SHARE * free_bytes(self.device))
         if needed <= free:
             return None

@@ -28,7 +28,8 @@ from stereo.matching.wrap import SIGNS, are_numbers, checked_map
 from stereo.models.checkpoint import file_sha256
 from stereo.models.config import check_max_disparity
 from stereo.system.bundled import DEFAULT_MAX_DISPARITY
-from stereo.system.limits import check_bytes, parse_yaml
+from stereo.system.limits import check_bytes
+from stereo.system.parsing import parse_yaml
 
 _TYPES = {
     "tensor(float)": np.float32,

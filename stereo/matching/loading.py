@@ -22,7 +22,8 @@ from stereo.models import NETWORK_NAMES, NetworkConfig, StereoNetwork, build_net
 from stereo.models.checkpoint import file_sha256, load_checkpoint, restore_network
 from stereo.models.zoo import library_version, zoo_network
 from stereo.system.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL, SGBM, bundled_weights
-from stereo.system.runtime import keep_freed_memory, pick_device
+from stereo.system.heap import keep_freed_memory
+from stereo.system.runtime import pick_device
 from stereo.system.threads import warn_if_threads_spin
 from stereo.version import __version__
 
@@ -33,7 +34,7 @@ def load(
     """Load a model by name or file.
 
     On a CPU the process then keeps freed memory from match to match, all that a match takes and of
-    all else blocks up to 32 MiB; ``stereo.system.runtime.return_freed_memory`` undoes that.
+    all else blocks up to 32 MiB; ``stereo.system.heap.stop_keeping_freed_memory`` undoes that.
 
     Args:
         model: ``sgbm``, a network's name, the path of a ``.safetensors`` checkpoint, that of an

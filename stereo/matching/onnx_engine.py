@@ -25,7 +25,7 @@ from stereo.models import NetworkConfig
 from stereo.models.checkpoint import file_sha256
 from stereo.models.config import STRIDE, check_max_disparity
 from stereo.system.extras import import_extra
-from stereo.system.limits import parse_json
+from stereo.system.parsing import parse_json
 from stereo.system.runtime import free_bytes
 from stereo.version import __version__
 

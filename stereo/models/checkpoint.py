@@ -23,7 +23,7 @@ from stereo.data.io.images import check_readable
 from stereo.errors import InputError, StereoError
 from stereo.models import NetworkConfig, StereoNetwork, build_network
 from stereo.system.files import staged
-from stereo.system.limits import parse_json
+from stereo.system.parsing import parse_json
 from stereo.version import __version__
 
 FORMAT = "stereo-efficient-attention/1"

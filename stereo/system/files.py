@@ -9,12 +9,12 @@ import platform
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from stereo.errors import FolderInUseError, OutputError
+from stereo.errors import FolderInUseError, InputError, OutputError
 from stereo.system.distributed import gather, is_main
 from stereo.system.locks import locked
 
@@ -105,6 +105,16 @@ def output_folder(folder: Path, *, alone: bool = False) -> Path:
             f"cannot write to the output folder {folder}: {reason}; choose another --output"
         ) from error
     return folder
+
+
+def refuse_overwriting(inputs: Iterable[Path], targets: Iterable[Path]) -> None:
+    """Raise ``InputError`` if an output would replace an input."""
+    kept = {path.resolve() for path in inputs}
+    for target in targets:
+        if target.resolve() in kept:
+            raise InputError(
+                f"{target}: is an input and would be overwritten; choose another --output"
+            )
 
 
 def _lock(folder: Path) -> None:

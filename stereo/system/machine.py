@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import torch
 
-from stereo.system.runtime import give_back_freed_memory
+from stereo.system.heap import trim_heap
 from stereo.version import __version__
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -91,7 +91,7 @@ def _cpu_name() -> str:
 def _reset_resident_peak() -> bool:
     """Free unused memory and reset the kernel's peak; return whether that worked."""
     try:
-        give_back_freed_memory()
+        trim_heap()
         CLEAR_REFS.write_text("5")
     except OSError:  # another system, or a container that forbids it
         return False

@@ -18,7 +18,7 @@ from stereo.models.checkpoint import file_sha256, load_checkpoint, save_checkpoi
 from stereo.system import console
 from stereo.system.bundled import DEFAULT_MODEL
 from stereo.system.files import writes_alone
-from stereo.system.runtime import large_blocks_kept
+from stereo.system.heap import large_blocks_kept
 from stereo.training.adapt_judge import (
     FEW,
     MIN_PAIRS,

@@ -14,6 +14,7 @@ from stereo.matching.loading import load
 from stereo.matching.matcher import Matcher
 from stereo.system import console
 from stereo.system.opencv import import_cv2
+from stereo.training.held_out import spread
 
 MIN_PAIRS = 5
 CHECKED = 24  # pairs
@@ -255,9 +256,3 @@ def judge_before(start: Path, held_out: Sequence[Source], unusable: Sequence[str
     judged = tuple(s.name for s, each in zip(measured, shown, strict=True) if each)
     rest = tuple(source.name for source in held_out if source.name not in empty)
     return Baseline(before, rest, judged, (*unusable, *empty))
-
-
-def spread(sources: Sequence[Source], most: int) -> Sequence[Source]:
-    """Return at most ``most`` of them, spread evenly over the list."""
-    count = min(most, len(sources))
-    return [sources[place * len(sources) // count] for place in range(count)]

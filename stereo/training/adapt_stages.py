@@ -30,10 +30,11 @@ from stereo.models.config import ENLARGED_PIXELS
 from stereo.system import console
 from stereo.system.files import output_folder, staged
 from stereo.training.adapt_data import AdaptPairs, TransferredScene
-from stereo.training.adapt_judge import AGREEMENT, spread
+from stereo.training.adapt_judge import AGREEMENT
 from stereo.training.appearance import Appearance
 from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
 from stereo.training.data import TrainingSet
+from stereo.training.held_out import spread
 from stereo.training.prepare import prepare
 from stereo.training.recipe import DataConfig, Recipe
 from stereo.training.run import TrainingRun

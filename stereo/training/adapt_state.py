@@ -11,7 +11,7 @@ from typing import Any
 
 from stereo.errors import InputError, OutputError, UsageError
 from stereo.system.files import output_folder, staged
-from stereo.system.limits import parse_json
+from stereo.system.parsing import parse_json
 from stereo.training.adapt_judge import Baseline
 from stereo.training.adapt_stages import Effort
 

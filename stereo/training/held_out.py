@@ -1,9 +1,12 @@
-"""Which training pairs are held out for validation: the same ones in every run."""
+"""Which pairs are held out for validation: the same ones in every run."""
 
 import hashlib
 from collections.abc import Sequence
+from typing import TypeVar
 
 from stereo.errors import UsageError
+
+T = TypeVar("T")
 
 
 def hold_out(names: Sequence[str], share: float) -> set[str]:
@@ -37,3 +40,9 @@ def hold_out(names: Sequence[str], share: float) -> set[str]:
         return {name for scene in ordered[:count] for name in scenes[scene]}
     count = min(max(1, round(share * len(names))), len(names) - 1)
     return set(sorted(names)[-count:])
+
+
+def spread(pairs: Sequence[T], most: int) -> list[T]:
+    """Return at most ``most`` of the pairs, spread evenly over the list."""
+    count = min(most, len(pairs))
+    return [pairs[place * len(pairs) // count] for place in range(count)]

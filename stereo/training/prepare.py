@@ -20,7 +20,7 @@ from stereo.models.convert import convert_psmnet
 from stereo.system.bundled import bundled_weights
 from stereo.system.console import warn
 from stereo.training.data import DiskPairs, PairSource, TrainingSet
-from stereo.training.held_out import hold_out
+from stereo.training.held_out import hold_out, spread
 from stereo.training.recipe import DataConfig, Recipe
 from stereo.training.run import TrainingRun
 from stereo.version import __version__
@@ -178,7 +178,7 @@ def _pairs(recipe: Recipe) -> tuple[PairSource, Sequence[Readable]]:
     if chosen.render_pass not in (None, data.render_pass):
         found = open_dataset(data.name, data.root, split=split, render_pass=chosen.render_pass)
     validation = [pair for pair in found.samples if pair.name in held]
-    return DiskPairs(rest, right=right), _spread(validation, chosen.limit)
+    return DiskPairs(rest, right=right), spread(validation, chosen.limit)
 
 
 def _validation(data: DataConfig) -> Sequence[Readable]:
@@ -193,15 +193,9 @@ def _validation(data: DataConfig) -> Sequence[Readable]:
         raise UsageError(f"--data.validation.root is missing: it names the folder of '{name}'")
     render_pass = chosen.render_pass or (data.render_pass if name == data.name else None)
     split = chosen.split or _split_if_there(name, "val")
-    return _spread(
+    return spread(
         open_dataset(name, root, split=split, render_pass=render_pass).samples, chosen.limit
     )
-
-
-def _spread(pairs: Sequence[Readable], limit: int) -> list[Readable]:
-    """Return a number of pairs, sampled evenly from the list."""
-    count = min(limit, len(pairs))
-    return [pairs[place * len(pairs) // count] for place in range(count)]
 
 
 def _split_if_there(name: str, split: str) -> str | None:

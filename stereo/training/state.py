@@ -21,7 +21,7 @@ from torch import Tensor
 from stereo.errors import InputError, StereoError, UsageError
 from stereo.models.checkpoint import STATE_PREFIX, Checkpoint, load_checkpoint, save_checkpoint
 from stereo.system.console import warn
-from stereo.system.limits import parse_json
+from stereo.system.parsing import parse_json
 
 LAST, BEST = "last", "best"
 

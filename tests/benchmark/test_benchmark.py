@@ -24,7 +24,7 @@ from stereo.errors import StereoError
 from stereo.matching.engine import normalise
 from stereo.models import NetworkConfig
 from stereo.models.convolution import Conv3d
-from stereo.system import runtime
+from stereo.system import heap
 from stereo.system.machine import CLEAR_REFS
 
 CPU = torch.device("cpu")
@@ -441,10 +441,10 @@ def test_our_steps_are_timed_with_freed_memory_kept_as_in_training(tmp_path, mon
     kept = []
 
     def elapsed(step, device):
-        kept.append(runtime._kept["memory"])
+        kept.append(heap._kept["memory"])
         return 1.0
 
-    monkeypatch.setattr(runtime, "_kept", {"memory": "none"})
+    monkeypatch.setattr(heap, "_kept", {"memory": "none"})
     monkeypatch.setattr(measure, "elapsed", elapsed)
     small = ("--models", "ea_stereo_fast", "--precisions", "fp32", "--max-disparity", "16")
     assert run(training_call(tmp_path / "a.json", "--crop", "32x64", *small)) == 0

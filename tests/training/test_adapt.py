@@ -18,7 +18,7 @@ from stereo.data.io.videos import write_video
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.geometry.check import Findings
 from stereo.models.checkpoint import load_checkpoint, save_checkpoint
-from stereo.system import runtime
+from stereo.system import heap
 from stereo.system.bundled import DEFAULT_MODEL, bundled_weights
 from stereo.system.locks import locked
 from stereo.training import adapt as module
@@ -274,7 +274,7 @@ def test_training_keeps_freed_memory(adapt, folders, quick, monkeypatch):
     held = []
 
     def train(run, folder, **_):
-        held.append(runtime._kept["memory"])
+        held.append(heap._kept["memory"])
         end_at_once(run, folder)
 
     monkeypatch.setattr(module, "train", train)

@@ -18,7 +18,8 @@ from stereo.data.io.disparities import read_disparity
 from stereo.data.io.images import check_readable
 from stereo.data.io.picture_file import check_one_frame, open_picture
 from stereo.errors import InputError
-from stereo.system.limits import MAX_JSON_BYTES, check_bytes, parse_json
+from stereo.system.limits import check_bytes
+from stereo.system.parsing import MAX_JSON_BYTES, parse_json
 
 Shape: TypeAlias = tuple[int, int]
 Decoder: TypeAlias = Callable[[Path, Shape], np.ndarray]

@@ -7,7 +7,7 @@ from stereo.data.io.decoders import mask_is_255, stored
 from stereo.data.io.disparities import MAX_SCALE
 from stereo.data.sets.sample import SampleFiles
 from stereo.errors import InputError
-from stereo.system.limits import read_json
+from stereo.system.parsing import read_json
 
 
 def read_manifest(root: Path) -> list[SampleFiles]:

@@ -24,7 +24,7 @@ from stereo.data.synthetic.photographs import find_photographs
 from stereo.errors import InputError, OutputError, UsageError
 from stereo.system.console import progress, say, show_warnings_as_lines
 from stereo.system.files import output_folder, remove_leftovers, staged, writes_alone
-from stereo.system.limits import read_json
+from stereo.system.parsing import read_json
 
 PART = "FlyingThings3D"
 VERSION = 4  # of the renderer: raise it when a pair's bytes change

@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 from stereo.errors import InputError
 from stereo.evaluation.metrics import ALL, NOC, ImageScore, score_of_record, summaries
 from stereo.evaluation.protocols import AVERAGING_TEXT, Averaging
-from stereo.system.limits import read_json
+from stereo.system.parsing import read_json
 
 METRICS_FILE = "metrics.json"
 _SAME = ("name", "mask", "averaging", "region", "dataset", "split", "pass")

@@ -8,7 +8,7 @@ from typing import Any
 from xml.parsers import expat
 
 from stereo.errors import InputError
-from stereo.system.limits import parse_json, parse_yaml
+from stereo.system.parsing import parse_json, parse_yaml
 
 MAX_DEPTH = 32
 MAX_ELEMENTS = 20_000
