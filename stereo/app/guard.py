@@ -176,7 +176,7 @@ class Guard:
                 line = " ".join(f"{type(error).__name__}: {error}".split())
                 warn(f"stereo app: error: {line[:MAX_REPORTED]}")
             if exchange.status is None:
-                await refuse(500, "the page failed at this; its terminal says why")
+                await refuse(500, "internal error; see the server's terminal")
             else:  # a stream whose last event says what is wrong
                 with contextlib.suppress(Exception):
                     await send({"type": "http.response.body", "body": b""})

@@ -157,5 +157,5 @@ def _told(error: Exception) -> str:
     else:
         line = f"stereo app: error: {type(error).__name__}: {' '.join(str(error).split())}"
         warn(line[: limits.MAX_REPORTED])
-        line = "the page failed at this; its terminal says why"
+        line = "internal error; see the server's terminal"
     return line if len(line) <= limits.MAX_REPORTED else f"{line[: limits.MAX_REPORTED]} ..."

@@ -87,7 +87,7 @@ def benchmark_inference(
         precisions: of fp32, bf16 and fp16 (default: fp32, and bf16 where it is not emulated).
         device: as in ``ComputeOptions``.
         repeats: timed rounds.
-        busy: time what ships beside so many busy processes, too.
+        busy: also time our form next to N busy processes.
         reference_psmnet: folder of the original PSMNet, to be timed beside ours.
 
     Returns:

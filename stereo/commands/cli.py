@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if os.environ.get(TRACEBACK):
             raise
         told = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        message = f"a bug of this program, please report it ({told}); {TRACEBACK}=1 says where"
+        message = f"internal error, please report it ({told}); set {TRACEBACK}=1 for the traceback"
         status = _fail("", message, 1)
     leave_to_system()
     sys.exit(status)

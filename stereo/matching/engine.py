@@ -40,7 +40,7 @@ FREE_SHARE = 0.9  # of the free memory that a match may plan with
 
 
 def optimize_for_inference(network: StereoNetwork) -> None:
-    """Fold, lay out and free memory for inference, in place: faster, with the same maps."""
+    """Fold batch norms, use channels-last and in-place attention; outputs are unchanged."""
     fold_batch_norms(network.eval())
     to_channels_last(network)
     for module in network.modules():
@@ -54,8 +54,8 @@ class NetworkEngine:
     Args:
         network: the network.
         config: its conventions.
-        options: how it matches. The range is the network's; that of ``min_disparity`` columns of
-            the views are padding, which ``scale`` does not count.
+        options: how it matches. The search range is the network's. ``|min_disparity|`` columns of
+            each view are padding; ``scale`` ignores them.
     """
 
     def __init__(

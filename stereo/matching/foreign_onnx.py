@@ -160,8 +160,8 @@ class ForeignOnnxEngine:
         if reading.mean is None or reading.std is None:
             if self._dtype is not np.uint8:
                 raise InputError(
-                    "how it takes pictures stands in no graph: write "
-                    f"{self.path.with_suffix('.yaml').name} beside it, with 'mean: [...]' and "
+                    "the graph does not record its normalisation: add "
+                    f"{self.path.with_suffix('.yaml').name} next to it, with 'mean: [...]' and "
                     "'std: [...]' of RGB in 0..1 (0 and 1 for 0..1, 0 and 0.00392157 for 0..255)"
                 )
             self.reading = dataclasses.replace(reading, mean=(0,), std=(1 / 255,))

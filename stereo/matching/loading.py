@@ -37,11 +37,15 @@ def load(
     all else blocks up to 32 MiB; ``stereo.system.heap.stop_keeping_freed_memory`` undoes that.
 
     Args:
-        model: ``sgbm``, a network's name, the path of a ``.safetensors`` checkpoint, that of an
-            ``.onnx`` file of ``stereo export``, which fixes its precision, its largest disparity,
-            the CPU, ``scale`` 1 and no tiles, or of another exporter, see
-            ``stereo.matching.foreign_onnx``, ``FILE.py:FUNCTION``, which runs the code of that
-            file, see ``stereo.matching.code_file``, or ``zoo:NAME``, see ``stereo.models.zoo``.
+        model: one of
+
+            - ``sgbm`` or a network's name;
+            - the path of a ``.safetensors`` checkpoint;
+            - the path of an ``.onnx`` file. One from ``stereo export`` runs on the CPU, with
+              ``scale`` 1, no tiles, and the precision and range chosen at export; for other
+              exporters see ``stereo.matching.foreign_onnx``;
+            - ``FILE.py:NAME``, which runs that file (``stereo.matching.code_file``);
+            - ``zoo:NAME`` (``stereo.models.zoo``).
         options: how it matches; None for the defaults.
         fields: of ``stereo.matching.options.MatchOptions``, in place of those of ``options``, such
             as ``device="cpu"`` or ``max_disparity=256``.

@@ -1,4 +1,4 @@
-"""Functions and networks of others as models: what they are given, and what they give, checked."""
+"""Wrap any function or torch module as a Matcher; inputs and outputs are checked."""
 
 import math
 import numbers

@@ -559,7 +559,7 @@ def test_an_internal_error_is_one_line_that_says_how_to_get_the_traceback(monkey
         main([])
     assert caught.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "a bug of this program" in line and "STEREO_TRACEBACK=1" in line
+    assert "internal error, please report it" in line and "set STEREO_TRACEBACK=1" in line
     monkeypatch.setenv("STEREO_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
         main([])

@@ -162,8 +162,8 @@ def test_the_output_of_several_is_the_one_that_is_named(theirs, pair):
 @pytest.mark.parametrize(
     ("yaml", "says"),
     [
-        (None, r"how it takes pictures stands in no graph: write theirs\.yaml beside it"),
-        ("mean: [0, 0, 0]\n", "stands in no graph"),
+        (None, r"does not record its normalisation: add theirs\.yaml next to it"),
+        ("mean: [0, 0, 0]\n", "does not record its normalisation"),
         ("mean: [0, 0]\nstd: [1, 1]\n", r"mean \[0, 0\]: expected three numbers"),
         (SCALING + "std: [1, 1, 1]\n", "std"),
         (SCALING.replace("0.1", "0"), "expected numbers above 0"),
