@@ -18,7 +18,7 @@ WIDTH = 32
 SLAB = 4  # planes
 
 
-class Entry(Recomputable):
+class VolumeStem(Recomputable):
     """Two 3x3x3 convolutions over the concatenation volume of two views' features.
 
     The volume itself is never made, unless ``plain`` is set, which gives the same values.
@@ -44,7 +44,7 @@ class Entry(Recomputable):
         return self.second(self.first.activation(self.first.norm(volume)))
 
 
-class ResidualPair3d(Recomputable):
+class ResidualBlock3d(Recomputable):
     """Two 3x3x3 convolutions added to their input."""
 
     def __init__(self, channels: int) -> None:
@@ -145,8 +145,8 @@ class StackedHourglass(nn.Module):
         super().__init__()
         attentions = attentions or {}
         self.mask_invalid = mask_invalid
-        self.enter = Entry(in_channels)
-        self.refine = ResidualPair3d(WIDTH)
+        self.enter = VolumeStem(in_channels)
+        self.refine = ResidualBlock3d(WIDTH)
         self.attention_quarter = attentions.get("quarter")
         first = Hourglass(attentions, mask_invalid)
         self.hourglasses = nn.ModuleList([first, Hourglass({}), Hourglass({})])
@@ -226,8 +226,8 @@ class ResidualStack(nn.Module):
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()
-        self.enter = Entry(in_channels)
-        self.residuals = nn.Sequential(*(ResidualPair3d(WIDTH) for _ in range(4)))
+        self.enter = VolumeStem(in_channels)
+        self.residuals = nn.Sequential(*(ResidualBlock3d(WIDTH) for _ in range(4)))
         self.head = LogitHead()
 
     def forward(

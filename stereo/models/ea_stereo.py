@@ -13,30 +13,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stereo.models.aggregation import attend_at_site
-from stereo.models.blocks import ConvNorm2d, ResidualBlock2d, add, relu
+from stereo.models.blocks import ConvNorm2d, ResidualBlock2d
 from stereo.models.convolution import Conv2d
 from stereo.models.correlation import (
     convex_upsample,
-    group_correlation,
-    local_soft_argmax,
     lookup_correlation,
     unit_groups,
-    upsample_logits,
     warp,
 )
 from stereo.models.fast import (
     FINE_FACTOR,
     FINE_GROUPS,
-    GROUPS,
     SEARCH,
     VOLUME_FACTOR,
     VOLUME_WIDTH,
     FastAggregation,
     FastFeatures,
     FastStereo,
-    add_enlarged,
-    double,
+    upsample2x,
 )
 from stereo.models.recompute import Recomputable
 
@@ -50,7 +44,7 @@ HALF_SEARCH = 2  # cells of 2 px to either side
 ITERATIONS = 2
 
 
-class Features(FastFeatures):
+class EAFeatures(FastFeatures):
     """Image to features at 1/2, 1/4 and 1/8 of its size, with context from 1/32."""
 
     def __init__(self) -> None:
@@ -75,8 +69,8 @@ class Features(FastFeatures):
         sixteenth = self.to_sixteenth(eighth)
         deepest = self.from_deepest(self.to_deepest(sixteenth))
         deepest = F.interpolate(deepest, sixteenth.shape[2:], mode="bilinear", align_corners=False)
-        coarse = self.to_coarse(torch.cat([double(sixteenth + deepest), eighth], dim=1))
-        fine = self.to_fine(torch.cat([double(coarse), quarter], dim=1))
+        coarse = self.to_coarse(torch.cat([upsample2x(sixteenth + deepest), eighth], dim=1))
+        fine = self.to_fine(torch.cat([upsample2x(coarse), quarter], dim=1))
         enlarged = F.pixel_shuffle(self.fine_to_half(fine), 2)
         return self.to_output_half(torch.cat([enlarged, half], dim=1)), fine, coarse
 
@@ -104,30 +98,13 @@ class Excitation(nn.Module):
         return volume * (2 * torch.sigmoid(self.weights(left)))[:, :, None]
 
 
-class Aggregation(FastAggregation):
+class EAAggregation(FastAggregation):
     """``FastAggregation`` with excitation by the left view at 1/8 and 1/16."""
 
     def __init__(self, attentions: Mapping[str, nn.Module], mask_invalid: bool = False) -> None:
         super().__init__(attentions, mask_invalid)
         self.excite_eighth = Excitation(FastFeatures.coarse_channels, VOLUME_WIDTH)
         self.excite_sixteenth = Excitation(FastFeatures.coarse_channels, 2 * VOLUME_WIDTH)
-
-    def forward(  # type: ignore[override]
-        self,
-        volume: Tensor,  # (B, 8, D, H, W)
-        fine: Tensor,  # (B, 4, 2 D, 2 H, 2 W)
-        left: Tensor,  # (B, 64, H, W)
-    ) -> Tensor:  # (B, 8, D, H, W)
-        """Return the evidence for each cell, of which ``upsample_logits`` makes logits."""
-        volume = self.enter(relu(add(self.enter_coarse(volume), self.enter_fine(fine))))
-        volume = self.excite_eighth(volume, left)
-        volume = attend_at_site(self.attention_eighth, volume, self.mask_invalid)
-        coarse = self.down(volume)
-        smaller = F.avg_pool2d(left, 2, ceil_mode=True)
-        coarse = self.excite_sixteenth(coarse, smaller)
-        coarse = attend_at_site(self.attention_sixteenth, coarse, self.mask_invalid)
-        coarse = self.merge(add_enlarged(coarse, self.through_bottom(coarse)))
-        return self.leave(add_enlarged(volume, self.up_to_eighth(coarse)))
 
 
 class StateRefinement(Recomputable):
@@ -171,7 +148,7 @@ class StateRefinement(Recomputable):
         corrected = torch.relu(disparity + self.residual(state).squeeze(1).to(disparity.dtype))
         return corrected, state
 
-    def enlarge(self, disparity: Tensor, state: Tensor) -> Tensor:
+    def convex_upsample(self, disparity: Tensor, state: Tensor) -> Tensor:
         """Return the disparity in units of 2 px, (B, H / 2, W / 2), by weights of the state."""
         return convex_upsample(disparity, self.weights(state), 2)
 
@@ -205,7 +182,7 @@ class HalfRefinement(Recomputable):
     ) -> Tensor:  # (B, H, W)
         """Return the disparity in pixels at full size."""
         at = disparity.detach()
-        similar = compare(left, warp(right, at), HALF_SEARCH)
+        similar = warped_correlation(left, warp(right, at), HALF_SEARCH)
         column = torch.arange(at.shape[-1], device=at.device)
         seen = ((column - at) / 8).clamp(-1, 1)[:, None].to(left.dtype)  # below 0: out of view
         smooth = F.avg_pool2d(disparity[:, None], 9, 1, 4, count_include_pad=False)
@@ -216,7 +193,7 @@ class HalfRefinement(Recomputable):
         return convex_upsample(corrected, self.weights(state), HALF_FACTOR)
 
 
-def compare(
+def warped_correlation(
     left: Tensor,  # (B, C, H, W)
     warped: Tensor,  # (B, C, H, W)
     reach: int,
@@ -238,8 +215,8 @@ class EAStereo(FastStereo):
         arguments: those of ``FastStereo``.
     """
 
-    features_type = Features
-    aggregation_type = Aggregation
+    features_type = EAFeatures
+    aggregation_type = EAAggregation
     refinement_type = StateRefinement
     feature_factors = (HALF_FACTOR, FINE_FACTOR, VOLUME_FACTOR)
 
@@ -250,20 +227,13 @@ class EAStereo(FastStereo):
     def _match(
         self, left: Sequence[Tensor], right: Sequence[Tensor], max_disparity: int
     ) -> tuple[list[Tensor], Tensor, Tensor]:
-        left_half, left_fine, left_coarse = left
-        right_half, right_fine, right_coarse = right
-        planes = max_disparity // VOLUME_FACTOR
-        coarse_volume = group_correlation(left_coarse, right_coarse, planes, GROUPS)
-        volume = group_correlation(left_fine, right_fine, 2 * planes, FINE_GROUPS)
-        evidence = self.aggregation(coarse_volume, volume, left_coarse)
-        view = torch.cat([left_coarse, F.pixel_unshuffle(left_fine, 2)], dim=1)
-        logits = upsample_logits(evidence, self.guide(view))  # (B, D / 8, H / 4, W / 4)
-        disparity = 2 * local_soft_argmax(logits)  # in units of 4 px
+        volume, logits, disparity = self._initial(left, right, max_disparity)
+        left_half, left_fine, _ = left
         state = self.refinement.begin(left_fine)
         stages = []
         for _ in range(ITERATIONS):
             stages.append(disparity)
             disparity, state = self.refinement(left_fine, volume, logits, disparity, state)
-        disparity = self.refinement.enlarge(disparity, state)
+        disparity = self.refinement.convex_upsample(disparity, state)
         stages.append(disparity)
-        return stages, self.half_refinement(left_half, right_half, disparity, state), logits
+        return stages, self.half_refinement(left_half, right[0], disparity, state), logits

@@ -62,8 +62,8 @@ class FastFeatures(Recomputable):
         """Return (B, 32, H / 4, W / 4) and (B, 64, H / 8, W / 8)."""
         quarter = self.to_quarter(self.to_half(image))
         eighth = self.to_eighth(quarter)
-        coarse = self.to_coarse(torch.cat([double(self.to_sixteenth(eighth)), eighth], dim=1))
-        return self.to_fine(torch.cat([double(coarse), quarter], dim=1)), coarse
+        coarse = self.to_coarse(torch.cat([upsample2x(self.to_sixteenth(eighth)), eighth], dim=1))
+        return self.to_fine(torch.cat([upsample2x(coarse), quarter], dim=1)), coarse
 
 
 class FastAggregation(Recomputable):
@@ -80,11 +80,13 @@ class FastAggregation(Recomputable):
         self.enter_coarse = ConvNorm3d(GROUPS, VOLUME_WIDTH, activate=False)
         self.enter_fine = ConvNorm3d(FINE_GROUPS, VOLUME_WIDTH, stride=2, activate=False)
         self.enter = ConvNorm3d(VOLUME_WIDTH, VOLUME_WIDTH)
+        self.excite_eighth: nn.Module | None = None
         self.attention_eighth = attentions.get("eighth")
         self.down = nn.Sequential(
             ConvNorm3d(VOLUME_WIDTH, 2 * VOLUME_WIDTH, stride=2),
             ConvNorm3d(2 * VOLUME_WIDTH, 2 * VOLUME_WIDTH),
         )
+        self.excite_sixteenth: nn.Module | None = None
         self.attention_sixteenth = attentions.get("sixteenth")
         self.bottom = nn.Sequential(
             ConvNorm3d(2 * VOLUME_WIDTH, 4 * VOLUME_WIDTH, stride=2),
@@ -102,11 +104,17 @@ class FastAggregation(Recomputable):
         self,
         volume: Tensor,  # (B, 8, D, H, W)
         fine: Tensor,  # (B, 4, 2 D, 2 H, 2 W)
+        left: Tensor,  # (B, 64, H, W)
     ) -> Tensor:  # (B, 8, D, H, W)
         """Return the evidence for each cell, of which ``upsample_logits`` makes logits."""
         volume = self.enter(relu(add(self.enter_coarse(volume), self.enter_fine(fine))))
+        if self.excite_eighth is not None:
+            volume = self.excite_eighth(volume, left)
         volume = attend_at_site(self.attention_eighth, volume, self.mask_invalid)
-        coarse = attend_at_site(self.attention_sixteenth, self.down(volume), self.mask_invalid)
+        coarse = self.down(volume)
+        if self.excite_sixteenth is not None:
+            coarse = self.excite_sixteenth(coarse, F.avg_pool2d(left, 2, ceil_mode=True))
+        coarse = attend_at_site(self.attention_sixteenth, coarse, self.mask_invalid)
         coarse = self.merge(add_enlarged(coarse, self.through_bottom(coarse)))
         return self.leave(add_enlarged(volume, self.up_to_eighth(coarse)))
 
@@ -154,7 +162,7 @@ class Refinement(Recomputable):
         corrected = torch.relu(disparity + self.residual(state).squeeze(1).to(disparity.dtype))
         return corrected, state
 
-    def enlarge(self, disparity: Tensor, state: Tensor) -> Tensor:
+    def convex_upsample(self, disparity: Tensor, state: Tensor) -> Tensor:
         """Return the disparity in pixels at full size, (B, H, W), by weights of the state."""
         return convex_upsample(disparity, self.weights(state), FINE_FACTOR)
 
@@ -184,7 +192,7 @@ class FastStereo(nn.Module):
         super().__init__()
         self.features = self.features_type()
         self.aggregation = self.aggregation_type(attentions, mask_invalid)
-        self.guide = guide()
+        self.guide = upsampling_weights()
         self.refinement = self.refinement_type(self.features_type.fine_channels)
         self.max_disparity = max_disparity
 
@@ -210,7 +218,7 @@ class FastStereo(nn.Module):
         stages, best, logits = self._match(left, right, self.max_disparity)
         if not self.training:
             return best
-        outputs = [enlarge(each, best.shape[-1] // each.shape[-1]) for each in stages]
+        outputs = [upsample_disparity(each, best.shape[-1] // each.shape[-1]) for each in stages]
         return TrainingOutputs((*outputs, best), logits, VOLUME_FACTOR)
 
     def estimate(
@@ -230,23 +238,29 @@ class FastStereo(nn.Module):
         self, left: Sequence[Tensor], right: Sequence[Tensor], max_disparity: int
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         """Return earlier disparities at their own sizes, the map and the volume's logits."""
-        left_fine, left_coarse = left
-        right_fine, right_coarse = right
-        planes = max_disparity // VOLUME_FACTOR
-        coarse_volume = group_correlation(left_coarse, right_coarse, planes, GROUPS)
-        volume = group_correlation(left_fine, right_fine, 2 * planes, FINE_GROUPS)
-        evidence = self.aggregation(coarse_volume, volume)
-        view = torch.cat([left_coarse, F.pixel_unshuffle(left_fine, 2)], dim=1)
-        logits = upsample_logits(evidence, self.guide(view))  # (B, D / 8, H / 4, W / 4)
-        disparity = 2 * local_soft_argmax(logits)  # in units of 4 px
+        volume, logits, disparity = self._initial(left, right, max_disparity)
         stages = []
         for _ in range(ITERATIONS):
             stages.append(disparity)
-            disparity, state = self.refinement(left_fine, volume, disparity)
-        return stages, self.refinement.enlarge(disparity, state), logits
+            disparity, state = self.refinement(left[-2], volume, disparity)
+        return stages, self.refinement.convex_upsample(disparity, state), logits
+
+    def _initial(
+        self, left: Sequence[Tensor], right: Sequence[Tensor], max_disparity: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the correlation at 1/4, the logits and their disparity in units of 4 px."""
+        left_fine, left_coarse = left[-2:]
+        right_fine, right_coarse = right[-2:]
+        planes = max_disparity // VOLUME_FACTOR
+        coarse_volume = group_correlation(left_coarse, right_coarse, planes, GROUPS)
+        volume = group_correlation(left_fine, right_fine, 2 * planes, FINE_GROUPS)
+        evidence = self.aggregation(coarse_volume, volume, left_coarse)
+        view = torch.cat([left_coarse, F.pixel_unshuffle(left_fine, 2)], dim=1)
+        logits = upsample_logits(evidence, self.guide(view))  # (B, D / 8, H / 4, W / 4)
+        return volume, logits, 2 * local_soft_argmax(logits)
 
 
-def guide() -> nn.Module:
+def upsampling_weights() -> nn.Module:
     """Return the layers that predict the weights of ``upsample_logits`` from the left view."""
     channels = FastFeatures.coarse_channels + 4 * FastFeatures.fine_channels
     return nn.Sequential(ConvNorm2d(channels, 64), nn.Conv2d(64, 4 * EVIDENCE, 1))
@@ -258,12 +272,14 @@ def add_enlarged(volume: Tensor, doubled: Tensor) -> Tensor:
     return relu(add(volume, doubled[:, :, :depth, :height, :width]))
 
 
-def double(features: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, 2 H, 2 W)
+def upsample2x(features: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, 2 H, 2 W)
     """Enlarge features."""
     return F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-def enlarge(disparity: Tensor, factor: int) -> Tensor:  # (B, H, W) -> (B, factor H, factor W)
+def upsample_disparity(
+    disparity: Tensor, factor: int
+) -> Tensor:  # (B, H, W) -> (B, factor H, factor W)
     """Return a disparity in the pixels of a larger size."""
     larger = F.interpolate(
         disparity[:, None], scale_factor=factor, mode="bilinear", align_corners=False

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from stereo.models import NetworkConfig, build_network
 from stereo.models.checkpoint import load_checkpoint, restore_network
 from stereo.models.correlation import warp
-from stereo.models.ea_stereo import Excitation, compare
+from stereo.models.ea_stereo import Excitation, warped_correlation
 from stereo.system.bundled import bundled_weights
 
 
@@ -32,7 +32,7 @@ def test_warping_takes_what_lies_a_disparity_to_the_left(dtype):
 
 def test_views_are_compared_by_the_cosine_of_each_half_of_the_channels():
     left, warped = torch.randn(2, 1, 6, 4, 9, dtype=torch.float64)
-    found = compare(left, warped, 2).view(1, 5, 2, 4, 9)
+    found = warped_correlation(left, warped, 2).view(1, 5, 2, 4, 9)
     padded = F.pad(warped, (2, 2, 0, 0), mode="replicate")
     for step in range(5):
         for half in range(2):
