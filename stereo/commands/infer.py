@@ -197,7 +197,7 @@ class _Run:
                     sample.right if job.is_right else sample.left,
                     job.is_right,
                     options.max_depth,
-                    options.keep_edges,
+                    options.keep_flying_points,
                     options.min_confidence or 0.0,
                 )
             truth = None if job.is_right else sample.disparity
@@ -280,7 +280,7 @@ def _resume_log(plan: Plan, model: Matcher) -> ResumeLog | None:
         **facts,
         "calibration": None if plan.calibration is None else plan.calibration.to_dict(),
         "max_depth": options.max_depth,
-        "keep_edges": options.keep_edges,
+        "keep_flying_points": options.keep_flying_points,
         "steady": options.steady,
         "min_confidence": options.min_confidence,
     }

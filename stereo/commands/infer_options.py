@@ -31,7 +31,7 @@ class InferOptions:
     """Calibration of the rectified pairs: Middlebury, ETH3D, KITTI, OpenCV, K.txt, ROS, ..."""
     max_depth: float | None = None
     """Omit points beyond this depth, metres (default: 100 baselines)."""
-    keep_edges: bool = False
+    keep_flying_points: bool = False
     """Keep flying points, which lie between the two surfaces at an edge."""
     min_confidence: float | None = None
     """Omit points of lower confidence, 0 to 1; costs a second match unless --view both."""

@@ -170,7 +170,7 @@ def _parsed_formats(options: InferOptions) -> list[str]:
     )
     given = {
         "--max-depth": options.max_depth is not None,
-        "--keep-edges": options.keep_edges,
+        "--keep-flying-points": options.keep_flying_points,
         "--min-confidence": options.min_confidence is not None,
     }
     about_points = [option for option, is_given in given.items() if is_given]

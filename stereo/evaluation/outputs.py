@@ -29,7 +29,7 @@ class PointCloudContext:
     is_right: bool = False
     # metres, the depth of the furthest point; None for 100 baselines
     max_depth: float | None = None
-    keep_edges: bool = False  # whether flying points stay
+    keep_flying_points: bool = False  # whether flying points stay
     min_confidence: float = 0.0  # the least confidence of a point, 0..1
 
 
@@ -62,7 +62,7 @@ class PairOutput:
             self.cloud.calibration,
             is_right=self.cloud.is_right,
             max_depth=self.cloud.max_depth,
-            keep_edges=self.cloud.keep_edges,
+            keep_flying_points=self.cloud.keep_flying_points,
             certainty=self.certainty,
             confidence=self.confidence,
             min_confidence=self.cloud.min_confidence,

@@ -67,7 +67,7 @@ def colored_points(
     *,
     is_right: bool = False,
     max_depth: float | None = None,
-    keep_edges: bool = False,
+    keep_flying_points: bool = False,
     certainty: np.ndarray | None = None,
     confidence: np.ndarray | None = None,
     min_confidence: float = 0.0,
@@ -80,7 +80,7 @@ def colored_points(
         calibration: of the rectified pair, for its size.
         is_right: whether it is the right view. Points lie in the left camera's frame either way.
         max_depth: metres, the depth of the furthest point; None for 100 baselines.
-        keep_edges: whether flying points stay.
+        keep_flying_points: whether flying points stay.
         certainty: (2, H, W) float32, of a network, which tells flying points; None of an engine
             without one, whose points at jumps of the depth are left out.
         confidence: (H, W) float32, 0..1; None keeps points whatever it is.
@@ -95,7 +95,7 @@ def colored_points(
     depth = calibration.depth(disparity)
     limit = BASELINES_SEEN * calibration.baseline if max_depth is None else max_depth
     kept = (depth > 0) & (depth <= limit)
-    if not keep_edges:
+    if not keep_flying_points:
         kept &= ~(is_edge(depth) if certainty is None else is_flying(disparity, certainty))
     if confidence is not None:
         kept &= confidence >= min_confidence

@@ -85,7 +85,7 @@ class Result:
         calibration: Calibration | str | Path,
         *,
         max_depth: float | None = None,
-        keep_edges: bool = False,
+        keep_flying_points: bool = False,
         min_confidence: float = 0.0,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the points in the left camera's frame, and their colours.
@@ -93,7 +93,7 @@ class Result:
         Args:
             calibration: of the rectified pair, or its file.
             max_depth: metres, the depth of the furthest point; None for 100 baselines.
-            keep_edges: whether to keep flying points, which lie between the two surfaces at an
+            keep_flying_points: whether to keep the points between the two surfaces at an
                 edge; of an engine without a distribution over disparities, points at jumps.
             min_confidence: 0..1, the least ``confidence`` of a point; above 0 it is computed.
 
@@ -118,7 +118,7 @@ class Result:
             self._fitted(calibration),
             is_right=self.is_right,
             max_depth=max_depth,
-            keep_edges=keep_edges,
+            keep_flying_points=keep_flying_points,
             certainty=self.certainty,
             confidence=self.confidence if min_confidence > 0 else None,
             min_confidence=min_confidence,

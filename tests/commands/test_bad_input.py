@@ -684,7 +684,11 @@ def no_model(monkeypatch):
         (("--view", "right", "--ground-truth", "TRUTH", "--formats", "error"), 2, "--view"),
         (("--formats", "color", "--calibration", "CALIB", "--max-depth", "9"), 2, "--max-depth"),
         (("--formats", "color", "--min-confidence", "0.5"), 2, "--min-confidence"),
-        (("--formats", "depth", "--calibration", "CALIB", "--keep-edges"), 2, "--keep-edges"),
+        (
+            ("--formats", "depth", "--calibration", "CALIB", "--keep-flying-points"),
+            2,
+            "--keep-flying-points",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )

@@ -186,7 +186,11 @@ def test_the_log_records_settings_and_inputs(infer, out):
     [
         ({"model": "a", "weights": "1"}, {"model": "b", "weights": "2"}, "model a, not b"),
         ({"max_depth": None}, {"max_depth": 3.0}, "max depth none, not 3.0"),
-        ({"keep_edges": False}, {"keep_edges": True}, "keep edges off, not on"),
+        (
+            {"keep_flying_points": False},
+            {"keep_flying_points": True},
+            "keep flying points off, not on",
+        ),
         ({"calibration": None}, {"calibration": {"fx": 1}}, "no calibration"),
         ({"calibration": {"fx": 2}}, {"calibration": {"fx": 1}}, "another calibration"),
         ({"scale": "1"}, {}, "scale 1, not none"),

@@ -103,8 +103,8 @@ def test_points_end_at_the_depth_limit_and_at_edges(calibration):
         assert len(points) == len(colors)
         return sorted(set(np.round(points[:, 2]).tolist())), len(points)
 
-    assert depths(keep_edges=True) == ([2, 10], 24)  # 20 m are beyond 100 baselines
-    assert depths(keep_edges=True, max_depth=30) == ([2, 10, 20], 36)
+    assert depths(keep_flying_points=True) == ([2, 10], 24)  # 20 m are beyond 100 baselines
+    assert depths(keep_flying_points=True, max_depth=30) == ([2, 10, 20], 36)
     assert depths(max_depth=30) == ([2, 10, 20], 4 * (2 + 1 + 2))
     assert depths(max_depth=5) == ([2], 8)
 
@@ -169,7 +169,7 @@ def test_a_real_cloud_has_the_depths_of_its_ground_truth(tmp_path):
     truth = read_disparity(next(folder.glob("*.pfm")))
     left = np.zeros((*truth.shape, 3), np.uint8)
     disparity = np.where(np.isfinite(truth), truth, 0)
-    cloud = PointCloudContext(calibration, left, max_depth=1e3, keep_edges=True)
+    cloud = PointCloudContext(calibration, left, max_depth=1e3, keep_flying_points=True)
     write_pair(tmp_path, "x", ["ply"], PairOutput(disparity, cloud=cloud))
     cloud = trimesh.load(tmp_path / "x.ply")
     depth = calibration.depth(disparity)
@@ -181,7 +181,15 @@ def test_a_real_cloud_has_the_depths_of_its_ground_truth(tmp_path):
 def test_both_views_agree_on_where_things_are(stereo, tmp_path):
     calibration = tmp_path / "K.txt"
     calibration.write_text("300 0 224 0 300 128 0 0 1\n0.1\n")
-    options = ("--calibration", calibration, "--view", "both", "--model", "sgbm", "--keep-edges")
+    options = (
+        "--calibration",
+        calibration,
+        "--view",
+        "both",
+        "--model",
+        "sgbm",
+        "--keep-flying-points",
+    )
     called = stereo("infer", LEFT, RIGHT, "--output", tmp_path, *options)
     assert called.status == 0, called.errors
     assert "2 of 2 maps" in called.out
@@ -239,12 +247,12 @@ def test_a_result_has_the_points_that_infer_writes(stereo, result, cameras, tmp_
 
 
 def test_points_take_the_options_of_infer(result, cameras):
-    everything, _ = result.points(cameras, keep_edges=True, max_depth=1e9)
+    everything, _ = result.points(cameras, keep_flying_points=True, max_depth=1e9)
     assert len(everything) == np.sum(result.disparity > 0)
     near, _ = result.points(cameras, max_depth=2.0)
     assert 0 < len(near) < len(everything)
     assert near[:, 2].max() <= 2
-    sure, _ = result.points(cameras, keep_edges=True, max_depth=1e9, min_confidence=0.9)
+    sure, _ = result.points(cameras, keep_flying_points=True, max_depth=1e9, min_confidence=0.9)
     assert len(sure) == np.sum((result.disparity > 0) & (result.confidence >= 0.9))
 
 
@@ -254,7 +262,7 @@ def test_points_of_the_right_view_lie_in_the_left_cameras_frame(result, cameras)
     medians = [np.median(cloud[cloud[:, 2] < 3], axis=0) for cloud in clouds]
     assert np.abs(medians[0] - medians[1]).max() < 0.1
     assert np.array_equal(
-        right.points(cameras, keep_edges=True, max_depth=1e9)[0],
+        right.points(cameras, keep_flying_points=True, max_depth=1e9)[0],
         (
             points_in_space(cameras.depth(right.disparity), cameras, is_right=True)[
                 right.disparity > 0
@@ -319,7 +327,7 @@ def test_points_behind_infinity_are_left_out():
     cameras = Calibration.rectified(fx=448, cx0=2, cy=0, baseline=0.1)
     ramp = np.linspace(-8, 8, 5, dtype=np.float32)[None]
     made = package.Result(ramp, 0.1, image=np.zeros((1, 5, 3), np.uint8))
-    points, _ = made.points(cameras, keep_edges=True, max_depth=1e9)
+    points, _ = made.points(cameras, keep_flying_points=True, max_depth=1e9)
     assert points[:, 2].tolist() == pytest.approx([448 * 0.1 / 4, 448 * 0.1 / 8])
 
 
