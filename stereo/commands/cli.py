@@ -1,6 +1,7 @@
 """The command line: parse, then call one function."""
 
 import contextlib
+import io
 import os
 import re
 import sys
@@ -158,6 +159,8 @@ class _Parser(ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit: 0 on success, 1 on a failure of the work, 2 on a wrong call."""
     heed_signals()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names that it cannot encode
     try:
         status = run(arguments)
     except KeyboardInterrupt:  # while the arguments were read
@@ -196,8 +199,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(name, "runs in one process; start it without torchrun", 2)
     show_warnings_as_lines()
     try:
-        share_cores()
         with picture_limit(config.get("max_megapixels")):
+            share_cores()  # loads OpenCV, which reads the limit then
             check_stop()
             status = commands[name].function(config)
         leave()

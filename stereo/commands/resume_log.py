@@ -34,7 +34,7 @@ class ResumeLog:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], inputs: Iterable[Path]) -> None:
         self.path = folder / RESUME_LOG
-        self._settings: dict[str, Any] = json.loads(json.dumps(settings))  # as they come back
+        self._settings: dict[str, Any] = _plain(settings)  # as they come back
         self._finished: dict[str, dict[str, Any]] = {}
         # Size and time of change of each input, as it was before it was read.
         self._seen = file_stamps(inputs)
@@ -70,11 +70,11 @@ class ResumeLog:
 
     def has(self, name: str, inputs: Sequence[Path], files: Sequence[Path]) -> bool:
         """Return whether a map is finished."""
-        noted = self._finished.get(name)
+        noted = self._finished.get(_plain(name))
         return (
             noted is not None
             and noted["inputs"] == self._stamps(inputs)
-            and set(noted["files"]) >= {file.name for file in files}
+            and set(noted["files"]) >= {_plain(file.name) for file in files}
             and all(file.is_file() for file in files)
         )
 
@@ -85,10 +85,10 @@ class ResumeLog:
             OutputError: the line cannot be written.
         """
         stamps = self._stamps(inputs)
-        noted = self._finished.get(name, {})
+        noted = self._finished.get(_plain(name), {})
         before = noted["files"] if noted.get("inputs") == stamps else []
-        together = dict.fromkeys([*before, *(file.name for file in files)])
-        line = json.dumps({"name": name, "inputs": stamps, "files": list(together)})
+        together = dict.fromkeys([*before, *(_plain(file.name) for file in files)])
+        line = json.dumps({"name": _plain(name), "inputs": stamps, "files": list(together)})
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
@@ -108,7 +108,8 @@ class ResumeLog:
             self.path.unlink(missing_ok=True)
 
     def _stamps(self, inputs: Sequence[Path]) -> dict[str, list[int]]:
-        return {str(path): self._seen[str(path)] for path in inputs if str(path) in self._seen}
+        known = [str(path) for path in inputs if str(path) in self._seen]
+        return {_plain(path): self._seen[path] for path in known}
 
     def _lines(self) -> list[dict[str, Any]]:
         """Return the settings and the finished maps, skipping truncated lines."""
@@ -122,6 +123,12 @@ class ResumeLog:
         if "settings" not in first:
             return []
         return [first["settings"], *(each for each in further if "name" in each)]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON gives it back; bytes of names that are no text are written as &#N;."""
+    text = json.dumps(value, ensure_ascii=False)
+    return json.loads(text.encode("utf-8", "xmlcharrefreplace"))
 
 
 def _parsed(line: str) -> dict[str, Any]:

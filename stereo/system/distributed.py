@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TypeVar
 
 from stereo.errors import StereoError
@@ -38,7 +39,10 @@ def gather(values: list[T]) -> list[T]:
     from accelerate import PartialState
     from accelerate.utils import gather_object
 
-    check_joined(PartialState(cpu=share_the_cpu()).num_processes)
+    # Objects travel over the CPU, and processes may be hours apart; in training accelerate has
+    # joined them before, in its own way.
+    state = PartialState(cpu=True, timeout=timedelta(days=30))
+    check_joined(state.num_processes)
     return gather_object(values)
 
 
@@ -65,13 +69,6 @@ def leave() -> None:
 
         if distributed.is_available() and distributed.is_initialized():
             distributed.destroy_process_group()
-
-
-def share_the_cpu() -> bool:
-    """Return whether the processes need a CPU process group, which accelerate does not create."""
-    import torch
-
-    return process_count() > 1 and not torch.cuda.is_available()
 
 
 def check_joined(count: int) -> None:

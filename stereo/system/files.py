@@ -43,7 +43,8 @@ def staged(*targets: Path) -> Iterator[list[Path]]:
             if target.exists() and not target.is_file():
                 raise OSError(errno.EEXIST, "not a regular file", str(target))
             _flush_to_disk(path)
-            path.chmod(0o666 & ~_umask())  # as any new file: some writers make theirs private
+            with contextlib.suppress(OSError):  # file systems without permissions
+                path.chmod(0o666 & ~_umask())  # as any new file: some writers make theirs private
         _replace_all(temporary, targets)
     except OSError as error:
         culprit = next((str(t) for t in targets if str(t) == error.filename), _name_all(targets))

@@ -67,6 +67,8 @@ def machine(device: torch.device) -> dict[str, Any]:
 def _commit() -> str | None:
     """Return the commit of a clone, with ``+`` for uncommitted changes; None when installed."""
     folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():  # git would look further up, in a project around it
+        return None
     command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,8 @@ from stereo.errors import UsageError, unknown_name
 from stereo.system.cgroups import free_memory
 from stereo.system.compute import check_device
 
+_exact_lock, _exact_settings = threading.Lock(), contextlib.ExitStack()
+_exact_threads: list[int] = []
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",  # PyTorch's CPU allocator
@@ -117,8 +120,19 @@ def exact_fp32(*, enabled: bool = True) -> Iterator[None]:
     if not enabled:
         yield
         return
-    with _exact_products(), _exact_convolutions():
+    # The settings are the process's: the first thread of several makes them, the last restores.
+    with _exact_lock:
+        if not _exact_threads:
+            _exact_settings.enter_context(_exact_products())
+            _exact_settings.enter_context(_exact_convolutions())
+        _exact_threads.append(threading.get_ident())
+    try:
         yield
+    finally:
+        with _exact_lock:
+            _exact_threads.pop()
+            if not _exact_threads:
+                _exact_settings.close()
 
 
 @contextlib.contextmanager

@@ -126,10 +126,10 @@ def _adapt(
     known = folder.read(facts)
     try:
         baseline, effort = known or _begin(folder, start, sources, facts)
-        choice = _make(folder, start, sources, baseline, effort, facts["seed"], end)
     except InputError:
-        folder.remove()  # an image has to change, after which nothing could be resumed
+        folder.remove()  # nothing is lost yet
         raise
+    choice = _make(folder, start, sources, baseline, effort, facts["seed"], end)
     held_out, judged = len(baseline.held_out), len(baseline.judged)
     part = f", {judged} of them judged" if judged < held_out else ""
     judges = f"the pairs held out ({held_out} of {len(sources)}{part})"

@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from stereo.errors import InputError, StereoError
+from stereo.errors import FolderInUseError, InputError, StereoError
 from stereo.system.distributed import is_main
 from stereo.system.files import output_folder, writes_alone
 from stereo.system.runtime import exact_fp32
@@ -55,8 +55,9 @@ def train(
     log = RunLog(Path(folder), run.trainer, is_main())
     try:
         return _train(run, Path(folder), log, resume, max_seconds)
-    except BaseException:
-        log.drop_failed_start()
+    except BaseException as error:
+        if not isinstance(error, FolderInUseError):  # whose files are another run's
+            log.drop_failed_start()
         raise
     finally:
         log.close()

@@ -57,8 +57,8 @@ class Saver:
         Raises:
             StereoError: a checkpoint that cannot be used.
         """
-        self.best_epe = read_best_epe(self.folder)
         found = find_resume(self.folder, choice)
+        self.best_epe = read_best_epe(self.folder)
         if found is None:
             return False
         path, checkpoint, state = found

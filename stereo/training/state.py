@@ -91,7 +91,7 @@ def load_run(path: Path) -> tuple[Checkpoint, RunState]:
             raise InputError(f"{path}: holds weights only; start from them with --weights")
         _check_facts(facts, path)
         tensors = {
-            name.removeprefix(STATE_PREFIX): file.get_tensor(name)
+            name.removeprefix(STATE_PREFIX): file.get_tensor(name).clone()  # the file may go
             for name in file.keys()  # noqa: SIM118
             if name.startswith(STATE_PREFIX)
         }
@@ -205,7 +205,20 @@ def find_resume(folder: Path, resume: str) -> tuple[Path, Checkpoint, RunState] 
             warn(f"warning: {error}; trying the checkpoint before it")
     if candidates:
         raise InputError(f"{folder}: none of its {len(candidates)} checkpoints can be read")
+    if _step_of_best(folder) > 0:
+        raise UsageError(
+            f"{folder} holds the best weights of an earlier run, but none of its checkpoints; name "
+            "another --output"
+        )
     return None
+
+
+def _step_of_best(folder: Path) -> int:
+    """Return the step of a run's best weights, 0 where there are none."""
+    try:
+        return int(load_checkpoint(best_path(folder)).training.get("step", 0))
+    except StereoError:
+        return 0
 
 
 def remove_old(folder: Path, step: int, keep: int) -> None:

@@ -247,3 +247,16 @@ def test_invalid_lines_of_a_log_are_skipped(tmp_path, line, first):
     record.start()
     assert not record.has("000000", [], [])
     assert (tmp_path / RESUME_LOG).read_text() == json.dumps({"settings": settings}) + "\n"
+
+
+def test_a_name_that_is_no_text_is_found_again(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    view, made = tmp_path / "view.png", tmp_path / "map.pfm"
+    for path in (view, made):
+        path.touch()
+    for known in (False, True):
+        log = ResumeLog(tmp_path, {"model": name}, [view])
+        log.read([made] if known else [])
+        assert log.has(name, [view], [made]) is known
+        log.start()
+        log.add(name, [view], [made])

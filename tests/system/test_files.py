@@ -376,3 +376,13 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="has no locks"):
         run_in(tmp_path)
     assert names(tmp_path) == []
+
+
+def test_a_file_system_without_permissions_is_written_to(tmp_path, monkeypatch):
+    def chmod(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", chmod)
+    with staged(tmp_path / "a.txt") as (temporary,):
+        temporary.write_text("a")
+    assert (tmp_path / "a.txt").read_text() == "a"

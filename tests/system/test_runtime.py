@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import subprocess
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from stereo.errors import UsageError
 from stereo.matching.engine import computing_in
 from stereo.matching.options import MatchOptions
 from stereo.models.kernels import pick_kernels
-from stereo.system import cgroups
+from stereo.system import cgroups, machine
 from stereo.system.runtime import exact_fp32, free_bytes, is_out_of_memory, pick_device
 from stereo.training.config import TrainerConfig
 
@@ -270,3 +271,22 @@ def test_redrawing_keeps_the_buffers_and_their_device(name):
     assert before and all(after[key] is tensor for key, tensor in before.items())
     module.to("meta").begin_step(2000)
     assert {buffer.device.type for buffer in module.buffers()} == {"meta"}
+
+
+def test_exact_fp32_lasts_as_long_as_one_thread_is_in_it(restored):
+    first, second = exact_fp32(), exact_fp32()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+    second.__exit__(None, None, None)
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+
+
+def test_an_installed_package_is_of_no_commit(tmp_path, monkeypatch):
+    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "a"], check=True)
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "lib" / "stereo" / "system" / "a.py"))
+    (tmp_path / "lib").mkdir()
+    assert machine._commit() is None

@@ -238,3 +238,13 @@ def test_fine_tuning_keeps_the_initial_weights_until_others_are_better(
     train(run, tmp_path / "run")
     assert best_of(tmp_path / "run") == (0, 3.0)
     assert "best validation EPE 3.000 px" in capsys.readouterr().out
+
+
+def test_the_best_weights_of_another_run_are_not_taken_over(tiny, scripted, tmp_path):
+    root = tiny()
+    scripted(*[9.0] * 4)
+    train(tiny_run(root, max_steps=1), tmp_path)
+    for path in checkpoints_of(tmp_path):
+        path.unlink()
+    with pytest.raises(UsageError, match="best weights of an earlier run"):
+        train(tiny_run(root, max_steps=1), tmp_path)

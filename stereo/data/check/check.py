@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +23,7 @@ from stereo.errors import InputError, StereoError, UsageError
 from stereo.system import console
 from stereo.system.bundled import DEFAULT_MAX_DISPARITY
 from stereo.system.files import output_folder, staged
+from stereo.system.workers import begin_worker
 
 
 def check_dataset(
@@ -167,7 +167,7 @@ def _validate_all(jobs: list[Job], workers: int) -> Iterator[Finding]:
         yield from (validate_pair(job) for job in _with_progress(jobs))
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker)
     try:
         results = pool.map(
             validate_pair, jobs, chunksize=max(1, min(16, len(jobs) // (4 * workers)))
@@ -180,11 +180,6 @@ def _validate_all(jobs: list[Job], workers: int) -> Iterator[Finding]:
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    console.show_warnings_as_lines()
 
 
 def _with_progress(jobs: list[Job]) -> Iterator[Job]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,7 @@ class Video:
         if not is_address(self.source):
             check_readable(self.path)
         self._last: tuple[int, np.ndarray] | None = None
+        self._lock = threading.Lock()
         self._rewind()
 
     @property
@@ -130,6 +132,10 @@ class Video:
         Raises:
             InputError: no such frame, or a damaged one.
         """
+        with self._lock:
+            return self._read(index)
+
+    def _read(self, index: int) -> np.ndarray:
         if self._last is not None and self._last[0] == index:
             return self._last[1]
         if index < self._next:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import multiprocessing
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -22,9 +21,10 @@ from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
 from stereo.data.synthetic.meshes import find_meshes
 from stereo.data.synthetic.photographs import find_photographs
 from stereo.errors import InputError, OutputError, UsageError
-from stereo.system.console import progress, say, show_warnings_as_lines
+from stereo.system.console import progress, say
 from stereo.system.files import output_folder, remove_leftovers, staged, writes_alone
 from stereo.system.parsing import read_json
+from stereo.system.workers import begin_worker
 
 PART = "FlyingThings3D"
 VERSION = 4  # of the renderer: raise it when a pair's bytes change
@@ -174,8 +174,7 @@ _SCENES: dict[SyntheticConfig, SyntheticScenes] = {}
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    show_warnings_as_lines()
+    begin_worker()
     torch.set_num_threads(1)
 
 

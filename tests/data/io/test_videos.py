@@ -2,6 +2,7 @@
 
 import shutil
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -454,3 +455,19 @@ def test_an_address_that_cannot_be_opened_is_one_line(stereo, tmp_path):
     assert result.status == 1
     (line,) = result.errors
     assert "file:///nowhere/video.mp4: OpenCV cannot open it" in line
+
+
+def test_two_threads_read_the_frames_that_they_ask_for(tmp_path):
+    pictures = []
+    for number in range(12):
+        pictures.append(tmp_path / f"{number}.png")
+        Image.new("L", (64, 32), 20 * number).convert("RGB").save(pictures[-1])
+    write_video(tmp_path / "a.mp4", pictures, 5.0, "a.mp4")
+    video = Video(tmp_path / "a.mp4")
+
+    def error(index):
+        return abs(float(video.read(index).mean()) - 20 * index)
+
+    with ThreadPoolExecutor(2) as pool:
+        order = [index for k in range(40) for index in (4 + k % 8, 0)]
+        assert max(pool.map(error, order)) < 8
