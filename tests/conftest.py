@@ -1,6 +1,7 @@
 """Fixtures: the reference data, the command line, the page; and threads, one for each worker."""
 
 import contextlib
+import math
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 
 # Before PyTorch is loaded: workers of pytest-xdist share the cores, and so do their children.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # what is expected is what a CPU computes
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -19,6 +21,7 @@ import pytest
 import torch
 
 from stereo.commands.cli import run
+from stereo.system.cgroups import cpu_quota
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
@@ -39,7 +42,8 @@ def pytest_configure():
 
 def pytest_xdist_auto_num_workers():
     """One worker more than cores: tests of pages, signals and processes wait much of their time."""
-    return (os.cpu_count() or 1) + 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return math.ceil(min(cores or 1, cpu_quota() or math.inf)) + 1
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc on this system")

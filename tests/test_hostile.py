@@ -8,7 +8,7 @@ import sys
 import hostile
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from stereo.commands import COMMANDS
 from stereo.data.check.pair import Job, validate_pair
@@ -93,7 +93,8 @@ def test_a_large_image_is_refused_naming_the_option_that_allows_it(tmp_path, mon
 
 
 @pytest.mark.parametrize("name", hostile.PICTURES)
-def test_identifying_images_decodes_none(tmp_path, name):
+def test_identifying_images_decodes_none(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: pytest.fail("decoded"))
     path = tmp_path / "file.data"
     path.write_bytes(hostile.PICTURES[name])
     assert is_picture(path)

@@ -151,7 +151,9 @@ def test_ground_truth_of_another_size_is_one_line_with_both_sizes(stereo, pair, 
 def test_a_folder_against_a_file_is_one_line(stereo, folders, tmp_path):
     out = tmp_path / "out"
     result = stereo("infer", folders[0], folders[1] / "a.png", "--output", out)
-    assert_one_line(result, 1, folders[0], "folder", "file")
+    assert_one_line(result, 1, folders[0])
+    said = result.errors[0].replace(str(tmp_path), "")
+    assert "folder" in said and "file" in said
     assert written(out) == []
 
 

@@ -26,7 +26,7 @@ from stereo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoin
 SIZE = (24, 40)
 SHIFT = 5
 SHORT = ("--max-disparity", "16")
-COMMANDS = ["demo", "infer", "evaluate", "compare", "convert", "adapt", "data list", "data check"]
+COMMANDS = [command.name for command in COMMAND_TABLE]
 
 
 def views(folder, name="scene", size=SIZE, seed=0):

@@ -291,7 +291,7 @@ def test_options_that_a_file_cannot_honour_are_refused(path, options, word):
 
 
 def test_files_that_are_not_exported_networks_are_one_line(path, tmp_path):
-    cut, foreign, empty = (tmp_path / f"{n}.onnx" for n in ("cut", "foreign", "empty"))
+    cut, foreign, empty = (tmp_path / f"{n}.onnx" for n in ("cut", "foreign", "blank"))
     cut.write_bytes(path.read_bytes()[:-1000])
     empty.touch()
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from conftest import shared
+from conftest import REPOSITORY, shared
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -186,7 +186,7 @@ def test_a_model_without_its_own_fit_triggers_a_warning(pair):
 @pytest.mark.parametrize("name", ["sgbm", ANY_MODEL, None])
 def test_bundled_confidence_is_calibrated_on_held_out_pairs(name):
     if name is None:
-        checkpoint = load_checkpoint("checkpoints/ea_stereo_fast.safetensors")
+        checkpoint = load_checkpoint(REPOSITORY / "checkpoints/ea_stereo_fast.safetensors")
         model = ConfidenceModel.from_dict(checkpoint.confidence)
     else:
         model = confidence_model(name)
@@ -271,7 +271,10 @@ def test_a_fit_goes_into_a_copy_of_the_checkpoint(tmp_path, capsys):
     call = ["fit-confidence", "ea_stereo_fast", "--output", str(path)]
     assert run([*call, "--pairs", "2", "--held-out", "2"]) == 0
     assert "within 3 px" in capsys.readouterr().out
-    before, after = load_checkpoint("checkpoints/ea_stereo_fast.safetensors"), load_checkpoint(path)
+    before, after = (
+        load_checkpoint(REPOSITORY / "checkpoints/ea_stereo_fast.safetensors"),
+        load_checkpoint(path),
+    )
     assert after.training == before.training
     assert all(torch.equal(after.weights[name], each) for name, each in before.weights.items())
     assert after.confidence["facts"]["pairs"] == 2
@@ -310,7 +313,7 @@ def test_a_model_stored_under_former_names_is_read():
 
 @pytest.mark.parametrize("stored", [{}, [], "", {"cues": ["magic"], "facts": {}, "weights": {}}])
 def test_a_damaged_fit_is_one_line(tmp_path, stored):
-    checkpoint = load_checkpoint("checkpoints/ea_stereo_fast.safetensors")
+    checkpoint = load_checkpoint(REPOSITORY / "checkpoints/ea_stereo_fast.safetensors")
     path = tmp_path / "damaged.safetensors"
     whole = {name: getattr(checkpoint, name) for name in ("config", "weights", "training")}
     save_checkpoint(path, type(checkpoint)(**whole, confidence=stored))

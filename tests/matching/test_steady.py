@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 
 import stereo
 from stereo.matching.steady import Steady
@@ -101,7 +102,7 @@ def test_a_change_invisible_in_the_image_is_adopted_after_some_frames(rng, pictu
 
 
 def test_unordered_images_are_refused_in_one_line(stereo, tmp_path):
-    sample = "datasets/samples/FlyingThings3D/frames_cleanpass/TEST/A/0000"
+    sample = REPOSITORY / "datasets/samples/FlyingThings3D/frames_cleanpass/TEST/A/0000"
     result = stereo(
         *("infer", f"{sample}/left/0006.png", f"{sample}/right/0006.png", "--steady"),
         *("--model", "sgbm", "--output", tmp_path / "out"),

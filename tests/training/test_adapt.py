@@ -5,10 +5,10 @@ import json
 import pickle
 import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from PIL import Image
 
 from stereo.data.augmentation.training_pair import TrainingPair
@@ -18,9 +18,10 @@ from stereo.data.io.videos import write_video
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.errors import InputError
 from stereo.geometry.check import Findings
+from stereo.matching.loading import load
 from stereo.models.checkpoint import load_checkpoint, save_checkpoint
 from stereo.system import heap
-from stereo.system.bundled import DEFAULT_MODEL, bundled_weights
+from stereo.system.bundled import DEFAULT_MODEL, SGBM, bundled_weights
 from stereo.system.locks import locked
 from stereo.training import adapt as module
 from stereo.training import adapt_judge, adapt_stages
@@ -64,6 +65,23 @@ def folders(tmp_path, scenes):
 )
 def test_two_measures_must_improve_and_none_may_get_much_worse(after, pairs, better):
     assert adapt_judge.is_better(BEFORE, after, pairs) is better
+
+
+def test_the_photometric_error_is_least_at_the_true_disparity(rng):
+    wide = rng.integers(0, 256, (40, 105, 3), np.uint8)
+    maps = [np.full((40, 100), disparity, np.float32) for disparity in (5, 0, -5)]
+    errors = [adapt_judge._photometric(wide[:, :-5], wide[:, 5:], each) for each in maps]
+    assert errors[0] < 0.3 * min(errors[1:])
+
+
+def test_the_measures_of_real_matches_prefer_the_range_that_fits(folders):
+    sources = find_sources(str(folders / "left"), str(folders / "right"))[:3]
+    good, bad = (
+        adapt_judge.mean_of(adapt_judge.measure(load(SGBM, max_disparity=most), sources))
+        for most in (48, 16)
+    )
+    assert adapt_judge.is_better(bad, good, 5)
+    assert not adapt_judge.is_better(good, bad, 5)
 
 
 def test_measures_of_nothing_are_compared_all_the_same():
@@ -391,7 +409,7 @@ def test_an_output_that_cannot_be_is_refused_at_once(adapt, folders, monkeypatch
         assert "is writing to" in refusal(adapt())
 
 
-SAMPLE = Path("datasets/samples/FlyingThings3D/frames_cleanpass/TEST/A/0000")
+SAMPLE = REPOSITORY / "datasets/samples/FlyingThings3D/frames_cleanpass/TEST/A/0000"
 
 
 def spoil(folders, kind):

@@ -47,7 +47,7 @@ def assert_refused(path):
     message = str(caught.value)
     assert str(path) in message
     assert len(message.splitlines()) == 1
-    return message
+    return message.replace(str(path), "")  # whose folder is called as the test is
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "ppm", "tif", "tiff", "webp", "PNG", "jp2"])
