@@ -15,7 +15,7 @@ from stereo.system.cgroups import free_memory
 from stereo.system.compute import check_device
 
 _exact_lock, _exact_settings = threading.Lock(), contextlib.ExitStack()
-_exact_threads: list[int] = []
+_exact_uses = {"now": 0}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",  # PyTorch's CPU allocator
@@ -122,16 +122,16 @@ def exact_fp32(*, enabled: bool = True) -> Iterator[None]:
         return
     # The settings are the process's: the first thread of several makes them, the last restores.
     with _exact_lock:
-        if not _exact_threads:
+        if not _exact_uses["now"]:
             _exact_settings.enter_context(_exact_products())
             _exact_settings.enter_context(_exact_convolutions())
-        _exact_threads.append(threading.get_ident())
+        _exact_uses["now"] += 1
     try:
         yield
     finally:
         with _exact_lock:
-            _exact_threads.pop()
-            if not _exact_threads:
+            _exact_uses["now"] -= 1
+            if not _exact_uses["now"]:
                 _exact_settings.close()
 
 

@@ -79,13 +79,15 @@ def _train(
     saver.check_disk()
     log.start(learner.step)
     log.note(run.facts, run.data, learner.device)
+    validation = 0.0  # seconds
     with explain_errors():
         if validation_due:
-            _validate(run, learner, saver, log)
+            validation = _validate(run, learner, saver, log)
             saver.save()
         elif learner.step == 0:
             _validate_first(run, learner, saver, log)
-        validation = 0.0 if max_seconds is None else _validation_seconds(run, learner)
+        if max_seconds is not None and not validation:
+            validation = _validation_seconds(run, learner)
 
     # Step and watch.
     steps: deque[float] = deque(maxlen=9)  # seconds; their median ignores a pause
