@@ -2,7 +2,8 @@
 
 With AVX2, ``stereo.models.winograd`` halves the multiplications of large 3x3x3 convolutions, and
 gradients of weights are matrix products: what oneDNN has for them there is slower than the rest.
-Everywhere, single volumes are kept from PyTorch's slow path.
+Everywhere, single volumes are kept from PyTorch's slow path, and gradients in bf16 from a fault of
+oneDNN.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ from stereo.models.winograd import convolve_by_planes, weight_gradient_by_planes
 FASTER_ON = ("AVX2",)  # where it was measured; for AVX-512 oneDNN has other gradients of weights
 FEWEST_CHANNELS = 32  # below which additions take what is saved
 FEWEST_VALUES = 2**15  # of a plane
+ONEDNN_BLOCK = 16  # channels
 _direct = False
 
 
@@ -49,7 +51,26 @@ class Conv2d(nn.Conv2d):
             and _may_be_replaced(input, weight, torch.channels_last)
         ):
             return _Convolve2d.apply(input, weight, bias, self.dilation[0])
+        if self._gradient_is_wrong(input, weight):
+            more = (0, 0, 0, 0, 0, -self.in_channels % ONEDNN_BLOCK)
+            input, weight = F.pad(input, more), F.pad(weight, more)
         return super()._conv_forward(input, weight, bias)
+
+    def _gradient_is_wrong(self, x: Tensor, weight: Tensor) -> bool:
+        """Return whether oneDNN's gradient of this kernel holds uninitialised memory.
+
+        So it is in PyTorch 2.14 on CPUs with AVX-512 BF16: in bf16, with the channels last, for
+        dilated kernels of more than one block of channels, the last one not full.
+        """
+        return (
+            torch.is_grad_enabled()
+            and weight.requires_grad
+            and x.device.type == "cpu"
+            and _dtype(x) is torch.bfloat16
+            and max(self.dilation) > 1
+            and self.in_channels > ONEDNN_BLOCK
+            and self.in_channels % ONEDNN_BLOCK > 0
+        )
 
 
 class Conv3d(nn.Conv3d):
@@ -125,6 +146,11 @@ def _is_prepared(x: Tensor, weight: Tensor, layout: torch.memory_format) -> bool
         and weight.is_contiguous(memory_format=layout)
         and not weight.is_contiguous()
     )
+
+
+def _dtype(x: Tensor) -> torch.dtype:
+    """Return what a convolution of a CPU's tensor computes in."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
 def _may_be_replaced(x: Tensor, weight: Tensor, layout: torch.memory_format) -> bool:

@@ -1,5 +1,7 @@
 """The project's convolutions against PyTorch's: values, gradients, and when they step aside."""
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -52,6 +54,28 @@ def _same_gradients(conv: torch.nn.Module, x: torch.Tensor, expected: torch.Tens
         strict=True,
     ):
         assert torch.allclose(ours, theirs, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("channels", [20, 24, 32, 40])
+@pytest.mark.parametrize("dilation", [1, 2, 4])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_gradients_in_bf16_hold_nothing_uninitialised(
+    channels: int, dilation: int, autocast: bool
+) -> None:
+    conv = Conv2d(channels, channels, 3, padding=dilation, dilation=dilation, bias=False)
+    conv = conv.to(memory_format=torch.channels_last)
+    x = torch.randn(2, channels, 64, 104).to(memory_format=torch.channels_last)
+    upstream = torch.randn_like(x)
+    (expected,) = torch.autograd.grad(conv(x), conv.weight, upstream)
+    if not autocast:
+        conv, x, upstream = conv.bfloat16(), x.bfloat16(), upstream.bfloat16()
+    for _ in range(4):
+        rubbish = [torch.full((size,), math.nan) for size in (10**3, 10**4, 10**5, 10**6)]
+        del rubbish  # what the next allocations are likely to find
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            out = conv(x)
+        (gradient,) = torch.autograd.grad(out, conv.weight, upstream.bfloat16())
+        torch.testing.assert_close(gradient.float(), expected, rtol=0.05, atol=2.0)
 
 
 def test_some_planes_in_strips_with_a_bias(monkeypatch: pytest.MonkeyPatch) -> None:
