@@ -10,7 +10,7 @@ from stereo.benchmark import measure
 from stereo.errors import unknown_name
 from stereo.matching.engine import computing_in
 from stereo.system.machine import machine
-from stereo.system.runtime import fast_at_bf16, pick_dtype
+from stereo.system.runtime import has_bf16, pick_dtype
 
 SECONDS = 1.0  # of each measurement
 REPEATS = 200
@@ -30,7 +30,7 @@ def pick_precisions(precisions: Sequence[str] | None, device: torch.device) -> l
         UsageError: an unknown precision, or one that the device does not have.
     """
     if precisions is None:
-        return ["fp32", "bf16"] if fast_at_bf16(device) else ["fp32"]
+        return ["fp32", "bf16"] if has_bf16(device) else ["fp32"]
     for precision in precisions:
         if precision == "auto":  # no row could say which it was
             raise unknown_name("precision", precision, ["fp32", "bf16", "fp16"])
@@ -48,7 +48,7 @@ def measure_ceilings(device: torch.device, precisions: Sequence[str]) -> dict[st
     side = SIDES.get(device.type, SIDES["cpu"])
     rates: dict[str, dict[str, float] | None] = {}
     for precision in dict.fromkeys(["fp32", "bf16", *precisions]):
-        if precision == "bf16" and not fast_at_bf16(device):
+        if precision == "bf16" and not has_bf16(device):
             rates[precision] = None
             continue
         dtype = pick_dtype(precision, device)

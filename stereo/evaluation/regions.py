@@ -64,8 +64,9 @@ def seen_by_right(truth: np.ndarray, known: np.ndarray) -> np.ndarray:
     A pixel of column x and disparity d lands on x - d in the right view. It is hidden where that
     lies outside the frame (x < d), or where another pixel of its row lands on the same column,
     rounded, with a disparity larger by more than ``SAME_SURFACE``. Smaller differences are those of
-    neighbours on one slanted surface, which share a column where the right view sees it from a
-    flatter angle.
+    neighbours on one slanted surface, which share a column where the right view sees it at a
+    flatter angle. Where it sees it more squarely, neighbours land two columns apart, and the column
+    between them is the surface's too.
 
     Only known pixels hide others: where the truth is sparse, as LiDAR's, or has holes, what lies
     behind an unknown surface counts as seen. A data set's own mask is better.
@@ -81,13 +82,26 @@ def seen_by_right(truth: np.ndarray, known: np.ndarray) -> np.ndarray:
     rows, columns = np.nonzero(known)
     disparity = truth[rows, columns].astype(np.float64)
     match = columns - disparity
+    landing = np.floor(match + 0.5)
+    stretched = (
+        (rows[1:] == rows[:-1])
+        & (columns[1:] == columns[:-1] + 1)
+        & (disparity[:-1] - disparity[1:] <= SAME_SURFACE)
+        & (landing[1:] - landing[:-1] == 2)
+    )
+    between = landing[:-1] + 1
+    stretched &= (between >= 0) & (between < width)
+    gaps = (rows[:-1] * width + between)[stretched].astype(np.intp)
+    farther = disparity[1:][stretched]
+
     inside = (match >= 0) & (match <= width - 1)
     rows, columns, disparity = rows[inside], columns[inside], disparity[inside]
-    cells = rows * width + np.floor(match[inside] + 0.5).astype(np.intp)
+    cells = rows * width + landing[inside].astype(np.intp)
     # Of pixels that share a cell, less than 1 px apart there, the rightmost is nearest by x - d: it
     # is assigned last, and stays.
-    nearest = np.empty(truth.size)
+    nearest = np.full(truth.size, -np.inf)
     nearest[cells] = disparity
+    np.maximum.at(nearest, gaps, farther)
     seen = np.zeros(truth.shape, bool)
     seen[rows, columns] = disparity >= nearest[cells] - SAME_SURFACE
     return seen

@@ -31,7 +31,7 @@ _RATES = {
     "psmnet_basic": _PSMNET,
     "ea_psmnet": _PSMNET,
     "ea_stereo_fast": _FAST,
-    "ea_stereo": _FAST,
+    "ea_stereo": _Rates(3 * 2**26, 500, 0.6),
 }
 _HALF_SHARE = 0.7  # of the float32 memory, in bf16 and fp16
 _ATTENTION_VOLUMES = 12  # of its site, for attention that does not stream

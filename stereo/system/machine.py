@@ -10,6 +10,7 @@ import psutil
 import torch
 
 from stereo.system.heap import trim_heap
+from stereo.system.runtime import cpu_facts
 from stereo.version import __version__
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -77,13 +78,9 @@ def _commit() -> str | None:
 
 
 def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    facts = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
+    facts = cpu_facts()
     if "model name" not in facts:
-        return platform.machine()
+        return platform.processor() or platform.machine()
     # Virtual machines name a whole line of processors alike: "AMD EPYC".
     numbers = ", ".join(f"{k} {facts[k]}" for k in ("cpu family", "model") if k in facts)
     instructions = torch.backends.cpu.get_cpu_capability()

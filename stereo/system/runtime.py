@@ -2,9 +2,12 @@
 
 import contextlib
 import errno
+import functools
 import os
+import platform
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +19,7 @@ from stereo.system.compute import check_device
 
 _exact_lock, _exact_settings = threading.Lock(), contextlib.ExitStack()
 _exact_uses = {"now": 0}
+_CPU_INFO = Path("/proc/cpuinfo")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",  # PyTorch's CPU allocator
@@ -78,14 +82,38 @@ def pick_dtype(precision: str, device: torch.device, *, bf16_serves: bool = Fals
     return _DTYPES[precision]
 
 
-def fast_at_bf16(device: torch.device) -> bool:
-    """Return whether the hardware computes in bf16 natively."""
+def has_bf16(device: torch.device) -> bool:
+    """Return whether the hardware has instructions for bf16."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":  # PyTorch has no public names for these
-        names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        return any(getattr(torch.cpu, name, bool)() for name in names)
-    return False
+    return device.type == "cpu" and (
+        _cpu_has("_is_amx_tile_supported") or _cpu_has("_is_avx512_bf16_supported")
+    )
+
+
+def fast_at_bf16(device: torch.device) -> bool:
+    """Return whether networks run faster in bf16 than in fp32.
+
+    Intel's AVX-512 BF16 without AMX multiplies no faster than fp32, and conversions come on top
+    (docs/performance.md).
+    """
+    if device.type != "cpu" or _cpu_has("_is_amx_tile_supported"):
+        return has_bf16(device)
+    return has_bf16(device) and cpu_facts().get("vendor_id") != "GenuineIntel"
+
+
+def _cpu_has(name: str) -> bool:
+    return bool(getattr(torch.cpu, name, bool)())  # PyTorch has no public names for these
+
+
+@functools.cache
+def cpu_facts() -> dict[str, str]:
+    """Return what Linux says of the last core; elsewhere at most ``vendor_id``."""
+    try:
+        lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
+    except OSError:  # Windows names the vendor at the end
+        return {"vendor_id": platform.processor().rpartition(" ")[2]}
+    return {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
 
 
 def free_bytes(device: torch.device) -> int:

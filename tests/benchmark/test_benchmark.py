@@ -239,7 +239,7 @@ def test_other_models_are_timed_beside_ours(tmp_path, zoo):
 
 @pytest.mark.parametrize("emulated", [True, False])
 def test_emulated_bf16_has_no_ceiling_and_no_rows_unless_named(monkeypatch, emulated):
-    monkeypatch.setattr(ceilings, "fast_at_bf16", lambda _: not emulated)
+    monkeypatch.setattr(ceilings, "has_bf16", lambda _: not emulated)
     chosen = ceilings.pick_precisions(None, CPU)
     assert chosen == (["fp32"] if emulated else ["fp32", "bf16"])
     assert ceilings.pick_precisions(["bf16"], CPU) == ["bf16"]

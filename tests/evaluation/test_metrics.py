@@ -234,6 +234,20 @@ def test_a_slanted_surface_does_not_occlude_itself_and_negative_disparities_leav
     assert seen_by_right(truth, truth < 0).tolist() == [[True] * 4 + [False] * 2]
 
 
+@pytest.mark.parametrize("fall", [0.6, 1.0])
+def test_nothing_is_seen_through_the_columns_between_pixels_of_a_stretched_surface(fall):
+    # From column 40 on a surface that falls from 30 px and lands on column 10 and on; left of it a
+    # wall of 5 px, of which it hides columns 15 to 39.
+    columns = np.arange(57, dtype=np.float32)
+    truth = np.where(columns < 40, 5, 30 - fall * (columns - 40))[None].astype(np.float32)
+    seen = seen_by_right(truth, np.ones_like(truth, bool))[0]
+    assert seen[5:15].all() and seen[40:].all()
+    assert not seen[:5].any() and not seen[15:40].any()
+    # The same with the surface's first column out of the frame: its next one closes column 0.
+    seen = seen_by_right(truth[:, 11:], np.ones_like(truth[:, 11:], bool))[0]
+    assert not seen[4:29].any() and seen[30:].all()
+
+
 def test_occluders_need_not_be_counted_pixels():
     truth = np.full((1, 400), 10, np.float32)
     truth[0, 300:350] = 250  # beyond the protocol's mask, and before columns 60 to 109

@@ -18,7 +18,7 @@ from stereo.matching.options import MatchOptions
 from stereo.models import AttentionConfig, NetworkConfig
 from stereo.models.config import ENLARGED_PIXELS
 from stereo.system.machine import CLEAR_REFS
-from stereo.system.runtime import fast_at_bf16
+from stereo.system.runtime import has_bf16
 
 
 class Proportional(torch.nn.Module):
@@ -223,12 +223,14 @@ print(min(peak_bytes(lambda: engine([pair], [pair]), cpu) or 0 for _ in range(3)
     ("name", "size"),
     [
         ("ea_stereo_fast", (192, 384)),
+        ("ea_stereo", (192, 384)),
+        pytest.param("ea_stereo", (768, 1536), marks=pytest.mark.slow),
         pytest.param("psmnet_basic", (128, 320), marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("precision", slow_but("fp32", of=["fp32", "bf16"]))
 def test_the_memory_estimate_is_a_close_upper_bound(name, size, precision):
-    if precision == "bf16" and not fast_at_bf16(torch.device("cpu")):
+    if precision == "bf16" and not has_bf16(torch.device("cpu")):
         pytest.skip("this processor computes bf16 by way of fp32: minutes for one match")
     # In a process of its own: in this one other tests have left memory for reuse.
     script = MEASURE.format(name=name, precision=precision, height=size[0], width=size[1])

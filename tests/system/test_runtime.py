@@ -14,7 +14,7 @@ from stereo.errors import UsageError
 from stereo.matching.engine import computing_in
 from stereo.matching.options import MatchOptions
 from stereo.models.kernels import pick_kernels
-from stereo.system import cgroups, machine
+from stereo.system import cgroups, machine, runtime
 from stereo.system.runtime import exact_fp32, free_bytes, is_out_of_memory, pick_device
 from stereo.training.config import TrainerConfig
 
@@ -260,6 +260,35 @@ def test_auto_selects_nothing_untested(monkeypatch):
     assert pick_device("cpu:0").type == "cpu"  # as accelerate names it in several processes
     assert pick_device("mps").type == "mps"
     assert pick_kernels("auto", CUDA) == "torch"
+
+
+@pytest.mark.parametrize("source", ["file", "platform"])
+@pytest.mark.parametrize(
+    ("instructions", "vendor", "fast"),
+    [
+        ("", "AuthenticAMD", False),
+        ("_is_avx512_bf16_supported", "AuthenticAMD", True),
+        ("_is_avx512_bf16_supported", "GenuineIntel", False),
+        ("_is_amx_tile_supported", "GenuineIntel", True),
+    ],
+)
+def test_auto_is_bf16_where_that_is_faster(
+    monkeypatch, tmp_path, source, instructions, vendor, fast
+):
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda name=name: name == instructions)
+    file = tmp_path / "cpuinfo"
+    monkeypatch.setattr(runtime, "_CPU_INFO", file)
+    if source == "file":
+        file.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: fpu vme\n\n")
+    else:
+        monkeypatch.setattr(runtime.platform, "processor", lambda: f"Family 6 Model 1, {vendor}")
+    monkeypatch.setattr(runtime, "cpu_facts", runtime.cpu_facts.__wrapped__)
+    cpu = torch.device("cpu")
+    assert runtime.has_bf16(cpu) == bool(instructions)
+    expected = torch.bfloat16 if fast else torch.float32
+    assert runtime.pick_dtype("auto", cpu, bf16_serves=True) == expected
+    assert runtime.pick_dtype("auto", cpu) == torch.float32
 
 
 @pytest.mark.parametrize("name", ["performer", "reformer"])
