@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,6 +73,11 @@ def sample_noise(noise: Tensor, s: Tensor, t: Tensor) -> Tensor:
     low = low + (at(j0 + i1) - low) * f
     high = high + (at(j1 + i1) - high) * f
     return low + (high - low) * g
+
+
+def square_root(x: Tensor) -> Tensor:
+    """Return the correctly rounded root; PyTorch's own, by MKL, depends on the processor."""
+    return torch.from_numpy(np.sqrt(x.numpy())) if x.device.type == "cpu" else x.sqrt()
 
 
 def doubled(field: Tensor, *, wrap: bool = False) -> Tensor:

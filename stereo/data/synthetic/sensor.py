@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stereo.data.synthetic.config import SyntheticConfig
-from stereo.data.synthetic.noise import white_noise
+from stereo.data.synthetic.noise import square_root, white_noise
 from stereo.data.synthetic.rng import SceneRng
 
 CURVE = 4096  # entries of a tone curve
@@ -93,7 +93,7 @@ def metered(left: Tensor, right: Tensor, rng: SceneRng) -> tuple[Tensor, Tensor]
 
 def ideal(linear: Tensor) -> Tensor:
     """Return what a faultless camera shows, (H, W, 3) uint8; ``linear`` as for ``expose``."""
-    return _quantised(linear.clamp(0.0, 1.0).sqrt())
+    return _quantised(square_root(linear.clamp(0.0, 1.0)))
 
 
 def expose(linear: Tensor, camera: Sensor) -> Tensor:
@@ -118,7 +118,7 @@ def expose(linear: Tensor, camera: Sensor) -> Tensor:
     if camera.read_noise > 0 or camera.shot_noise > 0:
         shape = light.shape[:2] + ((1,) if camera.noise_grain else (3,))
         noise = white_noise(tuple(shape), camera.noise_seed, light.device)
-        spread = (light.clamp(min=0.0) * camera.shot_noise + camera.read_noise**2).sqrt()
+        spread = square_root(light.clamp(min=0.0) * camera.shot_noise + camera.read_noise**2)
         light = light + spread * noise
     return _quantised(_curved(light.clamp(0.0, 1.0), camera.gamma))
 
@@ -146,7 +146,7 @@ def _curved(light: Tensor, gamma: float) -> Tensor:
     """Raise to a power by a table over the square root: alike on all machines, and fast."""
     knots = np.linspace(0.0, 1.0, CURVE) ** (2.0 * gamma)  # float64, so that float32 is exact
     table = torch.from_numpy(knots.astype(np.float32)).to(light.device)
-    place = (light.sqrt() * (CURVE - 1) + 0.5).int()
+    place = (square_root(light) * (CURVE - 1) + 0.5).int()
     return table.index_select(0, place.reshape(-1)).view(light.shape)
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from stereo.data.synthetic.atlas import Atlas
 from stereo.data.synthetic.meshes import Triangles
-from stereo.data.synthetic.noise import sample_noise
+from stereo.data.synthetic.noise import sample_noise, square_root
 from stereo.data.synthetic.scene import Look, Scene
 from stereo.data.synthetic.surface import ROUND, Surface, signed_distance
 from stereo.data.synthetic.trace import Hits
@@ -169,7 +169,7 @@ def _colours(
 
     # The slope of disparity over the plane's, which makes the shading.
     u, v = (x - bump_x) * bump_u, (y - bump_y) * bump_v
-    root = (1.0 - ROUND * (u * u + v * v).clamp(max=1.0)).sqrt()
+    root = square_root(1.0 - ROUND * (u * u + v * v).clamp(max=1.0))
     cycles = x * wave_x + y * wave_y + wave_phase
     ramp = (cycles - cycles.floor()) * 2.0 - 1.0
     down = -ROUND * bump_height / root
@@ -188,7 +188,7 @@ def _colours(
     albedo = (level[:, None] + (albedo - level[:, None]) * contrast[:, None]).clamp(0.0, 1.0)
 
     # Grain finer than the texture, faded out where a pixel holds several.
-    fade = (1.5 - step.sqrt() * grain_scale * 2.0).clamp(0.0, 1.0) * grain
+    fade = (1.5 - square_root(step) * grain_scale * 2.0).clamp(0.0, 1.0) * grain
     light = 1.0 + fade * (sample_noise(atlas.noise, s * grain_scale, t * grain_scale) - 0.5) * 2.0
     soft = sample_noise(atlas.noise, x * 0.012 + d * 0.03, y * 0.012 + d * 0.02)
     light = light * (1.0 - blotches * ((soft - 0.5) * 3.0).clamp(0.0, 1.0) * 0.8)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from stereo.data.synthetic.noise import sample_noise
+from stereo.data.synthetic.noise import sample_noise, square_root
 
 ROUND = 0.94  # of a bump, below 1 so that the slope of its disparity stays finite at the outline
 STEEPEST = 3.7  # slope of a bump at its outline, in heights per radius
@@ -75,7 +75,7 @@ def relief(surface: Surface, x: Tensor, y: Tensor) -> Tensor:
     if surface.bump[4] != 0.0:
         bx, by, u, v, height = surface.bump
         rim = (((x - bx) * u) ** 2 + ((y - by) * v) ** 2).clamp(max=1.0)
-        total = height * (1.0 - ROUND * rim).sqrt()
+        total = height * square_root(1.0 - ROUND * rim)
     if surface.wave[3] != 0.0:
         kx, ky, phase, height = surface.wave
         total = total + height * smooth_wave(x * kx + (y * ky + phase))
@@ -136,7 +136,7 @@ def signed_distance(outline: Outline, x: Tensor, y: Tensor, noise: Tensor) -> Te
 
 
 def _ellipse(o: Outline, u: Tensor, v: Tensor, noise: Tensor) -> Tensor:
-    radius = ((u / o.along) ** 2 + (v / o.across) ** 2).sqrt()
+    radius = square_root((u / o.along) ** 2 + (v / o.across) ** 2)
     return (radius - 1.0) * min(o.along, o.across)
 
 
@@ -161,7 +161,7 @@ def _lattice(o: Outline, u: Tensor, v: Tensor, noise: Tensor) -> Tensor:
 
 
 def _holes(o: Outline, u: Tensor, v: Tensor, noise: Tensor) -> Tensor:
-    hole = o.width - (_folded(u, o.period) ** 2 + _folded(v, o.period) ** 2).sqrt()
+    hole = o.width - square_root(_folded(u, o.period) ** 2 + _folded(v, o.period) ** 2)
     return torch.maximum(_box(o, u, v, noise), hole)
 
 
@@ -176,7 +176,7 @@ def _ring(o: Outline, u: Tensor, v: Tensor, noise: Tensor) -> Tensor:
 
 
 def _blob(o: Outline, u: Tensor, v: Tensor, noise: Tensor) -> Tensor:
-    radius = ((u / o.along) ** 2 + (v / o.across) ** 2).sqrt()
+    radius = square_root((u / o.along) ** 2 + (v / o.across) ** 2)
     ragged = sample_noise(noise, u * o.grain, v * o.grain)
     return (radius - 1.0 + o.rough * ragged) * min(o.along, o.across)
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stereo.data.synthetic.noise import clouds, doubled
+from stereo.data.synthetic.noise import clouds, doubled, square_root
 from stereo.data.synthetic.rng import SceneRng
 
 
@@ -83,7 +83,7 @@ def _bricks(rng: SceneRng, size: int) -> Tensor:
 def _dots(rng: SceneRng, size: int) -> Tensor:
     u, v = _axes(size, rng)
     cell = rng.log_uniform(6, 40)
-    radius = (_folded(u / cell) ** 2 + _folded(v / cell) ** 2).sqrt()
+    radius = square_root(_folded(u / cell) ** 2 + _folded(v / cell) ** 2)
     return _painted(rng, (0.5 + (rng.uniform(0.3, 0.9) - radius) * cell / 2).clamp(0, 1))
 
 
