@@ -64,7 +64,8 @@ class SyntheticConfig:
     plain: float = 0.0
     """Least share of the surfaces without texture; 0 leaves it to each scene."""
     repetition: float = 0.0
-    """Least share of the surfaces under a strictly periodic texture; 0 leaves it to their kind."""
+    """Least share of the surfaces under a periodic texture, half of them weathered; 0 leaves it to
+    their kind."""
     haze: float = 0.0
     """Strength of haze: at 1, what has a twentieth of the largest disparity keeps 1/e of its light;
     0 for none."""

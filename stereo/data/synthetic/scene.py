@@ -69,7 +69,7 @@ class Paint:
     photograph: bool = False
     """Cut from a photograph."""
     repeated: bool = False
-    """Strictly periodic."""
+    """Periodic."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,7 +27,7 @@ from stereo.system.parsing import read_json
 from stereo.system.workers import begin_worker
 
 PART = "FlyingThings3D"
-VERSION = 5  # of the renderer: raise it when a pair's bytes change
+VERSION = 6  # of the renderer: raise it when a pair's bytes change
 FRAMES, FIRST_FRAME = 10, 6  # per scene folder, numbered 0006 to 0015 as in FlyingThings3D
 SCENES = 10_000  # per letter
 LARGEST_COUNT = 3 * SCENES * FRAMES  # of pairs; of films a tenth

@@ -87,6 +87,17 @@ def _dots(rng: SceneRng, size: int) -> Tensor:
     return _painted(rng, (0.5 + (rng.uniform(0.3, 0.9) - radius) * cell / 2).clamp(0, 1))
 
 
+def _print(rng: SceneRng, size: int) -> Tensor:
+    u, v = _axes(size, rng)
+    across, down = rng.log_uniform(6, 50), rng.log_uniform(6, 50)
+    row = (v / down).floor()
+    over = u / across + row * rng.pick([0.0, 0.5])
+    motif = rng.field(16, 16)
+    cells = rng.whole(3, 16)
+    i, j = ((over - over.floor()) * cells).long(), ((v / down - row) * cells).long()
+    return _painted(rng, motif[j.clamp(max=15), i.clamp(max=15)])
+
+
 def _text(rng: SceneRng, size: int) -> Tensor:
     pixel = 2 ** rng.whole(0, 2)
     cells = size // pixel
@@ -141,11 +152,12 @@ PAINTERS: dict[Callable[[SceneRng, int], Tensor], float] = {
     _stripes: 1.2,
     _checks: 0.8,
     _dots: 0.8,
+    _print: 1.5,
     _text: 1.2,
     _blocks: 1.2,
     _flat: 2.5,
 }
-REPEATED = (_stripes, _checks, _dots, _bricks)
+REPEATED = (_stripes, _checks, _dots, _bricks, _print)
 
 
 def paint(rng: SceneRng, size: int, *, repeated: bool = False) -> Tensor:
@@ -154,11 +166,10 @@ def paint(rng: SceneRng, size: int, *, repeated: bool = False) -> Tensor:
     Args:
         rng: the source of chance.
         size: side, a power of two, texels.
-        repeated: a strictly periodic one, the same every period.
+        repeated: a periodic one; half of them are weathered, as all textures are, so that what
+            repeats can be told apart.
     """
-    if repeated:
-        return rng.pick(REPEATED)(rng, size)
-    picture = rng.weighted(PAINTERS)(rng, size)
+    picture = rng.pick(REPEATED)(rng, size) if repeated else rng.weighted(PAINTERS)(rng, size)
     if rng.chance(0.5):  # weathered
         wear = clouds(rng, size, 1, 2 ** rng.whole(1, 6), rng.uniform(0.6, 0.95))
         picture = picture * (1.0 + (wear - 0.5) * rng.uniform(0.2, 1.2))

@@ -1,10 +1,11 @@
-"""Triton kernels in Triton's interpreter, against the plain forms in float64.
+"""Triton kernels against the plain forms in float64, on a GPU or in Triton's interpreter.
 
 Run by ``tests/models/test_kernels.py``, in a process of its own: the interpreter is chosen when
-Triton is first imported.
+Triton is first imported. On a GPU: ``python -m pytest tests/models/interpreted/check_kernels.py``.
 """
 
 import mmap
+import os
 
 import pytest
 import torch
@@ -15,7 +16,14 @@ from stereo.models.kernels import attention_kernels as kernels
 from stereo.models.kernels import regression as kernel
 from stereo.models.regression import regress_reference
 
+DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 UPSAMPLINGS = ["unbiased", "half_pixel", "align_corners"]
+
+
+@pytest.fixture(autouse=True)
+def tensors_on_the_device():
+    with torch.device(DEVICE):
+        yield
 
 
 def poisoned(values):
@@ -99,13 +107,16 @@ def test_attention_kernels_survive_logits_of_any_size_and_half_precision():
         out.sum().backward()
         assert out.isfinite().all()
         assert volume.grad.isfinite().all()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(DEVICE, torch.bfloat16):
         assert module(torch.randn(1, 8, 2, 4, 5).bfloat16()).dtype == torch.bfloat16
 
 
 @pytest.fixture
 def wide():
     """Give half precision memory whose middle is 2**31 values away from both ends."""
+    if DEVICE == "cuda":
+        yield torch.empty(2**32 + 2**19, dtype=torch.float16)
+        return
     try:
         memory = mmap.mmap(-1, 2**33 + 2**20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError:
