@@ -13,7 +13,7 @@ from conftest import slow_but
 import stereo
 from stereo.errors import UsageError
 from stereo.matching.engine import NetworkEngine
-from stereo.matching.memory import bytes_needed
+from stereo.matching.memory import _RATES, bytes_needed
 from stereo.matching.options import MatchOptions
 from stereo.models import AttentionConfig, NetworkConfig
 from stereo.models.config import ENLARGED_PIXELS
@@ -237,7 +237,7 @@ def test_the_memory_estimate_is_a_close_upper_bound(name, size, precision):
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     needed = bytes_needed(NetworkConfig(name), 1, size, 192, dtype)
-    assert 0.1 * needed < int(run.stdout) <= needed
+    assert 0.3 * (needed - _RATES[name].fixed) < int(run.stdout) <= needed
 
 
 def test_the_memory_estimate_counts_attention_that_does_not_stream():
