@@ -44,7 +44,7 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, required=True, help="the image to write")
     arguments = parser.parse_args()
-    matcher = stereo.load(arguments.model, scale="1", precision="fp32", device="cpu")
+    matcher = stereo.load(arguments.model, precision="fp32", device="cpu")
     attention = next(
         (m for m in matcher.network.modules() if isinstance(m, EfficientAttention)), None
     )

@@ -32,9 +32,8 @@ def main() -> None:
     )
     parser.add_argument("--root", required=True, help="videos of 'stereo data synthesize --frames'")
     parser.add_argument("--model", default=stereo.DEFAULT_MODEL)
-    parser.add_argument("--scale", default="1")
     options = parser.parse_args()
-    matcher = stereo.load(options.model, scale=options.scale)
+    matcher = stereo.load(options.model)
     films = defaultdict(list)
     for pair in open_dataset("synthetic", options.root, render_pass="final").samples:
         films[Path(pair.name).parent].append(pair)

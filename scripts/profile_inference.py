@@ -51,9 +51,7 @@ def main() -> None:
         arguments.model, arguments.max_disparity, original, pair, device
     )
     form = plain_form(network) if arguments.plain else shipped_form(network)
-    options = MatchOptions(
-        device=arguments.device, precision=arguments.precision, scale="1", tile="off"
-    )
+    options = MatchOptions(device=arguments.device, precision=arguments.precision, tile="off")
     engine = NetworkEngine(form, config, options)
     match: Callable[[], object] = functools.partial(engine, [pair.left], [pair.right])
     if original is not None:

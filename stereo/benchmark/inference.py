@@ -153,7 +153,6 @@ def _cases(bench: Bench) -> tuple[list[InferenceCase], dict[str, str]]:
                 options = MatchOptions(
                     device=str(device),
                     precision=precision,  # type: ignore[arg-type]
-                    scale="1",
                     tile="off",
                     kernels="auto" if form == OURS else "torch",
                 )

@@ -22,7 +22,7 @@ COMMANDS: tuple[Command, ...] = (
         "export",
         "stereo.export:export",
         "a network as an ONNX file, checked in ONNX Runtime",
-        "stereo export ea_stereo_fast --output stereo.onnx\n"
+        "stereo export ea_stereo --output stereo.onnx\n"
         "  stereo infer left.png right.png --output maps --model stereo.onnx",
         positional=("model",),
     ),
@@ -37,7 +37,7 @@ COMMANDS: tuple[Command, ...] = (
         "benchmark inference",
         "stereo.benchmark.inference:benchmark_inference",
         "networks as shipped and in their plain form, and semi-global matching",
-        "stereo benchmark inference --output inference.json --models ea_stereo_fast,sgbm,zoo:s2m2",
+        "stereo benchmark inference --output inference.json --models ea_stereo,sgbm,zoo:s2m2",
     ),
     from_function(
         "benchmark training",

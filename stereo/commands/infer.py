@@ -226,8 +226,6 @@ class _Run:
             console.warn(f"warning: {note}")
         for job, result in matched.maps:
             console.say(_map_line(job, result), everyone=True)
-            if note := self.model.second_match_note(result):
-                console.say(f"note: {note}")
             if sample.disparity is not None and not job.is_right:
                 self.scores.append(score_result(sample, result, pair.index, self.rules))
                 self.reach += count_reach(sample, self.model, self.rules)

@@ -43,7 +43,7 @@ def model_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default=DEFAULT_MODEL,
-        help="sgbm, psmnet, psmnet_basic, ea_psmnet, ea_stereo_fast, ea_stereo, zoo:NAME (see "
+        help="ea_stereo, ea_stereo_fast, psmnet, psmnet_basic, ea_psmnet, sgbm, zoo:NAME (see "
         "'stereo models'), a .safetensors or .onnx file, or FILE.py:FUNCTION, which runs that "
         "file's code",
     )

@@ -150,8 +150,6 @@ def _score(
         scores.append(score_result(sample, result, index, rules, measures))
         reach += count_reach(sample, model, rules)
         console.say(tables.score_line(scores[-1]), everyone=True)
-        if note := model.second_match_note(result):
-            console.say(f"note: {note}")
         keep_pictures(keeper, sample, result, scores[-1])
     scores, names = gather_scores(scores, failed)
     say_out_of_reach(reach, model)

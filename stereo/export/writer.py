@@ -39,7 +39,7 @@ def export(
     the CPU, whatever the precision; for fp16 and int8 the EPE before and after is printed.
 
     Args:
-        model: psmnet, psmnet_basic, ea_psmnet, ea_stereo_fast, ea_stereo or a .safetensors file.
+        model: ea_stereo, ea_stereo_fast, psmnet, psmnet_basic, ea_psmnet or a .safetensors file.
         output: the .onnx file to write.
         max_disparity: disparities the file will search, pixels, a multiple of 16 (default: the
             checkpoint's own, for untrained networks 192).
@@ -63,7 +63,6 @@ def export(
         device="cpu",
         precision="fp32",
         max_disparity=max_disparity,
-        scale="1",
         tile="off",
         allow_untrained=allow_untrained,
     )

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -18,7 +17,7 @@ from stereo.matching.memory import bytes_needed, largest_tile
 from stereo.matching.options import MatchOptions
 from stereo.matching.tiles import CONTEXT, MIN_TILE, match_in_tiles
 from stereo.models import NetworkConfig, StereoNetwork
-from stereo.models.config import BF16_NETWORKS, ENLARGED_PIXELS, STRIDE
+from stereo.models.config import BF16_NETWORKS, STRIDE
 from stereo.models.folding import fold_batch_norms
 from stereo.models.kernels import pick_kernels, use_kernels
 from stereo.system.heap import large_blocks_kept, trim_heap
@@ -54,8 +53,7 @@ class NetworkEngine:
     Args:
         network: the network.
         config: its conventions.
-        options: how it matches. The search range is the network's. ``|min_disparity|`` columns of
-            each view are padding; ``scale`` ignores them.
+        options: how it matches. The search range is the network's.
     """
 
     def __init__(
@@ -77,7 +75,7 @@ class NetworkEngine:
     @torch.inference_mode()
     def __call__(self, lefts: Sequence[np.ndarray], rights: Sequence[np.ndarray]) -> list[Estimate]:
         """Match views of one size, (H, W, 3) uint8 each."""
-        enlarges = self._enlarges(lefts[0].shape)
+        enlarges = self.options.scale == "2"
         if len(lefts) > 1 and (enlarges or self.options.coarse_to_fine):
             # A first match tells the range of the second one, for each pair its own.
             return [self([one], [two])[0] for one, two in zip(lefts, rights, strict=True)]
@@ -85,22 +83,13 @@ class NetworkEngine:
             normalise(views, self.config.mean, self.config.std, self.device)
             for views in (lefts, rights)
         )
-        seconds = 0.0
         keeping = large_blocks_kept(enabled=self.keeps_large)
         with keeping, computing_in(self.dtype, self.device):
             found = self._match(left, right, self._range(left, right))
             if enlarges:
                 limit = _range_beyond(found, 2 * self.network.max_disparity)
-                start = time.perf_counter()
-                found = self._match_enlarged(left, right, limit).cpu()
-                seconds = time.perf_counter() - start
-        return [Estimate(each[0], each[1:], seconds) for each in found.cpu().numpy()]
-
-    def _enlarges(self, shape: tuple[int, ...]) -> bool:  # H, W, 3
-        if self.options.scale != "auto":
-            return self.options.scale == "2"
-        pixels = shape[0] * (shape[1] - abs(self.options.min_disparity))
-        return pixels <= ENLARGED_PIXELS.get(self.config.name, 0)
+                found = self._match_enlarged(left, right, limit)
+        return [Estimate(each[0], each[1:]) for each in found.cpu().numpy()]
 
     def _range(self, left: Tensor, right: Tensor) -> int:
         """Return the range to search at the views' own size."""

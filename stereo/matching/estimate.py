@@ -16,7 +16,6 @@ class Estimate:
     # (2, H, W) float32, see `stereo.models.certainty`; (1, H, W) of semi-global matching, 1 where
     # it found a match; None of an engine that tells neither
     certainty: np.ndarray | None = None
-    second_match_seconds: float = 0.0  # of the match at twice the size; 0 where there was none
 
     @property
     def network_certainty(self) -> np.ndarray | None:

@@ -52,7 +52,6 @@ class Matcher:
         self.network: Any = network
         self.description = description
         self.confidence = confidence
-        self._noted = False
         self.min_disparity = int(description.get("min_disparity", 0))
 
     def __repr__(self) -> str:
@@ -123,8 +122,11 @@ class Matcher:
         )
         return (
             Result(
-                *(own.disparity, times[1] - times[0], upright, views[0]),
-                *(own.second_match_seconds, path),
+                own.disparity,
+                times[1] - times[0],
+                upright,
+                views[0],
+                path,
                 certainty=own.network_certainty,
             ),
             _mirrored(
@@ -132,7 +134,6 @@ class Matcher:
                     mirror.disparity,
                     times[2] - times[1],
                     turned,
-                    second_match_seconds=mirror.second_match_seconds,
                     path=path,
                     certainty=mirror.network_certainty,
                 ),
@@ -174,7 +175,6 @@ class Matcher:
                 seconds,
                 functools.partial(self._compute_confidence, estimate, *views),
                 views[0],
-                estimate.second_match_seconds,
                 _path_of(picture),
                 certainty=estimate.network_certainty,
             )
@@ -182,21 +182,6 @@ class Matcher:
                 lefts, estimates, left_images, right_images, strict=True
             )
         ]
-
-    def second_match_note(self, result: Result) -> str | None:
-        """Return a note, once, with the cost of an implicit second match of small images."""
-        if (
-            self._noted
-            or not result.second_match_seconds
-            or self.description.get("scale") != "auto"
-        ):
-            return None
-        self._noted = True
-        times = result.seconds / max(result.seconds - result.second_match_seconds, 1e-9)
-        return (
-            "images of up to 0.4 megapixels are matched a second time, at twice their size: "
-            f"{result.seconds:.2f} s, {times:.1f} times as long; --scale 1 leaves it out"
-        )
 
     def confidence_features(
         self, left: np.ndarray, right: np.ndarray

@@ -48,10 +48,9 @@ class MatchOptions(ComputeOptions):
     min_disparity: int = 0
     """Where the search starts, pixels: it covers [min, min + max-disparity). Negative for points
     behind infinity, as in crops and with converging cameras."""
-    scale: Literal["auto", "1", "2"] = "auto"
-    """2: networks match at the pair's size, then at twice that over the range found, finer and
-    slower; auto: only with ea_stereo_fast, for images of up to 0.4 megapixels. The map always has
-    the pair's own size and pixels."""
+    scale: Literal["1", "2"] = "1"
+    """2: networks match at the pair's size, then at twice that over the range found: several times
+    slower, but finer for thin structures. The map always has the pair's own size and pixels."""
     tile: str = "auto"
     """Tile size in pixels; auto: tiles if the whole image does not fit in memory; off: never.
     Features, and attention that streams, still see the whole image."""
@@ -195,7 +194,7 @@ _LEFT_OUT: dict[str, tuple[object, ...]] = {  # values that count as not given
     "max_disparity": (None,),
     "device": ("auto", "cpu"),
     "precision": ("auto",),
-    "scale": ("auto", "1"),
+    "scale": ("1",),
     "tile": ("auto", "off"),
     "coarse_to_fine": (False,),
     "kernels": ("auto",),

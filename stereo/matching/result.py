@@ -30,8 +30,6 @@ class Result:
     compute_confidence: Callable[[], ConfidenceMaps] | None = None
     # (H, W, 3) uint8 RGB, the view that the map is of; None for a result made by hand
     image: np.ndarray | None = None
-    # of them, those of the second match, at twice the size; 0 if none
-    second_match_seconds: float = 0.0
     path: Path | None = None  # of the left image; None if it was no file
     is_right: bool = False  # whether the map is of the right view
     # (2, H, W) float32, see `stereo.models.certainty`; None of an engine without a distribution
@@ -40,11 +38,8 @@ class Result:
     def __repr__(self) -> str:
         height, width = self.disparity.shape
         low, high = self.disparity.min(), self.disparity.max()
-        second = self.second_match_seconds
-        again = f", {second:.2f} of it at twice the size" if second else ""
         return (
-            f"<Result {width}x{height}, disparity {low:.1f} to {high:.1f} px, "
-            f"{self.seconds:.2f} s{again}>"
+            f"<Result {width}x{height}, disparity {low:.1f} to {high:.1f} px, {self.seconds:.2f} s>"
         )
 
     def _repr_png_(self) -> bytes:

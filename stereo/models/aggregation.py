@@ -21,7 +21,8 @@ SLAB = 4  # planes
 class VolumeStem(Recomputable):
     """Two 3x3x3 convolutions over the concatenation volume of two views' features.
 
-    The volume itself is never made, unless ``plain`` is set, which gives the same values.
+    On a CPU the volume itself is never made, unless ``plain`` is set, which gives the same values;
+    on a GPU the many small steps of that cost more than they save.
     """
 
     plain = False
@@ -38,7 +39,7 @@ class VolumeStem(Recomputable):
         planes: int,
     ) -> Tensor:  # (B, 32, planes, H, W)
         """Convolve; both ways in ``stereo.models.first_convolution``."""
-        convolve = convolve_volume if self.plain else convolve_views
+        convolve = convolve_volume if self.plain or left.is_cuda else convolve_views
         conv = self.first.conv
         volume = convolve(left, right, planes, conv.weight, conv.bias)
         return self.second(self.first.activation(self.first.norm(volume)))

@@ -21,8 +21,6 @@ SITES_OF: dict[str, tuple[str, ...]] = {
 """Network -> possible sites of attention, the default first."""
 BF16_NETWORKS = ("ea_stereo_fast", "ea_stereo")
 """Networks that can run in bf16: the parts that need fp32 stay in fp32."""
-ENLARGED_PIXELS = {"ea_stereo_fast": 400_000}
-"""Number of pixels up to which a network by default also matches an image at twice its size."""
 NETWORK_NAMES = tuple(SITES_OF)
 NO_ATTENTION = "none"
 SITES = ("quarter", "eighth", "sixteenth")

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from stereo.models.config import Upsampling
 
 FACTOR = 4
-STRIP_ELEMENTS = 2**19  # of a strip's logits, so that it stays in the caches
+STRIP_ELEMENTS = 2**19  # of a strip's logits, so that it stays in a CPU's caches
+GPU_STRIP_ELEMENTS = 2**24  # each strip starts some twenty kernels
 
 
 def regress_disparity(
@@ -79,7 +80,8 @@ def _strips(logits: Tensor, upsampling: Upsampling) -> list[tuple[Tensor, slice]
     """Return for each strip where its rows lie, and the quarter-resolution rows around them."""
     batch, planes, rows, columns = logits.shape
     at_rows = sample_positions(rows, upsampling)
-    strip = max(FACTOR, STRIP_ELEMENTS // (batch * planes * FACTOR * columns))
+    elements = GPU_STRIP_ELEMENTS if logits.is_cuda else STRIP_ELEMENTS
+    strip = max(FACTOR, elements // (batch * planes * FACTOR * columns))
     strips = []
     for at in at_rows.split(strip):
         first, last = int(at[0]), min(int(at[-1]) + 1, rows - 1)

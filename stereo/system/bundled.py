@@ -6,7 +6,7 @@ from stereo.errors import InputError
 
 SGBM = "sgbm"
 ZOO = "zoo:"  # before the name of a network of the library stereo_matching
-DEFAULT_MODEL = "ea_stereo_fast"
+DEFAULT_MODEL = "ea_stereo"
 DEFAULT_MAX_DISPARITY = 192
 
 _PACKAGE = Path(__file__).resolve().parents[1]

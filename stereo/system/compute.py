@@ -25,7 +25,7 @@ class ComputeOptions:
     """Precision of networks; auto: bf16 for EA-Stereo on hardware that is fast at it, else fp32
     (never TF32)."""
     kernels: Kernels = "auto"
-    """Kernels of regression and attention; auto: torch; triton: for NVIDIA GPUs, untested there."""
+    """Kernels of regression and attention; auto: torch; triton: for NVIDIA GPUs."""
 
     def __post_init__(self) -> None:
         check_device(self.device)

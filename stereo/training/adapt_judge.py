@@ -47,7 +47,7 @@ class Choice:
 
     def offer(self, path: Path, stage: str) -> None:
         """Adopt other weights if they are better."""
-        values = mean_of(measure(load(path, scale="1"), self._kept_out))
+        values = mean_of(measure(load(path), self._kept_out))
         say(STAGES[stage], values)
         if is_better(self.values, values, len(self._kept_out)):
             self.path, self.values, self.stage = path, values, stage
@@ -168,7 +168,7 @@ def find_unusable(start: Path, sources: Sequence[Source], max_disparity: int) ->
         elif any(note.startswith("texture:") for note in found.notes):
             unclear.append(source)
     if doubtful:
-        values = measure(load(start, scale="1"), [source for source, _ in doubtful])
+        values = measure(load(start), [source for source, _ in doubtful])
         for (source, fault), value in zip(doubtful, values, strict=True):
             if value["agreement"] < MIN_AGREEMENT:
                 faults[source.name] = fault
@@ -182,7 +182,7 @@ def find_unusable(start: Path, sources: Sequence[Source], max_disparity: int) ->
             f"{len(unclear)} of {len(checked)} checked pairs have too few features; "
             f"{len(tested)} of them are judged by their maps"
         )
-        faults |= _misarranged(load(start, scale="1"), tested)
+        faults |= _misarranged(load(start), tested)
     if faults and 3 * len(faults) >= judged:
         name, fault = next(iter(faults.items()))
         raise InputError(
@@ -234,7 +234,7 @@ def judge_before(start: Path, held_out: Sequence[Source], unusable: Sequence[str
         InputError: the views agree on too few pixels for a verdict.
     """
     measured = spread(held_out, JUDGED)
-    found = measure(load(start, scale="1"), measured)
+    found = measure(load(start), measured)
     shown = [values["photometric"] > 0 and values["agreement"] > 0 for values in found]
     empty = [source.name for source, each in zip(measured, shown, strict=True) if not each]
     for name in empty:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from torch.nn import functional as F
 
 from stereo.data.augmentation.config import AugmentationConfig
 from stereo.data.finding.pairs import PairFiles
@@ -26,7 +25,6 @@ from stereo.models.checkpoint import (
     restore_network,
     save_checkpoint,
 )
-from stereo.models.config import ENLARGED_PIXELS
 from stereo.system import console
 from stereo.system.files import output_folder, staged
 from stereo.training.adapt_data import AdaptPairs, TransferredScene
@@ -67,7 +65,7 @@ class Effort:
 
 def time_step(start: Path) -> float:
     """Return the seconds of a training step, from a match of as many pixels."""
-    matcher = load(start, scale="1")
+    matcher = load(start)
     shape = (CROP[0] * BATCH // 2, CROP[1] * 2, 3)
     left, right = np.random.default_rng(0).integers(0, 256, (2, *shape), np.uint8)
     taken = []
@@ -96,8 +94,6 @@ def take_statistics(start: Path, sources: Sequence[Source], target: Path) -> Non
             normalise([view], config.mean, config.std, torch.device("cpu"))
             for view in _views(sample)
         ]
-        if views[0].shape[2] * views[0].shape[3] <= ENLARGED_PIXELS.get(config.name, 0):
-            views = [F.interpolate(v, scale_factor=2, mode="bicubic") for v in views]
         network(*(pad_to_multiple(v, network.stride, config.padding) for v in views))
     weights = dict(network.state_dict())
     save_checkpoint(target, dataclasses.replace(checkpoint, weights=weights))
@@ -113,7 +109,7 @@ def write_labels(start: Path, sources: Sequence[Source], folder: Path, end: floa
     Time may be short: every 16th pair comes first, then those in between.
     """
     output_folder(folder)
-    teacher = load(start, scale="auto")
+    teacher = load(start)
     ordered = [source for first in PASSES for source in sources[first :: len(PASSES)]]
     left = [source for source in ordered if not _has_label(source, folder)]
     for source in console.progress(left, "label"):

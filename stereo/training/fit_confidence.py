@@ -41,8 +41,6 @@ def fit_confidence(
 ) -> dict[str, Any]:
     """Fit a model's confidence and write it.
 
-    Half of the pairs are matched at their own size alone, half as ``stereo.load`` would.
-
     Args:
         model: a bundled network's name, a .safetensors file or sgbm.
         output: the checkpoint with the fit in it, .safetensors; or the fit alone, .json.
@@ -70,9 +68,9 @@ def fit_confidence(
         raise UsageError("--pairs and --held-out must be at least 2")
     output_folder(path.parent)
     source = model if checkpoint is None else checkpoint
-    matchers = [load(source, device=device, scale=scale) for scale in ("1", "auto")]
+    matcher = load(source, device=device)
     found = [
-        _observe(matchers[i % 2], i, seed)
+        _observe(matcher, i, seed)
         for i in console.progress(range(pairs + held_out), "match", pairs + held_out)
     ]
     names = [name for name in found[0][0] if name in COMMON or not common]
@@ -84,7 +82,7 @@ def fit_confidence(
         predicted = fitted(torch.cat(rows[pairs:])).sigmoid().numpy()
     bins = reliability(reliability_sums(predicted, torch.cat(right[pairs:]).numpy()))
     fitted.facts = {
-        "model": matchers[0].description["name"],
+        "model": matcher.description["name"],
         "pairs": pairs,
         "held_out": held_out,
         "seed": seed,
@@ -112,7 +110,7 @@ def _weights_of(model: str) -> Path:
 
 def _observe(matcher: Matcher, index: int, seed: int) -> tuple[dict[str, Tensor], Tensor]:
     """Return the features of some pixels of a rendered pair, and whether each is right."""
-    height, width = SIZES[index // 2 % len(SIZES)]
+    height, width = SIZES[index % len(SIZES)]
     most = matcher.description["max_disparity"]
     scene = SyntheticConfig(height=height, width=width, max_disparity=min(most, width), seed=seed)
     pair = SyntheticScenes(scene).render(index)

@@ -50,7 +50,7 @@ def validate(
     training = network.training
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         options = MatchOptions(
-            device=str(learner.device), precision=run.trainer.precision, scale="1", tile="off"
+            device=str(learner.device), precision=run.trainer.precision, tile="off"
         )
         engine = NetworkEngine(network, run.network_config, options)
         for index in own:

@@ -133,7 +133,7 @@ def narrow(tmp_path_factory):
 
 
 def test_a_checkpoint_is_searched_over_its_own_range(stereo, tmp_path, narrow):
-    call = ("infer", *views(tmp_path), "--output", tmp_path / "out", "--scale", "1", "--model")
+    call = ("infer", *views(tmp_path), "--output", tmp_path / "out", "--model")
     assert "max disparity 32 px" in stereo(*call, narrow).out
     assert "max disparity 48 px" in stereo(*call, narrow, "--max-disparity", "48").out
     assert "max disparity 192 px" in stereo(*call[:-3], "--model", "sgbm").out
@@ -149,7 +149,7 @@ def test_a_checkpoint_is_searched_over_its_own_range(stereo, tmp_path, narrow):
         "--output",
         tmp_path / "scores",
     )
-    assert stereo(*call, "--scale", "1", "--model", narrow, "--against", "sgbm").status == 0
+    assert stereo(*call, "--model", narrow, "--against", "sgbm").status == 0
     report = json.loads((tmp_path / "scores" / "metrics.json").read_text())
     assert report["model"]["max_disparity"] == 32
     against = json.loads((tmp_path / "scores" / "against" / "sgbm" / "metrics.json").read_text())
@@ -170,14 +170,6 @@ def test_the_default_range_is_the_checkpoints_or_192(narrow):
     assert own_max_disparity(narrow) == own_max_disparity(str(narrow)) == 32
     assert own_max_disparity("ea_stereo_fast") == bundled.config.max_disparity
     assert own_max_disparity("sgbm") == own_max_disparity("psmnet") == 192
-
-
-def test_the_second_match_of_small_images_is_reported_once(stereo, tmp_path):
-    for name in ("a", "b"):
-        views(tmp_path, name)
-    call = ("infer", tmp_path / "L", tmp_path / "R", "--output", tmp_path / "out", *SHORT)
-    assert stereo(*call).out.count("matched a second time, at twice their size") == 1
-    assert "second time" not in stereo(*call, "--scale", "1").out
 
 
 def test_a_shifted_scene_gets_its_shift(stereo, tmp_path):

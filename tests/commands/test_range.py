@@ -16,7 +16,6 @@ from stereo.data.sets.datasets import open_dataset
 from stereo.errors import InputError, UsageError
 from stereo.geometry import Calibration
 from stereo.geometry.check import check_pair
-from stereo.matching import engine
 from stereo.matching.estimate import Estimate
 from stereo.matching.matcher import Matcher
 from stereo.models.config import MAX_DISPARITY
@@ -95,9 +94,9 @@ def test_certainties_are_cut_like_the_map():
 
 
 @pytest.mark.parametrize("by", [-20, 30])
-@pytest.mark.parametrize("model", ["sgbm", "ea_stereo_fast"])
+@pytest.mark.parametrize("model", ["sgbm", "ea_stereo"])
 def test_a_shifted_pair_has_the_shifted_map(sample, model, by):
-    options = {"max_disparity": 96} | ({} if model == "sgbm" else {"scale": "1"})
+    options = {"max_disparity": 96}
     views = [view[80:176] for view in shifted(sample, by)[:2]]
     expected = package.load(model, **options)(sample.left[80:176], sample.right[80:176])
     expected = expected.disparity[:, -by:] if by < 0 else expected.disparity[:, :-by]
@@ -115,7 +114,7 @@ def test_a_shifted_pair_has_the_shifted_map(sample, model, by):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (17, 31)])
-@pytest.mark.parametrize("model", ["sgbm", "ea_stereo_fast"])
+@pytest.mark.parametrize("model", ["sgbm", "ea_stereo"])
 def test_any_size_gives_a_finite_map_from_the_smallest_disparity_on(rng, model, size):
     matcher = package.load(model, max_disparity=32, min_disparity=-13)
     left, right = rng.integers(0, 256, (2, *size, 3), np.uint8)
@@ -129,20 +128,13 @@ def test_any_size_gives_a_finite_map_from_the_smallest_disparity_on(rng, model, 
 
 def test_a_batch_tiles_and_coarse_to_fine_start_there_too(sample):
     left, right, truth = (view[64:160] for view in shifted(sample, -20))
-    options = {"max_disparity": 96, "min_disparity": -20, "scale": "1"}
+    options = {"max_disparity": 96, "min_disparity": -20}
     plain = package.load(**options)(left, right).disparity
     for result in package.load(**options).batch([left, left], [right, right]):
         assert np.abs(result.disparity - plain).max() < 0.01
     for manner in ({"tile": "256"}, {"coarse_to_fine": True}):
         found = package.load(**options, **manner)(left, right).disparity
         assert np.abs(found - truth).mean() < np.abs(plain - truth).mean() + 0.3
-
-
-def test_scale_auto_looks_at_the_pairs_own_size(rng, monkeypatch):
-    monkeypatch.setitem(engine.ENLARGED_PIXELS, "ea_stereo_fast", 32 * 48)
-    left, right = rng.integers(0, 256, (2, 32, 48, 3), np.uint8)
-    assert package.load(max_disparity=16)(left, right).second_match_seconds > 0
-    assert package.load(max_disparity=16, min_disparity=-16)(left, right).second_match_seconds > 0
 
 
 @pytest.mark.parametrize("wrong", [1.5, "8", True, None])
@@ -170,7 +162,7 @@ def test_the_matcher_repr_describes_it():
         "<Matcher sgbm, disparities -32 to 160 px, device cpu, precision int16>"
     )
     assert repr(package.load(precision="fp32", device="cpu", scale="2")) == (
-        "<Matcher ea_stereo_fast, disparities 0 to 192 px, device cpu, precision float32, scale 2>"
+        "<Matcher ea_stereo, disparities 0 to 192 px, device cpu, precision float32, scale 2>"
     )
 
 

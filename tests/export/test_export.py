@@ -47,7 +47,7 @@ def traced(tmp_path_factory):
 
         patch.setattr("stereo.export.writer.export_graph", trace_once)
         path = tmp_path_factory.mktemp("export") / "fast.onnx"
-        export("ea_stereo_fast", path, max_disparity=RANGE)
+        export("ea_stereo", path, max_disparity=RANGE)
     return path, protos[0]
 
 
@@ -65,9 +65,7 @@ def traced_before(traced, monkeypatch):
 
 @pytest.fixture(scope="module")
 def in_pytorch():
-    return stereo.load(
-        "ea_stereo_fast", device="cpu", precision="fp32", scale="1", max_disparity=RANGE
-    )
+    return stereo.load("ea_stereo", device="cpu", precision="fp32", max_disparity=RANGE)
 
 
 @pytest.mark.parametrize(("batch", "height", "width"), SIZES)
@@ -252,7 +250,7 @@ def test_infer_takes_an_exported_network(path, tmp_path, capsys):
     report = json.loads((tmp_path / "metrics.json").read_text())
     facts = report["model"]
     assert facts["name"] == "fast"
-    assert facts["network"]["name"] == "ea_stereo_fast"
+    assert facts["network"]["name"] == "ea_stereo"
     assert facts["network"]["max_disparity"] == facts["max_disparity"] == RANGE
     assert facts["device"] == "cpu"
     assert facts["precision"] == "fp32"
@@ -263,9 +261,7 @@ def test_infer_takes_an_exported_network(path, tmp_path, capsys):
 def test_a_file_searches_from_any_min_disparity(path):
     (pair,) = rendered(64, 128, RANGE, 1)
     views = pair.left[:, 24:], pair.right[:, :-24]
-    reference = stereo.load(
-        "ea_stereo_fast", precision="fp32", scale="1", max_disparity=RANGE, min_disparity=-24
-    )
+    reference = stereo.load("ea_stereo", precision="fp32", max_disparity=RANGE, min_disparity=-24)
     found = stereo.load(path, min_disparity=-24)(*views).disparity
     assert np.abs(found - reference(*views).disparity).mean() < MAX_MEAN_ERROR
     assert found.min() >= -24

@@ -31,6 +31,7 @@ from stereo.matching.confidence import (
 )
 from stereo.matching.matcher import Matcher
 from stereo.models.checkpoint import load_checkpoint, save_checkpoint
+from stereo.system.bundled import bundled_weights
 
 SCENE = SyntheticConfig(height=128, width=256, max_disparity=64, seed=5)
 
@@ -110,7 +111,7 @@ def test_confidence_is_a_map_of_probabilities_computed_once(result):
     assert result.confidence is confidence
 
 
-@pytest.mark.parametrize("model", ["sgbm", "ea_stereo_fast"])
+@pytest.mark.parametrize("model", ["sgbm", "ea_stereo"])
 def test_occluded_and_wrong_pixels_have_lower_confidence(model):
     matcher, scenes = package.load(model, max_disparity=64), SyntheticScenes(SCENE)
     confidence, right, seen = [], [], []
@@ -140,7 +141,7 @@ def test_a_result_made_by_hand_has_no_confidence():
         package.Result(np.zeros((2, 3), np.float32), 0.1).confidence  # noqa: B018
 
 
-@pytest.mark.parametrize("model", ["sgbm", "ea_stereo_fast"])
+@pytest.mark.parametrize("model", ["sgbm", "ea_stereo"])
 def test_both_views_equal_single_views_with_two_matches(pair, model, monkeypatch):
     matcher = package.load(model, max_disparity=64, precision="fp32")
     alone = [matcher(pair.left, pair.right, view=view) for view in ("left", "right")]
@@ -183,10 +184,11 @@ def test_a_model_without_its_own_fit_triggers_a_warning(pair):
     assert confidence.shape == (32, 64)
 
 
-@pytest.mark.parametrize("name", ["sgbm", ANY_MODEL, None])
+@pytest.mark.parametrize("name", ["sgbm", ANY_MODEL, "ea_stereo", "ea_stereo_fast"])
 def test_bundled_confidence_is_calibrated_on_held_out_pairs(name):
-    if name is None:
-        checkpoint = load_checkpoint(REPOSITORY / "checkpoints/ea_stereo_fast.safetensors")
+    path = bundled_weights(name)
+    if path:
+        checkpoint = load_checkpoint(path)
         model = ConfidenceModel.from_dict(checkpoint.confidence)
     else:
         model = confidence_model(name)
@@ -197,8 +199,9 @@ def test_bundled_confidence_is_calibrated_on_held_out_pairs(name):
 
 
 @pytest.mark.slow
-def test_ninety_percent_sure_is_right_nine_times_in_ten():
-    matcher = package.load()
+@pytest.mark.parametrize("name", ["ea_stereo", "ea_stereo_fast"])
+def test_ninety_percent_sure_is_right_nine_times_in_ten(name):
+    matcher = package.load(name)
     most = matcher.description["max_disparity"]
     sums = np.zeros((10, 3))
     for index in range(6):
@@ -215,7 +218,7 @@ def test_ninety_percent_sure_is_right_nine_times_in_ten():
 def test_confidence_ranks_real_pixels_better_than_its_baselines(tmp_path):
     root = shared("real")
     call = ["evaluate", "--dataset", "manifest", "--root", str(root), "--output", str(tmp_path)]
-    for model in ("ea_stereo_fast", "sgbm"):
+    for model in ("ea_stereo", "sgbm"):
         assert run([*call, "--model", model, "--limit", "7", "--confidence"]) == 0
         report = json.loads((tmp_path / "metrics.json").read_text())
         trust = report["summary"]["confidence"]

@@ -128,10 +128,10 @@ def test_a_thread_that_matches_whole_is_not_disturbed_by_one_that_matches_in_til
 
 @pytest.mark.slow
 def test_tiles_of_a_trained_network_give_the_map_of_the_whole():
-    matcher = stereo.load(precision="fp32", scale="1")
+    matcher = stereo.load(precision="fp32")
     sample = open_dataset("sceneflow", REPOSITORY / "datasets/samples").samples[0].read()
     left, right = np.tile(sample.left, (1, 2, 1)), np.tile(sample.right, (1, 2, 1))
-    tiled = stereo.load(precision="fp32", scale="1", tile="128")
+    tiled = stereo.load(precision="fp32", tile="128")
     whole = matcher(left, right).disparity
     away = np.abs(tiled(left, right).disparity - whole)
     assert away.max() > 0  # it was tiled indeed

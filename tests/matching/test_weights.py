@@ -9,18 +9,17 @@ from stereo.data.sets.datasets import open_dataset
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.evaluation.evaluate import evaluate
 from stereo.matching.loading import load
+from stereo.models import NETWORK_NAMES
 from stereo.system.bundled import SGBM, bundled_weights, samples_root
 
-pytestmark = pytest.mark.skipif(
-    bundled_weights("ea_stereo_fast") is None, reason="no weights ship yet"
-)
+BUNDLED = [name for name in NETWORK_NAMES if bundled_weights(name)]
 LARGEST = 25 * 2**20
 SHIFTS = (1, 2, 3, 5, 8, 16)
 
 
-@pytest.fixture(scope="module")
-def matcher():
-    return load("ea_stereo_fast", scale="1")
+@pytest.fixture(scope="module", params=BUNDLED)
+def matcher(request):
+    return load(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -35,22 +34,24 @@ def maps(matcher, pairs):
     return [matcher(left, right).disparity for left, right in pairs]
 
 
-def test_the_default_model_is_a_network_with_bundled_weights(matcher):
-    assert stereo.DEFAULT_MODEL == "ea_stereo_fast"
-    path = bundled_weights(stereo.DEFAULT_MODEL)
-    assert path is not None and path.stat().st_size < LARGEST
-    assert matcher.description["weights"].startswith("sha256:")
+def test_the_default_model_has_bundled_weights():
+    assert stereo.DEFAULT_MODEL == "ea_stereo"
+    assert stereo.DEFAULT_MODEL in BUNDLED
+    assert load().description["weights"].startswith("sha256:")
 
 
-def test_the_wheel_contains_the_weights():
-    shipped = f"checkpoints/{bundled_weights(stereo.DEFAULT_MODEL).name}"
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_wheel_contains_the_weights(name):
+    shipped = f"checkpoints/{bundled_weights(name).name}"
+    assert bundled_weights(name).stat().st_size < LARGEST
     assert (
         f'"{shipped}" = "stereo_bundled/{shipped}"' in (REPOSITORY / "pyproject.toml").read_text()
     )
 
 
-def test_bundled_weights_name_no_local_folder():
-    path = bundled_weights("ea_stereo_fast")
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_weights_name_no_local_folder(name):
+    path = bundled_weights(name)
     header = path.read_bytes()[: 2**20].split(b"}}}")[0]
     assert b'root": "/' not in header.replace(b"\\", b"")
     assert b'textures": "/' not in header.replace(b"\\", b"")
@@ -96,21 +97,21 @@ def test_brightness_and_contrast_of_one_view_have_little_effect(
 
 
 @pytest.mark.slow
-def test_precision_has_little_effect(pairs):
-    exact, low = (load("ea_stereo_fast", precision=p, scale="1") for p in ("fp32", "bf16"))
+def test_precision_has_little_effect(matcher, pairs):
+    exact, low = (load(matcher.description["name"], precision=p) for p in ("fp32", "bf16"))
     difference = np.stack([low(*p).disparity - exact(*p).disparity for p in pairs])
     assert 0 < np.median(np.abs(difference)) < 0.05
     assert np.abs(difference).mean() < 0.2
 
 
 @pytest.mark.slow
-def test_bundled_weights_beat_semi_global_matching_on_real_pairs(tmp_path):
+@pytest.mark.parametrize("model", BUNDLED)
+def test_bundled_weights_beat_semi_global_matching_on_real_pairs(tmp_path, model):
     real = shared("real")
     reports = {
-        name: evaluate(load(name), "manifest", real, tmp_path / name)[0]
-        for name in ("ea_stereo_fast", SGBM)
+        name: evaluate(load(name), "manifest", real, tmp_path / name)[0] for name in (model, SGBM)
     }
-    ours, theirs = (reports[name]["summary"] for name in ("ea_stereo_fast", SGBM))
+    ours, theirs = (reports[name]["summary"] for name in (model, SGBM))
     for figure in ("epe_image", "bad_2_image", "bad_3_image"):
         assert ours[figure] < theirs[figure], figure
     for group in ("ft3d", "kitti", "mid"):
@@ -120,4 +121,4 @@ def test_bundled_weights_beat_semi_global_matching_on_real_pairs(tmp_path):
         }
         for figure in ("epe", "bad_3"):
             mean = {n: np.mean([image[figure] for image in f]) for n, f in figures.items()}
-            assert mean["ea_stereo_fast"] < mean[SGBM], (group, figure)
+            assert mean[model] < mean[SGBM], (group, figure)

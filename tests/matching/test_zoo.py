@@ -115,7 +115,7 @@ def test_every_network_is_listed_with_its_licences(stereo):
     for network in zoo_networks():
         assert network.family in _LICENCES
         assert lines[f"zoo:{network.name}"].rstrip("| ").endswith(" no")
-    assert lines["ea_stereo_fast"].rstrip("| ").endswith(" yes")
+    assert lines["ea_stereo"].rstrip("| ").endswith(" yes")
     assert "CC BY-NC 4.0" in lines["zoo:s2m2"]
 
 

@@ -9,7 +9,12 @@ from conftest import REPOSITORY
 from torch.nn import functional as F
 
 from stereo.models import NetworkConfig, build_network
-from stereo.models.checkpoint import load_checkpoint, restore_network
+from stereo.models.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    restore_network,
+    save_checkpoint,
+)
 from stereo.models.correlation import warp
 from stereo.models.ea_stereo import Excitation, warped_correlation
 from stereo.system.bundled import bundled_weights
@@ -83,3 +88,32 @@ def test_grown_weights_keep_their_logits(tmp_path, monkeypatch):
             features = [network.extract(view) for view in views]
             found.append(network._match(*features, 64)[2])
     assert torch.allclose(*found, atol=1e-4)
+
+
+def test_averaged_weights_lie_between_and_different_networks_have_none(
+    tmp_path, monkeypatch, capsys
+):
+    def average(*arguments):
+        monkeypatch.setattr(sys, "argv", ["average_weights.py", *map(str, arguments)])
+        script = REPOSITORY / "scripts" / "average_weights.py"
+        runpy.run_path(str(script), run_name="__main__")
+
+    files = []
+    for name, planes in (("first", 32), ("second", 32), ("other", 64)):
+        config = NetworkConfig("ea_stereo", planes)
+        files.append(tmp_path / f"{name}.safetensors")
+        save_checkpoint(files[-1], Checkpoint(config, build_network(config).state_dict()))
+    mixed = tmp_path / "mixed.safetensors"
+    average(mixed, f"{files[0]}:1", f"{files[1]}:3", "--half")
+    first, second, found = (load_checkpoint(each).weights for each in (*files[:2], mixed))
+    for name, value in found.items():
+        if value.is_floating_point():
+            assert value.dtype == torch.float16
+            expected = 0.25 * first[name] + 0.75 * second[name]
+            assert torch.allclose(value.float(), expected, rtol=1e-3, atol=1e-6), name
+    for parts, message in (
+        ((f"{files[0]}:1", f"{files[2]}:1"), "different networks"),
+        ((f"{files[0]}",), "expected FILE:SHARE"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            average(mixed, *parts)

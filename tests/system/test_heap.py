@@ -16,7 +16,7 @@ def new_pages(call):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     call()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-matcher = stereo.load("ea_stereo_fast", device="cpu", scale="1", precision="fp32")
+matcher = stereo.load("ea_stereo_fast", device="cpu", precision="fp32")
 views = numpy.random.default_rng(0).integers(0, 255, (2, 320, 512, 3), numpy.uint8)
 print(*(new_pages(lambda: matcher(*views)) for _ in range(3)))
 before = psutil.Process().memory_info().rss

@@ -253,7 +253,7 @@ def test_weights_are_named_as_models_are(tmp_path):
     shipped = load_checkpoint(bundled_weights("ea_stereo_fast")).weights
     assert all(torch.equal(run.network.state_dict()[n], t) for n, t in shipped.items())
     assert run.facts["weights"] == "ea_stereo_fast"
-    with pytest.raises(UsageError, match="without weights; known: ea_stereo_fast"):
+    with pytest.raises(UsageError, match="without weights; known: ea_stereo_fast, ea_stereo"):
         prepare(Recipe(network=NetworkConfig("psmnet")), weights="psmnet")
     with pytest.raises(InputError, match="nothing"):
         prepare(Recipe(network=network), weights=str(tmp_path / "nothing.safetensors"))

@@ -13,7 +13,7 @@ from stereo.system.compute import Kernels
 
 
 def pick_kernels(name: str, device: torch.device) -> str:
-    """Resolve ``auto`` to ``torch``: the Triton kernels have never run on a GPU, so go by name.
+    """Resolve ``auto`` to ``torch``: what the Triton kernels gain has not been measured.
 
     Raises:
         UsageError: an unknown name, or ``triton`` where it cannot run.

@@ -1,7 +1,8 @@
 """Triton kernels against the plain forms in float64, on a GPU or in Triton's interpreter.
 
 Run by ``tests/models/test_kernels.py``, in a process of its own: the interpreter is chosen when
-Triton is first imported. On a GPU: ``python -m pytest tests/models/interpreted/check_kernels.py``.
+Triton is first imported. On a GPU, which ``conftest.py`` hides:
+``python -m pytest --noconftest tests/models/interpreted/check_kernels.py``.
 """
 
 import mmap

@@ -1,0 +1,55 @@
+"""Average the weights of networks that were trained from one another.
+
+    python scripts/average_weights.py average.safetensors a.safetensors:0.4 b.safetensors:0.6
+
+Wortsman et al., Model soups (ICML 2022): fine-tuned networks lie in one basin, and their average is
+often better than each of them.
+"""
+
+import argparse
+import dataclasses
+
+from stereo.system.console import run_script  # before PyTorch, whose threads it prepares
+
+# isort: split
+import torch
+
+from stereo.errors import UsageError
+from stereo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+
+
+def main() -> None:
+    """Write the average, with the facts and the conventions of the last file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("output", help="the .safetensors file to write")
+    parser.add_argument("parts", nargs="+", metavar="FILE:SHARE", help="a checkpoint and its share")
+    parser.add_argument("--half", action="store_true", help="store fp16, half the size")
+    arguments = parser.parse_args()
+    parts = [read(part) for part in arguments.parts]
+    network = parts[-1][0]
+    if any(checkpoint.config != network.config for checkpoint, _ in parts):
+        raise UsageError("the files hold different networks, whose weights have no average")
+    total = sum(share for _, share in parts)
+    weights = {}
+    for name, last in network.weights.items():
+        weights[name] = last
+        if last.is_floating_point():
+            mixed = sum(share * checkpoint.weights[name].double() for checkpoint, share in parts)
+            dtype = torch.float16 if arguments.half else torch.float32
+            weights[name] = (mixed / total).to(dtype)
+    save_checkpoint(arguments.output, dataclasses.replace(network, weights=weights))
+    print(f"{arguments.output}: the average of {len(parts)} files")
+
+
+def read(part: str) -> tuple[Checkpoint, float]:
+    """Return a file's checkpoint and its share."""
+    path, _, share = part.rpartition(":")
+    try:
+        weight = float(share)
+    except ValueError:
+        raise UsageError(f"{part}: expected FILE:SHARE, as in a.safetensors:0.4") from None
+    return load_checkpoint(path), weight
+
+
+if __name__ == "__main__":
+    run_script(main)
