@@ -22,10 +22,12 @@ WEIGHTS = Path(__file__).with_name("flying.safetensors")
 SIDES = (3, 5, 9)  # of the windows, pixels
 LARGEST_SIDE = SIDES[-1]
 FEATURES = 2 * len(SIDES) + 9
+OFFSET = 0.1  # pixels, before the logarithm
 WIDTH = 16
 DILATIONS = (1, 1, 2, 2)
 FEATURE_REACH = 7  # rows around a pixel that its features see: Gaussian 4, Laplacian 1, dilation 2
 ROWS = 256  # of a strip, which bounds the memory
+LEAST_JUMP = 2.0  # pixels between the surfaces, in the largest window; less is one slanted surface
 
 
 def flying_features(disparity: np.ndarray, certainty: np.ndarray) -> np.ndarray:
@@ -53,7 +55,7 @@ def flying_features(disparity: np.ndarray, certainty: np.ndarray) -> np.ndarray:
     least = cv2.erode(slope, np.ones((LARGEST_SIDE, LARGEST_SIDE), np.uint8))
     bend = np.abs(cv2.Laplacian(cv2.GaussianBlur(disparity, (0, 0), 1), cv2.CV_32F))
     features += [slope, least, cv2.dilate(bend, np.ones((5, 5), np.uint8))]
-    logarithms = [np.log(each + 0.1) for each in features]
+    logarithms = [np.log(each + OFFSET) for each in features]
     signed = [disparity - cv2.blur(disparity, (LARGEST_SIDE, LARGEST_SIDE))]
     signed += [cv2.Sobel(disparity, cv2.CV_32F, x, 1 - x, ksize=1) for x in (1, 0)]
     angles = [np.arctan(each) for each in signed]
@@ -95,8 +97,9 @@ def is_flying(disparity: np.ndarray, certainty: np.ndarray) -> np.ndarray:
             above = min(top, halo)
             rows = slice(top - above, top + ROWS + halo)
             features = torch.from_numpy(flying_features(disparity[rows], certainty[:, rows]))
-            scores = network(features[None])[0, 0, above : above + ROWS]
-            flying[top : top + ROWS] = (scores > 0).numpy()
+            jumps = features[2 * len(SIDES) - 2] > np.log(LEAST_JUMP + OFFSET)
+            found = (network(features[None])[0, 0] > 0) & jumps
+            flying[top : top + ROWS] = found[above : above + ROWS].numpy()
     return flying
 
 

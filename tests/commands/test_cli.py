@@ -136,7 +136,7 @@ def test_a_checkpoint_is_searched_over_its_own_range(stereo, tmp_path, narrow):
     call = ("infer", *views(tmp_path), "--output", tmp_path / "out", "--model")
     assert "max disparity 32 px" in stereo(*call, narrow).out
     assert "max disparity 48 px" in stereo(*call, narrow, "--max-disparity", "48").out
-    assert "max disparity 192 px" in stereo(*call[:-3], "--model", "sgbm").out
+    assert "max disparity 192 px" in stereo(*call, "sgbm").out
     write_disparity(tmp_path / "truth.pfm", np.full(SIZE, SHIFT, np.float32))
     entry = {"name": "a", "left": "L/scene.png", "right": "R/scene.png", "gt": "truth.pfm"}
     (tmp_path / "manifest.json").write_text(json.dumps([entry]))

@@ -247,7 +247,7 @@ def test_against_prints_one_table_of_all_models(runs):
     told = (runs / "told.txt").read_text(encoding="utf-8").splitlines()
     assert sum("| EPE " in line for line in told) == 1
     assert sum(line.startswith("report: ") for line in told) == 1
-    for name in ("ea_stereo_fast", "sgbm"):
+    for name in ("ea_stereo", "sgbm"):
         rows = [line.split("|")[2].strip() for line in told if line.startswith(f"| {name} ")]
         assert rows == ["all", "noc"]
     assert (runs / "run" / "against" / "sgbm" / "report.html").is_file()
@@ -380,7 +380,7 @@ def test_infer_without_ground_truth_writes_none(tmp_path):
 def test_compare_prints_its_table_with_all_and_nonoccluded_pixels(runs, tmp_path, stereo):
     result = stereo("compare", runs / "run", runs / "sgbm", "--output", tmp_path / "out")
     assert (result.status, result.errors) == (0, [])
-    for name, folder in (("ea_stereo_fast", "run"), ("sgbm", "sgbm")):
+    for name, folder in (("ea_stereo", "run"), ("sgbm", "sgbm")):
         metrics = json.loads((runs / folder / "metrics.json").read_text())
         rows = [line for line in result.out.splitlines() if line.startswith(f"| {name} ")]
         for key, row in zip(("summary", "noc"), rows, strict=True):
@@ -402,7 +402,7 @@ def test_compare_puts_runs_side_by_side_by_name(runs, show):
     report = compare([runs / "run", runs / "sgbm" / "metrics.json"], runs / "both")
     page = show(report)
     headings = page.locator("#summary tbody th[scope=row]").all_text_contents()
-    assert headings == ["ea_stereo_fast", "sgbm"] * 2  # all pixels, non-occluded ones
+    assert headings == ["ea_stereo", "sgbm"] * 2  # all pixels, non-occluded ones
     card = page.locator(".card").first
     assert card.locator(".panel").count() == 6
     figures = [

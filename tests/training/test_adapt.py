@@ -362,8 +362,9 @@ def test_where_features_tell_nothing_the_maps_find_the_arrangement(
 ):
     monkeypatch.setattr(adapt_judge, "ARRANGED", 2)
     found("", 0, unclear=10)
-    for k, scene in enumerate(scenes):
-        views = scene.left, np.roll(scene.right, rows, axis=0)
+    deep = scenes[1]  # in shallow ones the maps agree in either order
+    for k in range(len(scenes)):
+        views = deep.left, np.roll(deep.right, rows, axis=0)
         for side, view in zip(("left", "right"), views[::-1] if swap else views, strict=True):
             Image.fromarray(view).save(folders / side / f"{k}.png")
     assert told in refusal(adapt())
