@@ -8,6 +8,7 @@ often better than each of them.
 
 import argparse
 import dataclasses
+import math
 
 from stereo.system.console import run_script  # before PyTorch, whose threads it prepares
 
@@ -47,7 +48,9 @@ def read(part: str) -> tuple[Checkpoint, float]:
     try:
         weight = float(share)
     except ValueError:
-        raise UsageError(f"{part}: expected FILE:SHARE, as in a.safetensors:0.4") from None
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        raise UsageError(f"{part}: expected FILE:SHARE above 0, as in a.safetensors:0.4")
     return load_checkpoint(path), weight
 
 

@@ -114,6 +114,7 @@ def test_averaged_weights_lie_between_and_different_networks_have_none(
     for parts, message in (
         ((f"{files[0]}:1", f"{files[2]}:1"), "different networks"),
         ((f"{files[0]}",), "expected FILE:SHARE"),
+        ((f"{files[0]}:0", f"{files[1]}:0"), "expected FILE:SHARE above 0"),
     ):
         with pytest.raises(SystemExit, match=message):
             average(mixed, *parts)
