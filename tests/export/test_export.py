@@ -39,16 +39,16 @@ SIZES = [(1, 157, 231), (3, 70, 118), (2, 16, 16)]
 def traced(tmp_path_factory):
     """Trace the shipped network once: it takes most of the time of an export."""
     with pytest.MonkeyPatch.context() as patch:
-        protos = []
+        kept = []
 
         def trace_once(network, config):
-            protos.append(export_graph(network, config))
-            return copy.deepcopy(protos[0])
+            kept.extend((export_graph(network, config), config))
+            return copy.deepcopy(kept[0])
 
         patch.setattr("stereo.export.writer.export_graph", trace_once)
-        path = tmp_path_factory.mktemp("export") / "fast.onnx"
+        path = tmp_path_factory.mktemp("export") / "network.onnx"
         export("ea_stereo", path, max_disparity=RANGE)
-    return path, protos[0]
+    return path, *kept
 
 
 @pytest.fixture
@@ -58,8 +58,14 @@ def path(traced):
 
 @pytest.fixture
 def traced_before(traced, monkeypatch):
-    proto = copy.deepcopy(traced[1])
-    monkeypatch.setattr("stereo.export.writer.export_graph", lambda *_: proto)
+    _, traced_proto, traced_config = traced
+    proto = copy.deepcopy(traced_proto)
+
+    def trace(_, config):
+        assert config == traced_config  # else another network is compared with this graph
+        return proto
+
+    monkeypatch.setattr("stereo.export.writer.export_graph", trace)
     return proto
 
 
@@ -203,10 +209,10 @@ def test_smaller_precisions_print_their_epe_and_keep_it(
     traced_before, path, tmp_path, capsys, precision
 ):
     smaller = tmp_path / f"{precision}.onnx"
-    export("ea_stereo_fast", smaller, max_disparity=RANGE, precision=precision)
+    export("ea_stereo", smaller, max_disparity=RANGE, precision=precision)
     out = capsys.readouterr().out
     stages = [
-        "tracing ea_stereo_fast",
+        "tracing ea_stereo",
         "checking it in ONNX Runtime",
         f"converting it to {precision}",
     ]
@@ -235,7 +241,7 @@ def test_a_graph_that_differs_from_pytorch_leaves_no_file(traced_before, tmp_pat
     values = onnx.numpy_helper.to_array(weights)
     weights.CopyFrom(onnx.numpy_helper.from_array(values * 1.5, weights.name))
     with pytest.raises(StereoError, match=r"differs from PyTorch by .* nothing was written"):
-        export("ea_stereo_fast", tmp_path / "wrong.onnx", max_disparity=RANGE)
+        export("ea_stereo", tmp_path / "wrong.onnx", max_disparity=RANGE)
     assert not list(tmp_path.iterdir())
 
 
@@ -249,7 +255,7 @@ def test_infer_takes_an_exported_network(path, tmp_path, capsys):
     assert run(arguments) == 0
     report = json.loads((tmp_path / "metrics.json").read_text())
     facts = report["model"]
-    assert facts["name"] == "fast"
+    assert facts["name"] == "network"
     assert facts["network"]["name"] == "ea_stereo"
     assert facts["network"]["max_disparity"] == facts["max_disparity"] == RANGE
     assert facts["device"] == "cpu"
