@@ -1,15 +1,7 @@
-"""Train variants of one network under one budget and seed set, and table their EPE.
+"""Train variants of one network under one budget and seed set, and table their errors.
 
-    stereo data synthesize --root DIR --count 2000 --seed 5 --height 128 --width 256 \
-        --max-disparity 64 --workers 2
-    python scripts/compare.py family --data DIR --runs RUNS --output docs/benchmarks/family.json
-    stereo data synthesize --root DIR2 --count 2000 --seed 6 --height 96 --width 192 \
-        --max-disparity 32 --workers 2
-    python scripts/compare.py paper --data DIR2 --runs RUNS2 --output docs/benchmarks/paper.json
-    python scripts/compare.py designs --data DIR --runs RUNS3 --output docs/benchmarks/sketch.json
-
-It goes on where it stopped: runs that stand in the output file or are finished in RUNS are not
-repeated, so that seeds can be added later.
+The heads of ``scripts/studies/*.yaml`` have the commands. It goes on where it stopped: runs that
+stand in the output file or are finished in RUNS are not repeated, so that seeds can be added later.
 """
 
 import argparse
@@ -38,6 +30,12 @@ from stereo.system.runtime import pick_dtype
 
 STUDIES_FOLDER = Path(__file__).resolve().parent / "studies"
 SITES = ("quarter", "eighth", "sixteenth")
+COLUMNS = {
+    "flat_epe": "EPE in flat areas, px",
+    "textured_epe": "in textured ones",
+    "epe": "EPE, px",
+    "bad_2": "bad-2, %",
+}
 Variant = dict[str, Any]
 STUDIES: dict[str, dict[str, Variant]] = {
     "family": {
@@ -65,12 +63,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("study", choices=list(STUDIES))
     parser.add_argument("--data", type=Path, required=True, help="from 'stereo data synthesize'")
+    parser.add_argument("--held-out", type=Path, help="rendered pairs to judge by, split test")
+    parser.add_argument("--weights", help="checkpoint that every variant starts from")
+    parser.add_argument("--variants", nargs="+", help="only these")
     parser.add_argument("--runs", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--output", type=Path, required=True, help="JSON file; .md table beside it")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once, sharing the cores")
     arguments = parser.parse_args()
     recipe, variants = STUDIES_FOLDER / f"{arguments.study}.yaml", STUDIES[arguments.study]
+    if arguments.variants:
+        variants = {name: variants[name] for name in arguments.variants}
     report = begun(arguments.output, arguments.study, recipe)
     done = {(run["variant"], run["seed"]) for run in report["runs"]}
     # Seed by seed, so that a study that is cut short still compares all variants.
@@ -83,8 +86,14 @@ def main() -> None:
     def run(seed: int, name: str) -> dict[str, Any]:
         folder = arguments.runs / f"{name.replace(', ', '-').replace(' ', '-')}-seed-{seed}"
         threads = max(1, torch.get_num_threads() // arguments.jobs)
-        epe = train(recipe, variants[name], arguments.data, folder, seed, threads)
-        return {"variant": name, "seed": seed, "epe": epe}
+        options = ["--data.root", str(arguments.data), "--seed", str(seed)]
+        if arguments.weights is not None:
+            options += ["--weights", arguments.weights]
+        trained = train(recipe, variants[name], folder, options, threads)
+        figures = {"epe": float(load_checkpoint(trained).training["validation_epe_px"])}
+        if arguments.held_out is not None:
+            figures = judge(trained, arguments.held_out, folder / "held_out", threads)
+        return {"variant": name, "seed": seed} | figures
 
     with ThreadPoolExecutor(arguments.jobs) as pool:
         futures = [pool.submit(run, *each) for each in due]
@@ -126,18 +135,35 @@ def write(report: dict[str, Any], output: Path) -> None:
         table.write_text(as_table(report) + "\n")
 
 
-def train(
-    recipe: Path, variant: Variant, data: Path, folder: Path, seed: int, threads: int
-) -> float:
-    """Train one variant unless it is done; return the EPE on the held-out scenes, pixels."""
-    overrides = [f"--{key}={json.dumps(value)}" for key, value in variant.items()]
-    command = [sys.executable, "-m", "stereo", "train", "--config", str(recipe), *overrides]
-    command += ["--data.root", str(data), "--seed", str(seed), "--output", str(folder)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+def train(recipe: Path, variant: Variant, folder: Path, options: list[str], threads: int) -> Path:
+    """Train one variant unless it is done; return its weights."""
     best = folder / "best.safetensors"
     if not best.is_file():  # validated once, at the end
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
-    return float(load_checkpoint(best).training["validation_epe_px"])
+        overrides = [f"--{key}={json.dumps(value)}" for key, value in variant.items()]
+        stereo(
+            "train", "--config", recipe, *overrides, "--output", folder, *options, threads=threads
+        )
+    return best
+
+
+def judge(weights: Path, pairs: Path, output: Path, threads: int) -> dict[str, float]:
+    """Return errors on held-out pairs, means over images: EPE in pixels, bad-2 in percent."""
+    options = ["--dataset", "synthetic", "--root", pairs, "--split", "test", "--precision", "fp32"]
+    stereo("evaluate", *options, "--model", weights, "--output", output, threads=threads)
+    summary = json.loads((output / "metrics.json").read_text())["summary"]
+    return {
+        "epe": summary["epe_image"],
+        "bad_2": summary["bad_2_image"],
+        "flat_epe": summary["regions"]["flat"]["epe_image"],
+        "textured_epe": summary["regions"]["textured"]["epe_image"],
+    }
+
+
+def stereo(*words: Any, threads: int) -> None:
+    """Run a command of ours."""
+    command = [sys.executable, "-m", "stereo", *map(str, words)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
 
 
 def cost(recipe: Path, variant: Variant) -> dict[str, float]:
@@ -175,27 +201,23 @@ def cost(recipe: Path, variant: Variant) -> dict[str, float]:
 
 def as_table(report: dict[str, Any]) -> str:
     """Return a Markdown table, best first; the spread is the standard deviation over seeds."""
+    runs = report["runs"]
+    measured = [name for name in COLUMNS if runs and name in runs[0]]
     rows = []
-    for name in dict.fromkeys(run["variant"] for run in report["runs"]):
-        epes = [run["epe"] for run in report["runs"] if run["variant"] == name]
-        spread = statistics.stdev(epes) if len(epes) > 1 else 0.0
+    for name in dict.fromkeys(run["variant"] for run in runs):
+        row: list[Any] = [f"`{name}`", sum(run["variant"] == name for run in runs)]
+        for figure in measured:
+            found = [run[figure] for run in runs if run["variant"] == name]
+            row += [statistics.mean(found), statistics.stdev(found) if len(found) > 1 else 0.0]
         costs = report["costs"].get(name)
-        rows.append(
-            [
-                f"`{name}`",
-                len(epes),
-                statistics.mean(epes),
-                spread,
-                min(epes),
-                max(epes),
-                round(1000 * costs["seconds"]) if costs else "",
-                round(costs["peak_mib"]) if costs else "",
-                costs["parameters"] if costs else "",
-            ]
-        )
+        row.append(round(1000 * costs["seconds"]) if costs else "")
+        row.append(round(costs["peak_mib"]) if costs else "")
+        rows.append([*row, costs["parameters"] if costs else ""])
     rows.sort(key=lambda row: row[2])
-    header = ["variant", "seeds", "EPE, px", "spread", "least", "largest"]
-    return console.table([*header, "ms a step", "peak, MiB", "parameters"], rows)
+    header = [word for name in measured for word in (COLUMNS[name], "spread")]
+    return console.table(
+        ["variant", "seeds", *header, "ms a step", "peak, MiB", "parameters"], rows
+    )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from stereo.data.augmentation.training_pair import TrainingPair
 from stereo.data.sets.datasets import get_description, open_dataset
@@ -15,7 +16,8 @@ from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.data.synthetic.samples import RenderedSample, held_out
 from stereo.errors import UsageError, unknown_name
 from stereo.models import NETWORK_NAMES, NetworkConfig, build_network
-from stereo.models.checkpoint import load_checkpoint, load_weights
+from stereo.models.build import StereoNetwork
+from stereo.models.checkpoint import Checkpoint, load_checkpoint, load_weights
 from stereo.models.convert import convert_psmnet
 from stereo.system.bundled import bundled_weights
 from stereo.system.console import warn
@@ -50,8 +52,8 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> TrainingRun:
     Args:
         recipe: the recipe.
         weights: what to start from: a network's name for the weights that ship, a checkpoint of
-            ours, or a published PSMNet ``.tar``. A PSMNet's may start an EA-PSMNet, whose attention
-            then begins as the identity.
+            ours, or a published PSMNet ``.tar``. They may have other attention than the recipe, or
+            none; the recipe's then begins as the identity.
 
     Raises:
         StereoError: data or weights that cannot be used.
@@ -65,7 +67,8 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> TrainingRun:
             loaded = convert_psmnet(weights, align_corners=config.upsampling == "align_corners")
         else:
             loaded = load_checkpoint(weights_file(weights))
-        load_weights(network, loaded.weights, weights, allow_new_attention=True)
+        fitting = _without_other_attention(loaded, network, config, weights)
+        load_weights(network, fitting, weights, allow_new_attention=True)
         _compare_conventions(loaded.config, config, weights)
     facts: dict[str, Any] = {
         "recipe": _without_folders(dataclasses.asdict(recipe)),
@@ -94,6 +97,26 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> TrainingRun:
         data=_data_in_words(recipe.data, len(training), validation),
         skip_damaged=recipe.data.skip_damaged,
     )
+
+
+def _without_other_attention(
+    loaded: Checkpoint, network: StereoNetwork, config: NetworkConfig, source: str
+) -> dict[str, Tensor]:
+    """Return the weights without those of attention that the recipe does not have."""
+
+    def kind(of: NetworkConfig) -> object:
+        return of.attention and (of.attention.name, of.attention.options)
+
+    other, places = kind(loaded.config) != kind(config), network.state_dict().keys()
+    left_out = {
+        name for name in loaded.weights if ".attention_" in name and (other or name not in places)
+    }
+    if left_out:
+        warn(
+            f"warning: {source} has other attention than the recipe, and its weights are left out; "
+            "all else starts from it"
+        )
+    return {name: tensor for name, tensor in loaded.weights.items() if name not in left_out}
 
 
 def _data_in_words(data: DataConfig, training: int, validation: Sequence[Readable]) -> str:

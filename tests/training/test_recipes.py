@@ -13,7 +13,7 @@ from training_runs import SAMPLES
 from stereo.data.synthetic import SyntheticConfig
 from stereo.data.synthetic.synthesize import synthesize
 from stereo.errors import InputError, UsageError
-from stereo.models import NetworkConfig, build_network
+from stereo.models import AttentionConfig, NetworkConfig, build_network
 from stereo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stereo.system.bundled import bundled_weights
 from stereo.training import loop
@@ -257,6 +257,26 @@ def test_weights_are_named_as_models_are(tmp_path):
         prepare(Recipe(network=NetworkConfig("psmnet")), weights="psmnet")
     with pytest.raises(InputError, match="nothing"):
         prepare(Recipe(network=network), weights=str(tmp_path / "nothing.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "attention",
+    [
+        AttentionConfig("none"),
+        AttentionConfig("performer"),
+        AttentionConfig("efficient", options={"heads": 8}),
+        AttentionConfig("efficient", ("eighth",)),
+    ],
+)
+def test_weights_start_a_network_with_other_attention(capsys, attention):
+    network = NetworkConfig("ea_stereo_fast", 32, attention=attention)
+    begun = prepare(Recipe(network=network), weights="ea_stereo_fast").network.eval()
+    assert "other attention than the recipe" in capsys.readouterr().err
+    plain = NetworkConfig("ea_stereo_fast", 32, attention=AttentionConfig("none"))
+    without = prepare(Recipe(network=plain), weights="ea_stereo_fast").network.eval()
+    views = torch.randn(2, 1, 3, 64, 96)
+    with torch.inference_mode():
+        assert torch.allclose(begun(*views), without(*views), atol=1e-4)
 
 
 def test_a_checkpoint_names_no_folder_of_the_machine(tiny, tmp_path):
