@@ -66,6 +66,9 @@ class TrainerConfig(ComputeOptions):
     do not compete for cores (docs/performance.md)."""
     freeze_batch_norm: bool = False
     """Keep batch norm's running statistics and use them, as in evaluation."""
+    freeze: tuple[str, ...] = ()
+    """Parts of the network that keep their weights and statistics, by name, such as ``features``
+    and ``aggregation``."""
     recompute: bool = False
     """Recompute activations in the backward pass, stage by stage, instead of keeping them: less
     memory for one more forward pass, with the same gradients."""
@@ -103,7 +106,7 @@ class TrainerConfig(ComputeOptions):
 class LossConfig:
     """Smooth L1 on every supervised output, and cross entropy on the planes of the first."""
 
-    weights: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0)
+    weights: tuple[float, ...] = (0.3, 0.3, 0.5, 0.7, 1.0)
     """Weights of the outputs, the final one last; a network with fewer uses the last ones."""
     beta: float = 1.0
     """Error in pixels at which the loss turns from quadratic to linear."""

@@ -10,7 +10,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from stereo.attention import VolumeAttention
-from stereo.errors import UsageError
+from stereo.errors import UsageError, unknown_name
 from stereo.models import StereoNetwork
 from stereo.models.config import BF16_NETWORKS
 from stereo.models.kernels import pick_kernels, use_kernels
@@ -66,6 +66,10 @@ class Learner:
         use_kernels(network, kernels)
         self.precision = self.accelerator.mixed_precision.replace("no", "fp32")
         console.say(f"device {self.device.type}, precision {self.precision}, kernels {kernels}")
+        for part in trainer.freeze:
+            _part(network, part).requires_grad_(False)
+        if not any(weight.requires_grad for weight in network.parameters()):
+            raise UsageError("trainer.freeze names every part of the network: leave one out")
         if self.accelerator.num_processes > 1 and self.device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         optimizer = torch.optim.AdamW(
@@ -97,6 +101,8 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         self.model.train()
+        for part in self._trainer.freeze:
+            _part(self.network, part).eval()
         for module in self.network.modules():
             if isinstance(module, VolumeAttention):
                 module.begin_step(self.step)
@@ -120,6 +126,14 @@ class Learner:
         """Return whether ``mine`` is true on any process, so that all stop at the same step."""
         flag = torch.tensor(float(mine), device=self.device)
         return bool(self.accelerator.reduce(flag, "sum") > 0)
+
+
+def _part(network: nn.Module, name: str) -> nn.Module:
+    """Return a part of a network by name."""
+    parts = dict(network.named_children())
+    if name not in parts:
+        raise unknown_name("part of the network in trainer.freeze", name, parts)
+    return parts[name]
 
 
 class MovingAverage:

@@ -223,6 +223,37 @@ def test_accumulation_equals_one_large_batch_with_batch_norm_frozen(here, tmp_pa
     assert_close_but_for_rounding(one, two)
 
 
+def test_frozen_parts_keep_weights_and_statistics(here, tmp_path):
+    here(
+        tmp_path,
+        "--trainer.max_steps",
+        2,
+        "--trainer.checkpoint_every",
+        1,
+        "--trainer.freeze",
+        "[features]",
+    )
+    one, two = (load_file(tmp_path / f"last-0000000{n}.safetensors") for n in (1, 2))
+    changed = {
+        n.split(".")[2]
+        for n in one
+        if n.startswith("state.network") and not torch.equal(one[n], two[n])
+    }
+    assert changed == {"aggregation", "guide", "refinement"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ("[backbone]", "known: aggregation, features, guide, refinement"),
+        ("[features,aggregation,guide,refinement]", "leave one out"),
+    ],
+)
+def test_parts_that_cannot_be_frozen_are_one_line(here, tmp_path, parts, message):
+    assert message in here(tmp_path / "run", "--trainer.freeze", parts, status=2)
+    assert not (tmp_path / "run").exists()
+
+
 # 143 and 130 as of every other command: a cluster tells its own SIGTERM from a failure by them.
 @pytest.mark.slow
 @posix_only
