@@ -41,7 +41,7 @@ STATE = 48
 PLANE_SEARCH = 2  # planes of the logits to either side
 HALF_GROUPS = 2
 HALF_SEARCH = 2  # cells of 2 px to either side
-ITERATIONS = 2
+ITERATIONS = 3
 
 
 class EAFeatures(FastFeatures):

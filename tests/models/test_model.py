@@ -119,7 +119,7 @@ def test_training_gives_every_output_and_gradients_reach_every_weight(name):
     network = build_network(config).train()
     left, right = torch.randn(2, 2, 3, 32, 48)
     predictions = network(left, right).disparities
-    outputs = {"psmnet_basic": 1, "ea_stereo": 4}.get(name, 3)
+    outputs = {"psmnet_basic": 1, "ea_stereo": 5}.get(name, 3)
     assert [p.shape for p in predictions] == [(2, 32, 48)] * outputs
     sum(p.mean() for p in predictions).backward()
     without = [n for n, p in network.named_parameters() if p.grad is None]
