@@ -23,10 +23,10 @@ import torch
 from stereo.attention import ATTENTIONS
 from stereo.benchmark import measure
 from stereo.models import NetworkConfig, build_network
-from stereo.models.checkpoint import load_checkpoint
 from stereo.models.config import BF16_NETWORKS
 from stereo.system.files import staged
 from stereo.system.runtime import pick_dtype
+from stereo.training.state import last_path
 
 STUDIES_FOLDER = Path(__file__).resolve().parent / "studies"
 SITES = ("quarter", "eighth", "sixteenth")
@@ -63,7 +63,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("study", choices=list(STUDIES))
     parser.add_argument("--data", type=Path, required=True, help="from 'stereo data synthesize'")
-    parser.add_argument("--held-out", type=Path, help="rendered pairs to judge by, split test")
+    parser.add_argument(
+        "--held-out", type=Path, required=True, help="rendered pairs to judge by, split test"
+    )
     parser.add_argument("--weights", help="checkpoint that every variant starts from")
     parser.add_argument("--variants", nargs="+", help="only these")
     parser.add_argument("--runs", type=Path, required=True, help="folder for the runs")
@@ -90,9 +92,7 @@ def main() -> None:
         if arguments.weights is not None:
             options += ["--weights", arguments.weights]
         trained = train(recipe, variants[name], folder, options, threads)
-        figures = {"epe": float(load_checkpoint(trained).training["validation_epe_px"])}
-        if arguments.held_out is not None:
-            figures = judge(trained, arguments.held_out, folder / "held_out", threads)
+        figures = judge(trained, arguments.held_out, folder / "held_out", threads)
         return {"variant": name, "seed": seed} | figures
 
     with ThreadPoolExecutor(arguments.jobs) as pool:
@@ -136,14 +136,15 @@ def write(report: dict[str, Any], output: Path) -> None:
 
 
 def train(recipe: Path, variant: Variant, folder: Path, options: list[str], threads: int) -> Path:
-    """Train one variant unless it is done; return its weights."""
-    best = folder / "best.safetensors"
-    if not best.is_file():  # validated once, at the end
+    """Train one variant unless it is done; return its last checkpoint."""
+    import yaml
+
+    last = last_path(folder, yaml.safe_load(recipe.read_text())["trainer"]["max_steps"])
+    if not last.is_file():
         overrides = [f"--{key}={json.dumps(value)}" for key, value in variant.items()]
-        stereo(
-            "train", "--config", recipe, *overrides, "--output", folder, *options, threads=threads
-        )
-    return best
+        words = ["train", "--config", recipe, *overrides, "--output", folder, *options]
+        stereo(*words, threads=threads)
+    return last
 
 
 def judge(weights: Path, pairs: Path, output: Path, threads: int) -> dict[str, float]:
@@ -202,7 +203,7 @@ def cost(recipe: Path, variant: Variant) -> dict[str, float]:
 def as_table(report: dict[str, Any]) -> str:
     """Return a Markdown table, best first; the spread is the standard deviation over seeds."""
     runs = report["runs"]
-    measured = [name for name in COLUMNS if runs and name in runs[0]]
+    measured = [name for name in COLUMNS if all(name in run for run in runs)]
     rows = []
     for name in dict.fromkeys(run["variant"] for run in runs):
         row: list[Any] = [f"`{name}`", sum(run["variant"] == name for run in runs)]
