@@ -37,6 +37,7 @@ FINE_FACTOR = 4
 EVIDENCE = 8  # channels of the volume that the left view weights into logits
 SEARCH = 4  # cells of 4 px to either side, for the refinement
 ITERATIONS = 2
+SPARE_PLANES = 2  # searched beyond another range than was trained, where the last planes err
 
 
 class FastFeatures(Recomputable):
@@ -172,7 +173,8 @@ class FastStereo(nn.Module):
 
     Args:
         attentions: site name -> module, as in ``FastAggregation``.
-        max_disparity: pixels; a multiple of 16. It may be changed on a built network.
+        max_disparity: pixels; a multiple of 16, the range it is trained with. It may be changed on
+            a built network.
         mask_invalid: see ``FastAggregation``.
     """
 
@@ -194,7 +196,7 @@ class FastStereo(nn.Module):
         self.aggregation = self.aggregation_type(attentions, mask_invalid)
         self.guide = upsampling_weights()
         self.refinement = self.refinement_type(self.features_type.fine_channels)
-        self.max_disparity = max_disparity
+        self.max_disparity = self.trained_disparity = max_disparity
 
     def forward(
         self,
@@ -217,7 +219,7 @@ class FastStereo(nn.Module):
         """Match the features of two views; ``forward`` after ``extract``."""
         stages, best, logits = self._match(left, right, self.max_disparity)
         if not self.training:
-            return best
+            return best.clamp(max=self.max_disparity)
         outputs = [upsample_disparity(each, best.shape[-1] // each.shape[-1]) for each in stages]
         return TrainingOutputs((*outputs, best), logits, VOLUME_FACTOR)
 
@@ -231,8 +233,9 @@ class FastStereo(nn.Module):
             right: the same.
             max_disparity: pixels, a multiple of 16; None for the network's own.
         """
-        _, best, logits = self._match(left, right, max_disparity or self.max_disparity)
-        return with_certainty(best, logits)
+        reach = max_disparity or self.max_disparity
+        _, best, logits = self._match(left, right, reach)
+        return with_certainty(best.clamp(max=reach), logits)
 
     def _match(
         self, left: Sequence[Tensor], right: Sequence[Tensor], max_disparity: int
@@ -252,6 +255,8 @@ class FastStereo(nn.Module):
         left_fine, left_coarse = left[-2:]
         right_fine, right_coarse = right[-2:]
         planes = max_disparity // VOLUME_FACTOR
+        if max_disparity != self.trained_disparity:
+            planes += SPARE_PLANES
         coarse_volume = group_correlation(left_coarse, right_coarse, planes, GROUPS)
         volume = group_correlation(left_fine, right_fine, 2 * planes, FINE_GROUPS)
         evidence = self.aggregation(coarse_volume, volume, left_coarse)

@@ -1,5 +1,6 @@
 """The weights that ship: what their maps must obey, and semi-global matching as the measure."""
 
+import cv2
 import numpy as np
 import pytest
 from conftest import REPOSITORY, shared
@@ -65,6 +66,21 @@ def test_a_shift_of_the_right_view_shifts_the_map(matcher, pairs, maps, index, s
     after = matcher(left, moved).disparity
     inside = np.arange(before.shape[1]) - before >= 17  # what left the frame has no match
     assert np.median(np.abs(after - before - shift)[inside]) < 0.25
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize("reach", [16, 48, 96, 256])
+def test_every_range_is_searched_to_its_end_and_no_map_leaves_it(name, reach, rng):
+    noise = rng.integers(0, 256, (24, 150, 3), np.uint8)
+    texture = cv2.resize(noise, None, fx=6, fy=6, interpolation=cv2.INTER_CUBIC)
+    matcher = load(name, device="cpu", precision="fp32", max_disparity=reach)
+    for shift in (reach - 8, reach - 2, reach + 30):
+        left, right = texture[:, :-300], texture[:, shift : shift - 300 or None]
+        found = matcher(left, right).disparity
+        assert found.max() <= reach
+        if shift < reach:  # beyond it there is no right answer
+            seen = found[:, shift + 8 :]
+            assert (np.abs(seen - shift) > 1).mean() < 0.05
 
 
 def test_swapped_and_mirrored_views_give_the_right_views_map(matcher):
