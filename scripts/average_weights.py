@@ -35,7 +35,9 @@ def main() -> None:
     for name, last in network.weights.items():
         weights[name] = last
         if last.is_floating_point():
-            mixed = sum(share * checkpoint.weights[name].double() for checkpoint, share in parts)
+            mixed = torch.stack([share * each.weights[name].double() for each, share in parts]).sum(
+                0
+            )
             dtype = torch.float16 if arguments.half else torch.float32
             weights[name] = (mixed / total).to(dtype)
     save_checkpoint(arguments.output, dataclasses.replace(network, weights=weights))

@@ -100,14 +100,18 @@ def fit(judged: list[Judged], seed: int = 0) -> None:
         optimizer.step()
         schedule.step()
     first, last = network[0], network[-1]
+    assert isinstance(first, torch.nn.Conv2d)
+    assert isinstance(last, torch.nn.Conv2d)
+    assert first.bias is not None
+    assert last.bias is not None
     with torch.no_grad():
         first.weight /= deviation[None]
         first.bias -= first.weight[:, :, 0, 0] @ mean[:, 0, 0]
         scores = torch.cat(
             [network(x[None])[0, 0][y] for x, y in zip(features, flying, strict=True)]
         )
-        left = sum(int((j.flying & ~j.jumps()).sum()) for j in judged) / len(scores)
-        last.bias -= scores.kthvalue(max(1, round(HALF * left * len(scores)))).values
+        share = sum(int((j.flying & ~j.jumps()).sum()) for j in judged) / len(scores)
+        last.bias -= scores.kthvalue(max(1, round(HALF * share * len(scores)))).values
     save_file(network.state_dict(), WEIGHTS)
 
 

@@ -25,6 +25,7 @@ from stereo.benchmark import measure
 from stereo.models import NetworkConfig, build_network
 from stereo.models.config import BF16_NETWORKS
 from stereo.system.files import staged
+from stereo.system.machine import machine
 from stereo.system.runtime import pick_dtype
 from stereo.training.state import last_path
 
@@ -121,7 +122,7 @@ def begun(output: Path, study: str, recipe: Path) -> dict[str, Any]:
         return report
     return {
         "study": study,
-        "machine": measure.machine(torch.device("cpu")),
+        "machine": machine(torch.device("cpu")),
         "recipe": recipe.read_text(),
         "runs": [],
         "costs": {},
@@ -189,7 +190,7 @@ def cost(recipe: Path, variant: Variant) -> dict[str, float]:
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
             disparities = network(left, right).disparities
-        sum(d.float().mean() for d in disparities).backward()  # type: ignore[union-attr]
+        torch.stack([d.float().mean() for d in disparities]).sum().backward()
         network.zero_grad(set_to_none=True)
 
     step()

@@ -104,11 +104,11 @@ def labelled(left: np.ndarray, weights: Tensor, text: str) -> np.ndarray:
     """Return the left view, darkened where weights are small, with bars per plane and a caption."""
     height = round(WIDTH * left.shape[0] / left.shape[1])
     view = cv2.resize(left, (WIDTH, height), interpolation=cv2.INTER_AREA).astype(np.float32)
-    heat = weights.sum(dim=0)
-    heat = (heat / heat.max()).sqrt().numpy()
+    summed = weights.sum(dim=0)
+    heat = (summed / summed.max()).sqrt().numpy()
     heat = cv2.resize(heat, (WIDTH, height), interpolation=cv2.INTER_LINEAR)[..., None]
     grey = view.mean(axis=2, keepdims=True) * 0.35
-    shown = grey * (1 - heat) + np.float32([255, 245, 200]) * heat
+    shown = grey * (1 - heat) + np.array([255, 245, 200], np.float32) * heat
     bars = np.full((height, BARS, 3), 255, np.uint8)
     planes = weights.sum(dim=(1, 2))
     for plane, share in enumerate((planes / planes.max()).tolist()):

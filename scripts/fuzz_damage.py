@@ -21,7 +21,21 @@ NUMBERS = (
     b"9" * 400,
     b"9" * 5000,
 )
-ODD = (None, True, 0, -1, 1.5, 1e300, float("inf"), float("nan"), 2**31, 2**63, 10**400, "", "x")
+ODD: tuple[object, ...] = (
+    None,
+    True,
+    0,
+    -1,
+    1.5,
+    1e300,
+    float("inf"),
+    float("nan"),
+    2**31,
+    2**63,
+    10**400,
+    "",
+    "x",
+)
 ODD += ("\ud800", "../../x", "x" * 5000, [], {}, [[]], [1, 2], {"a": 1}, "@deep@", "@digits@")
 DEEP, DIGITS = "[" * 100_000 + "]" * 100_000, "9" * 5000
 
@@ -40,7 +54,7 @@ def damage(data: bytes, others: list[bytes], dice: random.Random) -> bytes:
 
 def _flip(data: bytes, _: bytes, dice: random.Random) -> bytes:
     changed = bytearray(data or b"x")
-    for _ in range(dice.choice((1, 1, 4, 16))):
+    for _time in range(dice.choice((1, 1, 4, 16))):
         changed[dice.randrange(min(len(changed), dice.choice((64, 1024, 2**40))))] = dice.randrange(
             256
         )

@@ -1,5 +1,6 @@
 """Valid files of every kind that is read, for ``fuzz.py`` to damage."""
 
+import functools
 import json
 import shutil
 import sys
@@ -30,6 +31,7 @@ def readers(folder: Path) -> Iterator[tuple[str, list[Path], Read]]:
     from stereo.data.io.videos import Video, write_video
     from stereo.data.sets import listing, manifest
     from stereo.data.sets.datasets import open_dataset
+    from stereo.data.sets.sample import SampleFiles
     from stereo.evaluation.evaluate import evaluate
     from stereo.evaluation.report.evaluation import compare
     from stereo.models import build_network, convert
@@ -163,12 +165,10 @@ def readers(folder: Path) -> Iterator[tuple[str, list[Path], Read]]:
             each
             for split in splits
             for each in open_dataset(benchmark, home / "data", split=split, truth=False).samples
+            if isinstance(each, SampleFiles)
         ]
-        yield (
-            home.name,
-            [home / "a.zip"],
-            lambda path, items=items, name=benchmark: validate(path, name, items, "stereo"),
-        )
+        check = functools.partial(validate, benchmark=benchmark, items=items, method="stereo")
+        yield home.name, [home / "a.zip"], check
 
     home = within("metrics.json")
     shutil.copytree(folder / "manifest", home / "data")
@@ -193,7 +193,7 @@ def readers(folder: Path) -> Iterator[tuple[str, list[Path], Read]]:
     yield "infer.jsonl", [record.path], resume
 
     home = within("video")
-    write_video(home / "a.mp4", [folder / "picture" / "8.png"] * 3, 25.0)
+    write_video(home / "a.mp4", [folder / "picture" / "8.png"] * 3, 25.0, "a.mp4")
     yield "video", [home / "a.mp4"], lambda path: Video(path).count()
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from stereo.benchmark.networks import plain_form
-from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
+from stereo.data.synthetic import RenderedPair, SyntheticConfig, SyntheticScenes
 from stereo.models import NETWORK_NAMES, NetworkConfig, build_network, convolution
 from stereo.system.runtime import to_channels_last
 from stereo.training.config import LossConfig
@@ -62,7 +62,9 @@ def main() -> None:
     console.say(console.table(["seed", *ends, "nudged from plain", "ours from plain"], rows))
 
 
-def train(form, options, pairs, seed):
+def train(
+    form: str, options: argparse.Namespace, pairs: list[RenderedPair], seed: int
+) -> list[float]:
     """Return the loss of every step."""
     views = [
         torch.from_numpy(np.stack([getattr(pair, side) for pair in pairs])).permute(0, 3, 1, 2)
