@@ -260,9 +260,9 @@ def numbers(name, *values):
     return onnx.numpy_helper.from_array(np.array(values, np.int64), name)
 
 
-def match_with(proto, tmp_path):
+def match_with(proto, tmp_path, size=(24, 40)):
     (tmp_path / "it.onnx").write_bytes(proto.SerializeToString())
-    return load(tmp_path / "it.onnx")(*np.full((2, 24, 40, 3), 200, np.uint8))
+    return load(tmp_path / "it.onnx")(*np.full((2, *size, 3), 200, np.uint8))
 
 
 def test_a_graph_of_another_network_is_matched_with(tmp_path):
@@ -423,7 +423,7 @@ def test_a_slow_graph_is_stopped(tmp_path, monkeypatch):
     chain += [node("Softmax", [f"x{i}"], [f"x{i + 1}"]) for i in range(2000)]
     proto = graph(*chain, node("ReduceMean", ["x2000", "axis"], ["disparity"], keepdims=0))
     with pytest.raises(StereoError, match="more than 0 s"):
-        match_with(proto, tmp_path)
+        match_with(proto, tmp_path, size=(480, 800))  # seconds, were it not stopped
 
 
 def test_a_confidence_model_of_another_matcher_is_our_error(tmp_path):
