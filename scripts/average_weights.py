@@ -35,11 +35,9 @@ def main() -> None:
     for name, last in network.weights.items():
         weights[name] = last
         if last.is_floating_point():
-            mixed = torch.stack([share * each.weights[name].double() for each, share in parts]).sum(
-                0
-            )
+            scaled = [share * each.weights[name].double() for each, share in parts]
             dtype = torch.float16 if arguments.half else torch.float32
-            weights[name] = (mixed / total).to(dtype)
+            weights[name] = (torch.stack(scaled).sum(0) / total).to(dtype)
     save_checkpoint(arguments.output, dataclasses.replace(network, weights=weights))
     print(f"{arguments.output}: the average of {len(parts)} files")
 

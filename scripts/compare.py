@@ -136,11 +136,17 @@ def write(report: dict[str, Any], output: Path) -> None:
         table.write_text(as_table(report) + "\n")
 
 
-def train(recipe: Path, variant: Variant, folder: Path, options: list[str], threads: int) -> Path:
-    """Train one variant unless it is done; return its last checkpoint."""
+def read_fields(recipe: Path) -> dict[str, Any]:
+    """Return the values of a recipe."""
     import yaml
 
-    last = last_path(folder, yaml.safe_load(recipe.read_text())["trainer"]["max_steps"])
+    fields: dict[str, Any] = yaml.safe_load(recipe.read_text())
+    return fields
+
+
+def train(recipe: Path, variant: Variant, folder: Path, options: list[str], threads: int) -> Path:
+    """Train one variant unless it is done; return its last checkpoint."""
+    last = last_path(folder, read_fields(recipe)["trainer"]["max_steps"])
     if not last.is_file():
         overrides = [f"--{key}={json.dumps(value)}" for key, value in variant.items()]
         words = ["train", "--config", recipe, *overrides, "--output", folder, *options]
@@ -170,9 +176,7 @@ def stereo(*words: Any, threads: int) -> None:
 
 def cost(recipe: Path, variant: Variant) -> dict[str, float]:
     """Time a training step and take its peak memory, on random views of the recipe's crop."""
-    import yaml
-
-    fields = yaml.safe_load(recipe.read_text())
+    fields = read_fields(recipe)
     network_fields = fields["network"] | variant.get("network", {})
     if "network.attention" in variant:
         network_fields["attention"] = variant["network.attention"]
