@@ -16,6 +16,7 @@ SCENES = (
     "haze",
     "cabinets",
     "frames",
+    "misalignment",
     "seed",
 )
 

@@ -101,6 +101,11 @@ class NetworkConfig:
         for key, known in (("upsampling", Upsampling), ("padding", Padding)):
             if getattr(self, key) not in get_args(known):
                 raise unknown_name(key, getattr(self, key), get_args(known))
+        if self.upsampling != "unbiased" and self.name in BF16_NETWORKS:
+            raise UsageError(
+                f"upsampling {self.upsampling}: '{self.name}' knows only 'unbiased'; the others are "
+                "for PSMNets"
+            )
         self._settle_attention()
         for key in ("mean", "std"):
             values = tuple(getattr(self, key))

@@ -11,10 +11,10 @@ class TrainingOutputs(NamedTuple):
     Attributes:
         disparities: (B, H, W) each, pixels; the best last.
         logits: (B, D, h, w) of the volume behind the first of them, each cell standing for a block
-            of H / h pixels; None where the network is supervised through its disparities alone.
+            of H / h pixels.
         spacing: pixels of disparity from one plane of the logits to the next.
     """
 
     disparities: tuple[Tensor, ...]
-    logits: Tensor | None = None
-    spacing: int = 1
+    logits: Tensor
+    spacing: int

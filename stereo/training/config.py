@@ -73,8 +73,8 @@ class TrainerConfig(ComputeOptions):
     """Recompute activations in the backward pass, stage by stage, instead of keeping them: less
     memory for one more forward pass, with the same gradients."""
     ema_decay: float | None = None
-    """Decay of the moving average of the weights, which is then validated and saved. It starts
-    lower, at (1 + step) / (10 + step), to forget the initial weights."""
+    """Decay of the moving average of the weights, which is then validated and saved. It is at
+    most step / (9 + step) at first, to forget the initial weights."""
     validate_every: int = 500
     """Steps between validations."""
     checkpoint_every: int = 500

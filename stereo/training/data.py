@@ -1,6 +1,7 @@
 """From pairs on disk, or rendered on the fly, to the tensors of a training step."""
 
 import contextlib
+import math
 import signal
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -11,9 +12,10 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from stereo.data.augmentation.augment import augment
 from stereo.data.augmentation.config import AugmentationConfig
-from stereo.data.augmentation.training_pair import TrainingPair, to_tensors
+from stereo.data.augmentation.training_pair import TrainingPair, pad_pair, to_tensors
 from stereo.data.sets.sample import Readable
 from stereo.errors import InputError, StereoError, UsageError
+from stereo.models.config import STRIDE
 from stereo.system.console import show_warnings_as_lines, warn
 from stereo.training.order import SampleKey
 
@@ -90,6 +92,8 @@ class TrainingSet(Dataset[Item]):
         except StereoError as error:
             return error
         pair = augment(pair, self.augmentation, (self.seed, epoch, index))
+        height, width = (math.ceil(side / STRIDE) * STRIDE for side in pair.size)
+        pair = pad_pair(pair, height, width)
         return to_tensors(pair, self.mean, self.std) | {"skipped": torch.tensor(skipped)}
 
     def _read(self, epoch: int, index: int) -> tuple[TrainingPair, int]:

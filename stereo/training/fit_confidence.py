@@ -67,6 +67,7 @@ def fit_confidence(
     if min(pairs, held_out) < 2:
         raise UsageError("--pairs and --held-out must be at least 2")
     output_folder(path.parent)
+    whole = load_checkpoint(checkpoint) if checkpoint and path.suffix == ".safetensors" else None
     source = model if checkpoint is None else checkpoint
     matcher = load(source, device=device)
     found = [
@@ -93,8 +94,7 @@ def fit_confidence(
     if path.suffix == ".json":
         with staged(path) as (temporary,):
             temporary.write_text(json.dumps(fitted.to_dict()) + "\n", encoding="utf-8")
-    elif checkpoint is not None:
-        whole = load_checkpoint(checkpoint)
+    elif whole is not None:
         save_checkpoint(path, replace(whole, confidence=fitted.to_dict()))
     return fitted.facts
 

@@ -1,7 +1,7 @@
 """Which pairs are held out for validation: the same ones in every run."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from stereo.errors import UsageError
@@ -9,15 +9,15 @@ from stereo.errors import UsageError
 T = TypeVar("T")
 
 
-def hold_out(names: Sequence[str], share: float) -> set[str]:
-    """Choose a share of the pairs by their names.
+def hold_out(names: Iterable[str], share: float) -> set[str]:
+    """Choose a share of the pairs by their names, or by those of what they show.
 
     Whole scenes (folders) are chosen, since neighbouring frames are nearly the same image: those
     whose names have the smallest hashes. Where there are too few scenes for the share to be one,
     it is the last pairs in the order of their names.
 
     Args:
-        names: of the pairs, with folders, such as ``TRAIN/A/0000/0006``.
+        names: with folders, such as ``TRAIN/A/0000/0006``; doubles count once.
         share: above 0 and below 1.
 
     Returns:
@@ -26,6 +26,7 @@ def hold_out(names: Sequence[str], share: float) -> set[str]:
     Raises:
         UsageError: fewer than two pairs.
     """
+    names = list(dict.fromkeys(names))
     if len(names) < 2:
         raise UsageError(
             f"training pairs: {len(names)}, too few to hold one out for validation; name "

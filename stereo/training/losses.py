@@ -17,18 +17,10 @@ def loss_sum(
     counted: Tensor,  # (B, H, W) bool
     config: LossConfig,
 ) -> Tensor:
-    """Return the loss of a network's outputs, summed over counted pixels.
-
-    Raises:
-        UsageError: a loss on planes, of a network that shows none.
-    """
+    """Return the loss of a network's outputs, summed over counted pixels."""
     total = smooth_l1_sum(outputs.disparities, truth, counted, config.weights, config.beta)
     if not config.planes:
         return total
-    if outputs.logits is None:
-        raise UsageError(
-            f"loss.planes {config.planes:g}: this network shows no planes in training; set it to 0"
-        )
     planes = plane_cross_entropy_sum(outputs.logits, truth, counted, outputs.spacing)
     return total + config.planes * planes
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from stereo.system.bundled import bundled_weights
 from stereo.system.console import warn
 from stereo.training.data import DiskPairs, PairSource, TrainingSet
 from stereo.training.held_out import hold_out, spread
-from stereo.training.recipe import DataConfig, Recipe
+from stereo.training.recipe import DataConfig, Recipe, ValidationConfig
 from stereo.training.run import TrainingRun
 from stereo.version import __version__
 
@@ -77,6 +77,8 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> TrainingRun:
     }
     training, validation = _pairs(recipe)
     _warn_of_overlap(training, validation)
+    if recipe.augmentation.flip_probability > 0:
+        _warn_of_no_flip(training)
     return TrainingRun(
         network=network,
         network_config=config,
@@ -152,6 +154,16 @@ def _warn_of_overlap(training: PairSource, validation: Sequence[Readable]) -> No
             )
 
 
+def _warn_of_no_flip(training: PairSource) -> None:
+    if isinstance(training, DiskPairs):
+        fixed = sum(pair.disparity_right is None for pair in training.files)
+        if fixed:
+            warn(
+                f"warning: {fixed} of the {len(training)} training pairs have no ground truth of "
+                "the right view and are never flipped (augmentation.flip_probability)"
+            )
+
+
 def _identity(pair: Readable) -> object:
     """Return what the passes of a pair share; names recur in other folders."""
     if isinstance(pair, SampleFiles):
@@ -165,7 +177,7 @@ def _without_folders(facts: dict[str, Any]) -> dict[str, Any]:
     for key, value in facts.items():
         if isinstance(value, dict):
             value = _without_folders(value)
-        elif key in ("root", "textures", "meshes") and value is not None:
+        elif key in ("root", "textures", "meshes", "unused") and value is not None:
             value = Path(value).name
         kept[key] = value
     return kept
@@ -177,31 +189,53 @@ def _pairs(recipe: Recipe) -> tuple[PairSource, Sequence[Readable]]:
     if data.root is None:
         if data.name != SYNTHETIC:
             raise UsageError(f"--data.root is missing: it names the folder of '{data.name}'")
+        _refuse_choices_on_the_spot("data", data, ("split", "render_pass", "layout", "unused"))
         return RenderedPairs(data.synthetic, data.scenes), _validation(data)
-    split = data.split or _split_if_there(data.name, "train")
-    found = open_dataset(data.name, data.root, split=split, render_pass=data.render_pass)
     chosen = data.validation
-    elsewhere = chosen.root or chosen.split
-    others = chosen.name or _split_if_there(data.name, "val")
-    share = None if elsewhere else chosen.share or (None if others else DEFAULT_SHARE)
-    if share is None:
-        return DiskPairs(found.samples, right=right), _validation(data)
-    names = [pair.name for pair in found.samples]
-    if chosen.name is not None:
+    found = _training_pairs(data)
+    name = chosen.name or data.name
+    others = chosen.root or chosen.split or _split_if_there(name, "val")
+    on_the_spot = name == SYNTHETIC != data.name
+    if others or (on_the_spot and not chosen.share):
+        return DiskPairs(found, right=right), _validation(data)
+    candidates = found
+    if name != data.name:
         part = open_dataset(
-            chosen.name,
+            name,
             data.root,
-            split=data.split or _split_if_there(chosen.name, "train"),
+            split=data.split or _split_if_there(name, "train"),
             render_pass=data.render_pass,
+            layout=chosen.layout,
         )
         known = {pair.name for pair in part.samples}
-        names = [name for name in names if name in known]
-    held = hold_out(names, share)
-    rest = [pair for pair in found.samples if pair.name not in held]
-    if chosen.render_pass not in (None, data.render_pass):
-        found = open_dataset(data.name, data.root, split=split, render_pass=chosen.render_pass)
-    validation = [pair for pair in found.samples if pair.name in held]
+        candidates = [pair for pair in found if pair.name in known]
+    held = hold_out([_subject(pair) for pair in candidates], chosen.share or DEFAULT_SHARE)
+    rest = [pair for pair in found if _subject(pair) not in held]
+    as_chosen = dataclasses.replace(
+        data,
+        render_pass=chosen.render_pass or data.render_pass,
+        layout=chosen.layout or data.layout,
+    )
+    if as_chosen != data:
+        found = _training_pairs(as_chosen)
+    validation = [pair for pair in found if _subject(pair) in held]
     return DiskPairs(rest, right=right), spread(validation, chosen.limit)
+
+
+def _subject(pair: SampleFiles) -> str:
+    return pair.subject or pair.name
+
+
+def _training_pairs(data: DataConfig) -> Sequence[SampleFiles]:
+    found = open_dataset(
+        data.name,
+        data.root,
+        split=data.split or _split_if_there(data.name, "train"),
+        render_pass=data.render_pass,
+        layout=data.layout,
+        unused=data.unused,
+    )
+    return cast("Sequence[SampleFiles]", found.samples)
 
 
 def _validation(data: DataConfig) -> Sequence[Readable]:
@@ -209,16 +243,32 @@ def _validation(data: DataConfig) -> Sequence[Readable]:
     chosen = data.validation
     name = chosen.name or data.name
     root = chosen.root or data.root
-    rendered = root is None or (chosen.root is None and chosen.split is None)
-    if name == SYNTHETIC and rendered:
+    if name == SYNTHETIC and chosen.root is None and (data.root is None or chosen.split is None):
+        _refuse_choices_on_the_spot("data.validation", chosen, ("split", "render_pass", "layout"))
         return held_out(data.synthetic, chosen.limit)
     if root is None:
         raise UsageError(f"--data.validation.root is missing: it names the folder of '{name}'")
-    render_pass = chosen.render_pass or (data.render_pass if name == data.name else None)
-    split = chosen.split or _split_if_there(name, "val")
-    return spread(
-        open_dataset(name, root, split=split, render_pass=render_pass).samples, chosen.limit
+    passes = get_description(name).passes
+    found = open_dataset(
+        name,
+        root,
+        # Never `test`, the default of some, unless it is asked for.
+        split=chosen.split or _split_if_there(name, "val") or _split_if_there(name, "train"),
+        render_pass=chosen.render_pass or (data.render_pass if passes else None),
+        layout=chosen.layout or (data.layout if name == data.name else None),
     )
+    return spread(found.samples, chosen.limit)
+
+
+def _refuse_choices_on_the_spot(
+    section: str, config: DataConfig | ValidationConfig, names: Sequence[str]
+) -> None:
+    for name in names:
+        if getattr(config, name) is not None:
+            raise UsageError(
+                f"{section}.{name} chooses among pairs on disk, but these scenes are rendered on "
+                f"the spot; name a folder with {section}.root, or leave it out"
+            )
 
 
 def _split_if_there(name: str, split: str) -> str | None:

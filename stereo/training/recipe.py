@@ -27,14 +27,16 @@ class ValidationConfig:
     """Its folder; None for the training data's."""
     split: str | None = None
     """Its split; None for ``val`` if it has one, else held-out training pairs; with another
-    ``root`` its default."""
+    ``root``, ``train`` if it has one, else all pairs."""
     share: float | None = None
     """Share of the training pairs on disk to hold out from training: whole scenes (folders), chosen
-    by name. With ``name``, a share of the pairs that both data sets contain. None for 0.1, if none
-    of the fields above is set and there is no ``val`` split. Not used if ``root`` or ``split``
-    names other pairs."""
+    by name. With ``name``, a share of the pairs that both data sets contain. None for 0.1. Not used
+    if ``root`` or ``split`` names other pairs, if there is a ``val`` split, or for scenes rendered
+    on the fly."""
     render_pass: str | None = None
     """``clean`` or ``final``; None for the training data's."""
+    layout: str | None = None
+    """Name of its tree, if its folder holds several; None for the training data's."""
     limit: int = 100
     """Number of pairs, sampled evenly from the list."""
 
@@ -58,6 +60,10 @@ class DataConfig:
     """Its split; None for ``train`` if it has one, else its default."""
     render_pass: str | None = None
     """``clean`` or ``final``, for rendered data on disk."""
+    layout: str | None = None
+    """Name of its tree, if the folder holds several (Middlebury's sizes: ``F``, ``H``, ``Q``)."""
+    unused: str | None = None
+    """Scene Flow's ``all_unused_files.txt``, whose frames are left out."""
     skip_damaged: bool = False
     """Report a pair that cannot be read and continue with the next one, instead of stopping."""
     scenes: int = 100_000
@@ -99,6 +105,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        if self.loss.planes and self.network.upsampling != "unbiased":
+            raise UsageError(
+                f"loss.planes {self.loss.planes:g}: with network.upsampling "
+                f"{self.network.upsampling} the planes lie up to 1.5 px beside the disparities that "
+                "the loss gives them; use 'unbiased', or set it to 0"
+            )
         crop = self.augmentation.crop
         if crop is not None and any(side % STRIDE for side in crop):
             raise UsageError(f"augmentation.crop {crop}: expected multiples of {STRIDE} pixels")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast, gather_object
 
 from stereo.data.sets.sample import Readable
 from stereo.errors import InputError, StereoError
@@ -38,6 +38,8 @@ def validate(
         StereoError: the network's maps are not finite.
     """
     accelerator, network = learner.accelerator, learner.average.network
+    for buffer in network.buffers():  # each process has running statistics of its own pairs
+        broadcast(buffer)
     reach = run.network_config.max_disparity
     protocol = dataclasses.replace(get_protocol("pooled"), below=reach)
     scores: list[ImageScore] = []

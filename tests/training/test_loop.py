@@ -1,6 +1,7 @@
 """The loop: signals, validation, processes, damaged pairs, data that teach nothing."""
 
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -10,7 +11,16 @@ import pytest
 import torch
 from conftest import posix_only
 from safetensors.torch import load_file
-from training_runs import command, curve, events_of, finish, samples, tiny_run, wait_for
+from training_runs import (
+    best_of,
+    command,
+    curve,
+    events_of,
+    finish,
+    samples,
+    tiny_run,
+    wait_for,
+)
 
 from stereo.commands import cli
 from stereo.errors import FolderInUseError, InputError, StereoError
@@ -345,6 +355,7 @@ def test_a_pair_damaged_for_one_process_is_named_once_and_the_run_saved(tmp_path
     (damaged,) = (tmp_path / "data").glob("*/frames_finalpass/TEST/A/0001/right/*.png")
     damaged.write_bytes(b"")
     options = ("--data.root", tmp_path / "data", "--data.validation.root", samples())
+    options += ("--data.validation.split", "test")
     output = finish(
         command(tmp_path / "run", *options, "--trainer.max_steps", 9, processes=2), status=1
     )
@@ -366,3 +377,16 @@ def test_training_and_validation_compute_in_the_same_precision(here, tmp_path, m
     here(tmp_path / "run", "--trainer.max_steps", 1)
     assert seen == {True: {"ieee"}, False: {"ieee"}}
     assert torch.backends.cudnn.conv.fp32_precision == before
+
+
+@pytest.mark.slow
+def test_two_processes_validate_the_network_that_is_saved(stereo, tmp_path):
+    """Each process has running statistics of its own pairs; those of the first are saved."""
+    options = ("--data.validation.root", samples(), "--data.validation.split", "test")
+    options += ("--data.validation.limit", 3, "--trainer.max_steps", 6)
+    finish(command(tmp_path / "run", *options, "--trainer.workers", 1, processes=2))
+    data = ("--dataset", "sceneflow", "--root", samples(), "--precision", "fp32")
+    model = ("--model", tmp_path / "run/best.safetensors", "--output", tmp_path / "figures")
+    assert stereo("evaluate", *data, *model).status == 0
+    figures = json.loads((tmp_path / "figures/metrics.json").read_text())["summary"]
+    assert best_of(tmp_path / "run") == (6, pytest.approx(figures["epe_image"], abs=1e-5))

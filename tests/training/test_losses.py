@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stereo.errors import StereoError, UsageError
-from stereo.models.outputs import TrainingOutputs
+from stereo.models import NetworkConfig
 from stereo.training.config import LossConfig, OptimizerConfig
 from stereo.training.interrupt import explain_errors
 from stereo.training.learner import MovingAverage
-from stereo.training.losses import loss_sum, plane_cross_entropy_sum, smooth_l1_sum
+from stereo.training.losses import plane_cross_entropy_sum, smooth_l1_sum
 from stereo.training.order import Share, StepSampler
+from stereo.training.recipe import Recipe
 from stereo.training.schedule import learning_rate, parse_duration
 from stereo.training.supervision import TruthCount, counted_pixels
 
@@ -114,12 +115,12 @@ def test_cross_entropy_of_planes_is_least_at_the_shares_of_the_pixels():
         assert plane_cross_entropy_sum(other, truth, counted, 8) > best
 
 
-def test_a_loss_on_planes_needs_a_network_that_shows_them():
-    truth = torch.ones(1, 16, 16)
-    outputs = TrainingOutputs((truth,))
-    with pytest.raises(UsageError, match="planes"):
-        loss_sum(outputs, truth, truth > 0, LossConfig(planes=1.0))
-    assert loss_sum(outputs, truth, truth > 0, LossConfig()) == 0
+def test_a_loss_on_planes_needs_planes_at_their_disparities():
+    network = NetworkConfig("psmnet", upsampling="half_pixel")
+    with pytest.raises(UsageError, match="upsampling half_pixel .* use 'unbiased'"):
+        Recipe(network=network, loss=LossConfig(planes=1.0))
+    with pytest.raises(UsageError, match="'ea_stereo' knows only 'unbiased'"):
+        NetworkConfig("ea_stereo", upsampling="half_pixel")
 
 
 @pytest.mark.parametrize("wrong", [{"weights": ()}, {"beta": 0.0}, {"planes": -1.0}])

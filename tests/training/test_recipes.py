@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
 from test_datasets import write_frame
+from test_layouts import image, write_tree
 from training_runs import SAMPLES
 
+from stereo.data.augmentation.config import AugmentationConfig
 from stereo.data.synthetic import SyntheticConfig
 from stereo.data.synthetic.synthesize import synthesize
 from stereo.errors import InputError, UsageError
@@ -220,6 +223,101 @@ def test_by_default_training_pairs_are_held_out(tiny, capsys):
         assert [pair.name for pair in run.validation_set] == held
         assert len(run.training_set) == 3 - len(held)
     assert not capsys.readouterr().err
+
+
+def test_frames_of_a_scene_in_another_light_are_held_out_with_it(tmp_path, capsys):
+    write_tree(tmp_path, "vkitti2", [f"{n:05d}" for n in range(5)])
+    for weather in ("rain", "sunset"):
+        shutil.copytree(tmp_path / "Scene01/fog", tmp_path / "Scene01" / weather)
+    shutil.copytree(tmp_path / "Scene01", tmp_path / "Scene02")
+    for exposure in "012":
+        for name in ("Aloe", "Baby1"):
+            for view in ("view1", "view5"):
+                image(tmp_path / f"m/{name}/Illum1/Exp{exposure}/{view}.png")
+            shutil.copy(
+                next((tmp_path / "Scene02").rglob("*.png")), tmp_path / f"m/{name}/disp1.png"
+            )
+    data = (DataConfig("vkitti2", str(tmp_path)), DataConfig("middlebury2006", f"{tmp_path}/m"))
+    for each, light, held, trained in zip(data, (1, slice(1, 3)), (3, 3), (27, 3), strict=True):
+        run = prepare(Recipe(data=each))
+        seen = [pair.name.split("/") for pair in run.training_set.source.files]
+        others = [pair.name.split("/") for pair in run.validation_set]
+        assert (len(others), len(seen)) == (held, trained)
+        for name in (*seen, *others):
+            del name[light]
+        assert all(name not in seen for name in others)
+    assert "trained on too" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("validation", "names"),
+    [
+        (ValidationConfig(), ["FlyingThings3D/TRAIN/A/0004/0006"]),
+        (ValidationConfig("flyingthings3d"), ["FlyingThings3D/TRAIN/A/0004/0006"]),
+        (
+            ValidationConfig(root="others"),
+            [f"FlyingThings3D/TRAIN/A/{n:04d}/0006" for n in range(5)],
+        ),
+        (ValidationConfig(split="test"), ["FlyingThings3D/TEST/A/0000/0006"]),
+        (ValidationConfig("flyingthings3d", "others", "test"), ["FlyingThings3D/TEST/A/0000/0006"]),
+    ],
+)
+def test_validation_is_on_test_pairs_only_if_asked_for(tmp_path, validation, names):
+    for root in (tmp_path, tmp_path / "others"):
+        for scene in range(5):
+            write_frame(root, "FlyingThings3D", f"TRAIN/A/{scene:04d}", "0006")
+        write_frame(root, "FlyingThings3D", "TEST/A/0000", "0006")
+    if validation.root:
+        validation = dataclasses.replace(validation, root=str(tmp_path / validation.root))
+    data = DataConfig("flyingthings3d", str(tmp_path), None, "clean", validation=validation)
+    pairs = prepare(Recipe(data=data)).validation_set
+    assert [pair.name for pair in pairs] == names
+    assert all("frames_cleanpass" in pair.left.parts for pair in pairs)
+
+
+def test_a_size_of_middlebury_is_chosen_by_its_layout(tmp_path):
+    write_tree(tmp_path, "middlebury_v3", ["Piano", "Jadeplant"])
+    shutil.copytree(tmp_path / "MiddEval3/trainingQ", tmp_path / "MiddEval3/trainingH")
+    data = DataConfig("middlebury_v3", str(tmp_path))
+    with pytest.raises(InputError, match="in training with --data.layout"):
+        prepare(Recipe(data=data))
+    for other, place in ((None, "trainingQ"), ("H", "trainingH")):
+        validation = ValidationConfig(layout=other)
+        run = prepare(Recipe(data=dataclasses.replace(data, layout="Q", validation=validation)))
+        assert "trainingQ" in run.training_set.source.files[0].left.parts
+        assert place in run.validation_set[0].left.parts
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"split": "train"},
+        {"render_pass": "clean"},
+        {"validation": ValidationConfig(split="test")},
+        {"validation": ValidationConfig(render_pass="clean")},
+    ],
+)
+def test_scenes_rendered_on_the_spot_have_no_split_or_pass(wrong):
+    with pytest.raises(UsageError, match="rendered on the spot; name a folder"):
+        prepare(Recipe(data=DataConfig("synthetic", **wrong)))
+
+
+def test_pairs_that_are_never_flipped_trigger_a_warning(tiny, capsys):
+    data = DataConfig("manifest", str(tiny()))
+    prepare(Recipe(data=data, augmentation=AugmentationConfig(flip_probability=0.5)))
+    assert "2 of the 2 training pairs have no ground truth of the right" in capsys.readouterr().err
+
+
+def test_whole_pairs_of_any_size_are_padded():
+    scenes = SyntheticConfig(height=40, width=100, max_disparity=16)
+    recipe = Recipe(
+        data=DataConfig("synthetic", synthetic=scenes), augmentation=AugmentationConfig(crop=None)
+    )
+    item = prepare(recipe).training_set[0, 0]
+    assert item["left"].shape == (3, 48, 112)
+    assert not item["valid"][:8].any()
+    assert not item["valid"][:, 100:].any()
+    assert item["valid"][8:, :100].all()
 
 
 @pytest.mark.parametrize("recipe", ["psmnet_sceneflow", "ea_psmnet_sceneflow", "modern_sceneflow"])

@@ -23,10 +23,11 @@ class AugmentationConfig:
     stretch: float = 1.2
     """Largest change of the aspect ratio, at least 1; its inverse is the smallest."""
     flip_probability: float = 0.0
-    """Probability of mirroring the pair and swapping its views; needs the right disparity."""
+    """Probability of mirroring the pair and swapping its views; pairs without ground truth of the
+    right view stay as they are."""
     crop: tuple[int, int] | None = (256, 512)
     """Height and width of a random crop, pixels; smaller pairs are padded at the top and right.
-    None for whole pairs."""
+    None for whole pairs, padded there to multiples of 16 pixels."""
     color_probability: float = 0.0
     """Probability of colour jitter: brightness, contrast, saturation and hue together."""
     brightness: float = 0.4

@@ -43,6 +43,7 @@ def preview(
     seed: int = 0,
     split: str | None = None,
     render_pass: str | None = None,
+    layout: str | None = None,
 ) -> None:
     """Write a contact sheet of the ``MODERN`` augmentation, one row per change.
 
@@ -58,6 +59,7 @@ def preview(
         seed: of the augmentation.
         split: train or test, where the data set has them.
         render_pass: clean or final, for rendered data.
+        layout: the tree's name, if the folder holds several.
 
     Raises:
         UsageError: an output that is not a PNG file, or a number out of range.
@@ -71,7 +73,7 @@ def preview(
     if seed < 0:
         raise UsageError(f"--seed {seed}: expected 0 or more")
     name = chosen_dataset(dataset, root)
-    data = open_dataset(name, root, split=split, render_pass=render_pass)
+    data = open_dataset(name, root, split=split, render_pass=render_pass, layout=layout)
     output_folder(output.parent)
     last = len(data.samples) - 1
     chosen = np.unique(np.linspace(0, last, min(count, last + 1)).round().astype(int))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from stereo.data.io.images import read_samples
-from stereo.data.sets.sample import SampleFiles
+from stereo.data.sets.sample import SampleFiles, size_text
 from stereo.errors import InputError
 
 BIN_WIDTH = 16
@@ -57,10 +57,10 @@ def validate_pair(job: Job) -> Finding:
     left, right = (_image(path, faults) for path in (files.left, files.right))
     if left is not None and right is not None and left.shape[:2] != right.shape[:2]:
         faults.append(
-            Fault("size", f"{files.right} is {_size(right)}, its left view {_size(left)}")
+            Fault("size", f"{files.right} is {size_text(right)}, its left view {size_text(left)}")
         )
     shape = next((i.shape[:2] for i in (left, right) if i is not None), None)
-    size = None if left is None else _size(left)
+    size = None if left is None else size_text(left)
     if not job.truth or shape is None:
         return Finding(tuple(faults), size)
     if files.disparity_right is not None:
@@ -112,9 +112,13 @@ def _disparity(
         faults.append(Fault("unreadable", str(error)))
         return None
     _check_size(path, disparity, shape, faults)
-    below = int(np.count_nonzero(disparity < least))
+    valid = np.isfinite(disparity)
+    if files.zero_is_missing:
+        valid &= disparity != 0
+    known = disparity[valid]
+    below = int(np.count_nonzero(known < least))
     if below:
-        lowest = float(disparity[np.isfinite(disparity)].min(initial=np.inf))
+        lowest = float(known.min())
         detail = f"{path}: {below} disparities below {least} px, down to {lowest:g}"
         faults.append(Fault("sign", f"{detail}; if they are meant, see --min-disparity"))
     if files.dense:
@@ -122,9 +126,6 @@ def _disparity(
         for kind, count in counts.items():
             if count:
                 faults.append(Fault(kind, f"{path}: {count} {kind} pixels in dense ground truth"))
-    valid = np.isfinite(disparity)
-    if files.zero_is_missing:
-        valid &= disparity != 0
     if not valid.any():
         faults.append(Fault("empty", f"{path}: no pixel has ground truth"))
     return disparity, valid
@@ -132,8 +133,6 @@ def _disparity(
 
 def _check_size(path: Path, array: np.ndarray, shape: tuple[int, int], faults: list[Fault]) -> None:
     if array.shape[:2] != shape:
-        faults.append(Fault("size", f"{path} is {_size(array)}, its image {shape[1]}x{shape[0]}"))
-
-
-def _size(array: np.ndarray) -> str:
-    return f"{array.shape[1]}x{array.shape[0]}"
+        faults.append(
+            Fault("size", f"{path} is {size_text(array)}, its image {shape[1]}x{shape[0]}")
+        )

@@ -80,7 +80,10 @@ def list_part(
             break
     if len(whole) > 1:
         names = ", ".join(listing.layout.name for listing in whole)
-        raise InputError(f"{root}: {part.title} in several layouts: {names}; choose with --layout")
+        raise InputError(
+            f"{root}: {part.title} in several layouts: {names}; choose with --layout, or in "
+            "training with --data.layout"
+        )
     return next(iter(whole + broken), None)
 
 
@@ -145,7 +148,10 @@ def _list_layout(
         paths = [role.get(fields) for role in required]
         if layout.truth_is_partial and truth and paths[2] is None:
             continue
-        name = PathPattern(layout.sample_name).with_values(given | fields).text
+        name, subject = (
+            PathPattern(text).with_values(given | fields).text
+            for text in (layout.sample_name, layout.subject or "")
+        )
         lacking = [
             role.expected(fields)
             for role, path in zip(required, paths, strict=True)
@@ -172,6 +178,7 @@ def _list_layout(
                 decode=layout.decode,
                 zero_is_missing=layout.zero_is_missing,
                 dense=layout.dense,
+                subject=subject,
             )
         )
     frames = bool(required[0]) or bool(required[1])

@@ -47,8 +47,11 @@ def _entry(path: Path, root: Path, index: int, entry: Any) -> SampleFiles:
         type(scale) not in (int, float) or not 1 / MAX_SCALE <= scale <= MAX_SCALE
     ):
         raise InputError(f"{path}: entry {index}: 'gt_scale' must be a positive number such as 256")
+    for key in ("nonoccluded", "gt_right"):
+        if not isinstance(entry.get(key), str | None):
+            raise InputError(f"{path}: entry {index}: '{key}' must be a path")
     mask, right = (
-        root / entry[key] if isinstance(entry.get(key), str) else None
+        root / entry[key] if entry.get(key) is not None else None
         for key in ("nonoccluded", "gt_right")
     )
     return SampleFiles(

@@ -64,6 +64,7 @@ class SampleFiles:
     # whether a disparity of 0 means "no ground truth". Scene Flow's are real.
     zero_is_missing: bool = True
     dense: bool = False  # whether every pixel has ground truth, so that NaN and infinity are faults
+    subject: str = ""  # what it shows, where other pairs show the same in other light
     # bits that 16-bit samples of the images have at least, known from their series
     least_depth: int = 8
 
@@ -137,7 +138,7 @@ def check_same_size(left: np.ndarray, right: np.ndarray, left_name: str, right_n
     """Raise ``InputError`` unless both (H, W, 3) views have one size."""
     if left.shape != right.shape:
         raise InputError(
-            f"{left_name} is {_size(left)} and {right_name} is {_size(right)}: the two views of a "
+            f"{left_name} is {size_text(left)} and {right_name} is {size_text(right)}: the two views of a "
             "rectified pair have the same size"
         )
 
@@ -147,10 +148,10 @@ def _check_size(
 ) -> None:
     if array.shape[:2] != left.shape[:2]:
         raise InputError(
-            f"{path} is {_size(array)} and {left_path} is {_size(left)}: "
+            f"{path} is {size_text(array)} and {left_path} is {size_text(left)}: "
             f"the {role} must have the left image's size"
         )
 
 
-def _size(array: np.ndarray) -> str:
+def size_text(array: np.ndarray) -> str:
     return f"{array.shape[1]}x{array.shape[0]}"

@@ -163,6 +163,14 @@ def test_negative_disparities_are_no_fault_from_min_disparity_on(tmp_path, capsy
     assert ["4 disparities below -7 px" in fault["detail"] for fault in faults] == [True]
 
 
+def test_missing_disparities_are_below_no_start_of_the_range(tmp_path):
+    write_tree(tmp_path, "folders", ["0"])
+    disparity = np.repeat(np.float32([[0, 0, 20, 20, 20, 7]]), 4, axis=0)
+    Image.fromarray(disparity).save(next(tmp_path.rglob("disp*/0.*")).with_suffix(".pfm"))
+    faults = check(tmp_path, "folders", min_disparity=8)["faults"]
+    assert ["4 disparities below 8 px, down to 7" in fault["detail"] for fault in faults] == [True]
+
+
 def test_both_passes_are_examined_and_their_shared_truth_once(tmp_path):
     write_tree(tmp_path, "things")
     shutil.copytree(

@@ -125,6 +125,10 @@ def test_manifest_keys(tmp_path):
     sample = open_dataset("manifest", tmp_path).samples[0].read(nonoccluded=True)
     assert sample.disparity[sample.valid].tolist() == [2, 3, 4, 5, 6]
     assert sample.nonoccluded.tolist() == [[True, True, False], [False, True, True]]
+    for key in ("nonoccluded", "gt_right"):
+        (tmp_path / "manifest.json").write_text(json.dumps([entry | {key: ["m.png"]}]))
+        with pytest.raises(InputError, match=f"entry 0: '{key}' must be a path"):
+            open_dataset("manifest", tmp_path)
 
 
 def test_manifest_of_the_real_pairs():
@@ -186,7 +190,10 @@ def test_rendered_scenes_on_disk_are_the_same_data_set(tmp_path):
     assert detect_dataset(tmp_path) == "synthetic"
     data = open_dataset("synthetic", tmp_path)
     assert (len(data.samples), data.split, data.render_pass) == (2, "train", "final")
-    assert data.samples[0].read(disparity_right=True).disparity_right is not None
+    sample = data.samples[0].read(disparity_right=True, nonoccluded=True)
+    assert sample.disparity_right is not None
+    (mask,) = tmp_path.glob("FlyingThings3D/nonoccluded/TRAIN/A/0000/left/0006.png")
+    assert (sample.nonoccluded == (np.asarray(Image.open(mask)) == 255)).all()
     with pytest.raises(InputError, match="synthetic"):
         open_dataset("synthetic", tmp_path, split="test")
 

@@ -114,6 +114,7 @@ def _middlebury_2005(name: str, folder: str, views: str, sample_name: str) -> La
         right=f"{folder}{views}/view5.{{png,jpg,ppm}}",
         disparity=f"{folder}<scene>/disp1.png",
         disparity_right=f"{folder}<scene>/disp5.png",
+        subject="<scene>",
         decode=decode_middlebury_full_pixels,
         truth_is_partial=True,
     )

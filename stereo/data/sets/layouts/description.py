@@ -35,6 +35,8 @@ class Layout:
     right: str  # right images
     disparity: str  # ground truth of the left images
     disparity_right: str | None = None  # ground truth of the right images, where published
+    # what a pair shows, where several show the same in other light; None for the pair's name
+    subject: str | None = None
     # masks of the left images with their readers, where published
     nonoccluded: tuple[tuple[str, MaskReader], ...] = ()
     # where below the root the tree may start; empty for the part's own folders

@@ -65,6 +65,7 @@ def _vkitti2(name: str, rgb: str, depth: str) -> Layout:
         right=f"{rgb}{below}/frames/rgb/Camera_1/rgb_<frame>.{{jpg,png}}",
         disparity=f"{depth}{below}/frames/depth/Camera_0/depth_<frame>.png",
         disparity_right=f"{depth}{below}/frames/depth/Camera_1/depth_<frame>.png",
+        subject="<scene>/<frame>",
         decode=decode_vkitti2,
     )
 

@@ -1,6 +1,6 @@
 """Scene Flow: FlyingThings3D, Monkaa and Driving, in their usual trees."""
 
-from stereo.data.io.decoders import decode_either_sign, mask_is_zero
+from stereo.data.io.decoders import MaskReader, decode_either_sign, mask_is_255, mask_is_zero
 from stereo.data.sets.layouts.description import Description, Layout, Part, Split
 
 _PASSES = ("final", "clean")
@@ -22,7 +22,13 @@ _DRIVING_BELOW = "<focal>_focallength/scene_<direction>/<speed>"
 
 
 def _layout(
-    name: str, frames: str, disparity: str, below: str, splits: dict[str, Split], title: str
+    name: str,
+    frames: str,
+    disparity: str,
+    below: str,
+    splits: dict[str, Split],
+    title: str,
+    nonoccluded: tuple[tuple[str, MaskReader], ...] = (),
 ) -> Layout:
     """Describe the form that all full trees share; ``frames`` holds ``<pass>``."""
     return Layout(
@@ -33,6 +39,7 @@ def _layout(
         right=f"{frames}/{below}/right/<frame>.{{png,webp}}",
         disparity=f"{disparity}/{below}/left/<frame>.pfm",
         disparity_right=f"{disparity}/{below}/right/<frame>.pfm",
+        nonoccluded=nonoccluded,
         folders=() if name == "official" else ("", "SceneFlow"),
         zero_is_missing=False,
         dense=True,
@@ -115,7 +122,12 @@ SCENEFLOW = {
             Part(
                 "rendered scenes",
                 ("FlyingThings3D",),
-                (_layout("official", _FRAMES, "disparity", _THINGS_BELOW, _RENDERED, SYNTHETIC),),
+                (
+                    _layout(
+                        *("official", _FRAMES, "disparity", _THINGS_BELOW, _RENDERED, SYNTHETIC),
+                        ((f"nonoccluded/{_THINGS_BELOW}/left/<frame>.png", mask_is_255),),
+                    ),
+                ),
             ),
         ),
         "train",
