@@ -103,8 +103,8 @@ class NetworkConfig:
                 raise unknown_name(key, getattr(self, key), get_args(known))
         if self.upsampling != "unbiased" and self.name in BF16_NETWORKS:
             raise UsageError(
-                f"upsampling {self.upsampling}: '{self.name}' knows only 'unbiased'; the others are "
-                "for PSMNets"
+                f"upsampling {self.upsampling}: '{self.name}' knows only 'unbiased'; the others "
+                "are for PSMNets"
             )
         self._settle_attention()
         for key in ("mean", "std"):

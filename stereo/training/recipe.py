@@ -108,8 +108,8 @@ class Recipe:
         if self.loss.planes and self.network.upsampling != "unbiased":
             raise UsageError(
                 f"loss.planes {self.loss.planes:g}: with network.upsampling "
-                f"{self.network.upsampling} the planes lie up to 1.5 px beside the disparities that "
-                "the loss gives them; use 'unbiased', or set it to 0"
+                f"{self.network.upsampling} the planes lie up to 1.5 px beside the disparities "
+                "that the loss gives them; use 'unbiased', or set it to 0"
             )
         crop = self.augmentation.crop
         if crop is not None and any(side % STRIDE for side in crop):

@@ -117,7 +117,7 @@ def test_cross_entropy_of_planes_is_least_at_the_shares_of_the_pixels():
 
 def test_a_loss_on_planes_needs_planes_at_their_disparities():
     network = NetworkConfig("psmnet", upsampling="half_pixel")
-    with pytest.raises(UsageError, match="upsampling half_pixel .* use 'unbiased'"):
+    with pytest.raises(UsageError, match=r"upsampling half_pixel .* use 'unbiased'"):
         Recipe(network=network, loss=LossConfig(planes=1.0))
     with pytest.raises(UsageError, match="'ea_stereo' knows only 'unbiased'"):
         NetworkConfig("ea_stereo", upsampling="half_pixel")

@@ -279,7 +279,7 @@ def test_a_size_of_middlebury_is_chosen_by_its_layout(tmp_path):
     write_tree(tmp_path, "middlebury_v3", ["Piano", "Jadeplant"])
     shutil.copytree(tmp_path / "MiddEval3/trainingQ", tmp_path / "MiddEval3/trainingH")
     data = DataConfig("middlebury_v3", str(tmp_path))
-    with pytest.raises(InputError, match="in training with --data.layout"):
+    with pytest.raises(InputError, match="in training with"):
         prepare(Recipe(data=data))
     for other, place in ((None, "trainingQ"), ("H", "trainingH")):
         validation = ValidationConfig(layout=other)

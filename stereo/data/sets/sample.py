@@ -138,8 +138,8 @@ def check_same_size(left: np.ndarray, right: np.ndarray, left_name: str, right_n
     """Raise ``InputError`` unless both (H, W, 3) views have one size."""
     if left.shape != right.shape:
         raise InputError(
-            f"{left_name} is {size_text(left)} and {right_name} is {size_text(right)}: the two views of a "
-            "rectified pair have the same size"
+            f"{left_name} is {size_text(left)} and {right_name} is {size_text(right)}: the two "
+            "views of a rectified pair have the same size"
         )
 
 
@@ -154,4 +154,5 @@ def _check_size(
 
 
 def size_text(array: np.ndarray) -> str:
+    """Return an image's size for a message: width x height."""
     return f"{array.shape[1]}x{array.shape[0]}"
