@@ -185,16 +185,20 @@ def _perform(request: Request, models: Models, folder: Path, progress: Progress)
     progress(0.02, "Reading")
     sample, calibration = _read(request)
     height, width = sample.left.shape[:2]
-    progress(0.1, "Checking the pair")
+    progress(0.1, f"Loading {request.model}")
+    matcher = models.get(request.model, request.max_disparity, request.min_disparity)
+    searched = matcher.description["max_disparity"]
+    progress(0.2, "Checking the pair")
     found = check_pair(
         request.left,
         request.right,
-        request.max_disparity,
+        searched,
         min_disparity=request.min_disparity,
+        fixed_range=matcher.fixed_range,
         quick=True,
     )
-    progress(0.2, f"Loading {request.model}")
-    matcher = models.get(request.model, request.max_disparity, request.min_disparity)
+    if searched != request.max_disparity:
+        found.notes.append(f"Max disparity is not used: {request.model} searches {searched} px")
     progress(0.3, f"Matching {width}x{height} pixels")
     result = matcher(sample.left, sample.right, view=request.view)
     confidence = None

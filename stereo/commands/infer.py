@@ -254,6 +254,7 @@ def _report_check(sample: Sample, matcher: Matcher, *, notes: bool) -> None:
         sample.right,
         matcher.description["max_disparity"],
         min_disparity=matcher.min_disparity,
+        fixed_range=matcher.fixed_range,
         quick=True,
     )
     for line in [*found.faults, *found.notes]:

@@ -190,9 +190,11 @@ def out_of_reach_notes(reach: np.ndarray, model: Matcher) -> list[str]:
     for out, (where, option) in zip(reach[1:], ends, strict=True):
         share = out / max(reach[0], 1)
         if share > OUT_OF_REACH:
+            fixed = model.fixed_range and option == "--max-disparity"
             notes.append(
                 f"{100 * share:.1f} % of the ground truth lies {where}, outside the range that "
-                f"{model.description['name']} searched; see {option}"
+                f"{model.description['name']} searched; "
+                + ("it takes no other" if fixed else f"see {option}")
             )
     return notes
 

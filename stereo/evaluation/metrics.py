@@ -120,7 +120,7 @@ def score_image(
     for region, mask in regions(truth, valid, left).items():
         inside = mask[counted]
         score.sums[region] = _sums(error[inside], true[inside])
-    score.skipped = not protocol.enough_valid(counted)
+    score.skipped = not protocol.enough_valid(counted, truth, valid)
     score.ratio = ratio_to_map(estimate, truth, valid)
     if measures is not None and counted.any():
         error = np.abs(estimate[counted] - truth[counted])
@@ -140,7 +140,7 @@ def score_all_pixels(
     """Score one image without regions, as validation in training does."""
     counted = protocol.valid_pixels(truth, valid)
     sums = {ALL: error_sums(estimate, truth, counted)}
-    return ImageScore(name, index, sums, skipped=not protocol.enough_valid(counted))
+    return ImageScore(name, index, sums, skipped=not protocol.enough_valid(counted, truth, valid))
 
 
 def figures(sums: np.ndarray) -> dict[str, float]:
@@ -324,4 +324,5 @@ def _average(scores: Sequence[ImageScore], region: str, kind: str) -> Mapping[st
         groups = np.array([s.index // GROUP for s in scores])
         rows = np.stack([rows[groups == g].sum(axis=0) for g in np.unique(groups)])
     per_row = [figures(row) for row in rows]
-    return {name: float(np.mean([f[name] for f in per_row])) for name in METRICS}
+    means = {name: float(np.mean([f[name] for f in per_row])) for name in METRICS}
+    return figures(rows.sum(axis=0)) | {"epe": means["epe"]} if kind == "mixed" else means

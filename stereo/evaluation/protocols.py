@@ -12,12 +12,13 @@ import numpy as np
 
 from stereo.errors import UsageError, unknown_name
 
-Averaging = Literal["pixel", "image", "group8"]
+Averaging = Literal["pixel", "image", "group8", "mixed"]
 
 AVERAGING_TEXT: dict[Averaging, str] = {
     "pixel": "pooled over all valid pixels",
     "image": "mean over images",
     "group8": "mean over groups of 8 images in list order, pixels pooled within a group",
+    "mixed": "EPE as the mean over images, rates pooled over all valid pixels",
 }
 
 
@@ -37,7 +38,8 @@ class Protocol:
     nonoccluded_only: bool = False  # whether the headline leaves out occluded pixels
     # (rows, columns) kept at the bottom right, or None for the whole frame
     bottom_right_crop: tuple[int, int] | None = None
-    min_valid_share: float = 0.0  # images with a smaller share of valid pixels are skipped
+    # images are skipped of whose pixels with d > 0 a smaller share counts
+    min_valid_share: float = 0.0
     # (count, seed) of a random subset of the image list, or None for all
     subset: tuple[int, int] | None = None
 
@@ -84,13 +86,13 @@ class Protocol:
             counted &= inside
         return counted
 
-    def enough_valid(self, counted: np.ndarray) -> bool:
-        """Return whether an image with these (H, W) counted pixels takes part."""
-        region = counted.size
-        if self.bottom_right_crop is not None:
-            rows, columns = self.bottom_right_crop
-            region = min(rows, counted.shape[0]) * min(columns, counted.shape[1])
-        return bool(counted.any() and counted.sum() >= self.min_valid_share * region)
+    def enough_valid(self, counted: np.ndarray, disparity: np.ndarray, valid: np.ndarray) -> bool:
+        """Return whether an image takes part; the arrays are (H, W), as in ``valid_pixels``."""
+        if not counted.any() or not self.min_valid_share:
+            return bool(counted.any())
+        positive = dataclasses.replace(self, above=0, below=None, least=None)
+        known = positive.valid_pixels(disparity, valid).sum()
+        return bool(counted.sum() >= self.min_valid_share * known)
 
     def choose_images(self, count: int) -> list[int]:
         """Return the indices of the images that take part, in list order."""
@@ -118,20 +120,21 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("pooled", "pixel", above=0, below=192),
         # PSMNet main.py: `disp < maxdisp`, so zeros count; test batches of 8; clean pass.
         Protocol("psmnet", "group8", above=None, below=192, render_pass="clean"),
-        # GwcNet: the bottom right 960x512, images with under 10 % valid pixels skipped.
+        # GwcNet: the bottom right 960x512; images are skipped with under 10 % of the pixels that
+        # have d > 0 in range.
         Protocol(
             "gwcnet",
             "image",
             above=0,
             below=192,
-            images="all with at least 10 % valid pixels",
+            images="all with at least 10 % of the pixels of d > 0 below 192",
             bottom_right_crop=(512, 960),
             min_valid_share=0.1,
         ),
-        # RAFT-Stereo: 400 random images of the list, NumPy seed 1000.
+        # RAFT-Stereo, validate_things: 400 random images of the list, NumPy seed 1000.
         Protocol(
             "raft",
-            "image",
+            "mixed",
             above=-192,
             below=192,
             images="400 at random, seed 1000; all where there are fewer",

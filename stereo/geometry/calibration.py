@@ -193,7 +193,8 @@ class Calibration(StereoParameters):
         self.check_rectified()
         with np.errstate(divide="ignore", invalid="ignore"):
             depth = self.fx * self.baseline / (values.astype(np.float64) + self.doffs)
-        return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
+        known = (depth > 0) & (depth <= np.finfo(np.float32).max)
+        return np.where(known, depth, 0).astype(np.float32)
 
     def check_side_by_side(self) -> None:
         """Raise ``InputError`` if one camera is above or in front of the other."""

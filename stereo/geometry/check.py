@@ -74,6 +74,7 @@ def check_pair(
     max_disparity: int,
     *,
     min_disparity: int = 0,
+    fixed_range: bool = False,
     quick: bool = False,
 ) -> Findings:
     """Find what is wrong with a pair from feature matches between its views.
@@ -84,6 +85,7 @@ def check_pair(
         max_disparity: how many disparities are searched, which the expected range is compared
             with, pixels.
         min_disparity: where the search starts, pixels.
+        fixed_range: whether the model takes no other ``max_disparity``.
         quick: look at less, for a check beside other work.
 
     Raises:
@@ -129,7 +131,7 @@ def check_pair(
             "other; mirror one of them back"
         )
         return found
-    _judge(matches, found, max_disparity, height, min_disparity)
+    _judge(matches, found, max_disparity, height, min_disparity, fixed_range=fixed_range)
     return found
 
 
@@ -172,7 +174,13 @@ def _vertical_offset(matches: Matches) -> tuple[float, float]:
 
 
 def _judge(
-    matches: Matches, found: Findings, max_disparity: int, height: int, min_disparity: int = 0
+    matches: Matches,
+    found: Findings,
+    max_disparity: int,
+    height: int,
+    min_disparity: int = 0,
+    *,
+    fixed_range: bool = False,
 ) -> None:
     """Derive faults and the disparity range from matched features."""
     if len(matches) < ENOUGH_MATCHES:
@@ -230,15 +238,16 @@ def _judge(
     needed = RANGE_STEP * math.ceil(reach / RANGE_STEP)
     low, high = found.range
     if needed > max_disparity:
-        found.notes.append(
-            f"range: features have disparities up to {high:.0f} px; "
-            f"use --max-disparity {needed} rather than {max_disparity}"
-        )
+        remedy = f"use --max-disparity {needed} rather than {max_disparity}"
+        if fixed_range:
+            remedy = f"the model searches {max_disparity} px only: use another, or smaller images"
+        found.notes.append(f"range: features have disparities up to {high:.0f} px; {remedy}")
     else:
         searched = f" from --min-disparity {min_disparity} on" if min_disparity else ""
         found.notes.append(
-            f"range: features have disparities of {low:.0f} to {high:.0f} px, "
-            f"within --max-disparity {max_disparity}{searched}"
+            f"range: features have disparities of {low:.0f} to {high:.0f} px, within "
+            f"{'the' if fixed_range else '--max-disparity'} {max_disparity}"
+            f"{' px that the model searches' if fixed_range else ''}{searched}"
         )
 
 

@@ -14,6 +14,9 @@ LINE_EVERY = 32  # rows
 LINE_COLOR = (0, 255, 0)
 
 
+REMAP_LIMIT = 32767  # sides of this many pixels and more are beyond OpenCV's remap
+
+
 @dataclass(frozen=True, eq=False)
 class Rectification:
     """Maps from rectified to raw pixels for images of one size, and the new calibration."""
@@ -57,6 +60,10 @@ def plan_rectification(
             images that it is not for.
     """
     cv2 = import_cv2()
+    if max(width, height) >= REMAP_LIMIT:
+        raise InputError(
+            f"{width}x{height} pixels: images to rectify may be {REMAP_LIMIT - 1} px a side at most"
+        )
     raw = calibration.fitted(width, height)
     raw.check_side_by_side()
     if raw.left.lens != raw.right.lens:

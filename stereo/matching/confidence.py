@@ -121,7 +121,7 @@ class ConfidenceModel(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:  # (N, K)
         """Return the logit of being within 3 px, (N,)."""
-        signs = torch.tensor(self.signs, device=features.device)
+        signs = features.new_tensor(self.signs)
         hidden = F.linear(signs * features, self.hidden.weight.abs(), self.hidden.bias)
         return F.linear(hidden.tanh(), self.out.weight.abs(), self.out.bias)[:, 0]
 
@@ -169,7 +169,7 @@ class ConfidenceModel(nn.Module):
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             told = str(error).partition("\n")[0]
             raise InputError(f"its confidence model cannot be used ({told})") from error
-        return model.eval()
+        return model.float().eval()
 
 
 def confidence_model(name: str) -> ConfidenceModel:
@@ -193,8 +193,8 @@ def _sample(rows: Tensor, at: Tensor) -> Tensor:  # (C, H, W), (H, W) -> (C, H, 
 
 def _deviation(values: Tensor, size: int) -> Tensor:  # (H, W)
     """Return the standard deviation in the box around each pixel."""
-    centred = values - values.mean()  # or squares would lose what they differ by
-    return (_box(centred.square(), size) - _box(centred, size).square()).clamp(min=0).sqrt()
+    values = values.double()  # or squares would lose what they differ by
+    return (_box(values.square(), size) - _box(values, size).square()).clamp(min=0).sqrt().float()
 
 
 def _box(values: Tensor, size: int) -> Tensor:  # (H, W)

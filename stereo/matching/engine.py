@@ -56,6 +56,8 @@ class NetworkEngine:
         options: how it matches. The search range is the network's.
     """
 
+    fixed_range = False
+
     def __init__(
         self, network: StereoNetwork, config: NetworkConfig, options: MatchOptions
     ) -> None:
@@ -89,7 +91,7 @@ class NetworkEngine:
             if enlarges:
                 limit = _range_beyond(found, 2 * self.network.max_disparity)
                 found = self._match_enlarged(left, right, limit)
-        return [Estimate(each[0], each[1:]) for each in found.cpu().numpy()]
+        return [Estimate(each[0].copy(), each[1:].copy()) for each in found.cpu().numpy()]
 
     def _range(self, left: Tensor, right: Tensor) -> int:
         """Return the range to search at the views' own size."""

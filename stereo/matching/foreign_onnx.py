@@ -230,7 +230,7 @@ class ForeignOnnxEngine:
         # The YAML file's are of RGB.
         turned = slice(None, None, -1 if reading.order == "BGR" else 1)
         mean, std = list(reading.mean)[turned], list(reading.std)[turned]
-        if self.channels == 1 and len(mean) == 3:
+        if self.channels == 1:
             mean, std = [float(np.mean(mean))], [float(np.mean(std))]
         return mean, std
 

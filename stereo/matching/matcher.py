@@ -54,6 +54,11 @@ class Matcher:
         self.confidence = confidence
         self.min_disparity = int(description.get("min_disparity", 0))
 
+    @property
+    def fixed_range(self) -> bool:
+        """Whether the model searches its own number of disparities and no other."""
+        return bool(getattr(self.engine, "fixed_range", True))
+
     def __repr__(self) -> str:
         facts = self.description
         parts = [str(facts["name"])]
@@ -67,7 +72,7 @@ class Matcher:
 
         Args:
             left: (H, W, 3) uint8 array (RGB), PIL image or path; grey, RGBA and uint16 are
-                converted, the last by the depth (10, 12, 14 or 16 bits) that both views need.
+                converted, the last by the depth (8, 10, 12, 14 or 16 bits) that both views need.
             right: the same.
             view: whose map it is: ``left``, or ``right``, in pixels of the right image, where a
                 point lies at x + d in the left one.
@@ -152,9 +157,11 @@ class Matcher:
             One result per pair; ``seconds`` is the batch's time divided by its size.
 
         Raises:
-            InputError: unreadable, or of different sizes.
+            InputError: unreadable, of different sizes, or more of one view than of the other.
             StereoError: the network's output is not finite.
         """
+        if len(lefts) != len(rights):
+            raise InputError(f"{len(lefts)} left and {len(rights)} right images: give as many")
         pairs = [
             as_images(pair, [_name_of(pair[0], "left image"), _name_of(pair[1], "right image")])
             for pair in zip(lefts, rights, strict=True)

@@ -26,7 +26,7 @@ from stereo.models.checkpoint import file_sha256
 from stereo.models.config import STRIDE, check_max_disparity
 from stereo.system.extras import import_extra
 from stereo.system.parsing import parse_json
-from stereo.system.runtime import free_bytes
+from stereo.system.runtime import free_bytes, is_out_of_memory
 from stereo.version import __version__
 
 FORMAT = "stereo-efficient-attention/onnx-1"
@@ -106,9 +106,13 @@ class OnnxGraph:
                 return list(self.session.run(list(outputs), dict(inputs), options))
         except Exception as error:
             why = f"more than {seconds:.0f} s" if options.terminate else _first_line(error)
+            remedy = ""
+            if options.terminate or is_out_of_memory(error):
+                remedy = "; use smaller images"
+                remedy += ", or the network itself with --tile" if self.is_ours else ""
             raise StereoError(
-                f"ONNX Runtime cannot match {width}x{height} pixels with {self.path} "
-                f"({why}); use smaller images, or the network itself with --tile"
+                f"ONNX Runtime cannot match {width}x{height} pixels with {self.path} ({why})"
+                f"{remedy}"
             ) from error
 
 
@@ -167,7 +171,7 @@ class OnnxEngine:
         maps = (
             np.ascontiguousarray(each[..., -height:, :width]) for each in (disparity, certainty)
         )
-        return [Estimate(*each) for each in zip(*maps, strict=True)]
+        return [Estimate(*(part.copy() for part in each)) for each in zip(*maps, strict=True)]
 
     def _checked(
         self, found: Sequence[Any], shape: tuple[int, ...]
@@ -184,7 +188,7 @@ class OnnxEngine:
             if not np.isfinite(each).all():
                 raise StereoError(f"{self.path}: {NOT_FINITE}")
         disparity, certainty = found
-        reach = max(2 * self.max_disparity, size[1])  # refinement may leave the range searched
+        reach = max(2 * self.max_disparity, size[1])  # files of before maps were kept in the range
         bounds = (
             ("disparities", disparity, -_TOLERANCE, reach, "px"),
             ("certainties", certainty, -0.01, 1.01, ""),
@@ -195,7 +199,7 @@ class OnnxEngine:
                     f"{self.path}: its graph gives {name} of {each.min():g} to {each.max():g}, "
                     f"expected {max(least, 0):g} to {int(most)} {unit}".rstrip()
                 )
-        return disparity.clip(min=0), certainty.clip(0, 1)
+        return disparity.clip(0, self.max_disparity), certainty.clip(0, 1)
 
     def padded(self, views: Sequence[np.ndarray]) -> Tensor:  # (B, 3, H', W')
         """Return (H, W, 3) uint8 views as the graph takes them, filled up to its stride."""

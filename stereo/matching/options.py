@@ -29,7 +29,7 @@ def kind_of(model: str | Path) -> Kind:
         return "zoo"
     if _CODE.fullmatch(name):
         return "code"
-    return "onnx" if name.endswith(".onnx") else "network"
+    return "onnx" if name.lower().endswith(".onnx") else "network"
 
 
 @dataclass(frozen=True)

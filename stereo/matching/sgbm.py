@@ -23,6 +23,8 @@ class SgbmEngine:
         StereoError: OpenCV cannot be loaded.
     """
 
+    fixed_range = False
+
     def __init__(self, max_disparity: int) -> None:
         import_cv2()
         self.max_disparity = max_disparity

@@ -26,7 +26,7 @@ _FAST_CHANNELS = {"eighth": fast.VOLUME_WIDTH, "sixteenth": 2 * fast.VOLUME_WIDT
 
 
 def build_network(config: NetworkConfig) -> StereoNetwork:
-    """Build a network with fresh weights.
+    """Build a network with fresh weights, in fp32.
 
     Raises:
         UsageError: an attention option that its class does not take.
@@ -36,7 +36,7 @@ def build_network(config: NetworkConfig) -> StereoNetwork:
     if config.name in ("ea_stereo_fast", "ea_stereo"):
         attentions = _build_attentions(attention, _FAST_CHANNELS)
         kind = EAStereo if config.name == "ea_stereo" else FastStereo
-        return kind(attentions, config.max_disparity, mask_invalid=mask_invalid)
+        return kind(attentions, config.max_disparity, mask_invalid=mask_invalid).float()
     features = PyramidFeatures(align_corners=config.upsampling == "align_corners")
     stack: nn.Module
     if config.name == "psmnet_basic":
@@ -49,7 +49,7 @@ def build_network(config: NetworkConfig) -> StereoNetwork:
         aggregation=stack,
         max_disparity=config.max_disparity,
         upsampling=config.upsampling,
-    )
+    ).float()
 
 
 def _build_attentions(

@@ -156,7 +156,7 @@ def _warn_of_overlap(training: PairSource, validation: Sequence[Readable]) -> No
 
 def _warn_of_no_flip(training: PairSource) -> None:
     if isinstance(training, DiskPairs):
-        fixed = sum(pair.disparity_right is None for pair in training.files)
+        fixed = sum(getattr(pair, "disparity_right", None) is None for pair in training.files)
         if fixed:
             warn(
                 f"warning: {fixed} of the {len(training)} training pairs have no ground truth of "

@@ -113,9 +113,24 @@ def test_gwcnet_protocol_crops_and_skips_images_with_little_truth():
     estimate[:28] = 100  # the rows that the crop leaves out
     assert figures(scored(estimate, truth, "gwcnet").sums["all"])["epe"] == 0
     truth[40:] = np.nan
-    score = scored(np.nan_to_num(truth), truth, "gwcnet")
+    assert not scored(
+        np.nan_to_num(truth), truth, "gwcnet"
+    ).skipped  # all that is known is in range
+    truth[40:] = 192
+    score = scored(truth, truth, "gwcnet")
     assert score.skipped
     assert summarise([score], "image")["skipped_names"] == ["image 0"]
+
+
+def test_raft_protocol_pools_its_rates_but_not_epe():
+    truth = np.full((2, 10, 100), 20.0)
+    estimate = truth.copy()
+    estimate[0, :1] += 5  # a tenth of a whole image
+    truth[1, 1:], estimate[1, 0, :90] = np.inf, 25  # nine tenths of one with a tenth of the pixels
+    scores = [scored(estimate[i], truth[i], "raft", i) for i in range(2)]
+    found = summarise(scores, PROTOCOLS["raft"].averaging)
+    assert found["epe"] == pytest.approx((0.5 + 4.5) / 2)
+    assert found["bad_1"] == pytest.approx(100 * 190 / 1100)
 
 
 def test_raft_protocol_takes_the_400_images_of_seed_1000():

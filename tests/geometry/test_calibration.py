@@ -496,6 +496,8 @@ def test_depth_is_metres_and_zero_where_there_is_none():
     assert depth[0].tolist() == [10, 2, 20]
     assert depth[1].tolist() == [0, 0, 0]
     assert depth[2, :2].tolist() == [0, 200]
+    tiny = np.full((1, 1), 1e-38, np.float32)
+    assert Calibration.rectified(fx=1000, cx0=10, cy=10, baseline=0.1).depth(tiny) == 0
 
 
 def test_depth_of_a_raw_pair_is_refused():
@@ -1062,6 +1064,13 @@ Stereo.T_c1_c2: !!opencv-matrix
   dt: f
   data: [1, 0, 0, 0.11, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]
 """
+
+
+def test_lenses_that_the_file_knows_otherwise_are_refused(tmp_path):
+    path = kept(tmp_path, ORB_2.replace("k1: 0.0", "k1: -0.3"), "stereo.yaml")
+    assert Calibration.read(path, raw=True, lens="pinhole").left.lens == "pinhole"
+    with pytest.raises(InputError, match="its lenses are pinhole ones, not fisheye"):
+        Calibration.read(path, raw=True, lens="fisheye")
 
 
 def test_orb_slam(tmp_path):

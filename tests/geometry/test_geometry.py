@@ -339,6 +339,22 @@ def test_two_mirrored_views_look_swapped_and_the_advice_says_so():
     assert "mirror both if they are mirrored" in fault
 
 
+def test_a_range_too_short_is_said_with_what_can_be_done():
+    for fixed, remedy in ((False, "use --max-disparity"), (True, "the model searches 16 px only")):
+        (note,) = [
+            note
+            for note in check_pair(LEFT, RIGHT, 16, fixed_range=fixed).notes
+            if note.startswith("range")
+        ]
+        assert remedy in note
+
+
+def test_images_too_wide_to_rectify_are_refused():
+    calibration = Calibration.rectified(fx=1000, cx0=100, cy=10, baseline=0.1)
+    with pytest.raises(InputError, match="may be 32766 px a side at most"):
+        plan_rectification(calibration, 33000, 200)
+
+
 def judged(left, disparity):
     found = check.Findings()
     right = left - np.stack([disparity, np.zeros(len(left))], axis=1)

@@ -23,6 +23,7 @@ from stereo.evaluation.sparsification import (
     score_confidence,
 )
 from stereo.matching.confidence import (
+    _deviation,
     ANY_MODEL,
     CERTAINTY,
     COMMON,
@@ -322,3 +323,11 @@ def test_a_damaged_fit_is_one_line(tmp_path, stored):
     save_checkpoint(path, type(checkpoint)(**whole, confidence=stored))
     with pytest.raises(InputError, match="confidence model"):
         package.load(path)
+
+
+@pytest.mark.parametrize("near", [192.0, 1500.0])
+def test_roughness_is_exact_at_large_disparities(near):
+    plane = torch.arange(64.0).expand(40, 64) * 0.01 + near
+    plane = torch.cat([plane, torch.full((40, 64), 3.3)], dim=1)
+    inside = _deviation(plane, 5)[3:-3, 3:60]
+    assert torch.allclose(inside, torch.tensor(0.01 * 2**0.5), atol=1e-4)

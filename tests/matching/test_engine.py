@@ -11,11 +11,11 @@ import torch
 from conftest import slow_but
 
 import stereo
-from stereo.errors import UsageError
+from stereo.errors import InputError, UsageError
 from stereo.matching.engine import NetworkEngine
 from stereo.matching.memory import _RATES, bytes_needed
 from stereo.matching.options import MatchOptions
-from stereo.models import AttentionConfig, NetworkConfig
+from stereo.models import AttentionConfig, NetworkConfig, build_network
 from stereo.system.machine import CLEAR_REFS
 from stereo.system.runtime import has_bf16
 
@@ -42,6 +42,31 @@ class Proportional(torch.nn.Module):
 def engine_of(network, name="psmnet", scale="1", tile="off", **options):
     options = MatchOptions(device="cpu", precision="fp32", scale=scale, tile=tile, **options)
     return NetworkEngine(network, NetworkConfig(name), options)
+
+
+def test_a_map_that_is_kept_keeps_nothing_else():
+    views = [np.zeros((32, 48, 3), np.uint8)] * 4
+    network = build_network(NetworkConfig("ea_stereo_fast", 32))
+    first = engine_of(network, "ea_stereo_fast")(views, views)[0]
+    assert first.disparity.base is None
+    assert first.certainty.base is None
+
+
+def test_other_default_types_change_nothing():
+    views = np.zeros((2, 32, 48, 3), np.uint8)
+    torch.set_default_dtype(torch.float64)
+    try:
+        for model in ("ea_stereo_fast", "sgbm"):
+            result = stereo.load(model, max_disparity=32, precision="fp32")(*views)
+            assert result.disparity.dtype == result.confidence.dtype == np.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_views_without_partner_are_refused():
+    view = np.zeros((32, 48, 3), np.uint8)
+    with pytest.raises(InputError, match="2 left and 1 right images"):
+        stereo.load("sgbm").batch([view, view], [view])
 
 
 @pytest.mark.parametrize(("scale", "double"), [("1", False), ("2", True)])

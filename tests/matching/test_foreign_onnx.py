@@ -104,6 +104,20 @@ def test_a_map_in_other_units_is_scaled_to_pixels(theirs, pair, size, grown):
         assert np.allclose(package.load(theirs)(*pair).disparity, expected), scale
 
 
+@pytest.mark.parametrize("std", ["[0.1]", "[0.05, 0.1, 0.15]"])
+def test_a_grey_graph_may_have_three_deviations(theirs, pair, std):
+    write(theirs, {"input": [1, 2, "h", "w"]}, grey("input"), yaml=f"mean: [0]\nstd: {std}\n")
+    assert np.allclose(package.load(theirs)(*pair).disparity, 3)
+
+
+def test_a_graph_that_does_not_fit_the_views_is_not_helped_by_smaller_ones(theirs, pair):
+    shape = node("Reshape", ["left", "three"], ["disparity"])
+    write(theirs, dict.fromkeys(("left", "right"), ANY), shape)
+    with pytest.raises(StereoError, match="cannot match 96x64") as error:
+        package.load(theirs)(*pair)
+    assert "smaller" not in str(error.value)
+
+
 def test_channels_are_those_that_the_file_asks_for(theirs):
     red = np.full((32, 32, 3), (51, 0, 0), np.uint8)
     first = node("Slice", ["left", "zero", "one", "one"], ["disparity"])

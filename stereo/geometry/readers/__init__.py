@@ -74,6 +74,8 @@ def _read(kind: str, read: "_Reader", source: Source) -> StereoParameters:
     path = source.path
     try:
         found = read(source)
+        if source.raw and source.lens not in (None, found.left.lens):
+            raise InputError(f"its lenses are {found.left.lens} ones, not {source.lens}")
     except InputError as error:
         known = str(error).startswith(str(path))
         raise error if known else InputError(f"{path}: {error}") from error

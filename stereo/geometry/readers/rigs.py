@@ -47,9 +47,7 @@ def read_ours(source: Source) -> StereoParameters:
     found = source.fields.get("format")
     if found != FORMAT:
         raise ValueError(f"its format is '{str(found)[:40]}', not '{FORMAT}'")
-    parameters = StereoParameters.from_dict(dict(source.fields))
-    settle_lens(parameters.left.lens, source)
-    return parameters
+    return StereoParameters.from_dict(dict(source.fields))
 
 
 def is_opencv(fields: Mapping[str, Any]) -> bool:
