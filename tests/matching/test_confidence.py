@@ -23,11 +23,11 @@ from stereo.evaluation.sparsification import (
     score_confidence,
 )
 from stereo.matching.confidence import (
-    _deviation,
     ANY_MODEL,
     CERTAINTY,
     COMMON,
     ConfidenceModel,
+    _deviation,
     confidence_model,
 )
 from stereo.matching.matcher import Matcher
