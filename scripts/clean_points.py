@@ -25,6 +25,7 @@ from stereo.geometry.flying import WEIGHTS, flying_features, flying_network, is_
 from stereo.geometry.points import is_edge
 from stereo.matching.matcher import Matcher
 from stereo.system.console import progress, run_script
+from stereo.system.files import staged
 
 REACH = 4  # pixels to either side
 HALF = 0.45  # of what jumps leave, with a margin for photographs
@@ -112,7 +113,8 @@ def fit(judged: list[Judged], seed: int = 0) -> None:
         )
         share = sum(int((j.flying & ~j.jumps()).sum()) for j in judged) / len(scores)
         last.bias -= scores.kthvalue(max(1, round(HALF * share * len(scores)))).values
-    save_file(network.state_dict(), WEIGHTS)
+    with staged(WEIGHTS) as (temporary,):
+        save_file(network.state_dict(), temporary)
 
 
 def report(name: str, judged: list[Judged]) -> None:

@@ -22,11 +22,16 @@ import torch
 
 from stereo.attention import ATTENTIONS
 from stereo.benchmark import measure
+from stereo.data.sets.layouts import SYNTHETIC_NOTE
+from stereo.errors import StereoError, UsageError
 from stereo.models import NetworkConfig, build_network
+from stereo.models.checkpoint import file_sha256
 from stereo.models.config import BF16_NETWORKS
-from stereo.system.files import staged
+from stereo.system.files import output_folder, staged
 from stereo.system.machine import machine
+from stereo.system.parsing import parse_json, parse_yaml
 from stereo.system.runtime import pick_dtype
+from stereo.training.prepare import weights_file
 from stereo.training.state import last_path
 
 STUDIES_FOLDER = Path(__file__).resolve().parent / "studies"
@@ -76,8 +81,16 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe, variants = STUDIES_FOLDER / f"{arguments.study}.yaml", STUDIES[arguments.study]
     if arguments.variants:
+        if unknown := set(arguments.variants).difference(variants):
+            parser.error(f"--variants {min(unknown)}: known are {', '.join(variants)}")
         variants = {name: variants[name] for name in arguments.variants}
-    report = begun(arguments.output, arguments.study, recipe)
+    inputs = {
+        "data": read_note(arguments.data),
+        "held_out": read_note(arguments.held_out),
+        "weights": arguments.weights and file_sha256(weights_file(arguments.weights)),
+    }
+    report = begun(arguments.output, arguments.study, recipe, inputs)
+    remember(arguments.runs / "inputs.json", inputs)
     done = {(run["variant"], run["seed"]) for run in report["runs"]}
     # Seed by seed, so that a study that is cut short still compares all variants.
     due = [
@@ -113,16 +126,40 @@ def main() -> None:
     console.say(as_table(report))
 
 
-def begun(output: Path, study: str, recipe: Path) -> dict[str, Any]:
+def read_note(folder: Path) -> dict[str, Any]:
+    """Return what 'stereo data synthesize' noted about its pairs, and their number."""
+    notes = parse_json((folder / SYNTHETIC_NOTE).read_text(), str(folder))
+    return {"scenes": notes, "pairs": len(list(folder.rglob("left/*.pfm")))}
+
+
+def remember(path: Path, inputs: dict[str, Any]) -> None:
+    """Keep what the runs of a folder begin with, and refuse others."""
+    if path.is_file():
+        if parse_json(path.read_text(), str(path)) != inputs:
+            raise UsageError(
+                f"{path.parent} has runs of other data or weights: name another --runs"
+            )
+        return
+    output_folder(path.parent)
+    with staged(path) as (temporary,):
+        temporary.write_text(json.dumps(inputs, indent=1) + "\n")
+
+
+def begun(output: Path, study: str, recipe: Path, inputs: dict[str, Any]) -> dict[str, Any]:
     """Return the study's report as far as it stands in ``output``, or a new one."""
     if output.is_file():
-        report: dict[str, Any] = json.loads(output.read_text())
-        if report["recipe"] != recipe.read_text():
-            raise SystemExit(f"{output} is of another recipe than {recipe}: name another --output")
+        report: dict[str, Any] = parse_json(output.read_text(), str(output))
+        for name, one, other in (
+            ("recipe", parse_yaml(report["recipe"], str(output)), read_fields(recipe)),
+            ("data or weights", report.get("inputs"), inputs),
+        ):
+            if one != other:
+                raise UsageError(f"{output} is of another {name}: name another --output")
         return report
     return {
         "study": study,
         "machine": machine(torch.device("cpu")),
+        "inputs": inputs,
         "recipe": recipe.read_text(),
         "runs": [],
         "costs": {},
@@ -138,9 +175,7 @@ def write(report: dict[str, Any], output: Path) -> None:
 
 def read_fields(recipe: Path) -> dict[str, Any]:
     """Return the values of a recipe."""
-    import yaml
-
-    fields: dict[str, Any] = yaml.safe_load(recipe.read_text())
+    fields: dict[str, Any] = parse_yaml(recipe.read_text(), str(recipe))
     return fields
 
 
@@ -171,7 +206,8 @@ def stereo(*words: Any, threads: int) -> None:
     """Run a command of ours."""
     command = [sys.executable, "-m", "stereo", *map(str, words)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+    if subprocess.run(command, stdout=subprocess.DEVNULL, env=environment).returncode:
+        raise StereoError(f"'stereo {words[0]}' failed, see above")
 
 
 def cost(recipe: Path, variant: Variant) -> dict[str, float]:
@@ -214,7 +250,7 @@ def as_table(report: dict[str, Any]) -> str:
         row: list[Any] = [f"`{name}`", sum(run["variant"] == name for run in runs)]
         for figure in measured:
             found = [run[figure] for run in runs if run["variant"] == name]
-            row += [statistics.mean(found), statistics.stdev(found) if len(found) > 1 else 0.0]
+            row += [statistics.mean(found), statistics.stdev(found) if len(found) > 1 else ""]
         costs = report["costs"].get(name)
         row.append(round(1000 * costs["seconds"]) if costs else "")
         row.append(round(costs["peak_mib"]) if costs else "")

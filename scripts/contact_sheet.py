@@ -21,6 +21,8 @@ def main() -> None:
         path.relative_to(arguments.maps).as_posix().removesuffix("_color.png")
         for path in arguments.maps.rglob("*_color.png")
     )
+    if not names:
+        parser.error(f"{arguments.maps}: no *_color.png in it; 'stereo infer' writes them")
     cells = [cell(arguments.maps, name) for name in names]
     width = max(each.width for each in cells) + 2 * GAP
     rows = [cells[i : i + COLUMNS] for i in range(0, len(cells), COLUMNS)]

@@ -25,6 +25,7 @@ import stereo
 from stereo.attention.efficient import EfficientAttention
 from stereo.attention.volume import to_tokens
 from stereo.data.io.images import read_image
+from stereo.system.files import output_folder, staged
 
 TEMPLATES = 6
 CELLS = ((0.25, 0.5), (0.6, 0.4), (0.8, 0.75))  # rows and columns, as shares of the image
@@ -44,10 +45,10 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, required=True, help="the image to write")
     arguments = parser.parse_args()
+    output_folder(arguments.output.parent)
     matcher = stereo.load(arguments.model, precision="fp32", device="cpu")
-    attention = next(
-        (m for m in matcher.network.modules() if isinstance(m, EfficientAttention)), None
-    )
+    modules = () if matcher.network is None else matcher.network.modules()
+    attention = next((m for m in modules if isinstance(m, EfficientAttention)), None)
     if attention is None:
         parser.error(f"{arguments.model} has no efficient attention")
     volumes: list[Tensor] = []
@@ -70,7 +71,9 @@ def main() -> None:
         rows.append(row)
     columns = [np.vstack(rows[i::3]) for i in range(3)]
     picture = Image.fromarray(np.hstack(columns))
-    picture.quantize(128, dither=Image.Dither.NONE).save(arguments.output, optimize=True)
+    with staged(arguments.output) as (temporary,):
+        small = picture.quantize(128, dither=Image.Dither.NONE)
+        small.save(temporary, format="PNG", optimize=True)
 
 
 def templates(attention: EfficientAttention, volume: Tensor) -> tuple[Tensor, Tensor, Tensor]:

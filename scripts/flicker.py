@@ -40,6 +40,8 @@ def main() -> None:
     found_clean = open_dataset("synthetic", options.root, render_pass="clean").samples
     clean = {pair.name: pair for pair in found_clean}
     found: dict[str, list[list[float]]] = {"flicker": [], "epe": []}
+    if any(len(pairs) <= FIRST + 1 for pairs in films.values()):
+        parser.error(f"{options.root}: videos of more than {FIRST + 1} frames are needed")
     for pairs in progress(list(films.values()), "films"):
         steady, maps, truths, pictures = Steady(), [], [], []
         for files in pairs:
@@ -62,6 +64,9 @@ def main() -> None:
         if len(pooled[0]) > STILL * maps[0][0].size * (len(pairs) - FIRST):
             found["flicker"].append([float(each.mean()) for each in pooled])
     for name, values in found.items():
+        if not values:
+            print(f"{name}: no video is static for a fifth")
+            continue
         before, after = np.mean(values, axis=0)
         print(f"{name}: {before:.3f} px, with --steady {after:.3f} px, {len(values)} videos")
 

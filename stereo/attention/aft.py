@@ -3,6 +3,9 @@
 y_i = sigmoid(q_i) * sum_j exp(k_j + w_ij) v_j / sum_j exp(k_j + w_ij), channel by channel. In
 AFT-simple w is zero; in AFT-conv it depends on j - i inside a small kernel, one per head, and is
 zero outside. O(N V) and O(N k^3 V) time.
+
+Changed in AFT-conv: queries and keys have a channel per value, not keys one per head, and w is a
+plain parameter, not gamma (w - mean w) / std w + beta.
 """
 
 from typing import Any

@@ -3,8 +3,8 @@
 phi(q_i) . sum_j phi(k_j) v_j / phi(q_i) . sum_j phi(k_j), phi(x) = elu(x) + 1. O(N K V) time.
 """
 
+import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from stereo.attention.linearized import linearized_attention
 from stereo.attention.reference import weighted_average
@@ -21,10 +21,15 @@ class LinearAttention(VolumeAttention):
     def attend(  # noqa: D102
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
     ) -> Tensor:
-        return linearized_attention(F.elu(queries) + 1, F.elu(keys) + 1, values, key_mask)
+        return linearized_attention(_phi(queries), _phi(keys), values, key_mask)
 
     def attend_explicitly(  # noqa: D102
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
     ) -> Tensor:
-        weights = (F.elu(queries) + 1) @ (F.elu(keys) + 1).transpose(2, 3)
+        weights = _phi(queries) @ _phi(keys).transpose(2, 3)
         return weighted_average(weights, values, key_mask)
+
+
+def _phi(tokens: Tensor) -> Tensor:
+    """Return elu(x) + 1, which must not cancel to 0 where x is far below."""
+    return torch.where(tokens > 0, tokens + 1, tokens.clamp(max=0).exp())

@@ -2,11 +2,14 @@
 
 Queries and keys are shared, keys normalised. In each of several rounds the tokens are sorted by a
 locality-sensitive hash and cut into chunks; a token sees its own chunk and the one before. Rounds
-are joined by their softmax normalisers, so a key counts once per round that shows it. A token sees
-itself only where nothing else is visible. O(N log N) time. The rotations are a function of the seed
-and of the training step, which the loop announces (``begin_step``). Buckets are a product of two
-smaller hashes, since a volume has too many for one. Padding is masked, and a chunk has no
-wrapped-around predecessor.
+are joined by their softmax normalisers. A token sees itself only where nothing else is visible.
+O(N log N) time. The rotations are a function of the seed and of the training step, which the loop
+announces (``begin_step``). Buckets are a product of two smaller hashes, since a volume has too many
+for one. Padding is masked, and a chunk has no wrapped-around predecessor.
+
+Changed from equations 3 and 12 to 16: a token sees all of the two chunks, not its own bucket alone,
+and a key counts once per round that shows it, without -log N_ij. The authors' code has both as
+options (``attend_across_buckets``, ``allow_duplicate_attention``).
 """
 
 import math

@@ -19,7 +19,7 @@ from stereo.errors import StereoError, UsageError, unknown_name
 from stereo.matching.engine import computing_in
 from stereo.system import console
 from stereo.system.machine import machine
-from stereo.system.runtime import free_bytes, pick_device, pick_dtype
+from stereo.system.runtime import free_bytes, is_out_of_memory, pick_device, pick_dtype
 
 # The quarter-resolution volume of a 544x960 image is 48x136x240; the last one is 4 times as large.
 SIZES: tuple[Size, ...] = (
@@ -168,10 +168,15 @@ def _measure_case(
         reason = _reason_not_to_run(
             last, cells(size), row.get("computed_macs", 0), module.linear_cost, time_limit, device
         )
-        if reason:
+        if reason is None:
+            try:
+                row |= _run(module, case, size, device, time_limit, repeats)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = "out of memory"
+        if reason is not None:
             row["not_run"] = reason
-        else:
-            row |= _run(module, case, size, device, time_limit, repeats)
         rows.append(row)
         console.say(_line(row))
     return rows

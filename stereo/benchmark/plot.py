@@ -37,7 +37,10 @@ def growth_plot(path: Path, report: dict[str, Any]) -> None:
     if maps:
         panels[1].plot(*zip(*maps, strict=True), color="black", label="N x N map, computed")
     for panel, label in zip(panels, ("seconds, median", "peak memory, GiB"), strict=True):
-        panel.set(xscale="log", yscale="log", xlabel="cells N of the volume", ylabel=label)
+        panel.set(xlabel="cells N of the volume", ylabel=label)
+        drawn = [value for line in panel.lines for value in line.get_ydata() if value > 0]
+        if drawn:  # a logarithmic axis of nothing is an error
+            panel.set(xscale="log", yscale="log")
         panel.grid(True, which="major", alpha=0.3)
     panels[1].legend(ncols=1, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
     machine = report["machine"]

@@ -224,7 +224,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
         if not is_out_of_memory(error):
             raise
-        return _fail(name, "out of memory; use smaller images or a smaller --max-disparity", 1)
+        return _fail(name, "out of memory; give it smaller images, ranges or batches", 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(name, f"{where}{error.strerror or error}", 1)

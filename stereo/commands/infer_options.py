@@ -1,5 +1,6 @@
 """Options of ``stereo infer``."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,6 +51,10 @@ class InferOptions:
         if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
             raise UsageError(
                 f"--min-confidence {self.min_confidence:g}: expected a number from 0 to 1"
+            )
+        if self.ground_truth_scale is not None and not 0 < self.ground_truth_scale < math.inf:
+            raise UsageError(
+                f"--ground-truth-scale {self.ground_truth_scale:g}: expected a positive number"
             )
         if self.max_depth is not None and not self.max_depth > 0:
             raise UsageError(

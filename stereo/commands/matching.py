@@ -117,7 +117,7 @@ def _submit(config: Namespace) -> int:
     if config.validate is not None:
         validate_archive(config.validate, config.benchmark, config.root, **pairs)
     else:
-        submit(chosen_model(config)(), config.benchmark, config.root, config.output, **pairs)
+        submit(chosen_model(config), config.benchmark, config.root, config.output, **pairs)
     return 0
 
 

@@ -37,6 +37,7 @@ from stereo.data.io.images import read_image
 from stereo.data.sets.datasets import open_dataset
 from stereo.data.sets.sample import SampleFiles
 from stereo.errors import InputError, UsageError, unknown_name
+from stereo.matching.loading import loaded
 from stereo.matching.matcher import Matcher
 from stereo.system import console
 from stereo.system.files import output_folder, staged
@@ -80,7 +81,7 @@ BENCHMARKS = {
 
 
 def submit(
-    matcher: Matcher,
+    matcher: Matcher | Callable[[], Matcher],  # or what loads it, once the pairs are found
     benchmark: str,  # a key of `BENCHMARKS`
     root: str | Path,  # the data set's folder; images are enough
     output: str | Path,  # the `.zip` file
@@ -92,15 +93,16 @@ def submit(
     """Match a benchmark's pairs, write its archive, and validate what was written.
 
     Raises:
-        UsageError: an unknown benchmark, a name that servers refuse, or a folder as output.
+        UsageError: an unknown benchmark, a name that servers refuse, or an output that is no .zip.
         InputError: the data set is not whole, or an archive that does not hold what it should.
         OutputError: the archive cannot be written.
     """
     path = Path(output)
-    if path.is_dir():
-        raise UsageError(f"--output {path}: is a folder; name the .zip file to write")
+    if path.is_dir() or path.suffix.lower() != ".zip":
+        raise UsageError(f"--output {path}: name the .zip file to write")
     items = _find_pairs(benchmark, root, method, layout, partial)
     output_folder(path.parent)
+    matcher = loaded(matcher)
     if matcher.min_disparity < 0:
         raise UsageError(
             f"--min-disparity {matcher.min_disparity}: the servers take no negative disparities"

@@ -1,6 +1,7 @@
 """Commands that make weights: ``train``, ``convert`` and ``fit-confidence``."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
@@ -109,9 +110,12 @@ def _convert(config: Namespace) -> int:
     from stereo.models.convert import convert_psmnet
     from stereo.system.console import say
 
+    output = Path(config.output)
+    if output.suffix != ".safetensors":
+        raise UsageError(f"--output {output}: expected a .safetensors file")
     checkpoint = convert_psmnet(config.file, align_corners=config.align_corners == "true")
-    save_checkpoint(config.output, checkpoint)
-    say(f"{config.output}: {checkpoint.config.name}, {checkpoint.config.upsampling}")
+    save_checkpoint(output, checkpoint)
+    say(f"{output}: {checkpoint.config.name}, {checkpoint.config.upsampling}")
     return 0
 
 

@@ -180,7 +180,8 @@ class MatchOptions(ComputeOptions):
         elif bundled_weights(name) is None and not self.allow_untrained:
             raise UsageError(
                 f"'{name}' has no trained weights yet: give a checkpoint with --model "
-                "FILE.safetensors, use --model sgbm, or add --allow-untrained for random weights"
+                "FILE.safetensors, or use --model sgbm; --allow-untrained, where it is known, "
+                "runs random weights"
             )
         pick_dtype(self.precision, pick_device(self.device))
         if self.compile != "off" and self.compile not in torch.compiler.list_backends(

@@ -37,11 +37,11 @@ def warn(line: str) -> None:
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's ``main``; one of our own errors ends it with one line."""
+    """Run a script's ``main``; our own errors, and those of files, end it with one line."""
     show_warnings_as_lines()
     try:
         main()
-    except StereoError as error:
+    except (StereoError, OSError) as error:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
 
 

@@ -461,6 +461,13 @@ def test_linear_and_taylor_by_their_formulas():
             assert (attended[i] - weights @ v / weights.sum()).abs().max() < 1e-10
 
 
+def test_linear_is_exact_far_below_0():
+    module = build("linear").float()
+    keys = torch.full((1, 1, 60, 4), -20.0)
+    values = torch.arange(60.0)[None, None, :, None].expand(1, 1, 60, 4)
+    assert torch.allclose(module.attend(keys, keys, values, None, SIZE), torch.tensor(29.5))
+
+
 def test_focused_by_its_formula():
     module = build("focused", {"kernel": 3})
     volume = volume_of(batch=1)

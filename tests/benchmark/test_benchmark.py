@@ -94,6 +94,32 @@ def test_nothing_is_timed_if_the_gate_fails(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("fault", ["too long", "no memory", "no peak"])
+def test_what_cannot_be_run_or_weighed_is_said(tmp_path, monkeypatch, fault):
+    members = ["dot_product"] if fault == "too long" else ["efficient"]
+    if fault == "no memory":
+        monkeypatch.setattr(
+            *(ATTENTIONS["efficient"], "forward"),
+            lambda *_: torch.empty(2**60, dtype=torch.uint8),
+        )
+        monkeypatch.setattr(attention_benchmark, "check_against_definition", lambda _: None)
+    if fault == "no peak":
+        monkeypatch.setattr(attention_benchmark.measure, "peak_bytes", lambda f, _: f())
+    report = benchmark_attention(
+        tmp_path / "a.json",
+        members=members,
+        sizes=[(48, 136, 240)] if fault == "too long" else [(2, 3, 4)],
+        precisions=["fp32"],
+        directions=["forward"],
+        time_limit=1,
+        repeats=1,
+    )
+    (row,) = report["rows"]
+    said = {"too long": "expected to take", "no memory": "out of memory", "no peak": None}[fault]
+    assert (said is None) or row["not_run"].startswith(said)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.md", "a.png"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precisions", ["fp32", "fp32,bf16"])
 def test_the_command_writes_json_table_and_plot(tmp_path, capsys, precisions):

@@ -239,6 +239,10 @@ def test_evaluate_lists_the_known_names(stereo, tmp_path, changed, known):
         ("evaluate", "--dataset", "manifest", "--root", ".", "--output", "out", "--limit", "0"),
         ("convert", "x.tar", "--output", "x.safetensors"),
         ("convert", "x.tar", "--output", "x.safetensors", "--align-corners", "maybe"),
+        ("convert", "x.tar", "--output", "x.tar", "--align-corners", "true"),
+        ("infer", "l.png", "r.png", "--output", "out", "--ground-truth-scale", "0"),
+        ("submit", "kitti2015", "--root", ".", "--output", "testing/image_2/0.png"),
+        ("submit", "nothing", "--root", ".", "--output", "x.zip"),
     ],
     ids=" ".join,
 )
@@ -569,7 +573,8 @@ def test_a_scale_that_is_not_positive_is_one_line(stereo, pair, tmp_path, scale)
     write_disparity(tmp_path / "gt.png", np.ones(SIZE, np.float32))
     call = ("infer", *pair, "--output", tmp_path / "out", *SHORT)
     result = stereo(*call, "--ground-truth", tmp_path / "gt.png", f"--ground-truth-scale={scale}")
-    assert_one_line(result, 1, "positive")
+    assert_one_line(result, 2, "positive")
+    assert written(tmp_path / "out") == []
 
 
 @pytest.mark.parametrize("argument", ["x" * 300, "[z-a]*.png", ""])

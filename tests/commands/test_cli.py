@@ -498,16 +498,18 @@ def test_convert_refuses_weights_that_do_not_fit(stereo, tmp_path, fault):
     assert names(tmp_path) == ["in.tar"]
 
 
-@pytest.mark.parametrize("below", ["nowhere/x.safetensors", "file/x.safetensors", "folder"])
+@pytest.mark.parametrize(
+    "below", ["nowhere/x.safetensors", "file/x.safetensors", "folder.safetensors"]
+)
 def test_convert_to_an_unwritable_path_is_one_line(stereo, tmp_path, below):
     (tmp_path / "file").write_text("x")
-    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.safetensors").mkdir()
     source, target = shared("golden/psmnet_golden.tar"), tmp_path / below
     result = stereo("convert", source, "--output", target, "--align-corners", "true")
     assert result.status == 1
     assert len(result.errors) == 1, result.errors
     assert str(target) in result.errors[0]
-    assert names(tmp_path) == ["file", "folder"]
+    assert names(tmp_path) == ["file", "folder.safetensors"]
 
 
 @pytest.mark.parametrize("align_corners", ["true", "false"])
