@@ -194,9 +194,8 @@ def _pairs(recipe: Recipe) -> tuple[PairSource, Sequence[Readable]]:
     chosen = data.validation
     found = _training_pairs(data)
     name = chosen.name or data.name
-    others = chosen.root or chosen.split or _split_if_there(name, "val")
-    on_the_spot = name == SYNTHETIC != data.name
-    if others or (on_the_spot and not chosen.share):
+    others = _split_if_there(name, "val") or name == SYNTHETIC != data.name
+    if chosen.root or chosen.split or (others and not chosen.share):
         return DiskPairs(found, right=right), _validation(data)
     candidates = found
     if name != data.name:

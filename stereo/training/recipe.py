@@ -30,8 +30,8 @@ class ValidationConfig:
     ``root``, ``train`` if it has one, else all pairs."""
     share: float | None = None
     """Share of the training pairs on disk to hold out from training: whole scenes (folders), chosen
-    by name. With ``name``, a share of the pairs that both data sets contain. None for 0.1. Not used
-    if ``root`` or ``split`` names other pairs, if there is a ``val`` split, or for scenes rendered
+    by name. With ``name``, a share of the pairs that both data sets contain. None for 0.1, if there
+    is no ``val`` split. Not used if ``root`` or ``split`` names other pairs, or for scenes rendered
     on the fly."""
     render_pass: str | None = None
     """``clean`` or ``final``; None for the training data's."""

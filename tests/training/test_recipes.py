@@ -416,3 +416,14 @@ def test_held_out_pairs_are_read_in_the_pass_asked_for(render_pass):
     data = DataConfig("sceneflow", str(SAMPLES), "test", "final", validation=validation)
     (pair,) = prepare(Recipe(data=data)).validation_set
     assert f"frames_{render_pass or 'final'}pass" in pair.left.parts
+
+
+def test_a_share_is_held_out_even_where_there_is_a_validation_split(tmp_path):
+    write_tree(tmp_path, "kitti2015", [f"{n:06d}" for n in (0, 1, 2, 3)])
+    for validation, names in (
+        (ValidationConfig(), ["000001_10", "000003_10"]),
+        (ValidationConfig(share=0.3), ["000002_10"]),
+    ):
+        data = DataConfig("kitti2015", str(tmp_path), validation=validation)
+        pairs = prepare(Recipe(data=data)).validation_set
+        assert [pair.name for pair in pairs] == names
