@@ -1,4 +1,4 @@
-r"""How many flying points the removal leaves, and how many good points it takes.
+r"""Measure the removal of flying points: how many remain, and how many good points it takes.
 
     stereo data synthesize --root rendered --count 96 --seed 202 --height 256 --width 576 \
       --textures PHOTOGRAPHS --meshes MESHES

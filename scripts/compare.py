@@ -1,4 +1,4 @@
-"""Train variants of one network under one budget and seed set, and table their errors.
+"""Train variants of one network under one budget and seed set, and tabulate their errors.
 
 The heads of ``scripts/studies/*.yaml`` have the commands. It goes on where it stopped: runs that
 stand in the output file or are finished in RUNS are not repeated, so that seeds can be added later.

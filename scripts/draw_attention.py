@@ -35,7 +35,7 @@ GAP = 6
 
 
 def main() -> None:
-    """Match the pair, take up the volume at the attention, draw."""
+    """Match the pair, capture the attention's volume, draw."""
     raw = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("left", type=Path)

@@ -7,8 +7,8 @@ class StereoError(Exception):
     """Base of this package's errors; the command line prints it as one line, exit status 1.
 
     Args:
-        message: what is wrong and how to mend it. What a file's content or name brings in that
-            cannot be printed, line breaks and a terminal's commands among it, is escaped.
+        message: what is wrong and how to mend it. Unprintable characters, including line
+            breaks and terminal escapes, are escaped.
     """
 
     exit_status = 1

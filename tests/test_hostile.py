@@ -83,7 +83,7 @@ def test_a_large_image_is_refused_naming_the_option_that_allows_it(tmp_path, mon
     path = tmp_path / "large.png"
     path.write_bytes(hostile.whole_png())
     assert path.stat().st_size < 30_000
-    with pytest.raises(InputError, match=r"177|128 megapixels.*--max-megapixels"):
+    with pytest.raises(InputError, match=r"128 megapixels.*--max-megapixels"):
         read_image(path)
     monkeypatch.setenv(MAX_MEGAPIXELS_VARIABLE, "200")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10**6)  # Pillow's own limit gives way

@@ -106,18 +106,6 @@ def test_the_researchers_tutorial_runs(folder, capfd):
         assert report["summary"]["epe_pixel"] < 10
 
 
-@pytest.mark.parametrize("name", ["tutorial-practitioner.md", "tutorial-researcher.md"])
-def test_links_of_the_tutorials_resolve(name):
-    links = re.findall(r"\]\(([^)]+)\)", (DOCS / name).read_text())
-    assert links
-    for link in links:
-        path, _, heading = link.partition("#")
-        text = (DOCS / path).read_text()
-        titles = re.findall(r"^#+ (.+)$", text, re.M)
-        anchors = {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}
-        assert not heading or heading in anchors, link
-
-
 COMPLETE = (  # what an option that stands alone is tried with
     "infer left right --output maps --ground-truth truth",
     "train --config quickstart --output run",

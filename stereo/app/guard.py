@@ -25,7 +25,7 @@ from stereo.errors import InputError
 from stereo.system.console import warn
 from stereo.system.parsing import parse_json
 
-VISITOR = "stereo.visitor"  # where a request's scope names its visitor; "" for one without a cookie
+VISITOR = "stereo.visitor"  # key of a request's scope: the visitor's id, "" without a cookie
 UNKNOWN = "the page has been restarted or cookies are off: reload it, with cookies allowed"
 UPLOAD, JOIN, DATA = "/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/queue/data"
 HEARTBEAT, PROGRESS = "/gradio_api/heartbeat/", "/gradio_api/upload_progress"
@@ -39,7 +39,7 @@ ROUTES = {
 }
 _NAME = re.compile(r"[\w-]{1,64}", re.ASCII)  # of a session or an upload
 _HOST = re.compile(r"[\w.-]{1,253}(:\d{1,5})?|\[[\da-fA-F:.]{2,45}\](:\d{1,5})?", re.ASCII)
-# Nothing is fetched from, or sent to, anywhere else, whatever a library of the page would like.
+# The page loads nothing from other hosts and sends them nothing, even if a library of it tries to.
 _POLICY = (
     "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none'; "
     "base-uri 'self'; form-action 'self'; frame-ancestors 'self'"

@@ -1,7 +1,7 @@
 """Exact softmax attention along the disparity axis, for every pixel on its own.
 
 softmax(Q K^T / sqrt(K)) V over the D cells of a pixel: O(N D (K + V)) time. FoundationStereo (Wen
-et al., CVPR 2025) means to filter its volume so, with a position code that is dropped here.
+et al., CVPR 2025) filters its volume like this; its position encoding is omitted here.
 """
 
 from typing import Any

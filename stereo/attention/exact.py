@@ -39,7 +39,7 @@ def softmax_attention(
             queries, keys, values, attn_mask=attn_mask, scale=scale
         )
     some = key_mask.any(dim=2, keepdim=True)
-    # A row without any key would be NaN, and NaN in its gradient: let it see all, then erase it.
+    # A row without any key would be NaN, and its gradient too: attend to all keys, then zero it.
     attn_mask = (key_mask | ~some).transpose(2, 3)  # (B, 1, 1, M)
     if bias is not None:
         attn_mask = torch.where(attn_mask, bias.to(queries.dtype), -torch.inf)

@@ -338,7 +338,7 @@ class VolumeAttention(nn.Module, ABC):
 
 
 def drawn(*shape: int, scale: float) -> nn.Parameter:
-    """Return a parameter of normal numbers with this standard deviation."""
+    """Return a parameter initialised from N(0, scale^2)."""
     values = torch.randn(*shape)
     # On the meta device arithmetic imports PyTorch's compiler, which takes seconds.
     return nn.Parameter(values if values.is_meta else scale * values)

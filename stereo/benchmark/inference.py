@@ -74,8 +74,8 @@ def benchmark_inference(
     turns, so that a slow minute of the machine slows all of them. The ceilings
     of the machine are measured before anything else, and each row has its share of them.
 
-    Networks with shipped weights run with them. The others have random ones, of the original if it
-    is there, with batch norms that have seen the pair once and attention that does something.
+    Networks with shipped weights run with them. The others have random weights, the original's if
+    given, with batch-norm statistics of this pair and attention whose output is not zero.
     Models that are not ours (``zoo:NAME``, ``FILE.py:FUNCTION``, ``.onnx`` files) search their own
     range; those of the zoo have random weights unless theirs are on this machine.
 

@@ -126,13 +126,13 @@ class ResumeLog:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON gives it back; bytes of names that are no text are written as &#N;."""
+    """Round-trip a value through JSON; undecodable bytes in names become &#N;."""
     text = json.dumps(value, ensure_ascii=False)
     return json.loads(text.encode("utf-8", "xmlcharrefreplace"))
 
 
 def _parsed(line: str) -> dict[str, Any]:
-    """Parse a line; None if it is foreign or incomplete."""
+    """Parse a line; an empty dict if it is not one of ours or truncated."""
     try:
         found = parse_json(line, RESUME_LOG)
     except InputError:

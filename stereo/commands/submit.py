@@ -7,7 +7,7 @@
 | ``middlebury_v3`` | ``testH/Scene/disp0METHOD.pfm``, ``timeMETHOD.txt`` (``0.5``) | training too |
 | ``eth3d`` | ``low_res_two_view/scene.pfm``, ``scene.txt`` (``runtime 0.5``) | training too |
 
-Where it is said:
+Sources:
 
 - KITTI: ``readme.txt`` of the development kits of 2012 and 2015, "when submitting results": names,
   folders, encoding.

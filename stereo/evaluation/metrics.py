@@ -45,7 +45,7 @@ class ImageScore:
     # `stereo.evaluation.regions` names the parts of `own`.
     sums: dict[str, np.ndarray] = field(default_factory=dict)
     own: str = ALL  # the region of the protocol's own figures, `all` or `noc`
-    # what tells non-occluded pixels, `data set` or `geometry`; None without `noc`
+    # source of the non-occluded mask, `data set` or `geometry`; None without `noc`
     mask: str | None = None
     seconds: float | None = None  # time of the match, or None
     skipped: bool = False  # whether the image has too few valid pixels to count

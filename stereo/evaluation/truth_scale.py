@@ -1,8 +1,8 @@
 """Detect ground truth in another unit than pixels from its ratio to the map.
 
 KITTI's PNGs hold pixels x 256, other files x 16, x 64 or x 100, and some truth is divided by the
-image's width. Read as pixels, such truth makes every figure wrong and no other harm; a map that
-is right but for the unit gives it away, since then truth / map is one number everywhere.
+image's width. Read as pixels, such truth silently spoils every metric. A correct map reveals it:
+truth / map is then constant over the image.
 """
 
 from collections.abc import Sequence

@@ -59,7 +59,7 @@ class CalibrationResult:
 def calibrate(pairs: Sequence[PairFiles], board: Board, lens: str = "pinhole") -> CalibrationResult:
     """Calibrate both cameras and their pose from pairs of images of a board.
 
-    Views that have the cameras stand elsewhere than most do, or whose error is three times the
+    Views whose relative camera pose differs from the majority's, or whose error is three times the
     median and above a pixel, are left out one by one.
 
     Raises:
@@ -87,7 +87,7 @@ def calibrate(pairs: Sequence[PairFiles], board: Board, lens: str = "pinhole") -
         calibration, rms, errors, away = _solve(views, size, board, lens)
         worst = int(np.argmax(away))
         if away[worst] > max(BAD_POSE, BAD_VIEW * float(np.median(away))):
-            reason = "the cameras stand otherwise in it; are its images of one moment?"
+            reason = "its cameras have another relative pose; are its images of one moment?"
         else:
             worst = int(np.argmax(errors))
             if errors[worst] <= max(BAD_PIXELS, BAD_VIEW * float(np.median(errors))):

@@ -22,8 +22,8 @@ SHORTEST_FOCAL_LENGTH = 40.0  # pixels; less is likely a focal length in millime
 LONGEST_FOCAL_LENGTH = 50_000.0  # pixels, where the images' width is unknown
 FOCAL_WIDTHS = (0.2, 10.0)  # of the images, where known: fields of view of 136 and 6 degrees
 OFF_CENTRE = (1.1, 1.4, 1.5)
-"""How often a principal point may be as far from the edge as the middle is, or the other way round:
-along x warned of, refused; along y warned of. KITTI's differ by 1.02, its crops' by 1.2 along y."""
+"""Limits of the ratio of a principal point to the image's centre, or of its inverse: along x warned
+of, refused; along y warned of. KITTI's differ by 1.02, its crops' by 1.2 along y."""
 SQUARE_PIXELS = (1.1, 1.5)  # ratio of fx and fy, or fy and fx: warned of, refused
 BEHIND_INFINITY = 0.02  # of the focal length: how negative doffs may be, a degree between the axes
 ORTHONORMAL = 0.01  # how far a rotation as printed may be from one
@@ -289,8 +289,7 @@ class Calibration(StereoParameters):
                 f"the calibration is for {self.size[0]}x{self.size[1]} pixels cut out of "
                 f"{self.uncut.size[0]}x{self.uncut.size[1]} (its roi), the images have "
                 f"{width}x{height}, which could be either of them resized: give the calibration "
-                "that fits "
-                "them"
+                "that fits them"
             )
         if not self._is_resized(width, height):
             raise InputError(
@@ -425,6 +424,5 @@ def _check_pose(rotation: tuple[tuple[float, ...], ...], translation: tuple[floa
     if np.abs(turn @ turn.T - np.eye(3)).max() > ORTHONORMAL or np.linalg.det(turn) < 0:
         raise InputError(
             "the rotation is invalid: its rows must have length 1, be at right angles to each "
-            "other "
-            "and not mirror"
+            "other and not mirror"
         )

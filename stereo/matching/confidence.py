@@ -7,7 +7,7 @@ photographs, where an unconstrained network fails. The features are:
 
 * how far the map of the left view and that of the right one, matched by mirroring, disagree,
   |d(x) - d_R(x - d(x))|, the left-right check, and whether x - d lies outside the right view;
-* what the matcher says of itself: the softmax over disparities about its likeliest plane and its
+* the matcher's own certainty: the softmax over disparities about its likeliest plane, and its
   entropy (``stereo.models.certainty``), or which pixels semi-global matching has filled;
 * how different the two views look at the match, how much texture there is to match by, how rough
   the map is around the pixel, and the disparity itself.
@@ -32,7 +32,6 @@ FARTHEST = 32.0  # pixels of disagreement; beyond, all are alike
 HIDDEN = 16
 COMMON = ("disagreement", "outside", "difference", "texture", "roughness", "disparity")
 CERTAINTY = {0: (), 1: ("matched",), 2: ("about_plane", "negative_entropy")}
-_FORMER_NAMES = {"order": "negative_entropy"}  # in files
 RISING = ("texture", "matched", "about_plane", "negative_entropy")  # the more, the surer
 
 
@@ -136,8 +135,7 @@ class ConfidenceModel(nn.Module):
         if missing:
             raise InputError(
                 f"the confidence model reads '{missing[0]}', which this matcher does not provide; "
-                "fit "
-                "one with stereo fit-confidence"
+                "fit one with stereo fit-confidence"
             )
         size = features.disagreement.shape
         rows = torch.stack([features.values[name].flatten() for name in self.features], dim=1)
@@ -160,8 +158,7 @@ class ConfidenceModel(nn.Module):
             InputError: it cannot be.
         """
         try:
-            names = [_FORMER_NAMES.get(name, name) for name in stored["cues"]]
-            model = cls(names, stored["facts"])
+            model = cls(stored["cues"], stored["facts"])
             weights = {name: torch.tensor(each) for name, each in stored["weights"].items()}
             model.load_state_dict(weights)
             if not all(each.isfinite().all() for each in model.parameters()):

@@ -35,7 +35,7 @@ class Matcher:
     Args:
         engine: lists of (H, W, 3) uint8 views of one size to a list of estimates, whose
             disparities start at 0.
-        network: the network behind the engine; None of an engine that is none of PyTorch.
+        network: the network behind the engine; None if it is not a PyTorch module.
         description: what ``metrics.json`` stores about the model. The range searched starts at its
             ``min_disparity``, 0 if it has none.
         confidence: the model's own, or None for one that suits any.

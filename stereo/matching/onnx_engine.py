@@ -238,7 +238,7 @@ def _bound_memory(runtime: ModuleType) -> None:
 
 @contextmanager
 def _ended_after(seconds: float, options: Any) -> Iterator[None]:
-    """Have a run end, between two nodes, once it has taken so long."""
+    """Terminate a run after a time limit, at its next node."""
     timer = threading.Timer(seconds, setattr, (options, "terminate", True))
     timer.daemon = True
     timer.start()

@@ -1,7 +1,7 @@
 """ONNX files from outside, checked before ONNX Runtime sees them.
 
-What a graph makes of pictures is bounded when it runs (``stereo.matching.onnx_engine``); here, what
-it may hold and make of itself.
+This bounds the constants and what a graph computes from them; what depends on the images is bounded
+when it runs (``stereo.matching.onnx_engine``).
 """
 
 import math

@@ -57,7 +57,7 @@ def wrap(
         sign: ``positive``, or ``negative`` for the flow of the left view, x_right - x_left.
 
     Raises:
-        UsageError: an option that cannot be.
+        UsageError: an invalid option.
 
     The model raises ``StereoError`` for a map of another shape or type, with pixels that are not
     finite, or of the wrong sign, and for an error of the function. What is below 0 becomes 0.
@@ -98,7 +98,7 @@ def wrap_network(
         precision: likewise, that of autocast; ``auto`` is fp32.
 
     Raises:
-        UsageError: an option that cannot be.
+        UsageError: an invalid option.
     """
     if not isinstance(module, nn.Module):
         raise UsageError(f"{module!r} is no torch module; stereo.wrap takes functions")
@@ -214,7 +214,7 @@ class _ModuleEngine:
 
 
 def calling(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call what is not ours; its errors become one line, but for want of memory."""
+    """Call user code; its errors other than out-of-memory become one line."""
     try:
         return function(*arguments)
     except (Exception, SystemExit) as error:

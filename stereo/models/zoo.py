@@ -106,7 +106,7 @@ class ZooNetwork:
         """Return the network with its weights, downloaded by the library if need be.
 
         Raises:
-            StereoError: they are neither here nor can they be had.
+            StereoError: they are not cached and cannot be downloaded.
         """
         model = _registry().get_model_cls(self.name)
         try:
@@ -158,7 +158,7 @@ def library_version() -> str:
 
 @contextlib.contextmanager
 def _weights_alone() -> Iterator[None]:
-    """Have PyTorch read weights without running code that a file holds, whatever it is asked."""
+    """Force ``weights_only=True``, so that loading weights runs no code of the file."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(name)
     os.environ[name] = "1"
@@ -172,7 +172,7 @@ def _weights_alone() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet_hub() -> Iterator[None]:
-    """Leave what the hub says of each attempt out: the last error says it once."""
+    """Silence the hub's message per attempt; the final error is reported once."""
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -78,7 +78,7 @@ def writes_alone(function: Callable[P, T]) -> Callable[P, T]:
 def output_folder(folder: Path, *, alone: bool = False) -> Path:
     """Create ``folder`` and prove that files can be written there, before any work is done.
 
-    What killed processes of this machine have left half-written in it is removed.
+    Temporary files that killed processes of this machine left in it are deleted.
 
     Args:
         folder: the folder.

@@ -7,11 +7,8 @@ import re
 from collections.abc import Iterator
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of malloc.h
-_DEFAULT_THRESHOLD, _DEFAULT_MMAP_MAX = (
-    128 * 1024,
-    65536,
-)  # of malloc.c, as its largest threshold is
-_LARGE = 32 * 2**20
+_DEFAULT_MMAP_MAX = 65_536  # of malloc.c
+_LARGE = 32 * 2**20  # malloc.c's largest threshold
 _MALLOC_SETTINGS = re.compile("MALLOC_.*_|GLIBC_TUNABLES")  # of the user's environment
 _kept = {"memory": "none"}  # or "small", "all"
 

@@ -15,7 +15,7 @@ from stereo.errors import InputError, UsageError
 MAX_MEGAPIXELS_VARIABLE = "STEREO_MAX_MEGAPIXELS"
 """Set by ``--max-megapixels``; an environment variable, so that processes started later have it."""
 DEFAULT_MAX_MEGAPIXELS = 128.0
-MAX_SIDE = 65_535  # pixels; what PNG, WebP and JPEG of cameras stay far below
+MAX_SIDE = 65_535  # pixels; far above what cameras produce
 
 
 class TooLargeError(InputError):

@@ -2,7 +2,7 @@
 
 Python drops what a signal's handler raises inside a ``__del__``, a callback of a weak reference
 (every import makes one) or code that catches all exceptions, and the command would go on. So the
-signal is noted as well, and long work asks for it at every step.
+signal is also recorded, and long loops check it at every step.
 """
 
 import signal
@@ -14,7 +14,7 @@ _received: int | None = None
 
 
 def heed_signals() -> None:
-    """Let Ctrl-C raise ``KeyboardInterrupt`` and SIGTERM ``SystemExit``, sooner or later."""
+    """Let Ctrl-C raise ``KeyboardInterrupt`` and SIGTERM ``SystemExit``, if late at a check."""
     signal.signal(signal.SIGTERM, _note)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the shell ignores it
         signal.signal(signal.SIGINT, _note)

@@ -26,9 +26,10 @@ _state = {"too_late": False}
 
 
 def prepare_threads() -> None:
-    """Before PyTorch is loaded: let waiting threads sleep, and start no more than a quota feeds.
+    """Set OpenMP's variables before PyTorch loads.
 
-    What the user has set stays.
+    Idle threads sleep, and at most as many start as the CPU quota allows. The user's own settings
+    take precedence.
     """
     own = [name for name in SETTINGS if os.environ.get(name)]
     if "torch" in sys.modules:

@@ -45,7 +45,7 @@ from stereo.version import __version__
 
 HELD_OUT = 5  # every so many pairs
 TEACHING_SHARE = 0.25  # of the time
-MIN_STEPS = 10  # fewer are not worth the labels
+MIN_STEPS = 10  # fewer do not justify computing labels
 MAX_HOURS = 24
 
 
@@ -87,7 +87,7 @@ def adapt(
     check_seed(seed)
     end = time.monotonic() + seconds
     start = weights_file(weights)
-    load_checkpoint(start)  # fails now or never
+    load_checkpoint(start)  # unusable weights fail before any work
     sources = find_sources(left, right, packing=packing)
     if len(sources) < MIN_PAIRS:
         raise InputError(f"adapt needs at least {MIN_PAIRS} pairs, got {len(sources)}")

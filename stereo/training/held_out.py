@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def hold_out(names: Iterable[str], share: float) -> set[str]:
-    """Choose a share of the pairs by their names, or by those of what they show.
+    """Choose a share of the pairs by their names, or by the names of what they show.
 
     Whole scenes (folders) are chosen, since neighbouring frames are nearly the same image: those
     whose names have the smallest hashes. Where there are too few scenes for the share to be one,

@@ -87,7 +87,7 @@ class Saver:
         if accelerator.is_main_process:
             set_aside_later(self.folder, step)
         done = step == trainer.max_steps and not due
-        console.say(f"resumed from step {step}{', which is all: nothing to do' if done else ''}")
+        console.say(f"resumed from step {step}{', the last: nothing to do' if done else ''}")
         return due
 
     def save(self) -> None:

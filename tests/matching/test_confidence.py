@@ -308,13 +308,6 @@ def test_a_fit_that_cannot_be_written_is_refused_before_the_matches(tmp_path, mo
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_model_stored_under_former_names_is_read():
-    model = ConfidenceModel((*COMMON, *CERTAINTY[2]), {"pairs": 3})
-    stored = model.to_dict()
-    stored["cues"] = ["order" if name == "negative_entropy" else name for name in stored["cues"]]
-    assert ConfidenceModel.from_dict(stored).features == model.features
-
-
 @pytest.mark.parametrize("stored", [{}, [], "", {"cues": ["magic"], "facts": {}, "weights": {}}])
 def test_a_damaged_fit_is_one_line(tmp_path, stored):
     checkpoint = load_checkpoint(REPOSITORY / "checkpoints/ea_stereo_fast.safetensors")

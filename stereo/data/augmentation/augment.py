@@ -35,9 +35,9 @@ def augment(
 ) -> TrainingPair:
     """Change a pair at random for training.
 
-    Geometry comes first and the crop before colours, which then cost less. Views are swapped before
-    the right one alone is disturbed. Of the ground truth, size, flip and crop change all of it;
-    colours and disturbances of the right view leave it as it is.
+    Geometry comes first and the crop before colours, which then cost less. Flipping precedes the
+    disturbances of the right view. Scaling, flip and crop also change the ground truth; colours and
+    disturbances do not.
 
     Args:
         pair: of any size; its arrays are not written to.

@@ -49,7 +49,7 @@ class PathPattern:
     def find(self, root: Path) -> dict[Key, list[Path]]:
         """Return the files of this form below ``root``, by the values of their fields.
 
-        Hidden files are passed over. A key has several files where several choices fit, in the
+        Hidden files are skipped. A key has several files where several choices fit, in the
         order of the choices.
 
         Raises:

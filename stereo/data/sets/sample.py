@@ -15,7 +15,7 @@ from stereo.errors import InputError
 class Sample:
     """A pair in memory."""
 
-    name: str  # what tells it from the others of its data set
+    name: str  # unique within its data set
     left: np.ndarray  # (H, W, 3) uint8 RGB
     right: np.ndarray  # (H, W, 3) uint8 RGB
     # (H, W) float32, pixels of the left image; None without ground truth. Where `valid` is false
@@ -52,7 +52,7 @@ class Readable(Protocol):
 class SampleFiles:
     """The files of one pair, and how its ground truth is read."""
 
-    name: str  # what tells it from the others of its data set
+    name: str  # unique within its data set
     left: Path  # left image
     right: Path  # right image
     disparity: Path | None = None  # ground truth for the left image, or None

@@ -56,9 +56,9 @@ class SyntheticConfig:
     noise: float = 1.0
     """Strength of sensor noise; 0 for none."""
     blur: float = 1.0
-    """Strength of blur, another in each view; 0 for none."""
+    """Strength of blur, drawn for each view; 0 for none."""
     vignetting: float = 1.0
-    """Strength of the dark corners, others in each view; 0 for none."""
+    """Strength of vignetting, drawn for each view; 0 for none."""
     misalignment: float = 1.0
     """Largest vertical offset of the right view, pixels; 0 for exact rectification."""
     plain: float = 0.0
@@ -75,7 +75,7 @@ class SyntheticConfig:
     """Frames of a film: pair i is frame i modulo ``frames`` of scene i divided by ``frames``, with
     a camera and objects that move; 1 for a scene per pair."""
     seed: int = 0
-    """Another seed is another endless set."""
+    """Seed of the set, which has no end."""
 
     def __post_init__(self) -> None:
         if not (32 <= self.height <= 8192 and 64 <= self.width <= 8192):

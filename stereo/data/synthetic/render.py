@@ -37,7 +37,7 @@ class RenderedPair:
         clean_left: (H, W, 3) uint8 RGB, without the cameras' faults.
         clean_right: (H, W, 3) uint8 RGB.
         disparity: (H, W) float32, pixels, at the centres of the left view's pixels.
-        right_disparity: (H, W) float32, pixels, positive, at those of ``right``, perhaps askew.
+        right_disparity: (H, W) float32, pixels, positive, of ``right`` with its vertical offset.
         nonoccluded: (H, W) bool, true where the right view shows the left pixel's point too.
         right_nonoccluded: (H, W) bool, the same of the right view's pixels.
     """

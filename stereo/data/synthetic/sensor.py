@@ -1,4 +1,4 @@
-"""What two cameras make of a scene: exposure, blur, noise and the rest, other for each view."""
+"""Camera model: exposure, blur, noise and other artefacts, drawn for each view."""
 
 import math
 from dataclasses import dataclass

@@ -61,7 +61,7 @@ class Surface:
     wave: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     """(cycles per column, cycles per row, phase, height in pixels): a curtain."""
     outline: Outline | None = field(default=None)
-    """Where it ends; None for a surface without end."""
+    """Its outline; None if it is unbounded."""
 
     @property
     def curved(self) -> bool:

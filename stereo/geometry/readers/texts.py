@@ -61,8 +61,7 @@ def read_middlebury(source: Source) -> StereoParameters:
         warnings.warn(
             f"{source.path}: has no 'width' and 'height', which Middlebury's and ETH3D's files "
             "have after 'baseline': if it is truncated, get it again; images of another size are "
-            "not "
-            "noticed",
+            "not noticed",
             stacklevel=2,
         )
     return rectified_pair(left, dataclasses.replace(right, cx=left.cx + doffs), baseline, size)

@@ -50,7 +50,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Part:
-    """A body of pairs that is published as one thing."""
+    """A subset that is published as one download."""
 
     title: str  # what messages call it
     folders: tuple[str, ...]  # where below the root it may lie; "" is the root itself
