@@ -19,9 +19,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from stereo.commands.cli import run
 from stereo.system.cgroups import cpu_quota
+
+settings.register_profile("any time", deadline=None)
+settings.load_profile("any time")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"

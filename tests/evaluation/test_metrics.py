@@ -53,7 +53,7 @@ def test_a_threshold_itself_is_not_bad():
     assert result["bad_3"] == 0.0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     sizes=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 7)), min_size=1, max_size=11),

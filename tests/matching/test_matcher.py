@@ -35,7 +35,7 @@ def shifted_pair():
     return texture[:, :-7], texture[:, 7:]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     height=st.integers(1, 40),
     width=st.integers(1, 40),

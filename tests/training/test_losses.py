@@ -27,7 +27,7 @@ def test_pixels_that_do_not_count_are_told_by_kind():
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     count=st.integers(1, 40),
     each=st.integers(1, 4),
