@@ -48,6 +48,8 @@ class InferOptions:
     """Skip maps that a call with the same settings has already written."""
 
     def __post_init__(self) -> None:
+        if not self.output:
+            raise UsageError("--output is empty: name the folder to write to")
         if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
             raise UsageError(
                 f"--min-confidence {self.min_confidence:g}: expected a number from 0 to 1"

@@ -69,7 +69,11 @@ def calibrate(pairs: Sequence[PairFiles], board: Board, lens: str = "pinhole") -
     left_out: dict[str, str] = {}
     size: tuple[int, int] | None = None
     for pair in console.progress(pairs, "calibrate", len(pairs)):
-        pictures = as_images([pair.left, pair.right], [str(pair.left), str(pair.right)])
+        try:
+            pictures = as_images([pair.left, pair.right], [str(pair.left), str(pair.right)])
+        except InputError as error:
+            left_out[pair.name] = str(error)
+            continue
         for path, picture in zip((pair.left, pair.right), pictures, strict=True):
             own = (picture.shape[1], picture.shape[0])
             if size is not None and own != size:

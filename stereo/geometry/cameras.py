@@ -126,7 +126,8 @@ def rectify_pairs(
             if size not in plans:
                 if plans:
                     console.warn(
-                        f"warning: images of several sizes; {CALIBRATION_FILE} is of the last"
+                        f"warning: images of several sizes; {CALIBRATION_FILE} is now of "
+                        f"{size[0]}x{size[1]}"
                     )
                 plans[size] = plan_rectification(raw, *size, keep_all=keep_all)
                 plans[size].calibration.write(folder / CALIBRATION_FILE)

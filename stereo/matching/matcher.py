@@ -127,7 +127,7 @@ class Matcher:
         )
         return (
             Result(
-                own.disparity,
+                own.disparity.copy(),  # the confidence reads it later
                 times[1] - times[0],
                 upright,
                 views[0],
@@ -136,7 +136,7 @@ class Matcher:
             ),
             _mirrored(
                 Result(
-                    mirror.disparity,
+                    mirror.disparity.copy(),
                     times[2] - times[1],
                     turned,
                     path=path,
@@ -160,6 +160,8 @@ class Matcher:
             InputError: unreadable, of different sizes, or more of one view than of the other.
             StereoError: the network's output is not finite.
         """
+        if isinstance(lefts, str) or isinstance(rights, str):
+            raise InputError("a batch takes two sequences of images, not two images")
         if len(lefts) != len(rights):
             raise InputError(f"{len(lefts)} left and {len(rights)} right images: give as many")
         pairs = [
@@ -178,7 +180,7 @@ class Matcher:
         seconds = (time.perf_counter() - start) / len(estimates)
         return [
             Result(
-                estimate.disparity,
+                estimate.disparity.copy(),  # the confidence reads it later
                 seconds,
                 functools.partial(self._compute_confidence, estimate, *views),
                 views[0],

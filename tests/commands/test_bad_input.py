@@ -231,6 +231,7 @@ def test_evaluate_lists_the_known_names(stereo, tmp_path, changed, known):
         ("infer", "l.png"),
         ("infer", "l.png", "r.png"),
         ("infer", "l.png", "r.png", "--output", "out", "--nonsense"),
+        ("infer", "l.png", "r.png", "--output", ""),
         ("infer", "l.png", "r.png", "--output", "out", "--max-disparity", "many"),
         ("infer", "l.png", "r.png", "--output", "out", "--max-disparity", "17"),
         ("infer", "l.png", "r.png", "--output", "out", "--max-disparity", "0"),

@@ -129,6 +129,7 @@ def test_bad_views_are_named_and_excluded(photographs, tmp_path, stereo):
     for path in photographs.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     Image.new("L", SIZE, 90).save(tmp_path / "right04.png")
+    (tmp_path / "right05.png").write_bytes((tmp_path / "right05.png").read_bytes()[:3000])
     (tmp_path / "right07.png").write_bytes((tmp_path / "right02.png").read_bytes())
     views = (tmp_path / "left*.png", tmp_path / "right*.png")
     board = ("--board", "9x6", "--square", "0.025")
@@ -136,6 +137,7 @@ def test_bad_views_are_named_and_excluded(photographs, tmp_path, stereo):
     assert called.status == 0, called.errors
     told = "\n".join(called.errors)
     assert "left04 is left out: no board in the right image" in told
+    assert f"left05 is left out: {tmp_path / 'right05.png'}: damaged or truncated" in told
     assert "left07 is left out: its cameras have another relative pose" in told
     assert f"{10 - len(called.errors)} of 10 pairs" in called.out
     assert Calibration.read(tmp_path / "cameras.json").size == SIZE

@@ -270,3 +270,20 @@ def test_coarse_to_fine_takes_an_image_one_pixel_high(size):
     matcher = stereo.load(max_disparity=64, coarse_to_fine=True)
     view = np.full((*size, 3), 90, np.uint8)
     assert matcher(view, view).disparity.shape == size
+
+
+def test_a_result_is_of_the_frame_it_was_matched_from(rng):
+    """Whatever becomes of the caller's buffers and of the map."""
+    matcher = stereo.load("sgbm", max_disparity=32)
+    frames = rng.integers(0, 256, (2, 48, 80, 3), np.uint8)
+    expected = matcher(*frames.copy()).confidence
+    result, (left, right) = matcher(*frames), matcher.both(*frames)
+    frames[:] = 0
+    for each in (result.disparity, right.disparity):
+        each[:] = np.nan
+    assert np.array_equal(result.confidence, expected)
+    assert np.array_equal(left.confidence, expected)
+    with pytest.raises(InputError, match="two sequences of images"):
+        matcher.batch("left.png", "right.png")
+    with pytest.raises(InputError, match="multiply samples of 0 to 1 by 255"):
+        matcher(frames[0] / 255.0, frames[1] / 255.0)

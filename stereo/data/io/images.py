@@ -245,8 +245,13 @@ def _from_array(array: np.ndarray, name: str) -> np.ndarray:
     if _is_16_bit(array):
         array = array.astype(np.uint16)
     elif array.dtype != np.uint8:
-        raise InputError(f"{name}: expected uint8 or uint16 samples, got {array.dtype}")
-    return np.ascontiguousarray(array[..., :3])
+        remedy = (
+            "; multiply samples of 0 to 1 by 255 and convert them"
+            if array.dtype.kind == "f"
+            else ""
+        )
+        raise InputError(f"{name}: expected uint8 or uint16 samples, got {array.dtype}{remedy}")
+    return np.array(array[..., :3], order="C")  # a copy: callers use their buffers again
 
 
 def _is_16_bit(array: np.ndarray) -> bool:
