@@ -91,6 +91,9 @@ class Conv3d(nn.Conv3d):
         if torch.compiler.is_compiling():  # asked first: what follows breaks its graph
             return super()._conv_forward(input, weight, bias)
         if not self.by_planes(input):
+            if self._gradient_is_wrong(input, weight):
+                deeper = F.pad(input, (0, 0, 0, 0, 0, 1))
+                return super()._conv_forward(deeper, weight, bias)[:, :, :-1]
             if not _overlooked(input, weight):
                 return super()._conv_forward(input, weight, bias)
             return torch.mkldnn_convolution(
@@ -106,6 +109,20 @@ class Conv3d(nn.Conv3d):
             return convolve_by_planes(input, weight, bias)
         out = _Convolve3d.apply(input, weight)
         return out if bias is None else out + bias.view(-1, 1, 1, 1)
+
+    def _gradient_is_wrong(self, volume: Tensor, weight: Tensor) -> bool:
+        """Return whether oneDNN's gradient of this kernel holds uninitialised memory.
+
+        So it is in PyTorch 2.14 on CPUs with AVX-512 BF16: in bf16, for volumes two planes deep.
+        """
+        return (
+            torch.is_grad_enabled()
+            and weight.requires_grad
+            and volume.device.type == "cpu"
+            and _dtype(volume) is torch.bfloat16
+            and (self.kernel_size[0], self.padding[0], self.stride[0]) == (3, 1, 1)
+            and volume.shape[2] == 2
+        )
 
 
 class ConvTranspose3d(nn.ConvTranspose3d):

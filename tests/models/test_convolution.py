@@ -79,6 +79,25 @@ def test_gradients_in_bf16_hold_nothing_uninitialised(
         torch.testing.assert_close(gradient.float(), expected, rtol=0.05, atol=2.0)
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradients_in_bf16_of_shallow_volumes_are_right(depth: int, stride: int) -> None:
+    torch.manual_seed(0)
+    conv = Conv3d(32, 32, 3, stride, 1, bias=False).to(memory_format=torch.channels_last_3d)
+    x = torch.randn(2, 32, depth, 10, 26).to(memory_format=torch.channels_last_3d)
+    expected = conv(x)
+    upstream = torch.randn_like(expected)
+    (wanted,) = torch.autograd.grad(expected, conv.weight, upstream)
+    for _ in range(4):
+        rubbish = [torch.full((2**k,), math.nan) for k in range(8, 20) for _ in range(4)]
+        del rubbish
+        with torch.autocast("cpu", torch.bfloat16):
+            out = conv(x)
+        assert out.shape == expected.shape
+        (gradient,) = torch.autograd.grad(out, conv.weight, upstream.bfloat16())
+        assert (gradient.float() - wanted).norm() < 0.02 * wanted.norm()
+
+
 def test_some_planes_in_strips_with_a_bias(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stereo.models.winograd.STRIP_ELEMENTS", 4 * 6 * 3)  # rows: 3
     torch.manual_seed(0)
