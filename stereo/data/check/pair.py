@@ -112,9 +112,7 @@ def _disparity(
         faults.append(Fault("unreadable", str(error)))
         return None
     _check_size(path, disparity, shape, faults)
-    valid = np.isfinite(disparity)
-    if files.zero_is_missing:
-        valid &= disparity != 0
+    valid = files.known(disparity)
     known = disparity[valid]
     below = int(np.count_nonzero(known < least))
     if below:

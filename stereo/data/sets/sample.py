@@ -89,6 +89,11 @@ class SampleFiles:
         mask = self.read_nonoccluded(left) if nonoccluded else None
         return Sample(self.name, left, right, truth, valid, mask, truth_right, valid_right)
 
+    def known(self, disparity: np.ndarray) -> np.ndarray:
+        """Return where decoded disparities are ground truth: (H, W) bool."""
+        valid = np.isfinite(disparity)
+        return valid & (disparity != 0) if self.zero_is_missing else valid
+
     def read_truth(
         self, path: Path | None, left: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
@@ -104,9 +109,7 @@ class SampleFiles:
             return None, None
         disparity = self.decode(path, (left.shape[0], left.shape[1]))
         _check_size(path, disparity, self.left, left, "ground truth")
-        valid = np.isfinite(disparity)
-        if self.zero_is_missing:
-            valid &= disparity != 0
+        valid = self.known(disparity)
         return disparity, valid
 
     def read_nonoccluded(self, left: np.ndarray) -> np.ndarray | None:
