@@ -1,6 +1,7 @@
 """Commands that make weights: ``train``, ``convert`` and ``fit-confidence``."""
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def _train(config: Namespace) -> int:
     from stereo.training.recipe import Recipe
     from stereo.training.schedule import parse_duration
 
+    began = time.monotonic()
     for name in ("output", "resume", "weights", "max_time"):
         if isinstance(config[name], list | dict):
             raise UsageError(f"'{name}' is {config[name]}; expected a text")
@@ -96,12 +98,10 @@ def _train(config: Namespace) -> int:
     seconds = None if config.max_time is None else parse_duration(config.max_time)
     keep_freed_memory()
     fields = {field.name: config[field.name] for field in dataclasses.fields(Recipe)}
-    train(
-        prepare(Recipe(**fields), weights=config.weights),
-        config.output,
-        resume=config.resume,
-        max_seconds=seconds,
-    )
+    run = prepare(Recipe(**fields), weights=config.weights)
+    if seconds is not None:  # long listings count
+        seconds = max(0.0, seconds - (time.monotonic() - began))
+    train(run, config.output, resume=config.resume, max_seconds=seconds)
     return 0
 
 

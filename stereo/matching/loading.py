@@ -19,7 +19,13 @@ from stereo.matching.options import MatchOptions, kind_of
 from stereo.matching.sgbm import SgbmEngine
 from stereo.matching.wrap import foreign_matcher, wrap_network
 from stereo.models import NETWORK_NAMES, NetworkConfig, StereoNetwork, build_network
-from stereo.models.checkpoint import file_sha256, load_checkpoint, restore_network
+from stereo.models.checkpoint import (
+    BEST,
+    LAST,
+    file_sha256,
+    load_checkpoint,
+    restore_network,
+)
 from stereo.models.zoo import library_version, zoo_network
 from stereo.system.bundled import DEFAULT_MAX_DISPARITY, DEFAULT_MODEL, SGBM, bundled_weights
 from stereo.system.heap import keep_freed_memory
@@ -142,7 +148,7 @@ def _load_network(model: str | Path, options: MatchOptions) -> Matcher:
     if options.compile != "off":
         _compile(network, options.compile)
     description = {
-        "name": Path(name).stem if is_file else name,
+        "name": _name_of(Path(name)) if is_file else name,
         "network": config.to_dict(),
         "weights": weights,
         "max_disparity": network.max_disparity,
@@ -157,6 +163,12 @@ def _load_network(model: str | Path, options: MatchOptions) -> Matcher:
         "version": __version__,
     }
     return Matcher(engine, network, description, confidence)
+
+
+def _name_of(weights: Path) -> str:
+    """Return the name of a file of weights; that of a run's ``best`` and ``last`` is its folder."""
+    stem, run = weights.stem, weights.resolve().parent.name
+    return f"{run}-{stem}" if run and (stem == BEST or stem.startswith(f"{LAST}-")) else stem
 
 
 def _load_zoo(model: str | Path, options: MatchOptions) -> Matcher:

@@ -3,6 +3,7 @@
 import inspect
 from typing import TypeAlias
 
+import torch
 from torch import nn
 
 from stereo.attention import ATTENTIONS, VolumeAttention
@@ -63,7 +64,9 @@ def _build_attentions(
         if option not in known:
             raise unknown_name(f"{config.name} attention option", option, known)
     try:
-        return {site: build(channels[site], **config.options) for site in config.sites or ()}
+        with torch.random.fork_rng(devices=()):  # all other weights begin alike, whatever this is
+            torch.manual_seed(int(torch.randint(2**31, (), device="cpu")))
+            return {site: build(channels[site], **config.options) for site in config.sites or ()}
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         told = str(error).partition("\n")[0]  # PyTorch adds where in its code it was
         raise UsageError(

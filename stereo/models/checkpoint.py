@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from stereo.data.io.images import check_readable
@@ -28,6 +28,7 @@ from stereo.version import __version__
 
 FORMAT = "stereo-efficient-attention/1"
 STATE_PREFIX = "state."
+BEST, LAST = "best", "last"  # a run's files: `best` and `last-STEP`
 FLOATS = ("F64", "F32", "F16", "BF16")
 WHOLE_NUMBERS = ("I64", "I32")
 
@@ -82,10 +83,7 @@ def save_checkpoint(
         for name, t in tensors.items()
     }
     with staged(path) as (temporary,):
-        try:
-            save_file(tensors, temporary, metadata)
-        except SafetensorError as error:  # its I/O errors are not OSErrors
-            raise OSError(str(error)) from error
+        temporary.write_bytes(save(tensors, metadata))  # its own writing leaves files when killed
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

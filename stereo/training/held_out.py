@@ -12,9 +12,9 @@ T = TypeVar("T")
 def hold_out(names: Iterable[str], share: float) -> set[str]:
     """Choose a share of the pairs by their names, or by the names of what they show.
 
-    Whole scenes (folders) are chosen, since neighbouring frames are nearly the same image: those
-    whose names have the smallest hashes. Where there are too few scenes for the share to be one,
-    it is the last pairs in the order of their names.
+    Whole scenes (folders) are chosen, at least one, since neighbouring frames are nearly the same
+    image: those whose names have the smallest hashes. Of a single folder, it is the last pairs in
+    the order of their names.
 
     Args:
         names: with folders, such as ``TRAIN/A/0000/0006``; doubles count once.
@@ -35,8 +35,8 @@ def hold_out(names: Iterable[str], share: float) -> set[str]:
     scenes: dict[str, list[str]] = {}
     for name in names:
         scenes.setdefault(name.rpartition("/")[0], []).append(name)
-    count = round(share * len(scenes))
-    if share * len(scenes) >= 1 and count < len(scenes):
+    if len(scenes) > 1:
+        count = min(max(1, round(share * len(scenes))), len(scenes) - 1)
         ordered = sorted(scenes, key=lambda scene: hashlib.sha256(scene.encode()).digest())
         return {name for scene in ordered[:count] for name in scenes[scene]}
     count = min(max(1, round(share * len(names))), len(names) - 1)

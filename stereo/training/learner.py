@@ -104,7 +104,7 @@ class Learner:
         for part in self._trainer.freeze:
             _part(self.network, part).eval()
         for module in self.network.modules():
-            if isinstance(module, VolumeAttention):
+            if isinstance(module, VolumeAttention) and module.training:
                 module.begin_step(self.step)
             if self._trainer.freeze_batch_norm and isinstance(
                 module, nn.modules.batchnorm._BatchNorm

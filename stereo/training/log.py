@@ -32,7 +32,7 @@ class RunLog:
         self.trainer = trainer
         self.active = active
         self.bar = tqdm(disable=True)
-        self.skipped = 0  # damaged pairs
+        self.skipped = 0  # draws of damaged pairs
         self._first_step = 0
         self._writer: SummaryWriter | None = None
         self._earlier = set((folder / EVENTS).glob("*"))
@@ -131,7 +131,10 @@ class RunLog:
         if not self.active:
             return
         if skipped:
-            console.say(f"damaged pairs skipped: {skipped}; 'stereo data check' names them")
+            times = f"{skipped} times" if skipped > 1 else "once"
+            console.say(
+                f"damaged pairs were drawn {times} and skipped; 'stereo data check' names them"
+            )
         best = "" if best_epe is None else f"; best validation EPE {best_epe:.3f} px"
         console.say(
             f"stopped at step {step} of {self.trainer.max_steps}{best}; saved in {self.folder}"

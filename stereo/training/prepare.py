@@ -1,6 +1,8 @@
 """From a recipe to a run: network, training pairs, validation pairs."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +19,7 @@ from stereo.data.synthetic.samples import RenderedSample, held_out
 from stereo.errors import UsageError, unknown_name
 from stereo.models import NETWORK_NAMES, NetworkConfig, build_network
 from stereo.models.build import StereoNetwork
-from stereo.models.checkpoint import Checkpoint, load_checkpoint, load_weights
+from stereo.models.checkpoint import Checkpoint, file_sha256, load_checkpoint, load_weights
 from stereo.models.convert import convert_psmnet
 from stereo.system.bundled import bundled_weights
 from stereo.system.console import warn
@@ -73,9 +75,11 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> TrainingRun:
     facts: dict[str, Any] = {
         "recipe": _without_folders(dataclasses.asdict(recipe)),
         "weights": None if weights is None else Path(weights).name,
+        "weights_sha256": None if weights is None else file_sha256(weights_file(weights)),
         "version": __version__,
     }
     training, validation = _pairs(recipe)
+    facts["validation_sha256"] = _digest(validation)
     _warn_of_overlap(training, validation)
     if recipe.augmentation.flip_probability > 0:
         _warn_of_no_flip(training)
@@ -162,6 +166,19 @@ def _warn_of_no_flip(training: PairSource) -> None:
                 f"warning: {fixed} of the {len(training)} training pairs have no ground truth of "
                 "the right view and are never flipped (augmentation.flip_probability)"
             )
+
+
+def _digest(pairs: Sequence[Readable]) -> str:
+    """Return a hash that tells lists of pairs apart, from their names and the sizes of files."""
+    facts: list[Any] = []
+    for pair in pairs:
+        facts.append(pair.name)
+        if isinstance(pair, SampleFiles):
+            files = (pair.left, pair.right, pair.disparity)
+            facts.append([path and path.stat().st_size for path in files])
+        elif isinstance(pair, RenderedSample):
+            facts.append(_without_folders(dataclasses.asdict(pair.scenes.config)))
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _identity(pair: Readable) -> object:

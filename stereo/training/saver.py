@@ -19,13 +19,13 @@ from stereo.training.learner import Learner
 from stereo.training.run import TrainingRun
 from stereo.training.state import (
     RunState,
+    best_of_run,
     best_path,
     blamed_on,
     check_moments,
     find_resume,
     last_path,
     random_state,
-    read_best_epe,
     remove_old,
     restore_random_state,
     save_run,
@@ -58,12 +58,12 @@ class Saver:
             StereoError: a checkpoint that cannot be used.
         """
         found = find_resume(self.folder, choice)
-        self.best_epe = read_best_epe(self.folder)
         if found is None:
             return False
         path, checkpoint, state = found
-        learner, trainer = self.learner, self.run.trainer
+        learner, trainer, facts = self.learner, self.run.trainer, self.run.facts
         _compare_settings(path, checkpoint, self.run)
+        facts |= {name: checkpoint.training.get(name) for name in ("weights", "weights_sha256")}
         load_weights(learner.network, state.network, str(path))
         learner.average.load(checkpoint.weights, state.step)
         accelerator = learner.accelerator
@@ -84,6 +84,9 @@ class Saver:
         learner.epe = checkpoint.training.get("validation_epe_px")
         learner.epe_step = checkpoint.training.get("validation_step")
         due = trainer.validates_at(step) and learner.epe_step != step
+        self.best_epe = best_of_run(
+            self.folder, self.run.network_config, facts.get("validation_sha256"), step
+        )
         if accelerator.is_main_process:
             set_aside_later(self.folder, step)
         done = step == trainer.max_steps and not due
@@ -118,6 +121,7 @@ class Saver:
             "step": learner.step,
             "validation_epe_px": learner.epe,
             "validation_step": learner.epe_step,
+            "precision": learner.precision,
         }
         return Checkpoint(
             self.run.network_config, learner.average.weights(), self.run.facts | facts
@@ -159,6 +163,12 @@ def _compare_settings(path: Path, checkpoint: Checkpoint, run: TrainingRun) -> N
     apart = _differences(before, json.loads(json.dumps(now)))
     if apart and is_main():
         console.warn(f"warning: the run goes on with other settings: {apart}")
+    given = run.facts.get("weights_sha256")
+    if given not in (None, checkpoint.training.get("weights_sha256")) and is_main():
+        console.warn(
+            f"warning: --weights {run.facts['weights']} is not used: the run goes on from {path}; "
+            "to start from it, name another --output"
+        )
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> str:

@@ -19,11 +19,18 @@ from safetensors import safe_open
 from torch import Tensor
 
 from stereo.errors import InputError, StereoError, UsageError
-from stereo.models.checkpoint import STATE_PREFIX, Checkpoint, load_checkpoint, save_checkpoint
+from stereo.models import NetworkConfig
+from stereo.models.checkpoint import (
+    BEST,
+    LAST,
+    STATE_PREFIX,
+    Checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from stereo.system.console import warn
+from stereo.system.distributed import is_main
 from stereo.system.parsing import parse_json
-
-LAST, BEST = "last", "best"
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,21 +152,42 @@ def best_path(folder: Path) -> Path:
     return folder / f"{BEST}.safetensors"
 
 
-def read_best_epe(folder: Path) -> float | None:
-    """Return the validation EPE of a run's best weights, px, or None.
+def best_of_run(
+    folder: Path, config: NetworkConfig, validation: str | None, step: int
+) -> float | None:
+    """Return the validation EPE of a resumed run's best weights, px, or None.
 
     The file itself says so, not the run's state: a kill between the two would leave the state
-    behind, and worse weights would replace the best.
+    behind, and worse weights would replace the best. Best weights that this run cannot be compared
+    with are set aside.
+
+    Args:
+        folder: the run's folder.
+        config: the run's network.
+        validation: the hash of its validation pairs.
+        step: the step it goes on from.
     """
     path = best_path(folder)
     if not path.is_file():
         return None
     try:
-        epe = load_checkpoint(path).training.get("validation_epe_px")
+        best = load_checkpoint(path)
     except StereoError as error:
         warn(f"warning: {error}; the next validation replaces it")
         return None
-    return float(epe) if isinstance(epe, int | float) and math.isfinite(epe) else None
+    facts = best.training
+    if best.config != config:
+        other = "is of another network"
+    elif facts.get("validation_sha256") != validation:
+        other = "was chosen on other validation pairs"
+    elif not isinstance(facts.get("step"), int) or facts["step"] > step:
+        other = f"is beyond step {step}"
+    else:
+        epe = facts.get("validation_epe_px")
+        return float(epe) if isinstance(epe, int | float) and math.isfinite(epe) else None
+    if is_main():
+        _set_aside(path, other)
+    return None
 
 
 def checkpoints_of(folder: Path) -> list[Path]:
@@ -190,6 +218,7 @@ def find_resume(folder: Path, resume: str) -> tuple[Path, Checkpoint, RunState] 
                 f"{folder} holds checkpoints of an earlier run ({existing[0].name}); name another "
                 "--output, or go on with --resume auto"
             )
+        _refuse_lone_best(folder)
         return None
     candidates: Sequence[Path] = existing if resume == "auto" else [Path(resume)]
     for path in candidates:
@@ -205,20 +234,21 @@ def find_resume(folder: Path, resume: str) -> tuple[Path, Checkpoint, RunState] 
             warn(f"warning: {error}; trying the checkpoint before it")
     if candidates:
         raise InputError(f"{folder}: none of its {len(candidates)} checkpoints can be read")
-    if _step_of_best(folder) > 0:
+    _refuse_lone_best(folder)
+    return None
+
+
+def _refuse_lone_best(folder: Path) -> None:
+    """Raise ``UsageError`` if trained weights would be replaced by those of another run."""
+    try:
+        step = load_checkpoint(best_path(folder)).training.get("step", 0)
+    except StereoError:
+        return
+    if step != 0:  # step 0: what a run was given, and it was killed before its first checkpoint
         raise UsageError(
             f"{folder} holds the best weights of an earlier run, but none of its checkpoints; name "
             "another --output"
         )
-    return None
-
-
-def _step_of_best(folder: Path) -> int:
-    """Return the step of a run's best weights, 0 where there are none."""
-    try:
-        return int(load_checkpoint(best_path(folder)).training.get("step", 0))
-    except StereoError:
-        return 0
 
 
 def remove_old(folder: Path, step: int, keep: int) -> None:
@@ -232,5 +262,9 @@ def set_aside_later(folder: Path, step: int) -> None:
     """Rename a run's checkpoints beyond ``step``: they are damaged, or of an abandoned run."""
     for path in checkpoints_of(folder):
         if path > last_path(folder, step):
-            path.replace(path.with_name(f"aside-{path.name}"))
-            warn(f"warning: {path} is beyond step {step}; renamed to aside-{path.name}")
+            _set_aside(path, f"is beyond step {step}")
+
+
+def _set_aside(path: Path, reason: str) -> None:
+    path.replace(path.with_name(f"aside-{path.name}"))
+    warn(f"warning: {path} {reason}; renamed to aside-{path.name}")

@@ -16,6 +16,7 @@ from stereo.data.io.disparities import write_disparity
 from stereo.errors import InputError
 from stereo.evaluation.metrics import image_record, score_image, summaries
 from stereo.evaluation.protocols import get_protocol
+from stereo.evaluation.regions import BINS
 from stereo.evaluation.report import compare, images
 from stereo.evaluation.report.charts import Line, line_chart, ticks
 from stereo.evaluation.report.pictures import (
@@ -386,6 +387,18 @@ def test_compare_prints_its_table_with_all_and_nonoccluded_pixels(runs, tmp_path
         for key, row in zip(("summary", "noc"), rows, strict=True):
             assert f"{metrics[key]['epe']:.2f}" in row
     assert "protocol pooled" in result.out
+
+
+def test_compare_says_that_the_ground_truth_differed(runs, tmp_path, stereo):
+    def shift(metrics):  # as many pixels, but at other disparities
+        bins = metrics["images"][0]["regions"]
+        one = next(name for name in BINS if name in bins)
+        other = next(name for name in BINS if name not in bins)
+        bins[other] = bins.pop(one)
+
+    other = changed(runs / "sgbm", tmp_path / "other", shift)
+    result = stereo("compare", runs / "run", other, "--output", tmp_path / "out")
+    assert "note: The runs counted different pixels in 1 image" in result.out
 
 
 def test_compare_replaces_no_runs_report(tmp_path, stereo):

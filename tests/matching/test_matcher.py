@@ -52,6 +52,22 @@ def test_padding_then_cropping_gives_the_image_back(height, width, multiple, pad
     assert padding == "replicate" or not rim.any()
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("first/best", "first-best"),
+        ("first/last-00000010", "first-last-00000010"),
+        ("first/mine", "mine"),
+    ],
+)
+def test_a_runs_files_are_named_after_its_folder(tmp_path, file, name):
+    config = NetworkConfig("ea_stereo_fast", 32)
+    path = tmp_path / f"{file}.safetensors"
+    path.parent.mkdir()
+    save_checkpoint(path, Checkpoint(config, build_network(config).state_dict()))
+    assert stereo.load(path).description["name"] == name
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (17, 31), (48, 64), (33, 16)])
 @pytest.mark.parametrize("engine", ["sgbm", "network"])
 def test_map_has_the_left_images_size(network_matcher, engine, size, rng):

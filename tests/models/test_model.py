@@ -145,6 +145,21 @@ def test_attention_acts_at_each_configured_site(sites):
             module.reprojection.weight.copy_(weight)
 
 
+@pytest.mark.parametrize("name", ["ea_psmnet", "ea_stereo"])
+def test_other_attention_leaves_the_other_initial_weights_alike(name):
+    networks = []
+    for attention in ("none", "efficient", "lambda"):
+        torch.manual_seed(3)
+        config = NetworkConfig(name, 32, attention=AttentionConfig(attention))
+        networks.append(build_network(config).state_dict())
+        networks[-1] |= {"the next draw": torch.rand(3)}
+    none, *others = networks
+    for other in others:
+        assert all(torch.equal(none[key], other[key]) for key in none)
+        fresh = [t for key, t in other.items() if ".attention_" in key and t.dim() > 1]
+        assert any(t.std() > 0 for t in fresh)
+
+
 def test_attention_is_the_identity_at_step_0():
     config = NetworkConfig("ea_psmnet", 32)
     network = build_network(config).eval()

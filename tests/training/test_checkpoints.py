@@ -11,7 +11,7 @@ import torch
 from conftest import posix_only
 from safetensors import safe_open
 from safetensors.torch import load_file
-from training_runs import Killed, best_of, command, finish, tiny_run, wait_for
+from training_runs import Killed, best_of, command, finish, samples, tiny_run, wait_for
 
 from stereo.errors import InputError, UsageError
 from stereo.models import NetworkConfig, build_network
@@ -19,12 +19,13 @@ from stereo.models.checkpoint import Checkpoint, load_checkpoint
 from stereo.training import saver
 from stereo.training.config import OptimizerConfig
 from stereo.training.loop import train
+from stereo.training.prepare import prepare
+from stereo.training.recipe import DataConfig, Recipe, ValidationConfig
 from stereo.training.state import (
     RunState,
     checkpoints_of,
     find_resume,
     last_path,
-    read_best_epe,
     remove_old,
     save_run,
     set_aside_later,
@@ -85,17 +86,6 @@ def test_a_kill_after_validation_keeps_the_best(tiny, scripted, monkeypatch, tmp
     scripted(5.0, 8.0)  # validated anew at step 2, since its state does not say that it was
     assert train(run, out) == 4
     assert best_of(out) == (2, 5.0)
-    # A best of a later step than the one that is resumed from stays, too.
-    last_path(out, 4).unlink()
-    save(out / "best.safetensors", Checkpoint(*_weights(out), {"step": 4, "validation_epe_px": 3}))
-    scripted(5.0, 8.0)
-    assert train(run, out) == 4
-    assert best_of(out) == (4, 3)
-
-
-def _weights(folder):
-    best = load_checkpoint(folder / "best.safetensors")
-    return best.config, best.weights
 
 
 def test_a_kill_in_the_last_validation_keeps_the_best(tiny, scripted, tmp_path):
@@ -112,12 +102,71 @@ def test_a_kill_in_the_last_validation_keeps_the_best(tiny, scripted, tmp_path):
 
 
 def test_a_damaged_best_is_replaced_with_a_warning(tiny, scripted, tmp_path, capsys):
-    run, out = tiny_run(tiny(), max_steps=2, validate_every=1), tmp_path / "run"
+    root = tiny()
+    run, out = tiny_run(root, max_steps=2, validate_every=1), tmp_path / "run"
     scripted(9.0, 5.0, 7.0)
     train(run, out)
     (out / "best.safetensors").write_bytes(b"damaged")
-    assert read_best_epe(out) is None
+    scripted(8.0)
+    train(tiny_run(root, max_steps=3, validate_every=1), out)
     assert "the next validation replaces it" in capsys.readouterr().err
+    assert best_of(out) == (3, 8.0)
+
+
+def test_the_best_of_other_validation_pairs_is_set_aside(tiny, scripted, tmp_path, capsys):
+    root = tiny()
+    run = tiny_run(root, max_steps=2, validate_every=1)
+    scripted(9.0, 5.0, 7.0)
+    train(dataclasses.replace(run, facts={"validation_sha256": "one"}), tmp_path)
+    assert best_of(tmp_path) == (1, 5.0)
+    run = tiny_run(root, max_steps=3, validate_every=1)
+    scripted(6.0)
+    train(dataclasses.replace(run, facts={"validation_sha256": "other"}), tmp_path)
+    assert "best.safetensors was chosen on other validation pairs" in capsys.readouterr().err
+    assert best_of(tmp_path) == (3, 6.0)
+    assert load_checkpoint(tmp_path / "aside-best.safetensors").training["step"] == 1
+
+
+def test_the_best_beyond_the_step_resumed_from_is_set_aside(tiny, scripted, tmp_path, capsys):
+    root = tiny()
+    scripted(9.0, 8.0, 7.0)
+    train(tiny_run(root, max_steps=2, validate_every=1), tmp_path)
+    scripted(7.6, 7.5)  # the first one at step 1, whose state is of before its validation
+    run = tiny_run(root, max_steps=2, validate_every=1)
+    train(run, tmp_path, resume=str(last_path(tmp_path, 1)))
+    assert "best.safetensors is beyond step 1" in capsys.readouterr().err
+    assert best_of(tmp_path) == (2, 7.5)
+
+
+def test_validation_pairs_are_told_apart_by_a_hash(tmp_path):
+    def digest(samples, **validation):
+        data = DataConfig("sceneflow", str(samples), split="test")
+        data = dataclasses.replace(data, validation=ValidationConfig(**validation))
+        return prepare(Recipe(data=data)).facts["validation_sha256"]
+
+    copy = shutil.copytree(samples(), tmp_path / "copy")
+    assert digest(samples()) == digest(copy)
+    assert digest(samples()) != digest(samples(), share=0.5)
+    pair = prepare(Recipe(data=DataConfig("sceneflow", str(copy), split="test"))).validation_set[0]
+    pair.left.write_bytes(pair.left.read_bytes() + bytes(9))
+    assert digest(samples()) != digest(copy)
+
+
+def test_a_resumed_run_keeps_what_it_started_from(tiny, scripted, tmp_path, capsys):
+    root = tiny()
+
+    def given(name, steps):
+        facts = {"weights": name, "weights_sha256": f"hash of {name}"}
+        return dataclasses.replace(tiny_run(root, max_steps=steps), facts=facts)
+
+    scripted(9.0, 8.0)
+    train(given("one.safetensors", 1), tmp_path)
+    assert "not used" not in capsys.readouterr().err
+    scripted(7.0)
+    train(given("other.safetensors", 2), tmp_path)
+    assert "--weights other.safetensors is not used" in capsys.readouterr().err
+    training = load_checkpoint(last_path(tmp_path, 2)).training
+    assert (training["weights"], training["precision"]) == ("one.safetensors", "fp32")
 
 
 def test_fewer_steps_than_are_done_are_refused(tiny, scripted, tmp_path):
@@ -242,5 +291,23 @@ def test_the_best_weights_of_another_run_are_not_taken_over(tiny, scripted, tmp_
     train(tiny_run(root, max_steps=1), tmp_path)
     for path in checkpoints_of(tmp_path):
         path.unlink()
-    with pytest.raises(UsageError, match="best weights of an earlier run"):
-        train(tiny_run(root, max_steps=1), tmp_path)
+    for resume in ("auto", "never"):
+        with pytest.raises(UsageError, match="best weights of an earlier run"):
+            train(tiny_run(root, max_steps=1), tmp_path, resume=resume)
+
+
+def test_the_first_weights_of_a_run_killed_at_once_are_not_the_best(tiny, scripted, tmp_path):
+    root = tiny()
+
+    def given(name):
+        return dataclasses.replace(tiny_run(root, max_steps=1), facts={"weights": name})
+
+    scripted(1.0, None)
+    with pytest.raises(Killed):
+        train(given("one"), tmp_path)
+    assert best_of(tmp_path) == (0, 1.0)
+    for path in checkpoints_of(tmp_path):
+        path.unlink()
+    scripted(3.0, 2.0)
+    train(given("other"), tmp_path)
+    assert best_of(tmp_path) == (1, 2.0)

@@ -24,11 +24,16 @@ from training_runs import (
 
 from stereo.commands import cli
 from stereo.errors import FolderInUseError, InputError, StereoError
+from stereo.models import AttentionConfig, NetworkConfig
 from stereo.models.fast import FastFeatures
 from stereo.system.locks import locked
 from stereo.training import data, loop
+from stereo.training.config import TrainerConfig
+from stereo.training.learner import Learner
 from stereo.training.loop import train
-from stereo.training.state import last_path, read_best_epe
+from stereo.training.prepare import prepare
+from stereo.training.recipe import Recipe
+from stereo.training.state import last_path
 
 pytest_plugins = ["training_runs"]
 
@@ -221,8 +226,22 @@ def test_two_processes_equal_one_with_batch_norm_frozen(tmp_path):
     one, two = (load_file(tmp_path / n / "last-00000003.safetensors") for n in ("1", "2"))
     assert_close_but_for_rounding(one, two)
     # One pair to validate on: the second process gathers no score of its own.
-    best = [read_best_epe(tmp_path / n) for n in ("1", "2")]
+    best = [best_of(tmp_path / n)[1] for n in ("1", "2")]
     assert best[1] == pytest.approx(best[0], rel=1e-3)
+
+
+def test_a_frozen_performer_keeps_its_projection():
+    attention = AttentionConfig("performer", options={"redraw_every": 1})
+    config = NetworkConfig("ea_psmnet", 32, attention=attention)
+    for freeze in ((), ("aggregation",)):
+        trainer = TrainerConfig(freeze=freeze, device="cpu", precision="fp32")
+        learner = Learner(prepare(Recipe(network=config, trainer=trainer)))
+        before = {name: tensor.clone() for name, tensor in learner.network.named_buffers()}
+        learner.step = 1
+        learner.begin_step()
+        after = dict(learner.network.named_buffers())
+        kept = all(torch.equal(before[name], after[name]) for name in before)
+        assert kept == bool(freeze)
 
 
 def test_accumulation_equals_one_large_batch_with_batch_norm_frozen(here, tmp_path):
@@ -324,7 +343,9 @@ def test_a_damaged_pair_is_named_and_optionally_skipped_and_counted(here, tmp_pa
     assert str(damaged) in output
     output = here(tmp_path / "run", *options, "--data.skip_damaged", "true")
     assert f"warning: skipped: {damaged}" in output
-    assert "damaged pairs skipped: 3;" in output  # three steps of two: the one of two, each time
+    assert (
+        "damaged pairs were drawn 3 times and skipped;" in output
+    )  # three steps of two: the one of two, each time
 
 
 def test_written_checkpoints_can_match_and_be_fine_tuned(here, stereo, tmp_path):

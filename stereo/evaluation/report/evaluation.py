@@ -90,6 +90,8 @@ def compare(paths: Sequence[str | Path], output: str | Path) -> Path:
         rows = [(run.label, {"summary": run.all, NOC: run.noc or None}) for run in comparison.runs]
         console.say(tables.summary_table(rows))
         console.say(tables.protocol_line(comparison.runs[0].protocol))
+        for note in comparison.notes:
+            console.say(f"note: {note}")
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{' '.join(map(str, paths))}: figures that this version does not understand "

@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 from stereo.errors import InputError
 from stereo.evaluation.metrics import ALL, NOC, ImageScore, score_of_record, summaries
 from stereo.evaluation.protocols import AVERAGING_TEXT, Averaging
+from stereo.evaluation.regions import BINS
 from stereo.system.parsing import read_json
 
 METRICS_FILE = "metrics.json"
@@ -134,7 +135,7 @@ def match_runs(runs: Sequence[EvaluationRun]) -> Comparison:
     other_pixels = [
         key
         for key in keys
-        if len({run.images[key].get("valid_pixels") for run in runs}) > 1
+        if len({_pixels(run.images[key]) for run in runs}) > 1
         # what counts is the data's; a run that differs has read other ground truth
     ]
     if other_pixels:
@@ -153,6 +154,13 @@ def match_runs(runs: Sequence[EvaluationRun]) -> Comparison:
             each = ", ".join(f"{run.label} {value}" for run, value in zip(runs, said, strict=True))
             notes.append(f"The runs matched at different {words}: {each}.")
     return Comparison(list(runs), keys, notes)
+
+
+def _pixels(record: dict[str, Any]) -> tuple[object, ...]:
+    """Return how many pixels of an image counted, in all and by true disparity."""
+    regions = record.get("regions", {})
+    bins = (regions.get(name, {}).get("valid_pixels") for name in BINS)
+    return (record.get("valid_pixels"), *bins)
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
