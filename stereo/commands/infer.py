@@ -201,7 +201,9 @@ class _Run:
                     options.min_confidence or 0.0,
                 )
             truth = None if job.is_right else sample.disparity
-            valid = None if truth is None else sample.valid
+            valid = None
+            if truth is not None and sample.valid is not None:
+                valid = self.rules.valid_pixels(truth, sample.valid)
             confidence = result.confidence if self.plan.needs_confidence else None
             files = PairOutput(
                 *(result.disparity, truth, valid, cloud, confidence, self._color_scale),
@@ -230,7 +232,7 @@ class _Run:
                 self.scores.append(score_result(sample, result, pair.index, self.rules))
                 self.reach += count_reach(sample, self.model, self.rules)
                 console.say(tables.score_line(self.scores[-1]), everyone=True)
-                keep_pictures(self.keeper, sample, result, self.scores[-1])
+                keep_pictures(self.keeper, sample, result, self.scores[-1], self.rules)
 
 
 def _map_line(job: MapJob, result: Result) -> str:
@@ -260,7 +262,8 @@ def _report_check(sample: Sample, matcher: Matcher, *, notes: bool) -> None:
     for line in [*found.faults, *found.notes]:
         if line.startswith("sizes"):
             continue
-        if line in found.faults or "use --m" in line:
+        is_fault = line in found.faults and not line.startswith("small")
+        if is_fault or "use --m" in line:
             console.warn(f"warning: {sample.name}: {line}")
         elif notes:
             console.say(f"note: {sample.name}: {line}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stereo.commands.infer_options import InferOptions
+from stereo.data.finding.pairs import would_find
 from stereo.data.finding.sources import Film, Source, find_sources
 from stereo.data.sets.sample import Sample
 from stereo.errors import InputError, StereoError, UsageError
@@ -157,6 +158,7 @@ def make_plan(options: InferOptions) -> Plan:
     plan = Plan(options, tuple(formats), calibration, folder, pairs, film, films)
     pictures = [] if options.ground_truth is None else picture_targets(folder, len(pairs))
     _check_targets(sources, plan.targets, [*pictures, *films.values()])
+    _check_next_run(options, plan.targets)
     plan.check_first()
     return plan
 
@@ -189,6 +191,18 @@ def _name_of(source: Source, side: str) -> str:
 def _map_job(source: Source, side: str, formats: Sequence[str], folder: Path) -> MapJob:
     own = tuple(name for name in formats if not (side == "right" and name == "error"))
     return MapJob(source, side, own, tuple(pair_targets(folder, _name_of(source, side), own)))
+
+
+def _check_next_run(options: InferOptions, targets: Sequence[Path]) -> None:
+    """Raise ``InputError`` if the same command, once more, would take a map for an image."""
+    arguments = [view for view in (options.left, options.right) if view is not None]
+    for argument in arguments:
+        for target in targets:
+            if would_find(argument, target):
+                raise InputError(
+                    f"{target}: the next run would take it for an image of {argument}; "
+                    "choose another --output"
+                )
 
 
 def _check_targets(

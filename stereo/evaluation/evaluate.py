@@ -150,7 +150,7 @@ def _score(
         scores.append(score_result(sample, result, index, rules, measures))
         reach += count_reach(sample, model, rules)
         console.say(tables.score_line(scores[-1]), everyone=True)
-        keep_pictures(keeper, sample, result, scores[-1])
+        keep_pictures(keeper, sample, result, scores[-1], rules)
     scores, names = gather_scores(scores, failed)
     say_out_of_reach(reach, model)
     run = run_facts(model, peak)
@@ -212,14 +212,17 @@ def against_folders(folder: Path, matcher: Matcher, against: Sequence[Matcher]) 
     return [folder / AGAINST / name for name in names]
 
 
-def keep_pictures(keeper: PictureKeeper, sample: Sample, result: Result, score: ImageScore) -> None:
+def keep_pictures(
+    keeper: PictureKeeper, sample: Sample, result: Result, score: ImageScore, rules: Protocol
+) -> None:
     """Keep an image's pictures if it counts; a full disk costs the pictures, not the run."""
     if keeper.full or not score.has(score.own):
         return
     assert sample.disparity is not None and sample.valid is not None
     epe = figures(score.sums[score.own])["epe"]
     try:
-        keeper.keep(score.index, sample.left, result.disparity, sample.disparity, sample.valid, epe)
+        valid = rules.valid_pixels(sample.disparity, sample.valid)
+        keeper.keep(score.index, sample.left, result.disparity, sample.disparity, valid, epe)
     except OutputError as error:
         keeper.full = True
         console.warn(f"warning: {error}; the report goes without further pictures")

@@ -39,7 +39,7 @@ class PairOutput:
 
     disparity: np.ndarray  # (H, W) float32, pixels
     truth: np.ndarray | None = None  # (H, W) float32, pixels, or None
-    valid: np.ndarray | None = None  # (H, W) bool, true where there is ground truth, or None
+    valid: np.ndarray | None = None  # (H, W) bool, true where ground truth counts, or None
     cloud: PointCloudContext | None = None  # for depths and points, or None
     confidence: np.ndarray | None = None  # (H, W) float32, 0..1, or None
     # both ends of the colour scale, pixels; None for the ground truth's or the map's own

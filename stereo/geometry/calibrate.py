@@ -146,26 +146,25 @@ def _solve(
         have the right camera stand from where most have it, in distances of the cameras.
     """
     cv2 = import_cv2()
+    solve = _solve_fisheye if lens == "fisheye" else _solve_pinhole
+    swapped = False
     try:
-        return _solve_both(views, size, lens)
+        found = solve(views, size)
+        x, y, z = (float(part) for part in np.ravel(found.move))
+        swapped = x > abs(y)
+        rows = tuple(tuple(float(part) for part in row) for row in found.turn)
+        left, right = (_camera(*each, lens) for each in found.cameras)
+        calibration = Calibration(left, right, (x, y, z), rows, size)
     except (InputError, cv2.error) as error:
+        if swapped:
+            raise InputError(
+                "the images named first are of the camera on the right: name the left ones first"
+            ) from error
         told = error if isinstance(error, InputError) else "OpenCV finds no solution"
         raise InputError(
             f"no two cameras see a board of {board.columns}x{board.rows} like this ({told}): check "
             f"--board ({INNER_CORNERS}); a smaller one than the board's is found in part"
         ) from error
-
-
-def _solve_both(
-    views: Sequence[BoardView], size: tuple[int, int], lens: str
-) -> tuple[Calibration, float, list[float], list[float]]:
-    """``_solve``, letting OpenCV's errors through."""
-    solve = _solve_fisheye if lens == "fisheye" else _solve_pinhole
-    found = solve(views, size)
-    x, y, z = (float(part) for part in np.ravel(found.move))
-    rows = tuple(tuple(float(part) for part in row) for row in found.turn)
-    left, right = (_camera(*each, lens) for each in found.cameras)
-    calibration = Calibration(left, right, (x, y, z), rows, size)
     own = np.array([_move_between(*each) for each in found.poses])
     middle = np.median(own, axis=0)
     away = np.linalg.norm(own - middle, axis=1) / max(float(np.linalg.norm(middle)), 1e-9)

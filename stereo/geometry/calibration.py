@@ -28,6 +28,7 @@ SQUARE_PIXELS = (1.1, 1.5)  # ratio of fx and fy, or fy and fx: warned of, refus
 BEHIND_INFINITY = 0.02  # of the focal length: how negative doffs may be, a degree between the axes
 ORTHONORMAL = 0.01  # how far a rotation as printed may be from one
 RECTIFIED_TOLERANCE = 1e-3
+SMALLEST_DISPARITY = 1 / 512  # pixels from infinity: less rounds to 0 in PNGs of 1/256 px
 SAME_SHAPE = 0.02  # of the ratio of width to height
 
 
@@ -159,7 +160,8 @@ class Calibration(StereoParameters):
 
         Returns:
             (H, W) float32, metres along the optical axis; 0 where there is no depth: no finite
-            disparity, or one at or beyond infinity.
+            disparity, or one at infinity (nearer than 1/512 px, which the formats of disparity
+            cannot tell from it) or beyond.
 
         Raises:
             InputError: the calibration is not that of a rectified pair.
@@ -192,8 +194,9 @@ class Calibration(StereoParameters):
         """
         self.check_rectified()
         with np.errstate(divide="ignore", invalid="ignore"):
-            depth = self.fx * self.baseline / (values.astype(np.float64) + self.doffs)
-        known = (depth > 0) & (depth <= np.finfo(np.float32).max)
+            beyond = values.astype(np.float64) + self.doffs
+            depth = self.fx * self.baseline / beyond
+        known = (beyond >= SMALLEST_DISPARITY) & (depth > 0) & (depth <= np.finfo(np.float32).max)
         return np.where(known, depth, 0).astype(np.float32)
 
     def check_side_by_side(self) -> None:

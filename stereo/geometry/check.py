@@ -102,7 +102,9 @@ def check_pair(
         )
         return found
     if min(views[0].shape[:2]) < SMALLEST_SIDE:
-        found.faults.append(f"sizes: {sizes[0]} pixels are too few to match")
+        found.faults.append(
+            f"small: {sizes[0]} pixels are too few to match; use the images at their full size"
+        )
         return found
     deep = [n for n, s in zip(("left", "right"), samples, strict=True) if s.dtype != np.uint8]
     if deep:
@@ -197,7 +199,7 @@ def _judge(
     if not _rows_agree(matches, height):
         found.faults.append(
             "unrelated: matching features lie on different rows; is one view rotated, or of "
-            "another scene?"
+            "another scene? If the cameras stand one above the other, turn both views by 90 degrees"
         )
         return
     if abs(median) > VERTICAL_MEDIAN or spread > VERTICAL_SPREAD:

@@ -554,6 +554,16 @@ def test_a_root_of_another_data_set_names_the_expected_one(stereo, folders, tmp_
     assert_one_line(result, 1, tmp_path, "frames_finalpass")
 
 
+@pytest.mark.parametrize("ending", ["", "/*.png"])
+def test_maps_that_the_next_run_would_take_for_images_are_refused(
+    stereo, folders, tmp_path, ending
+):
+    lefts, rights, _ = (f"{folder}{ending}" for folder in folders)
+    result = stereo("infer", lefts, rights, "--output", tmp_path / "L", *SHORT)
+    assert_one_line(result, 1, "a_color.png", "the next run would take it for an image")
+    assert written(tmp_path / "L") == ["a.png", "b.png", "c.png"]
+
+
 def test_an_input_is_never_overwritten(stereo, tmp_path):
     left, right = picture(tmp_path / "a.png", seed=1), picture(tmp_path / "b.png", seed=2)
     ground_truth = truth(tmp_path / "a_disparity.pfm")

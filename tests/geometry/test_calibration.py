@@ -496,8 +496,10 @@ def test_depth_is_metres_and_zero_where_there_is_none():
     assert depth[0].tolist() == [10, 2, 20]
     assert depth[1].tolist() == [0, 0, 0]
     assert depth[2, :2].tolist() == [0, 200]
-    tiny = np.full((1, 1), 1e-38, np.float32)
-    assert Calibration.rectified(fx=1000, cx0=10, cy=10, baseline=0.1).depth(tiny) == 0
+    own = Calibration.rectified(fx=1000, cx0=10, cy=10, baseline=0.1)
+    for tiny in (1e-38, 1e-9, 0.0019):
+        assert own.depth(np.full((1, 1), tiny, np.float32)) == 0
+    assert own.depth(np.full((1, 1), 1 / 512, np.float32)) == 51200
 
 
 def test_depth_of_a_raw_pair_is_refused():

@@ -178,9 +178,16 @@ def test_implausible_cameras_suggest_a_wrong_board(photographs, monkeypatch):
         def fail(*_, error=outcome):
             raise error
 
-        monkeypatch.setattr(module, "_solve_both", fail)
+        monkeypatch.setattr(module, "_solve_pinhole", fail)
         with pytest.raises(InputError, match=r"board of 9x6 like this \(.*check --board"):
             calibrate(pairs[:5], Board(9, 6, 0.025))
+
+
+@pytest.mark.slow
+def test_views_of_a_board_in_the_other_order_are_said_to_be_so(photographs):
+    pairs = find_pairs(str(photographs / "right*.png"), str(photographs / "left*.png"))
+    with pytest.raises(InputError, match=r"^the images named first are of the camera on the right"):
+        calibrate(pairs[:5], Board(9, 6, 0.025))
 
 
 def test_a_partial_board_is_not_silently_accepted(photographs, tmp_path, stereo):
@@ -326,7 +333,7 @@ def test_faults_of_a_pair_are_named(quick):
     assert faults_of(left, Image.open(small), quick=quick) == ["identical"]
     assert faults_of(left, right[::-1], quick=quick) == ["unrelated"]
     assert faults_of(left, np.full_like(left, 90), quick=quick) == ["blank"]
-    assert faults_of(left[:8], right[:8], quick=quick) == ["sizes"]
+    assert faults_of(left[:8], right[:8], quick=quick) == ["small"]
     assert faults_of(left, right[:-2], quick=quick) == ["sizes"]
     assert faults_of(left, np.roll(right, 3, axis=0), quick=quick) == ["vertical"]
     assert faults_of(left, right[:, ::-1], quick=quick) == ["mirrored"]

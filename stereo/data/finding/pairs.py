@@ -66,6 +66,18 @@ def find_pairs(left: str, right: str, truth: str | None = None) -> list[PairFile
     return [PairFiles(*row) for row in zip(names, lefts.files, partners, truths, strict=True)]
 
 
+def would_find(argument: str, path: Path) -> bool:
+    """Return whether a folder or a glob would take an image of this path for one of its own."""
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        return False
+    if Path(argument).is_dir():
+        return path.resolve().is_relative_to(Path(argument).resolve())
+    if not glob.has_magic(argument) or Path(argument).exists():
+        return False
+    pattern = _wildcard_pattern(Path(argument).absolute().as_posix())
+    return pattern.fullmatch(path.absolute().as_posix()) is not None
+
+
 def find_pictures(argument: str) -> list[Path]:
     """Return the images of a file, a folder (searched recursively) or a glob.
 
@@ -83,15 +95,24 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
     absolute = [path.absolute() for path in paths]
     stems = [path.stem for path in absolute]
     # Folders cannot tell L/1.png from L/1.jpg: there the suffix becomes part of the stem.
-    for i in _clashes([str(path.with_suffix("")) for path in absolute]):
+    same = _clashes([str(path) for path in absolute])  # but for upper and lower case
+    for i in set(_clashes([str(path.with_suffix("")) for path in absolute])).difference(same):
         stems[i] += f"_{absolute[i].suffix[1:]}"
     names = list(stems)
+    places = [
+        str(path.parent / stem).casefold() for path, stem in zip(absolute, stems, strict=True)
+    ]
+    first: dict[str, int] = {}
+    for i, place in enumerate(places):
+        first.setdefault(place, i)
+    apart = list(first.values())
     for depth in range(1, max((len(path.parts) for path in absolute), default=0)):
-        clashing = _clashes(names)
+        clashing = [apart[i] for i in _clashes([names[i] for i in apart])]
         if not clashing:
             break
         for i in clashing:
             names[i] = "_".join([*absolute[i].parts[1:-1][-depth:], stems[i]])
+    names = [names[first[place]] for place in places]
     taken = {name.casefold() for name in names}
     for i in _clashes(names)[1:]:
         number = next(n for n in itertools.count(2) if f"{names[i]}_{n}".casefold() not in taken)
@@ -139,7 +160,8 @@ class _Selection:
                 raise InputError(f"{argument}: not a valid glob ({error})") from error
             self.files = [p for p in self.files if p.is_file()]
         if not self.files:
-            raise InputError(f"{argument}: no {role} files found in this {self.kind}")
+            hint = "; write [[] for a [ that is part of a name" if "[" in argument else ""
+            raise InputError(f"{argument}: no {role} files found in this {self.kind}{hint}")
         self.files.sort()
 
     def key_by_wildcards(self, path: Path) -> str:
@@ -241,7 +263,9 @@ def _wildcard_pattern(argument: str) -> re.Pattern[str]:
         elif token == "?":
             pattern += "([^/])"
         elif token.startswith("[") and token != "[":
-            pattern += f"({token.replace('[!', '[^', 1)})"
+            inverted = token.startswith("[!")
+            characters = re.sub(r"([\\\[&~|])", r"\\\1", token[1 + inverted : -1])
+            pattern += f"([{'^' * inverted}{characters}])"
         else:
             pattern += re.escape(token)
     return re.compile(pattern)

@@ -44,7 +44,7 @@ class PictureKeeper:
         left: np.ndarray,  # (H, W, 3) uint8 RGB
         disparity: np.ndarray,  # (H, W) float32, pixels
         truth: np.ndarray,  # (H, W) float32, pixels
-        valid: np.ndarray,  # (H, W) bool, true where there is ground truth
+        valid: np.ndarray,  # (H, W) bool, true where ground truth counts
         epe: float,  # pixels, what makes it one of the worst
     ) -> None:
         """Write an image's pictures, if it is one of the sample or of the worst so far.
@@ -84,7 +84,7 @@ def write_pictures(
     left: np.ndarray,  # (H, W, 3) uint8 RGB
     disparity: np.ndarray,  # (H, W) float32, pixels
     truth: np.ndarray,  # (H, W) float32, pixels
-    valid: np.ndarray,  # (H, W) bool, true where there is ground truth
+    valid: np.ndarray,  # (H, W) bool, true where ground truth counts
 ) -> dict[str, Any]:
     """Write the four pictures of an image, on the scales of the maps that ``infer`` writes.
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stereo.data.finding.pairs import find_pairs, unique_names
+from stereo.data.finding.pairs import find_pairs, find_pictures, unique_names, would_find
 from stereo.errors import InputError
 
 
@@ -279,6 +279,42 @@ def test_a_name_is_the_stem_if_stems_differ():
 def test_a_name_is_lengthened_by_folders_until_names_differ():
     paths = [Path("/x/p/q/1.png"), Path("/y/p/q/1.png"), Path("/y/p/q/2.png")]
     assert unique_names(paths) == ["x_p_q_1", "y_p_q_1", "2"]
+
+
+def test_names_that_differ_by_case_alone_are_numbered_without_the_folders_above():
+    paths = [Path("/a/b/L/1.png"), Path("/a/b/L/X.png"), Path("/a/b/L/x.png"), Path("/a/b/R/x.png")]
+    assert unique_names(paths) == ["1", "L_X", "L_X_2", "R_x"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "path", "found"),
+    [
+        ("in", "in/maps/1_color.png", True),
+        ("in", "in/../out/1_color.png", False),
+        ("in", "in/1_disparity.pfm", False),
+        ("in/*_l.png", "in/1_l_color.png", False),
+        ("in/l_*.png", "in/l_1_color.png", True),
+        ("in/**/*.png", "in/maps/deep/1.png", True),
+        ("in/1.png", "in/1_color.png", False),
+    ],
+)
+def test_outputs_that_the_next_run_would_read_are_known(
+    tmp_path, monkeypatch, argument, path, found
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/1.png").touch()
+    for each in (argument, str(tmp_path / argument)):
+        assert would_find(each, Path(path)) == found
+        assert would_find(each, tmp_path / path) == found
+
+
+def test_a_bracket_in_a_name_is_explained(tmp_path):
+    (tmp_path / "run[1]").mkdir()
+    (tmp_path / "run[1]/l.png").touch()
+    with pytest.raises(InputError, match=r"write \[\[\] for a \[ that is part of a name"):
+        find_pictures(str(tmp_path / "run[1]/*.png"))
+    assert find_pictures(str(tmp_path / "run[[]1]/*.png"))
 
 
 def test_same_stems_with_other_suffixes_get_different_names(files):
