@@ -315,6 +315,45 @@ def test_opencv_in_one_file_and_in_two(tmp_path):
         Calibration.read(kept(tmp_path, opencv_yaml(**pose), "alone.yml"))
 
 
+@pytest.mark.parametrize("zero_disparity", [False, True])
+def test_opencv_reprojection_matrix_alone(tmp_path, zero_disparity):
+    cv2 = pytest.importorskip("cv2")
+    matrices = [
+        np.array([[f, 0, x], [0, f, 240], [0, 0, 1.0]]) for f, x in ((500, 320), (520, 350))
+    ]
+    turn, move = (
+        cv2.Rodrigues(np.array([0.01, 0.03, 0.005]))[0],
+        np.array([[-0.2], [0.004], [0.01]]),
+    )
+    flags = cv2.CALIB_ZERO_DISPARITY if zero_disparity else 0
+    _, _, one, other, q, *_ = cv2.stereoRectify(
+        matrices[0], None, matrices[1], None, (640, 480), turn, move, flags=flags
+    )
+    own = []
+    for names in ({"Q": q}, {"P1": one, "P2": other}):
+        path = tmp_path / "stereo.yml"
+        storage = cv2.FileStorage(str(path), cv2.FILE_STORAGE_WRITE)
+        for name, values in names.items():
+            storage.write(name, values)
+        storage.release()
+        path.write_text(path.read_text().replace("%YAML:1.0", "%YAML 1.2"))  # as OpenCV 5 writes
+        own.append(Calibration.read(path))
+    for name in ("fx", "baseline", "doffs"):
+        assert getattr(own[0], name) == pytest.approx(getattr(own[1], name), abs=1e-9)
+    assert own[0].left.cx == pytest.approx(own[1].left.cx)
+    assert own[0].left.cy == pytest.approx(own[1].left.cy)
+    assert zero_disparity == (abs(own[0].doffs) < 1e-9)
+
+
+def test_opencv_reprojection_matrices_that_cannot_be_are_named(tmp_path):
+    path = tmp_path / "q.json"
+    for last, said in ((0, "no baseline"), (-5, "swapped")):
+        rows = [[1, 0, 0, -300], [0, 1, 0, -200], [0, 0, 0, 500], [0, 0, last, 0]]
+        path.write_text(json.dumps({"Q": rows}))
+        with pytest.raises(InputError, match=said):
+            Calibration.read(path)
+
+
 def test_opencv_xml(tmp_path):
     cv2 = pytest.importorskip("cv2")
     path = tmp_path / "stereo.xml"

@@ -6,7 +6,7 @@
 | KITTI, also raw, and DrivingStereo | ``P2: 7...``, ``P_rect_101: 1...`` | metres |
 | ``K.txt`` | nine numbers, then the baseline | none, taken as metres |
 | Scene Flow ``camera_data.txt`` | ``Frame`` | the scenes' own |
-| OpenCV YAML, XML or JSON | ``M1``, ``K1``, ``cameraMatrix1``, ``P1`` | none, as above |
+| OpenCV YAML, XML or JSON | ``M1``, ``K1``, ``cameraMatrix1``, ``P1``, ``Q`` | none, as above |
 | ORB-SLAM 2 and 3 | ``Camera.fx``, ``Camera1.fx`` | none, as above |
 | ROS ``camera_info`` | ``projection_matrix``, ``P`` or ``p`` | none, as above |
 | Kalibr camchain, also OpenVINS's | ``cam0`` with ``intrinsics`` | none, as above |
@@ -61,8 +61,8 @@ def read_parameters(
     for kind, is_kind, read in _ENTRIES:
         if is_kind(fields):
             return _read(kind, read, Source(path, text, fields, raw, lens, pictures))
-    if re.search(r"\A\s*%YAML:|<opencv_storage>|\"type_id\"", text):
-        raise InputError(f"{path}: an OpenCV file, but no calibration: it has no M1 or K1 nor P1")
+    if re.search(r"\A\s*%YAML:|!!opencv-matrix|<opencv_storage>|\"type_id\"", text):
+        raise InputError(f"{path}: an OpenCV file, but no calibration: it has no M1, K1, P1 or Q")
     raise InputError(
         f"{path}: no calibration in a known format (Middlebury, ETH3D, KITTI, DrivingStereo, "
         "OpenCV, K.txt, Scene Flow, ROS camera_info, Kalibr, EuRoC, ORB-SLAM, or this program's "
@@ -115,6 +115,7 @@ _ENTRIES: tuple[tuple[str, Callable[[Mapping[str, Any]], bool], _Reader], ...] =
     ("camera_info", _any("projection_matrix", "P", "p"), rigs.read_ros),
     ("OpenCV's", rigs.is_opencv, rigs.read_opencv),
     ("OpenCV's", lambda fields: {"R", "T"} <= fields.keys(), rigs.read_opencv),
+    ("OpenCV's", _any("Q"), rigs.read_reprojection),
     ("", _any("camera_matrix", "Camera_Matrix"), rigs.refuse_one_camera),
 )
 _FOREIGN = (

@@ -113,6 +113,18 @@ def read_opencv(source: Source) -> StereoParameters:
     return raw_pair(cameras, matrix(fields["R"], 3, 3), matrix(fields["T"], 3, 1), size)
 
 
+def read_reprojection(source: Source) -> StereoParameters:
+    """OpenCV's Q, from cv2.stereoRectify."""
+    if source.raw:
+        raise InputError("holds Q alone, which is of the rectified pair; store M1, D1 and others")
+    (*_, left), (*_, y), (*_, fx), (*_, inverse, offset) = matrix(source.fields["Q"], 4, 4).tolist()
+    if not inverse:
+        raise InputError("its Q has no baseline, 1/Q[3][2]")
+    return StereoParameters.rectified(
+        fx=fx, cx0=-left, cx1=offset / inverse - left, cy=-y, baseline=1 / inverse
+    )
+
+
 def _opencv_lens(
     source: Source, fields: Mapping[str, Any], distortions: Sequence[Sequence[float]]
 ) -> str:
