@@ -1,19 +1,26 @@
-"""Processes of a pool."""
+"""Work in processes of their own."""
 
+import os
 import subprocess
 import sys
 
 import psutil
+import pytest
+import torch
+
+from stereo.errors import StereoError
+from stereo.system.workers import map_in_processes
 
 PARENT = """
-import multiprocessing, os, signal, sys
-from concurrent.futures import ProcessPoolExecutor
-from stereo.system.workers import begin_worker
+import os, signal
+from stereo.system.workers import map_in_processes
+
+def process_id(_):
+    return os.getpid()
 
 if __name__ == "__main__":
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(1, mp_context=context, initializer=begin_worker)
-    print(pool.submit(os.getpid).result(), flush=True)
+    results = map_in_processes(process_id, [0], 1)
+    print(next(results), flush=True)
     os.kill(os.getpid(), signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
 """
 
@@ -26,3 +33,16 @@ def test_a_worker_ends_with_a_killed_parent(tmp_path):
     worker = int(done.stdout)
     if psutil.pid_exists(worker):
         psutil.Process(worker).wait(timeout=60)
+
+
+def threads_of(_):
+    return torch.get_num_threads()
+
+
+def test_a_process_has_as_many_threads_as_asked():
+    assert list(map_in_processes(threads_of, [0, 1, 2], 2, threads=1)) == [1, 1, 1]
+
+
+def test_a_process_that_dies_is_one_error():
+    with pytest.raises(StereoError, match="use fewer --workers"):
+        list(map_in_processes(os._exit, [1], 1))

@@ -1,12 +1,10 @@
 """``stereo data check``: find the pairs, validate each in a worker process, write a report."""
 
 import json
-import multiprocessing
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,11 @@ from stereo.data.sets.datasets import (
     get_description,
     open_dataset,
 )
-from stereo.errors import InputError, StereoError, UsageError
+from stereo.errors import InputError, UsageError
 from stereo.system import console
 from stereo.system.bundled import DEFAULT_MAX_DISPARITY
 from stereo.system.files import output_folder, staged
-from stereo.system.workers import begin_worker
+from stereo.system.workers import map_in_processes
 
 
 def check_dataset(
@@ -162,24 +160,11 @@ def _jobs(section: Section, report: Report) -> Iterator[tuple[str, Job]]:
 
 def _validate_all(jobs: list[Job], workers: int) -> Iterator[Finding]:
     """Yield the findings in the order of the jobs, under a progress bar."""
-    workers = min(workers, len(jobs))
-    if workers < 2:
-        yield from (validate_pair(job) for job in _with_progress(jobs))
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker)
-    try:
-        results = pool.map(
-            validate_pair, jobs, chunksize=max(1, min(16, len(jobs) // (4 * workers)))
-        )
+    alone = min(workers, len(jobs)) < 2
+    found = (validate_pair(job) for job in jobs)
+    with closing(found if alone else map_in_processes(validate_pair, jobs, workers)) as results:
         for _ in _with_progress(jobs):
             yield next(results)
-    except BrokenProcessPool as error:
-        raise StereoError(
-            "a worker process died, probably out of memory; use fewer --workers"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _with_progress(jobs: list[Job]) -> Iterator[Job]:

@@ -2,17 +2,14 @@
 
 import hashlib
 import json
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from PIL import Image
 
 from stereo.data.io.disparities import write_disparity
@@ -24,7 +21,7 @@ from stereo.errors import InputError, OutputError, UsageError
 from stereo.system.console import progress, say
 from stereo.system.files import output_folder, remove_leftovers, staged, writes_alone
 from stereo.system.parsing import read_json
-from stereo.system.workers import begin_worker
+from stereo.system.workers import map_in_processes
 
 PART = "FlyingThings3D"
 VERSION = 6  # of the renderer: raise it when a pair's bytes change
@@ -93,9 +90,10 @@ def synthesize(
         _write(files(index), scenes.render(index))
         written = _report(written, len(missing))
     if workers > 1 and missing:
-        done = _in_processes(root, split, config, missing, workers)
-        for _ in zip(progress(missing, "render"), done, strict=True):
-            written = _report(written, len(missing))
+        job = partial(_render_and_write, root, split, config)
+        with closing(map_in_processes(job, missing, workers, threads=1)) as done:
+            for _ in zip(progress(missing, "render"), done, strict=True):
+                written = _report(written, len(missing))
     say(f"{root}: {count} pairs; read them with --dataset {SYNTHETIC} --split {split}")
     return len(missing), kept
 
@@ -150,32 +148,7 @@ def _report(written: int, total: int) -> int:
     return written
 
 
-def _in_processes(
-    root: Path, split: str, config: SyntheticConfig, indices: Sequence[int], workers: int
-) -> Iterator[None]:
-    """Render in other processes; yields once per pair, in order."""
-    pool = ProcessPoolExecutor(
-        min(workers, len(indices)),
-        multiprocessing.get_context("spawn"),  # a fork would copy torch's locked threads
-        initializer=_start_worker,
-    )
-    try:
-        job: Callable[[int], None] = partial(_render_and_write, root, split, config)
-        yield from pool.map(job, indices)
-    except BrokenProcessPool as error:
-        raise OutputError(
-            "a rendering process died, perhaps for lack of memory; use fewer --workers"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 _SCENES: dict[SyntheticConfig, SyntheticScenes] = {}
-
-
-def _start_worker() -> None:
-    begin_worker()
-    torch.set_num_threads(1)
 
 
 def _render_and_write(root: Path, split: str, config: SyntheticConfig, index: int) -> None:
