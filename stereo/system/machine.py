@@ -61,11 +61,11 @@ def machine(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "version": __version__,
-        "commit": _commit(),
+        "commit": commit(),
     }
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Return the commit of a clone, with ``+`` for uncommitted changes; None when installed."""
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():  # git would look further up, in a project around it

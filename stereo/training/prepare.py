@@ -23,6 +23,7 @@ from stereo.models.checkpoint import Checkpoint, file_sha256, load_checkpoint, l
 from stereo.models.convert import convert_psmnet
 from stereo.system.bundled import bundled_weights
 from stereo.system.console import warn
+from stereo.system.machine import commit
 from stereo.training.data import DiskPairs, PairSource, TrainingSet
 from stereo.training.held_out import hold_out, spread
 from stereo.training.recipe import DataConfig, Recipe, ValidationConfig
@@ -77,6 +78,7 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> TrainingRun:
         "weights": None if weights is None else Path(weights).name,
         "weights_sha256": None if weights is None else file_sha256(weights_file(weights)),
         "version": __version__,
+        "commit": commit(),
     }
     training, validation = _pairs(recipe)
     facts["validation_sha256"] = _digest(validation)

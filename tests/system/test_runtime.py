@@ -318,4 +318,4 @@ def test_an_installed_package_is_of_no_commit(tmp_path, monkeypatch):
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "a"], check=True)
     monkeypatch.setattr(machine, "__file__", str(tmp_path / "lib" / "stereo" / "system" / "a.py"))
     (tmp_path / "lib").mkdir()
-    assert machine._commit() is None
+    assert machine.commit() is None
