@@ -266,5 +266,10 @@ def set_aside_later(folder: Path, step: int) -> None:
 
 
 def _set_aside(path: Path, reason: str) -> None:
-    path.replace(path.with_name(f"aside-{path.name}"))
-    warn(f"warning: {path} {reason}; renamed to aside-{path.name}")
+    aside = path.with_name(f"aside-{path.name}")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"aside-{number}-{path.name}")
+    path.replace(aside)
+    warn(f"warning: {path} {reason}; renamed to {aside.name}")
