@@ -244,10 +244,14 @@ def test_checkpoints_of_an_abandoned_run_are_set_aside(tmp_path):
     for step in (2, 4):
         last_path(tmp_path, step).write_bytes(b"")
     set_aside_later(tmp_path, 2)
+    last_path(tmp_path, 4).write_bytes(b"of another run")
+    set_aside_later(tmp_path, 2)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "aside-2-last-00000004.safetensors",
         "aside-last-00000004.safetensors",
         "last-00000002.safetensors",
     ]
+    assert (tmp_path / "aside-last-00000004.safetensors").read_bytes() == b""
 
 
 def test_resuming_with_other_settings_is_reported(here, tmp_path):
