@@ -65,6 +65,7 @@ class DotProductAttention(VolumeAttention):
         check_counts(map_elements=map_elements)
         self.pool = check_size("pool", pool)
         self.form = form
+        self.half_precision = form == "chunked"  # the other one's map is in the tokens' precision
         self.map_elements = map_elements
 
     def attend(  # noqa: D102

@@ -19,6 +19,20 @@ from stereo.attention.reference import convolution_map, neighbour_taps, softmax_
 from stereo.attention.volume import Size, VolumeAttention, check_counts, check_odd, drawn, to_tokens
 
 
+class _BatchNorm(nn.BatchNorm3d):
+    """Batch norm whose gradient arrives contiguous.
+
+    With one volume in a batch, PyTorch 2.14 on the CPU takes the gradient of these tokens for one
+    with channels last, by its strides, and returns wrong ones.
+    """
+
+    def forward(self, volume: Tensor) -> Tensor:
+        out = super().forward(volume)
+        if out.requires_grad:
+            out.register_hook(lambda slope: None if slope is None else slope.contiguous())
+        return out
+
+
 class LambdaAttention(VolumeAttention):
     """A lambda layer.
 
@@ -44,8 +58,8 @@ class LambdaAttention(VolumeAttention):
         super().__init__(channels, **options)
         check_odd(kernel=kernel)
         check_counts(map_elements=map_elements)
-        self.queries = nn.Sequential(self.queries, nn.BatchNorm3d(self.heads * self.key_width))
-        self.values = nn.Sequential(self.values, nn.BatchNorm3d(self.heads * self.value_width))
+        self.queries = nn.Sequential(self.queries, _BatchNorm(self.heads * self.key_width))
+        self.values = nn.Sequential(self.values, _BatchNorm(self.heads * self.value_width))
         spread = 1 / math.sqrt(kernel**3)
         self.positions = drawn(self.key_width, 1, *[kernel] * 3, scale=spread)
         self.map_elements = map_elements

@@ -57,7 +57,7 @@ class PerformerAttention(VolumeAttention):
 
     def begin_step(self, step: int) -> None:
         """Redraw the features when ``redraw_every`` steps have passed."""
-        if step % self.redraw_every == 0:
+        if step and step % self.redraw_every == 0:  # at first they are those of the weights
             self.projection.copy_(self._draw(step // self.redraw_every))
 
     def attend(  # noqa: D102

@@ -115,7 +115,8 @@ def benchmark_attention(
             "batch": 1,
             "repeats": repeats,
             "time_limit_seconds": time_limit,
-            "equality_gate": f"each member equals its explicit form within {TOLERANCE} in float64",
+            "equality_gate": f"each member equals its explicit form within {TOLERANCE} in float64, "
+            "in output and gradients",
         },
         "exponents": _exponents(rows),
         "rows": rows,
@@ -125,16 +126,28 @@ def benchmark_attention(
 
 
 def check_against_definition(name: str) -> None:
-    """Raise ``StereoError`` unless a member equals its explicit form on a small volume."""
+    """Raise ``StereoError`` unless a member equals its explicit form on a small volume.
+
+    Output and gradients are compared.
+    """
     module = _build(name, 8).double().eval()
     generator = torch.Generator().manual_seed(0)
-    volume = torch.randn(1, 8, 5, 6, 7, generator=generator, dtype=torch.float64)
+    volume, slope = torch.randn(2, 1, 8, 5, 6, 7, generator=generator, dtype=torch.float64)
+    volume.requires_grad_()
+
+    def with_gradients() -> list[Tensor]:
+        out = module(volume)
+        into = [volume, *module.parameters()]
+        gradients = torch.autograd.grad(out, into, slope, materialize_grads=True)
+        return [out.detach(), *gradients]
+
     with torch.inference_mode():
-        found = [module(volume)]
-    found.append(module(volume).detach())  # members that stream do not do so here
+        streamed = module(volume)
+    found = with_gradients()  # members that stream do not do so here
     module.attend = module.attend_explicitly  # type: ignore[method-assign]
-    expected = module(volume).detach()
-    difference = max(float((each - expected).abs().max()) for each in found)
+    expected = with_gradients()
+    pairs = [(streamed, expected[0]), *zip(found, expected, strict=True)]
+    difference = max(float((one - other).abs().max()) for one, other in pairs)
     if not difference < TOLERANCE:
         raise StereoError(
             f"'{name}' differs from its explicit form by {difference:.1e}; nothing is timed"

@@ -27,7 +27,7 @@ MODELS = ("psmnet", "ea_psmnet", "ea_stereo_fast", "ea_stereo")
 FORMS = ORIGINAL, PLAIN, OURS, RECOMPUTE = ("original", "plain", "ours", "recompute")
 BATCHES = (2, 3)  # not 1: norms of pooled maps of one cell need two pairs
 BUDGETS_GB = (12, 24, 80)
-TOLERANCE = 1e-3  # of the loss, relative
+TOLERANCE = 1e-3  # of loss and gradient norm, relative
 
 
 @dataclass
@@ -61,8 +61,9 @@ def benchmark_training(
 ) -> dict[str, Any]:
     """Time steps on crops of a rendered pair; write ``OUTPUT`` (JSON) and a table beside it.
 
-    A step, on two pairs, is forward, smooth L1 on every output, backward, and Adam. The first loss
-    of each form in fp32 must be that of the first form within one part in a thousand, else nothing
+    A step, on two pairs, is forward, smooth L1 on every output, backward, and Adam. Loss and
+    gradient norm of each form's first step in fp32 must be those of the first form within one part
+    in a thousand, else nothing
     is timed; losses in bf16 and fp16 never stop it. Memory is measured with batches of two and
     three; from these follow the memory of a further pair and the batches that fit in 12, 24 and 80
     GB, which are computed, not tried. The ceilings of the machine are measured before anything
@@ -100,13 +101,16 @@ def benchmark_training(
     ]
     truth = torch.from_numpy(bench.pair.disparity).to(where)[None]
 
-    def step_of(case: TrainingCase, batch: int) -> Callable[[], float]:
+    def step_of(
+        case: TrainingCase, batch: int, step: Callable[..., Any] = _step
+    ) -> Callable[[], Any]:
         left, right = (view.expand(batch, -1, -1, -1).contiguous() for view in views)
         target = truth.expand(batch, -1, -1)
-        return lambda: _step(case, left, right, target)
+        return lambda: step(case, left, right, target)
 
     cases = _cases(bench)
-    counts = _compare_losses(cases, step_of)
+    _compare([(case, step_of(case, BATCHES[0], _loss_and_norm)) for case in cases])
+    counts = [measure.count_macs(step_of(case, BATCHES[0]))[1] for case in cases]
     rows = []
     for case in cases:
         facts = {"model": case.model, "form": case.form, "precision": case.precision}
@@ -121,7 +125,7 @@ def benchmark_training(
         row["seconds"] = own
         row["times_as_fast"] = first.setdefault(row["model"], own["median"]) / own["median"]
         add_share(row, macs, bench.ceilings)
-    gate = f"fp32 losses within {TOLERANCE} of the first form's, relative"
+    gate = f"fp32 losses and gradient norms within {TOLERANCE} of the first form's, relative"
     settings = {"batch": BATCHES[0], "equality_gate": gate}
     return bench.publish("training", rows, settings, _table)
 
@@ -161,7 +165,7 @@ def _case(name: str, form: str, precision: str, module: nn.Module) -> TrainingCa
     )
 
 
-def _step(case: TrainingCase, left: Tensor, right: Tensor, truth: Tensor) -> float:
+def _backward(case: TrainingCase, left: Tensor, right: Tensor, truth: Tensor) -> float:
     dtype = pick_dtype(case.precision, left.device)
     with exact_fp32(enabled=dtype is torch.float32):
         with torch.autocast(left.device.type, dtype, enabled=dtype is not torch.float32):
@@ -170,35 +174,49 @@ def _step(case: TrainingCase, left: Tensor, right: Tensor, truth: Tensor) -> flo
         losses = [F.smooth_l1_loss(each.float(), truth.expand_as(each)) for each in maps]
         loss = torch.stack(losses).sum()
         loss.backward()
-    case.optimizer.step()
-    case.optimizer.zero_grad(set_to_none=True)
     return float(loss.detach())
 
 
-def _seconds(form: str, step: Callable[[], float], device: torch.device) -> float:
+def _step(case: TrainingCase, left: Tensor, right: Tensor, truth: Tensor) -> None:
+    _backward(case, left, right, truth)
+    case.optimizer.step()
+    case.optimizer.zero_grad(set_to_none=True)
+
+
+def _loss_and_norm(
+    case: TrainingCase, left: Tensor, right: Tensor, truth: Tensor
+) -> tuple[float, float]:
+    loss = _backward(case, left, right, truth)
+    norm = nn.utils.get_total_norm(
+        [p.grad for p in case.network.parameters() if p.grad is not None]
+    )
+    case.optimizer.zero_grad(set_to_none=True)
+    return loss, float(norm)
+
+
+def _seconds(form: str, step: Callable[[], Any], device: torch.device) -> float:
     """Time a step; freed memory is kept for the forms that ``stereo train`` runs, as it does."""
     with measure.freed_memory_kept(step, large=True, enabled=form in (OURS, RECOMPUTE)):
         return measure.elapsed(step, device)
 
 
-def _compare_losses(
-    cases: Sequence[TrainingCase], step_of: Callable[[TrainingCase, int], Callable[[], float]]
-) -> list[int]:
-    """Return the multiply-accumulates of a step of each, whose first losses must agree."""
-    first: dict[str, float] = {}
-    counts = []
-    for case in cases:
-        loss, macs = measure.count_macs(step_of(case, BATCHES[0]))
-        counts.append(macs)
-        expected = first.setdefault(case.model, loss)
-        apart = abs(loss - expected) / expected
-        console.say(f"{case.label}: loss {loss:.6g}")
-        if case.precision == "fp32" and not apart <= TOLERANCE:
-            raise StereoError(
-                f"{case.label} has a loss of {loss:.6g}, the first form one of {expected:.6g}; "
-                "nothing is timed"
-            )
-    return counts
+def _compare(calls: Sequence[tuple[TrainingCase, Callable[[], tuple[float, float]]]]) -> None:
+    """Raise ``StereoError`` unless losses and gradient norms of the first step agree.
+
+    The calls are those that are timed, not counted ones: counting runs other convolutions.
+    """
+    first: dict[str, tuple[float, float]] = {}
+    for case, call in calls:
+        found = call()
+        console.say(f"{case.label}: loss {found[0]:.6g}, gradient norm {found[1]:.6g}")
+        for what, own, expected in zip(
+            ("loss", "gradient norm"), found, first.setdefault(case.model, found), strict=True
+        ):
+            if case.precision == "fp32" and not abs(own - expected) <= TOLERANCE * abs(expected):
+                raise StereoError(
+                    f"{case.label} has a {what} of {own:.6g}, the first form one of "
+                    f"{expected:.6g}; nothing is timed"
+                )
 
 
 def _memory(case: TrainingCase, peaks: Sequence[int | None]) -> dict[str, Any]:

@@ -70,6 +70,9 @@ class LogitHead(Recomputable):
     def forward(self, volume: Tensor) -> Tensor:  # (B, 32, D, H, W) -> (B, D, H, W)
         """Return the logits; larger is likelier."""
         by_slabs = volume.device.type == "cpu" and not torch.compiler.is_exporting()
+        norm = self.hidden.norm
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training:
+            by_slabs = False  # its statistics are of the whole volume
         if torch.is_grad_enabled() or not by_slabs:
             return self.project(self.hidden(volume)).squeeze(1)
         return project_by_slabs(self.hidden, volume, self.project.weight)

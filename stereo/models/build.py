@@ -1,7 +1,7 @@
 """From a configuration to a network with fresh weights."""
 
 import inspect
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -59,7 +59,7 @@ def _build_attentions(
     if config is None or config.name == NO_ATTENTION:
         return {}
     build = ATTENTIONS[config.name]
-    known = _options_of(build)
+    known = options_of(build)
     for option in config.options:
         if option not in known:
             raise unknown_name(f"{config.name} attention option", option, known)
@@ -74,14 +74,14 @@ def _build_attentions(
         ) from error
 
 
-def _options_of(attention: type[VolumeAttention]) -> set[str]:
-    """Return the keyword options of an attention's class, including inherited ones."""
-    found: set[str] = set()
+def options_of(attention: type[VolumeAttention]) -> dict[str, Any]:
+    """Return the keyword options of an attention's class, inherited ones too, and defaults."""
+    found: dict[str, Any] = {}
     for each in attention.__mro__:
         if "__init__" not in vars(each):
             continue
         parameters = list(inspect.signature(vars(each)["__init__"]).parameters.values())[2:]
-        found |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+        found = {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD} | found
         if all(p.kind is not p.VAR_KEYWORD for p in parameters):
             break
     return found

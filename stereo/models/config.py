@@ -50,6 +50,8 @@ class AttentionConfig:
             raise UsageError(f"mask_invalid {self.mask_invalid!r}: expected true or false")
         if not isinstance(self.options, dict):
             raise UsageError(f"attention options {self.options!r}: expected names and values")
+        options = {k: list(v) if isinstance(v, tuple) else v for k, v in self.options.items()}
+        object.__setattr__(self, "options", options)  # as a checkpoint's JSON gives them back
         if self.name not in (*ATTENTIONS, NO_ATTENTION):
             raise unknown_name("attention", self.name, [*ATTENTIONS, NO_ATTENTION])
         if self.name == NO_ATTENTION:
@@ -79,8 +81,9 @@ class NetworkConfig:
     """Disparities below this many pixels are searched; a multiple of 16."""
     upsampling: Upsampling = "unbiased"
     """How the quarter-resolution volume is read at full resolution. ``unbiased``: sample i is
-    pixel 4i and plane k is disparity 4k. ``align_corners`` and ``half_pixel`` are PSMNet's two
-    conventions, which published weights need."""
+    pixel 4i and plane k is disparity 4k, so that PSMNet's map ends at ``max_disparity`` - 4.
+    ``align_corners`` and ``half_pixel`` are PSMNet's two conventions, which published weights need;
+    with them it goes on to ``max_disparity`` - 1, at an error between the planes."""
     padding: Padding = "replicate"
     """How images are padded to a multiple of 16, at the top and right; ``zeros`` (after
     normalisation) is PSMNet's."""

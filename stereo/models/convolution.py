@@ -7,12 +7,12 @@ oneDNN.
 """
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from stereo.models.weight_gradient import kernel_gradient
@@ -176,6 +176,25 @@ def _may_be_replaced(x: Tensor, weight: Tensor, layout: torch.memory_format) -> 
     return here in FASTER_ON and _is_prepared(x, weight, layout)
 
 
+def first_derivatives_only(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Make the backward pass of an autograd function refuse ``create_graph``.
+
+    PyTorch's ``once_differentiable`` refuses only where the incoming gradient has one itself: else
+    second derivatives would be left out without a word.
+    """
+
+    @functools.wraps(backward)
+    def call(ctx: Any, *gradients: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "this fast form has no second derivatives (create_graph): compute them under "
+                "stereo.models.convolution.direct_convolutions(), with the kernels 'torch'"
+            )
+        return backward(ctx, *gradients)
+
+    return call
+
+
 class _Convolve2d(torch.autograd.Function):
     """A 3x3 convolution whose padding is its dilation."""
 
@@ -186,7 +205,7 @@ class _Convolve2d(torch.autograd.Function):
         return F.conv2d(x, weight, bias, padding=dilation, dilation=dilation)
 
     @staticmethod
-    @once_differentiable
+    @first_derivatives_only
     def backward(ctx: Any, gradient: Tensor) -> Any:
         x, weight = ctx.saved_tensors
         into_x = None
@@ -209,7 +228,7 @@ class _Convolve3d(torch.autograd.Function):
         return convolve_by_planes(volume, weight)
 
     @staticmethod
-    @once_differentiable
+    @first_derivatives_only
     def backward(ctx: Any, gradient: Tensor) -> Any:
         volume, weight = ctx.saved_tensors
         into_volume = None

@@ -64,6 +64,12 @@ class _ByStrips(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         (logits,) = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph: second derivatives, without a saving in memory
+            strips = _strips(logits, ctx.upsampling)
+            maps = [_regress_strip(logits[:, :, r], at, ctx.upsampling) for at, r in strips]
+            return *torch.autograd.grad(
+                torch.cat(maps, 1), logits, gradients, create_graph=True
+            ), None
         into = torch.zeros_like(logits)
         first = 0
         for at, rows in _strips(logits, ctx.upsampling):

@@ -90,9 +90,11 @@ def take_statistics(start: Path, sources: Sequence[Source], target: Path) -> Non
             module.momentum = None  # the mean of all
     for source in console.progress(spread(sources, STATISTICS_PAIRS), "statistics"):
         sample = source.read()
+        left, right = _views(sample)
+        flipped = right[:, ::-1], left[:, ::-1]  # with it, even one cell has a variance
         views = [
-            normalise([view], config.mean, config.std, torch.device("cpu"))
-            for view in _views(sample)
+            normalise([view, other], config.mean, config.std, torch.device("cpu"))
+            for view, other in zip((left, right), flipped, strict=True)
         ]
         network(*(pad_to_multiple(v, network.stride, config.padding) for v in views))
     weights = dict(network.state_dict())

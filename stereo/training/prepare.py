@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from stereo.attention import ATTENTIONS
 from stereo.data.augmentation.training_pair import TrainingPair
 from stereo.data.sets.datasets import get_description, open_dataset
 from stereo.data.sets.layouts import SYNTHETIC
@@ -18,7 +19,7 @@ from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.data.synthetic.samples import RenderedSample, held_out
 from stereo.errors import UsageError, unknown_name
 from stereo.models import NETWORK_NAMES, NetworkConfig, build_network
-from stereo.models.build import StereoNetwork
+from stereo.models.build import StereoNetwork, options_of
 from stereo.models.checkpoint import Checkpoint, file_sha256, load_checkpoint, load_weights
 from stereo.models.convert import convert_psmnet
 from stereo.system.bundled import bundled_weights
@@ -113,7 +114,12 @@ def _without_other_attention(
     """Return the weights without those of attention that the recipe does not have."""
 
     def kind(of: NetworkConfig) -> object:
-        return of.attention and (of.attention.name, of.attention.options)
+        if of.attention is None or of.attention.name not in ATTENTIONS:
+            return None
+        options = options_of(ATTENTIONS[of.attention.name]) | of.attention.options
+        return of.attention.name, {
+            k: list(v) if isinstance(v, tuple) else v for k, v in options.items()
+        }
 
     other, places = kind(loaded.config) != kind(config), network.state_dict().keys()
     left_out = {

@@ -407,6 +407,19 @@ def test_performer_redraws_on_begin_step_by_its_seed():
 
 
 @all_members
+def test_gradients_of_one_volume_are_those_of_two_alike(name):
+    module = build(name).eval()
+    volume, slope = (volume_of(batch=1, size=(5, 6, 7), seed=seed) for seed in (1, 2))
+    found = []
+    for count in (1, 2):
+        module.zero_grad()
+        module(volume.repeat(count, 1, 1, 1, 1)).backward(slope.repeat(count, 1, 1, 1, 1) / count)
+        found.append([parameter.grad for parameter in module.parameters()])
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+@all_members
 def test_a_forward_pass_that_is_computed_again_gives_the_same_gradients(name):
     module = build(name).train()
     module.begin_step(3)
@@ -463,9 +476,34 @@ def test_linear_and_taylor_by_their_formulas():
 
 def test_linear_is_exact_far_below_0():
     module = build("linear").float()
-    keys = torch.full((1, 1, 60, 4), -20.0)
-    values = torch.arange(60.0)[None, None, :, None].expand(1, 1, 60, 4)
-    assert torch.allclose(module.attend(keys, keys, values, None, SIZE), torch.tensor(29.5))
+    for logit in (-20.0, -60.0, -1e4):
+        keys = torch.full((1, 1, 60, 4), logit, requires_grad=True)
+        values = torch.arange(60.0)[None, None, :, None].expand(1, 1, 60, 4)
+        mean = module.attend(keys, keys, values, None, SIZE)
+        torch.testing.assert_close(mean, torch.full_like(mean, 29.5))
+        assert torch.autograd.grad(mean.sum(), keys)[0].isfinite().all()
+        masked = module.attend(keys, keys, values, torch.arange(60).view(1, 1, 60, 1) < 2, SIZE)
+        torch.testing.assert_close(masked, torch.full_like(mean, 0.5))
+
+
+def test_the_explicit_map_of_dot_product_is_no_half_precision_one():
+    volume = 30 * volume_of(dtype=torch.float32)
+    found = []
+    for form in ("chunked", "explicit"):
+        module = build("dot_product", kind="embedded_gaussian", form=form).float()
+        with torch.autocast("cpu", torch.float16):
+            found.append(module(volume).float())
+    assert found[1].isfinite().all()
+    assert (found[0] - found[1]).abs().max() < 0.01 * found[1].std()
+
+
+def test_a_performer_begins_with_the_features_of_its_weights():
+    trained = build("performer", redraw_every=2).train()
+    trained.begin_step(4)
+    again = build("performer", redraw_every=2).train()
+    again.load_state_dict(trained.state_dict())
+    again.begin_step(0)
+    assert torch.equal(again.projection, trained.projection)
 
 
 def test_focused_by_its_formula():

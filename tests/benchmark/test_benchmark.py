@@ -78,6 +78,30 @@ def test_dot_product_never_holds_its_map():
     assert forward_peak("dot_product", size) < 0.5 * 4 * cells(size) ** 2
 
 
+@pytest.mark.parametrize("change", ["loss", "gradient"])
+def test_no_step_is_timed_that_differs(tmp_path, monkeypatch, change):
+    backward = training._backward
+
+    def wrong(case, *views):
+        loss = backward(case, *views)
+        if case.form == training.OURS and change == "gradient":
+            next(case.network.parameters()).grad.mul_(1e3)
+        return loss * (1.01 if case.form == training.OURS and change == "loss" else 1)
+
+    monkeypatch.setattr(training, "_backward", wrong)
+    with pytest.raises(StereoError, match=f"has a {change}.*nothing is timed"):
+        training.benchmark_training(
+            tmp_path / "t.json",
+            models=["ea_stereo_fast"],
+            crop=(64, 128),
+            max_disparity=32,
+            precisions=["fp32"],
+            device="cpu",
+            repeats=1,
+        )
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_the_gate_passes_for_every_member(name):
     check_against_definition(name)
@@ -92,6 +116,16 @@ def test_nothing_is_timed_if_the_gate_fails(tmp_path, monkeypatch):
     with pytest.raises(StereoError, match="differs from its explicit form"):
         benchmark_attention(tmp_path / "a.json", members=["linear"], sizes=[(2, 3, 4)])
     assert not list(tmp_path.iterdir())
+
+
+def test_the_gate_sees_wrong_gradients(monkeypatch):
+    class Wrong(ATTENTIONS["linear"]):
+        def attend(self, queries, *arguments):
+            return super().attend(queries.detach(), *arguments)
+
+    monkeypatch.setitem(ATTENTIONS, "linear", Wrong)
+    with pytest.raises(StereoError, match="differs from its explicit form"):
+        check_against_definition("linear")
 
 
 @pytest.mark.parametrize("fault", ["too long", "no memory", "no peak"])
@@ -472,8 +506,8 @@ def test_our_steps_are_timed_with_freed_memory_kept_as_in_training(tmp_path, mon
 
     monkeypatch.setattr(heap, "_kept", {"memory": "none"})
     monkeypatch.setattr(measure, "elapsed", elapsed)
-    small = ("--models", "ea_stereo_fast", "--precisions", "fp32", "--max-disparity", "16")
-    assert run(training_call(tmp_path / "a.json", "--crop", "32x64", *small)) == 0
+    small = ("--models", "ea_stereo_fast", "--precisions", "fp32")
+    assert run(training_call(tmp_path / "a.json", *small)) == 0
     assert kept[-3:] == ["none", "all", "all"]  # plain, ours, recompute
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from stereo.attention import ATTENTIONS
 from stereo.errors import UsageError
 from stereo.models import NETWORK_NAMES, AttentionConfig, NetworkConfig, build_network
-from stereo.models.aggregation import SLAB, project_by_slabs
+from stereo.models.aggregation import SLAB, LogitHead, project_by_slabs
 from stereo.models.blocks import ConvNorm3d
 from stereo.models.certainty import certainty, with_certainty
 from stereo.models.checkpoint import Checkpoint, load_checkpoint, restore_network, save_checkpoint
@@ -103,6 +103,43 @@ def test_logits_far_apart_neither_overflow_nor_vanish(upsampling):
     assert maps[0].isfinite().all()
     assert (maps[0] - maps[1]).abs().max() < 1e-4
     assert torch.autograd.grad(maps[0].sum(), logits)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("upsampling", ["unbiased", "align_corners", "half_pixel"])
+def test_the_regression_has_second_derivatives(rng, upsampling):
+    logits = torch.from_numpy(rng.normal(size=(2, 3, 2, 2))).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: regress_disparity(x, upsampling), logits)
+
+
+@pytest.mark.parametrize("name", ["psmnet", "ea_psmnet", "ea_stereo_fast", "ea_stereo"])
+def test_gradients_of_one_pair_are_those_of_two_alike(name):
+    torch.manual_seed(0)
+    network = build_network(NetworkConfig(name, 32)).double().train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    views = torch.randn(2, 1, 3, 48, 64, dtype=torch.float64)
+    found = []
+    for count in (1, 2):
+        network.zero_grad()
+        outputs = network(*views.expand(2, count, -1, -1, -1))
+        torch.stack([each.square().mean() for each in outputs.disparities]).sum().backward()
+        found.append([p.grad for p in network.parameters() if p.grad is not None])
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-9)
+
+
+def test_batch_norm_counts_the_whole_volume_without_gradients_too(rng):
+    volume = torch.from_numpy(rng.normal(size=(2, 32, 12, 4, 6))).float()
+    volume += torch.arange(12.0).view(12, 1, 1)
+    found = []
+    for enabled in (True, False):
+        torch.manual_seed(0)
+        head = LogitHead().train()
+        with torch.set_grad_enabled(enabled):
+            found.append([head(volume), *head.hidden.norm.buffers()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_regression_runs_in_fp32_under_autocast(rng):

@@ -384,6 +384,22 @@ def test_weights_start_a_network_with_other_attention(capsys, attention):
         assert torch.allclose(begun(*views), without(*views), atol=1e-4)
 
 
+def test_attention_of_equal_options_is_the_same_attention(tmp_path, capsys):
+    def config(**options):
+        return NetworkConfig("ea_psmnet", 32, attention=AttentionConfig("window", options=options))
+
+    path = tmp_path / "it.safetensors"
+    save_checkpoint(
+        path,
+        Checkpoint(config(window=(2, 4, 4)), build_network(config(window=(2, 4, 4))).state_dict()),
+    )
+    assert load_checkpoint(path).config == config(window=(2, 4, 4))
+    prepare(Recipe(network=config(window=[2, 4, 4], heads=1)), weights=str(path))
+    assert "other attention" not in capsys.readouterr().err
+    prepare(Recipe(network=config(window=(2, 2, 4))), weights=str(path))
+    assert "other attention" in capsys.readouterr().err
+
+
 def test_a_checkpoint_names_no_folder_of_the_machine(tiny, tmp_path):
     scenes = SyntheticConfig(textures=str(tmp_path / "pictures"), meshes=str(tmp_path / "things"))
     data = DataConfig("manifest", str(tiny()), synthetic=scenes)

@@ -14,6 +14,7 @@ import torch
 import triton
 from torch import Tensor
 
+from stereo.models.convolution import first_derivatives_only
 from stereo.models.kernels.attention_kernels import (
     accumulate,
     accumulate_backward,
@@ -93,6 +94,7 @@ class _Accumulate(torch.autograd.Function):
         return mean, mass
 
     @staticmethod
+    @first_derivatives_only
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         volume, weight, bias, most, mass, mean = ctx.saved_tensors
         slope = gradients[0].contiguous()
@@ -145,6 +147,7 @@ class _Apply(torch.autograd.Function):
         return out
 
     @staticmethod
+    @first_derivatives_only
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         volume, weight, bias, table = ctx.saved_tensors
         own = _Volume(volume)

@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from stereo.models.config import Upsampling
+from stereo.models.convolution import first_derivatives_only
 from stereo.models.regression import sample_positions
 
 PIXELS = 64  # of a row, per program
@@ -178,6 +179,7 @@ class _Regress(torch.autograd.Function):
         return disparity
 
     @staticmethod
+    @first_derivatives_only
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         logits, disparity, denominator = ctx.saved_tensors
         batch, planes, rows, columns = logits.shape
