@@ -16,6 +16,7 @@ from stereo.system.console import warn
 from stereo.system.opencv import import_cv2
 
 File = dict[str, Any] | None  # what a component sends of an upload
+BUNDLED = "bundled_"  # begins the names of the bundled pairs' files
 PROGRESS = gr.Progress()  # gradio tells arguments of this kind by their default
 
 
@@ -88,6 +89,14 @@ class Handlers:
         """Return what the right component shows, and what is wrong."""
         value, wrong = self._arrived(right, "right image")
         return value, wrong or self.check(left, right)
+
+    def without_bundled(self, truth: File, calibration: File) -> tuple[Any, Any]:
+        """Clear what belongs to a bundled pair, since an image of the visitor's own has arrived."""
+        kept = [
+            None if file and Path(str(file.get("path"))).name.startswith(BUNDLED) else gr.skip()
+            for file in (truth, calibration)
+        ]
+        return kept[0], kept[1]
 
     def model_chosen(self, name: str) -> tuple[bool, int]:
         """Return a model's defaults: whether confidence is computed, and its range."""

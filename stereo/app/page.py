@@ -9,7 +9,7 @@ from PIL import Image
 
 from stereo.app import html, limits
 from stereo.app.guard import Field
-from stereo.app.handlers import Handlers
+from stereo.app.handlers import BUNDLED, Handlers
 from stereo.app.models import Models
 from stereo.app.store import Store
 from stereo.data.sets.datasets import open_dataset
@@ -156,7 +156,9 @@ def _connect(handlers: Handlers, inputs: _Inputs, notice: gr.HTML) -> None:
     quick: dict[str, Any] = {"show_progress": "hidden", **_RAW}
     left.upload(handlers.left_arrived, [left, right], [left, notice], **quick)
     right.upload(handlers.right_arrived, [right, left], [right, notice], **quick)
+    of_pair = [inputs.truth, inputs.calibration]
     for picture in (left, right):
+        picture.upload(handlers.without_bundled, of_pair, of_pair, **quick)
         picture.clear(handlers.check, [left, right], notice, **quick)
     chosen = [inputs.confidence, inputs.max_disparity]
     inputs.model.input(handlers.model_chosen, inputs.model, chosen, **quick)
@@ -207,18 +209,18 @@ def _file(label: str) -> gr.File:
 def _copy_bundled_pairs(folder: Path) -> list[dict[str, str]]:
     """Copy the bundled pairs with a calibration and a thumbnail; return the files of each."""
     folder.mkdir()
-    calibration = folder / "bundled_calibration.json"
+    calibration = folder / f"{BUNDLED}calibration.json"
     BUNDLED_CAMERA.write(calibration)
     data = open_dataset("sceneflow", samples_root(), split="test", render_pass="final")
     pairs = []
     for number, item in enumerate(data.samples, 1):
         assert isinstance(item, SampleFiles) and item.disparity is not None
-        files = {"thumbnail": folder / f"bundled_{number}.png"}
+        files = {"thumbnail": folder / f"{BUNDLED}{number}.png"}
         with Image.open(item.left) as picture:
             picture.thumbnail((THUMBNAIL, THUMBNAIL))
             picture.save(files["thumbnail"])
         for key, path in (("left", item.left), ("right", item.right), ("truth", item.disparity)):
-            files[key] = Path(shutil.copy(path, folder / f"bundled_{number}_{key}{path.suffix}"))
+            files[key] = Path(shutil.copy(path, folder / f"{BUNDLED}{number}_{key}{path.suffix}"))
         files["calibration"] = calibration
         pairs.append({key: str(path) for key, path in files.items()})
     return pairs

@@ -1,5 +1,6 @@
 """``stereo infer``: disparity maps of the user's own pairs."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -171,18 +172,16 @@ class _Run:
         """Return the colour scale that all frames of a video share: the first frame's.
 
         It is matched apart where this process does not make its map: resumed, or another's share.
+        Where it cannot be matched, it is that of the first frame that can.
         """
         first = self.plan.maps[0]
         for job, result in matched.maps:
             if job is first:
                 return disparity_scale(result.disparity)
-        sample = self.plan.first
-        if sample is None:
-            return None
-        try:
-            result = self.model(sample.left, sample.right, view=first.side)
-        except StereoError:
-            return None  # the frame is named when its turn comes
+        sample, result = self.plan.first, matched.maps[0][1]
+        if sample is not None:
+            with contextlib.suppress(StereoError):  # the frame is named when its turn comes
+                result = self.model(sample.left, sample.right, view=first.side)
         return disparity_scale(result.disparity)
 
     def _write(self, _: PairJob, sample: Sample, matched: _Matched) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from stereo.commands.infer_options import InferOptions
 from stereo.data.finding.pairs import would_find
 from stereo.data.finding.sources import Film, Source, find_sources
+from stereo.data.io.videos import is_address
 from stereo.data.sets.sample import Sample
 from stereo.errors import InputError, StereoError, UsageError
 from stereo.evaluation.outputs import OF_POINTS, pair_targets, parse_formats
@@ -129,6 +130,12 @@ def make_plan(options: InferOptions) -> Plan:
     if options.calibration is not None:
         calibration = Calibration.read(options.calibration, pictures=options.left)
         calibration.check_rectified()
+    addresses = [view for view in (options.left, options.right) if view and is_address(view)]
+    if options.resume and addresses:
+        raise UsageError(
+            f"--resume cannot tell whether {addresses[0]} has changed; save the video to a file "
+            "first"
+        )
     sources = find_sources(
         options.left,
         options.right,

@@ -74,8 +74,7 @@ class ResumeLog:
         return (
             noted is not None
             and noted["inputs"] == self._stamps(inputs)
-            and set(noted["files"]) >= {_plain(file.name) for file in files}
-            and all(file.is_file() for file in files)
+            and all(noted["files"].get(_plain(file.name), -1) == _size(file) for file in files)
         )
 
     def add(self, name: str, inputs: Sequence[Path], files: Sequence[Path]) -> None:
@@ -86,9 +85,9 @@ class ResumeLog:
         """
         stamps = self._stamps(inputs)
         noted = self._finished.get(_plain(name), {})
-        before = noted["files"] if noted.get("inputs") == stamps else []
-        together = dict.fromkeys([*before, *(_plain(file.name) for file in files)])
-        line = json.dumps({"name": _plain(name), "inputs": stamps, "files": list(together)})
+        before = noted["files"] if noted.get("inputs") == stamps else {}
+        sizes = before | {_plain(file.name): _size(file) for file in files}
+        line = json.dumps({"name": _plain(name), "inputs": stamps, "files": sizes})
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
@@ -140,10 +139,14 @@ def _parsed(line: str) -> dict[str, Any]:
     match found:
         case {"settings": dict(), **rest} if not rest:
             return dict(found)
-        case {"name": str(), "inputs": dict(), "files": list(files), **rest} if not rest:
-            if all(isinstance(file, str) and _is_name(file) for file in files):
+        case {"name": str(), "inputs": dict(), "files": dict(files), **rest} if not rest:
+            if all(_is_name(file) and type(size) is int for file, size in files.items()):
                 return dict(found)
     return {}
+
+
+def _size(file: Path) -> int | None:
+    return file.stat().st_size if file.is_file() else None
 
 
 def _is_name(file: str) -> bool:

@@ -25,7 +25,7 @@ import math
 import re
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +102,10 @@ def submit(
         raise UsageError(f"--output {path}: name the .zip file to write")
     items = _find_pairs(benchmark, root, method, layout, partial)
     output_folder(path.parent)
+    for item in console.progress(items, "read", len(items)):  # before hours of matching
+        item.read(disparity=False)
     matcher = loaded(matcher)
+    _warn_of_range(items, matcher)
     if matcher.min_disparity < 0:
         raise UsageError(
             f"--min-disparity {matcher.min_disparity}: the servers take no negative disparities"
@@ -122,6 +125,25 @@ def submit(
         validate(temporary, benchmark, items, method, name=str(path))
     console.say(f"{path}: {len(items)} maps, validated (names, sizes, types, ranges)")
     return path
+
+
+def _warn_of_range(items: Sequence[SampleFiles], matcher: Matcher) -> None:
+    """Warn if scenes have more disparities, by Middlebury's ``ndisp``, than are searched."""
+    most = []
+    for item in items:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            text = (item.left.parent / "calib.txt").read_text(encoding="ascii")
+            most += [
+                int(found) for found in re.findall(r"^ndisp *= *(\d{1,4})\s*$", text, re.MULTILINE)
+            ]
+    searched = matcher.min_disparity + matcher.description["max_disparity"]
+    beyond = [count for count in most if count > searched]
+    if beyond:
+        needed = 16 * -(-max(beyond) // 16)
+        console.warn(
+            f"warning: {len(beyond)} of {len(items)} scenes have disparities of {searched} px and "
+            f"more by their calib.txt, where none is looked for; use --max-disparity {needed}"
+        )
 
 
 def validate_archive(

@@ -1,6 +1,7 @@
 """Models in a user's Python file, ``FILE.py:NAME``: loading one runs that file's code."""
 
 import functools
+import hashlib
 import importlib.util
 import inspect
 import re
@@ -11,7 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from stereo.errors import InputError, StereoError, UsageError
 from stereo.matching.matcher import Matcher
@@ -50,8 +52,34 @@ def _load(path: Path, name: str) -> Matcher:
         if not callable(found):
             raise UsageError(f"{path}: {name} is {type(found).__name__}, no function of two views")
         found = wrap(found, name=re.sub(r"[^\w.+-]", "_", f"{path.stem}.{name}"))
-    facts = found.description | {"code": f"sha256:{file_sha256(path)}"}
+    facts = found.description | {"code": f"sha256:{_code_sha256(path)}"}
+    if isinstance(found.network, nn.Module):
+        facts["weights"] = f"sha256:{_weights_sha256(found.network)}"
     return Matcher(found.engine, found.network, facts, found.confidence)
+
+
+def _code_sha256(path: Path) -> str:
+    """Return the hash of a file, or of it and of what it has imported from its folder."""
+    origins = (
+        getattr(getattr(sys.modules[name], "__spec__", None), "origin", None)
+        for name in sys.modules.keys() - _known[path.parent]
+    )
+    files = {Path(origin) for origin in origins if origin and Path(origin).is_file()}
+    own = sorted(file for file in files if path.parent in file.parents and file != path)
+    hashes = [file_sha256(path), *map(file_sha256, own)]
+    if len(hashes) == 1:
+        return hashes[0]
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+
+
+def _weights_sha256(network: nn.Module) -> str:
+    found = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        found.update(name.encode())
+        if isinstance(tensor, Tensor):
+            values = tensor.detach().cpu().contiguous().flatten()
+            found.update(values.view(torch.uint8).numpy().tobytes() if values.numel() else b"")
+    return found.hexdigest()
 
 
 def _parts(model: str | Path) -> tuple[Path, str]:

@@ -24,7 +24,7 @@ from stereo.errors import InputError, StereoError, unknown_name
 from stereo.matching.engine import normalise, pad_to_multiple
 from stereo.matching.estimate import Estimate
 from stereo.matching.onnx_engine import OnnxGraph
-from stereo.matching.wrap import SIGNS, are_numbers, checked_map
+from stereo.matching.wrap import SIGNS, are_numbers, checked_map, of_255
 from stereo.models.checkpoint import file_sha256
 from stereo.models.config import check_max_disparity
 from stereo.system.bundled import DEFAULT_MAX_DISPARITY
@@ -79,6 +79,9 @@ class OnnxReading:
                 raise InputError(f"{key} {values!r}: expected three numbers, or one for grey")
         if self.std is not None and min(self.std) <= 0:
             raise InputError(f"std {self.std}: expected numbers above 0")
+        told = of_255(self.mean or (), self.std or ())
+        if told is not None:
+            raise InputError(told)
         known = {"layout": (None, "NCHW", "NHWC"), "order": ("RGB", "BGR"), "sign": SIGNS}
         for key, values in known.items():
             if getattr(self, key) not in values:
@@ -295,13 +298,17 @@ def _in_order(names: list[str], reading: OnnxReading) -> list[str]:
             raise InputError(f"its graph has no input '{name}' for '{side}'; it has {names}")
     if reading.left is not None and reading.left == reading.right:
         raise InputError(f"'left' and 'right' are both the input '{reading.left}'")
-    if reading.left is None:
-        lefts = [name for name in names if "left" in name.lower() and name != reading.right]
-        first = lefts[0] if len(lefts) == 1 else names[0]
-        first = first if first != reading.right else names[1]
-    else:
-        first = reading.left
+    left, right = asked
+    if left is None and right is None:
+        left, right = (_only(names, side) for side in ("left", "right"))
+    first = left or next(name for name in names if name != right)
     return [first, *(name for name in names if name != first)]
+
+
+def _only(names: list[str], side: str) -> str | None:
+    """Return the only name that tells its view; None where none does, or both."""
+    found = [name for name in names if side in name.lower()]
+    return found[0] if len(found) == 1 else None
 
 
 def _output(names: list[str], reading: OnnxReading) -> str:

@@ -12,6 +12,9 @@ MAX_WEIGHT = 8.0  # of a mean, in frames of full certainty
 JUMP = 4.0  # pixels; disparities further apart belong to two surfaces and are not averaged
 WINDOW = 5  # pixels, over which changes of the image are averaged
 MOVING = 3.0  # times the noise: the image moves where it changes by more
+RATE = 0.15  # of the means of the signed and of the absolute error, from which drift is told
+SMALLEST_DRIFT = 0.1  # pixels; the mean may lag behind by as much
+PATIENCE = 8  # frames in a row beyond ``JUMP``, after which the mean is given up
 MIN_NOISE = 0.7  # 8-bit grey levels
 MARGIN = 5  # pixels, side of the square by which moving regions are dilated
 STEP = 4  # pixels; structure is compared at every fourth row and column
@@ -34,12 +37,18 @@ class Steady:
     more than noise, or its structure does not correlate with that of the mean, m is reset to d;
     after a cut, where this holds in most of the image, everywhere.
 
+    What approaches changes its disparity, but a smooth image of it hardly. So the gain c / (w + c)
+    is at least r^4, where r is Trigg and Leach's tracking signal (1967), the exponential mean of
+    d - m over that of its absolute value; and m is given up where d stays further off than ``JUMP``
+    for ``PATIENCE`` frames.
+
     One object serves one view of one video; call it with the frames in order.
     """
 
     def __init__(self) -> None:
         self._image: np.ndarray | None = None
         self._mean = self._rival = _Mean(np.zeros(0), np.zeros(0))
+        self._signed = self._absolute = self._away = np.zeros(0)
 
     def __call__(self, result: Result) -> Result:
         """Return the result of the next frame with the smoothed map."""
@@ -50,18 +59,36 @@ class Steady:
         if self._image is None or self._image.shape != image.shape:
             self._image, self._mean = image, _Mean(found, certainty)
             self._rival = _Mean(found, np.zeros_like(found))
+            self._signed = self._absolute = self._away = np.zeros_like(found)
             return result
         moving = _moving(image, self._image)
         mean, rival = (each.without(moving) for each in (self._mean, self._rival))
         part = 1 / (1 + mean.weight)
         self._image = (self._image + part * (image - self._image)).astype(np.float32)
+        mean = self._kept_up(mean, found, certainty)
         near = mean.is_near(found)
         rival = _select(near, rival, rival.without(~rival.is_near(found)).joined(found, certainty))
         mean = _select(near, mean.joined(found, certainty), mean)
         outvoted = rival.weight > mean.weight
+        self._signed = np.where(moving | outvoted, 0, self._signed)
+        self._absolute = np.where(moving | outvoted, 0, self._absolute)
         self._mean = _select(outvoted, rival, mean)
         self._rival = _select(outvoted, mean, rival)
         return dataclasses.replace(result, disparity=self._mean.disparity)
+
+    def _kept_up(self, mean: "_Mean", found: np.ndarray, certainty: np.ndarray) -> "_Mean":
+        """Return the mean with no more weight than its drift allows."""
+        error = np.where(mean.weight > 0, found - mean.disparity, 0)
+        near = np.abs(error) <= JUMP
+        self._away = np.where(near, 0, self._away + 1)
+        self._signed = self._signed + np.where(near, RATE * (error - self._signed), 0)
+        self._absolute = self._absolute + np.where(near, RATE * (abs(error) - self._absolute), 0)
+        gain = (self._signed / (self._absolute + SMALLEST_DRIFT)) ** 4
+        most = certainty * (1 - gain) / np.maximum(gain, 1e-6)
+        given_up = self._away >= PATIENCE
+        self._away = np.where(given_up, 0, self._away)
+        weight = np.where(given_up, 0, np.minimum(mean.weight, np.where(near, most, np.inf)))
+        return _Mean(mean.disparity, weight.astype(np.float32))
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,6 +28,7 @@ from stereo.system.stop import TERMINATED
 from stereo.version import __version__
 
 SIGNS = ("positive", "negative")
+OF_ONE = 2.0  # the largest mean and standard deviation of RGB in 0..1 that one may mean
 _NAME = re.compile(r"\w[\w.+-]*")  # of folders, too
 BELOW_ZERO = -1.0  # pixels; a map with more than half of its pixels below has the other sign
 
@@ -183,6 +184,9 @@ class _ModuleEngine:
         mean, std = scaling
         if not (are_numbers(mean, [3]) and are_numbers(std, [3]) and min(std) > 0):
             raise UsageError(f"mean {mean} and std {std}: expected three numbers each, std above 0")
+        told = of_255(mean, std)
+        if told is not None:
+            raise UsageError(told)
         if not (isinstance(multiple, int) and multiple >= 1):
             raise UsageError(f"multiple {multiple!r}: expected a whole number from 1 on")
         self.mean, self.std = [float(each) for each in mean], [float(each) for each in std]
@@ -237,6 +241,16 @@ def error_line(error: BaseException) -> str:
             place = f" ({Path(frame.filename).name}, line {frame.lineno})"
     message = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}: {message}{place}"
+
+
+def of_255(mean: Sequence[float], std: Sequence[float]) -> str | None:
+    """Return what is wrong with a normalisation of RGB in 0..255, or None."""
+    if all(abs(value) <= OF_ONE for value in (*mean, *std)):
+        return None
+    return (
+        f"mean {list(mean)} and std {list(std)} are of RGB in 0..255, not in 0..1: divide both by "
+        "255"
+    )
 
 
 def are_numbers(values: Any, counts: Sequence[int]) -> bool:

@@ -112,6 +112,14 @@ def test_further_formats_are_added_and_the_first_ones_kept(infer, out):
     assert "4 were there" in infer(16, "--resume", formats="pfm").out
 
 
+def test_a_map_that_was_cut_short_is_made_again(infer, out):
+    infer(16, "--resume")
+    whole = (out / "000001_disparity.pfm").read_bytes()
+    (out / "000001_disparity.pfm").write_bytes(whole[:100])
+    assert "1 of 4 pairs written" in infer(16, "--resume").out
+    assert (out / "000001_disparity.pfm").read_bytes() == whole
+
+
 def test_the_other_view_is_added(infer, out):
     infer(16, "--resume")
     result = infer(16, "--resume", "--view", "both")
@@ -177,7 +185,8 @@ def test_the_log_records_settings_and_inputs(infer, out):
     assert first["settings"]["model"] == "sgbm"
     assert first["settings"]["max_disparity"] == 16
     assert [each["name"] for each in rest] == [f"{n:06d}" for n in range(COUNT)]
-    assert rest[0]["files"] == ["000000_disparity.pfm"]
+    size = (out / "000000_disparity.pfm").stat().st_size
+    assert rest[0]["files"] == {"000000_disparity.pfm": size}
     assert len(rest[0]["inputs"]) == 2
 
 
@@ -224,13 +233,15 @@ def test_resumed_maps_equal_those_of_one_run(infer, interrupt, monkeypatch, out)
     [
         '{"settings": 3}',
         '{"settings": null}',
-        '{"name": [], "inputs": {}, "files": []}',
-        '{"name": "000000", "inputs": [], "files": []}',
+        '{"name": [], "inputs": {}, "files": {}}',
+        '{"name": "000000", "inputs": [], "files": {}}',
         '{"name": "000000", "inputs": {}, "files": 7}',
-        '{"name": "000000", "inputs": {}, "files": [{}]}',
-        '{"name": "000000", "inputs": {}, "files": ["../../etc/passwd", "' + "x" * 5000 + '"]}',
-        '{"name": "\\ud800", "inputs": {}, "files": []}',
-        '{"name": 1' + "0" * 5000 + ', "inputs": {}, "files": []}',
+        '{"name": "000000", "inputs": {}, "files": {"a": {}}}',
+        '{"name": "000000", "inputs": {}, "files": {"../../etc/passwd": 1, "'
+        + "x" * 5000
+        + '": 1}}',
+        '{"name": "\\ud800", "inputs": {}, "files": {}}',
+        '{"name": 1' + "0" * 5000 + ', "inputs": {}, "files": {}}',
         "[" * 100_000,
         "[" * 1000 + "]" * 1000,
         "7",

@@ -263,6 +263,34 @@ def test_an_archive_that_exists_is_validated_without_a_model(stereo, tmp_path, a
         assert "give --output FILE.zip" in called.errors[0]
 
 
+def test_scenes_beyond_the_range_trigger_a_warning(tmp_path, stereo):
+    write_tree(tmp_path / "data", "middlebury_v3")
+    folders = {path.parent for path in (tmp_path / "data").rglob("im0.png")}
+    for folder, count in zip(sorted(folders), (190, 290), strict=True):
+        (folder / "calib.txt").write_text(f"cam0=[1 0 0; 0 1 0; 0 0 1]\nndisp={count}\n")
+    call = ("submit", "middlebury_v3", "--root", tmp_path / "data", "--partial", "--model", "sgbm")
+    for limit, warned in ((192, 1), (304, 0)):
+        called = stereo(*call, "--output", tmp_path / "x.zip", "--max-disparity", limit)
+        assert called.status == 0
+        told = [
+            line for line in called.errors if "1 of 2 scenes have disparities of 192 px" in line
+        ]
+        assert len(told) == warned
+    assert all("use --max-disparity 304" in line for line in told)
+
+
+def test_a_damaged_image_is_found_before_the_first_match(tmp_path):
+    write_tree(tmp_path / "data", "kitti2012")
+    damaged = sorted((tmp_path / "data").rglob("*.png"))[-1]
+    damaged.write_bytes(damaged.read_bytes()[:200])
+
+    def load():
+        raise AssertionError("the model was loaded")
+
+    with pytest.raises(InputError, match=damaged.name):
+        submit(load, "kitti2012", tmp_path / "data", tmp_path / "x.zip", partial=True)
+
+
 def test_submit_from_the_command_line(stereo, tmp_path):
     write_tree(tmp_path / "data", "eth3d")
     call = ("submit", "eth3d", "--root", tmp_path / "data", "--output", tmp_path / "x.zip")

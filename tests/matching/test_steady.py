@@ -101,6 +101,16 @@ def test_a_change_invisible_in_the_image_is_adopted_after_some_frames(rng, pictu
     assert not any(22 < mean < 28 for mean in found)
 
 
+@pytest.mark.parametrize("rate", [1.005, 1.01, 1.02])
+def test_what_approaches_is_followed_where_the_image_hardly_changes(rng, picture, rate):
+    steady = Steady()
+    for frame in range(60):
+        truth = 40 * rate**frame
+        (each,) = frames(rng, picture, truth, count=1)
+        found = steady(each).disparity
+    assert np.abs(found - truth).mean() < 0.5  # 0.24 before it
+
+
 def test_unordered_images_are_refused_in_one_line(stereo, tmp_path):
     sample = REPOSITORY / "datasets/samples/FlyingThings3D/frames_cleanpass/TEST/A/0000"
     result = stereo(

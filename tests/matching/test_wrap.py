@@ -13,6 +13,7 @@ from torch import nn
 import stereo as package
 from stereo.app.models import Models
 from stereo.errors import InputError, StereoError, UsageError
+from stereo.matching import code_file
 
 FRAMES = REPOSITORY / "datasets/samples/FlyingThings3D/frames_finalpass/TEST/A/0000"
 PAIR = [FRAMES / side / "0006.png" for side in ("left", "right")]
@@ -311,6 +312,40 @@ def test_a_model_that_fails_on_every_pair_costs_the_others_no_report(stereo, cod
     assert done.status == 1
     assert [line for line in done.errors if "error:" in line] == [done.errors[0]], done.errors
     assert "made" in (tmp_path / "out/report.html").read_text()
+
+
+NETWORK = """
+import torch
+import stereo
+from helper import SCALE
+
+class Constant(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.value = torch.nn.Parameter(torch.load("{weights}"))
+
+    def forward(self, left, right):
+        return SCALE * self.value * torch.ones_like(left[:, 0])
+
+model = stereo.wrap_network(Constant(), name="constant")
+"""
+
+
+def test_other_weights_or_helpers_are_another_model(tmp_path):
+    weights = tmp_path / "w.pt"
+    (tmp_path / "net.py").write_text(NETWORK.format(weights=weights.as_posix()))
+    seen = set()
+    for value, scale in ((7.0, 1), (21.0, 1), (21.0, 2)):
+        torch.save(torch.tensor(value), weights)
+        (tmp_path / "helper.py").write_text(f"SCALE = {scale}  # {value}\n")
+        for cached in (code_file._load, code_file._run):
+            cached.cache_clear()  # as in another process
+        if seen:
+            code_file._forget_modules(tmp_path)
+        facts = package.load(f"{tmp_path}/net.py:model").description
+        seen.add((facts["code"], facts["weights"]))
+    assert len(seen) == 3
+    assert len({weights for _, weights in seen}) == 2
 
 
 def test_a_visitor_of_the_page_cannot_name_a_file(code):

@@ -16,7 +16,9 @@ from stereo.data.io.images import depth_of, has_both_views, read_both_views, rea
 from stereo.data.io.videos import PACKINGS, VIDEO_SUFFIXES, Video, is_address, is_video, split_views
 from stereo.data.sets.sample import Sample, SampleFiles, check_same_size
 from stereo.errors import InputError, UsageError, unknown_name
+from stereo.system.console import warn
 
+SAME_RATE = 0.01  # of the frames a second of two videos
 STILLS_A_SECOND = 25.0  # of numbered images, which do not say
 
 
@@ -284,6 +286,12 @@ def _frames(videos: list[Video], packing: str | None) -> list[Source]:
         raise InputError(
             f"{videos[0].source} has {counts[0]} frames and {videos[-1].source} {counts[-1]}: trim "
             "them so that equal numbers were taken at the same time"
+        )
+    rates = [video.rate for video in videos]
+    if abs(rates[0] - rates[-1]) > SAME_RATE * rates[0]:
+        warn(
+            f"warning: {videos[0].source} has {rates[0]:g} frames a second and {videos[-1].source} "
+            f"{rates[-1]:g}: frames of one number were hardly taken at one time"
         )
     if not counts[0]:
         raise InputError(f"{videos[0].source}: holds no frame that OpenCV can decode")

@@ -190,7 +190,13 @@ def write_video(path: Path, pictures: list[Path], rate: float, name: str) -> Non
         if not writer.isOpened():
             raise OutputError(f"{name}: this OpenCV cannot write MP4; leave the format video out")
         for picture in pictures:
-            writer.write(np.ascontiguousarray(read_image(picture)[: size[1], : size[0], ::-1]))
+            frame = read_image(picture)
+            if frame.shape[:2] != (height, width):  # which OpenCV leaves out without a word
+                raise InputError(
+                    f"{picture}: is {frame.shape[1]}x{frame.shape[0]}, the first frame "
+                    f"{width}x{height}; a video has one size"
+                )
+            writer.write(np.ascontiguousarray(frame[: size[1], : size[0], ::-1]))
         writer.release()
     try:
         written = Video(path).count()  # OpenCV does not say whether it could write

@@ -36,10 +36,10 @@ def scenes(count=COUNT, size=SIZE):
     return [(w[:, :-SHIFT], w[:, SHIFT:]) for w in wide]
 
 
-def write(path, frames):
+def write(path, frames, rate=10):
     cv2 = import_cv2()
     height, width = frames[0].shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (width, height))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), rate, (width, height))
     assert writer.isOpened()
     for frame in frames:
         writer.write(np.ascontiguousarray(frame[..., ::-1]))
@@ -121,6 +121,34 @@ def test_all_frames_share_one_scale_of_colours(films, tmp_path):
     assert all(np.array_equal(bar, bars[0]) for bar in bars)
 
 
+def test_all_frames_share_one_scale_though_the_first_cannot_be_read(stereo, tmp_path):
+    for number, views in enumerate(scenes(4)):
+        for side, view in zip("lr", views, strict=True):
+            shown = np.roll(view, -number * (side == "r"), axis=1)
+            Image.fromarray(shown).save(tmp_path / f"{side}_{number}.png")
+    (tmp_path / "l_0.png").write_bytes(b"damaged")
+    out = tmp_path / "out"
+    views = (tmp_path / "l_%d.png", tmp_path / "r_%d.png")
+    assert stereo("infer", *views, "--output", out, *CALL).status == 1
+    bars = [np.asarray(Image.open(out / f"l_{i}_color.png"))[SIZE[0] :] for i in (1, 2, 3)]
+    assert all(np.array_equal(bar, bars[0]) for bar in bars)
+
+
+def test_videos_of_other_rates_trigger_a_warning(tmp_path, films, stereo):
+    fast = write(tmp_path / "fast.avi", [v[1] for v in scenes()], rate=20)
+    result = stereo("infer", films[0], fast, "--output", tmp_path / "out", *CALL)
+    assert any("10 frames a second" in line and "20:" in line for line in result.errors)
+    result = stereo("infer", *films, "--output", tmp_path / "out", *CALL)
+    assert not any("frames a second" in line for line in result.errors)
+
+
+def test_an_address_is_not_resumed(stereo, tmp_path):
+    call = ("infer", "http://localhost:9/l.mp4", "--packing", "top-bottom")
+    result = stereo(*call, "--output", tmp_path / "out", "--resume")
+    assert result.status == 2
+    assert "--resume cannot tell whether http://localhost:9/l.mp4 has changed" in result.errors[-1]
+
+
 def short_film(tmp_path, films):
     return [str(films[0]), str(write(tmp_path / "short.avi", [v[1] for v in scenes(3)]))]
 
@@ -191,6 +219,14 @@ def test_a_video_has_the_size_of_its_images_except_for_an_odd_row(tmp_path):
     video = Video(tmp_path / "a.mp4")
     assert video.count() == 2
     assert video.read(0).shape == (20, 32, 3)
+
+
+def test_a_frame_of_another_size_is_named(tmp_path):
+    pictures = [tmp_path / "a.png", tmp_path / "b.png"]
+    for picture, size in zip(pictures, ((32, 20), (32, 24)), strict=True):
+        Image.new("RGB", size, "red").save(picture)
+    with pytest.raises(InputError, match=r"b\.png: is 32x24, the first frame 32x20"):
+        write_video(tmp_path / "a.mp4", pictures, 5.0, "a.mp4")
 
 
 @posix_only
