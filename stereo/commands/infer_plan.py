@@ -165,7 +165,7 @@ def make_plan(options: InferOptions) -> Plan:
     plan = Plan(options, tuple(formats), calibration, folder, pairs, film, films)
     pictures = [] if options.ground_truth is None else picture_targets(folder, len(pairs))
     _check_targets(sources, plan.targets, [*pictures, *films.values()])
-    _check_next_run(options, plan.targets)
+    _check_next_run(options, folder, [target.name for target in plan.targets])
     plan.check_first()
     return plan
 
@@ -200,16 +200,15 @@ def _map_job(source: Source, side: str, formats: Sequence[str], folder: Path) ->
     return MapJob(source, side, own, tuple(pair_targets(folder, _name_of(source, side), own)))
 
 
-def _check_next_run(options: InferOptions, targets: Sequence[Path]) -> None:
+def _check_next_run(options: InferOptions, folder: Path, names: Sequence[str]) -> None:
     """Raise ``InputError`` if the same command, once more, would take a map for an image."""
-    arguments = [view for view in (options.left, options.right) if view is not None]
-    for argument in arguments:
-        for target in targets:
-            if would_find(argument, target):
-                raise InputError(
-                    f"{target}: the next run would take it for an image of {argument}; "
-                    "choose another --output"
-                )
+    for argument in (options.left, options.right):
+        found = None if argument is None else would_find(argument, folder, names)
+        if found is not None:
+            raise InputError(
+                f"{folder / found}: the next run would take it for an image of {argument}; "
+                "choose another --output"
+            )
 
 
 def _check_targets(

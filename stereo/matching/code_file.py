@@ -60,13 +60,9 @@ def _load(path: Path, name: str) -> Matcher:
 
 def _code_sha256(path: Path) -> str:
     """Return the hash of a file, or of it and of what it has imported from its folder."""
-    origins = (
-        getattr(getattr(sys.modules[name], "__spec__", None), "origin", None)
-        for name in sys.modules.keys() - _known[path.parent]
-    )
-    files = {Path(origin) for origin in origins if origin and Path(origin).is_file()}
-    own = sorted(file for file in files if path.parent in file.parents and file != path)
-    hashes = [file_sha256(path), *map(file_sha256, own)]
+    specs = (sys.modules[name].__spec__ for name in sorted(_imported_from(path.parent)))
+    files = [Path(spec.origin) for spec in specs if spec is not None and spec.origin]
+    hashes = [file_sha256(file) for file in (path, *files) if file.is_file()]
     if len(hashes) == 1:
         return hashes[0]
     return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
@@ -108,6 +104,13 @@ def _run(path: Path) -> ModuleType:
 
 def _forget_modules(folder: Path) -> None:
     """Let the next import look again for modules that a file's code imported from its folder."""
+    for name in _imported_from(folder):
+        del sys.modules[name]
+
+
+def _imported_from(folder: Path) -> list[str]:
+    """Return the names of the modules that a file's code imported from its folder."""
+    found = []
     for name in sys.modules.keys() - _known[folder]:
         module = sys.modules[name]
         top = name.partition(".")[0]
@@ -119,7 +122,8 @@ def _forget_modules(folder: Path) -> None:
         if top != "stereo" and any(
             place.relative_to(folder).parts[0] in (top, f"{top}.py") for place in within
         ):
-            del sys.modules[name]
+            found.append(name)
+    return found
 
 
 def _attribute(module: ModuleType, path: Path, name: str) -> Any:

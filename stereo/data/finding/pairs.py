@@ -4,7 +4,7 @@ import glob
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,16 +66,17 @@ def find_pairs(left: str, right: str, truth: str | None = None) -> list[PairFile
     return [PairFiles(*row) for row in zip(names, lefts.files, partners, truths, strict=True)]
 
 
-def would_find(argument: str, path: Path) -> bool:
-    """Return whether a folder or a glob would take an image of this path for one of its own."""
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        return False
+def would_find(argument: str, folder: Path, names: Iterable[str]) -> str | None:
+    """Return the first image of a folder that a folder or a glob would take for one of its own."""
+    images = (name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES)
     if Path(argument).is_dir():
-        return path.resolve().is_relative_to(Path(argument).resolve())
+        within = folder.resolve().is_relative_to(Path(argument).resolve())
+        return next(images, None) if within else None
     if not glob.has_magic(argument) or Path(argument).exists():
-        return False
+        return None
     pattern = _wildcard_pattern(Path(argument).absolute().as_posix())
-    return pattern.fullmatch(path.absolute().as_posix()) is not None
+    beside = folder.absolute()
+    return next((name for name in images if pattern.fullmatch((beside / name).as_posix())), None)
 
 
 def find_pictures(argument: str) -> list[Path]:
