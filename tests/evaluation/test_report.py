@@ -389,6 +389,39 @@ def test_compare_prints_its_table_with_all_and_nonoccluded_pixels(runs, tmp_path
     assert "protocol pooled" in result.out
 
 
+def test_differences_come_with_their_interval_over_images(runs, tmp_path, stereo):
+    def scored(name, shift):
+        def change(metrics):
+            (record, *_), count = metrics["images"], 40
+            metrics["images"] = [
+                record | {"name": f"{i}", "index": i, "epe": 1 + i / 10 + shift(i)}
+                for i in range(count)
+            ]
+            metrics["model"]["name"] = name
+
+        return changed(runs / "sgbm", tmp_path / name, change)
+
+    paths = [
+        scored("first", lambda i: 0),
+        scored("better", lambda i: -0.2 - 0.1 * (i % 2)),
+        scored("as_good", lambda i: 0.3 if i % 2 else -0.3),
+    ]
+    result = stereo("compare", *paths, "--output", tmp_path / "out")
+    lines = [line for line in result.out.splitlines() if " minus first: EPE " in line]
+    means = [float(line.split("EPE ")[1].split()[0]) for line in lines]
+    ends = [
+        [float(end) for end in re.search(r"px \((\S+) to (\S+)\)", each).groups()] for each in lines
+    ]
+    assert means == [-0.25, 0]
+    assert -0.27 < ends[0][0] < -0.25 < ends[0][1] < -0.23
+    assert -0.11 < ends[1][0] < -0.07 < 0.07 < ends[1][1] < 0.11
+    assert lines[0].strip() in (tmp_path / "out/report.html").read_text()
+    few = changed(
+        paths[1], tmp_path / "few", lambda metrics: metrics.update(images=metrics["images"][:4])
+    )
+    assert " minus " not in stereo("compare", paths[0], few, "--output", tmp_path / "two").out
+
+
 def test_compare_says_that_the_ground_truth_differed(runs, tmp_path, stereo):
     def shift(metrics):  # as many pixels, but at other disparities
         bins = metrics["images"][0]["regions"]

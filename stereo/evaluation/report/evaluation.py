@@ -18,6 +18,7 @@ from stereo.evaluation.report.runs import (
     Comparison,
     EvaluationRun,
     Key,
+    differences,
     is_number,
     match_runs,
     read_run,
@@ -27,6 +28,7 @@ from stereo.system import console
 from stereo.system.files import output_folder
 
 REPORT_FILE = "report.html"
+INTERVALS = "Differences, means over images, with 95 % of their bootstrap over images"
 OPEN_AT_FIRST = 6  # images; the others are one click away
 
 # Region -> what it is called, and what it is.
@@ -90,6 +92,11 @@ def compare(paths: Sequence[str | Path], output: str | Path) -> Path:
         rows = [(run.label, {"summary": run.all, NOC: run.noc or None}) for run in comparison.runs]
         console.say(tables.summary_table(rows))
         console.say(tables.protocol_line(comparison.runs[0].protocol))
+        apart = differences(comparison)
+        if apart:
+            console.say(f"{INTERVALS}:")
+        for line in apart:
+            console.say(f"  {line}")
         for note in comparison.notes:
             console.say(f"note: {note}")
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -122,6 +129,8 @@ def _write(
         "protocol_line": tables.protocol_line(protocol),
         "averaging": protocol["averaging"],
         "notes": found.notes,
+        "intervals": INTERVALS,
+        "differences": differences(found),
         "tiles": _tiles(runs, found.keys),
         "summary": _summary(runs, found.keys),
         "where": _where(runs),

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import numpy as np
+
 from stereo.errors import InputError
 from stereo.evaluation.metrics import ALL, NOC, ImageScore, score_of_record, summaries
 from stereo.evaluation.protocols import AVERAGING_TEXT, Averaging
@@ -17,6 +19,8 @@ METRICS_FILE = "metrics.json"
 _SAME = ("name", "mask", "averaging", "region", "dataset", "split", "pass")
 _WORDS = {"name": "protocol", "dataset": "data set"}
 _FEW = 5
+FEWEST_IMAGES = 5  # of which an interval tells anything
+RESAMPLES = 5_000
 
 Key = tuple[str, int]
 """An image of a run: its name, and how many of that name stand before it."""
@@ -161,6 +165,36 @@ def _pixels(record: dict[str, Any]) -> tuple[object, ...]:
     regions = record.get("regions", {})
     bins = (regions.get(name, {}).get("valid_pixels") for name in BINS)
     return (record.get("valid_pixels"), *bins)
+
+
+def differences(found: Comparison) -> list[str]:
+    """Compare the runs with the first one image by image, in words.
+
+    Per metric: the mean over images of a run's figure minus the first run's, and the middle 95 % of
+    its bootstrap over images (Efron, 1979): how much other images would vary it. It says nothing of
+    other seeds of training.
+    """
+    first, lines = found.runs[0], []
+    for run in found.runs[1:]:
+        parts = []
+        for key, name, unit in (("epe", "EPE", "px"), ("bad_2", "bad-2", "%")):
+            pairs = ([r.images[image].get(key) for r in (run, first)] for image in found.keys)
+            apart = [one - other for one, other in pairs if is_number(one) and is_number(other)]
+            if len(apart) < FEWEST_IMAGES:
+                continue
+            mean, low, high = _bootstrap(np.array(apart))
+            parts.append(f"{name} {mean:+.3f} {unit} ({low:+.3f} to {high:+.3f})")
+        if parts:
+            lines.append(f"{run.label} minus {first.label}: {', '.join(parts)}")
+    return lines
+
+
+def _bootstrap(values: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean of values and the ends of its interval."""
+    random = np.random.default_rng(0)
+    means = [values[random.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(values.mean()), float(low), float(high)
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
