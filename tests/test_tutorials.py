@@ -96,7 +96,7 @@ def test_the_researchers_tutorial_runs(folder, capfd):
         assert any((folder / "runs" / name / "tensorboard").iterdir())
     page = (folder / "all_three/report.html").read_text()
     for name in ("efficient", "none", "softplus"):
-        assert f"({name})" in page
+        assert f"{name}-best" in page
     assert (folder / "sheet.png").is_file()
     for protocol in ("pooled", "psmnet"):  # a network of one's own beside ours
         page = (folder / f"results/{protocol}/report.html").read_text()

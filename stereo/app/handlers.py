@@ -80,23 +80,15 @@ class Handlers:
             return html.problem(_told(error))
         return ""
 
-    def left_arrived(self, left: File, right: File) -> tuple[Any, str]:
-        """Return what the left component shows, and what is wrong."""
+    def left_arrived(self, left: File, right: File, *of_pair: File) -> tuple[Any, ...]:
+        """Return what the left component shows, what is wrong, and what stays of the last pair."""
         value, wrong = self._arrived(left, "left image")
-        return value, wrong or self.check(left, right)
+        return value, wrong or self.check(left, right), *map(_unless_bundled, of_pair)
 
-    def right_arrived(self, right: File, left: File) -> tuple[Any, str]:
-        """Return what the right component shows, and what is wrong."""
+    def right_arrived(self, right: File, left: File, *of_pair: File) -> tuple[Any, ...]:
+        """Return what the right component shows, what is wrong, and what stays of the last pair."""
         value, wrong = self._arrived(right, "right image")
-        return value, wrong or self.check(left, right)
-
-    def without_bundled(self, truth: File, calibration: File) -> tuple[Any, Any]:
-        """Clear what belongs to a bundled pair, since an image of the visitor's own has arrived."""
-        kept = [
-            None if file and Path(str(file.get("path"))).name.startswith(BUNDLED) else gr.skip()
-            for file in (truth, calibration)
-        ]
-        return kept[0], kept[1]
+        return value, wrong or self.check(left, right), *map(_unless_bundled, of_pair)
 
     def model_chosen(self, name: str) -> tuple[bool, int]:
         """Return a model's defaults: whether confidence is computed, and its range."""
@@ -155,6 +147,12 @@ def _number(value: Any, name: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"{name}: expected a number")
     return float(value)
+
+
+def _unless_bundled(file: File) -> Any:
+    """Return what clears a bundled pair's file, and leaves a visitor's own."""
+    is_bundled = file and Path(str(file.get("path"))).name.startswith(BUNDLED)
+    return None if is_bundled else gr.skip()
 
 
 def _told(error: Exception) -> str:

