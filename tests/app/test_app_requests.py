@@ -371,11 +371,19 @@ def test_a_browser_copy_belongs_to_its_visitor(visitor):
     tiff = io.BytesIO()
     Image.open(LEFT).save(tiff, "TIFF")
     left = visitor.uploaded("left.tiff", tiff.getvalue())
-    assert visitor.join(0, [file(left), None])[0] == 200
+    assert visitor.join(0, [file(left), None, None, None])[0] == 200
     _, events = visitor.ask(f"/gradio_api/queue/data?session_hash={SESSION}")
     copy = re.search(r'"path":"([^"]+left\.png)"', events.decode())[1]
     assert visitor.result(visitor.check_number, [file(copy), None]) == [""]
     assert Image.open(io.BytesIO(visitor.ask(f"/gradio_api/file={quote(copy)}")[1])).size
+
+
+def test_a_bundled_pairs_files_go_when_an_image_of_the_visitors_arrives():
+    from stereo.app.handlers import _unless_bundled
+
+    assert _unless_bundled({"path": "/uploads/bundled/bundled_calibration.json"}) is None
+    for own in (None, {"path": "/uploads/abc/calibration.json"}):
+        assert _unless_bundled(own) is not None
 
 
 def test_another_visitors_session_is_not_found_by_its_name(visitor, address):
