@@ -18,7 +18,7 @@ from stereo.data.sets.sample import Readable, SampleFiles
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.data.synthetic.samples import RenderedSample, held_out
 from stereo.errors import UsageError, unknown_name
-from stereo.models import NETWORK_NAMES, NetworkConfig, build_network
+from stereo.models import NETWORK_NAMES, AttentionConfig, NetworkConfig, build_network
 from stereo.models.build import StereoNetwork, options_of
 from stereo.models.checkpoint import Checkpoint, file_sha256, load_checkpoint, load_weights
 from stereo.models.convert import convert_psmnet
@@ -117,9 +117,7 @@ def _without_other_attention(
         if of.attention is None or of.attention.name not in ATTENTIONS:
             return None
         options = options_of(ATTENTIONS[of.attention.name]) | of.attention.options
-        return of.attention.name, {
-            k: list(v) if isinstance(v, tuple) else v for k, v in options.items()
-        }
+        return AttentionConfig(of.attention.name, options=options)
 
     other, places = kind(loaded.config) != kind(config), network.state_dict().keys()
     left_out = {
