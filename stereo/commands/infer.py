@@ -130,7 +130,7 @@ class _Run:
         self._written: set[str] = set()
         self._steady = {side: Steady() for side in plan.options.sides if plan.options.steady}
         self._color_scale: tuple[float, float] | None = None
-        self._shares_colors = plan.film is not None and "color" in plan.formats
+        self._shares_colors = plan.shares_colors
 
     def match_pairs(self, done: set[str]) -> None:
         """Match this process's share of the pairs, without the maps in ``done``."""
@@ -297,6 +297,9 @@ def _begin(plan: Plan, log: ResumeLog | None) -> set[str]:
         done = {
             each.name for each in plan.maps if log.has(each.name, each.source.files(), each.targets)
         }
+        if done and plan.shares_colors and plan.maps[0].name not in done:
+            log.forget()  # the others' colours are those of a first frame that is no more
+            done = set()
     wait_for_all()
     if is_main():
         if log is None:  # the maps of an earlier run are about to be replaced

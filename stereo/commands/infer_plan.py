@@ -75,6 +75,11 @@ class Plan:
         """Whether the confidence of each map is computed."""
         return "confidence" in self.formats or bool(self.options.min_confidence)
 
+    @property
+    def shares_colors(self) -> bool:
+        """Whether all maps are coloured on one scale, the first frame's."""
+        return self.film is not None and "color" in self.formats
+
     @functools.cached_property
     def first(self) -> Sample | None:
         """The first pair, or None if it cannot be read (reported later)."""

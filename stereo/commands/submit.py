@@ -117,6 +117,8 @@ def submit(
                 sample = item.read(disparity=False)
                 result = matcher(sample.left, sample.right)
                 inside = rules.path(item, method)
+                with _blamed_on(inside):  # now, not after all the others
+                    _check_range(result.disparity)
                 zipped.writestr(inside, _encode(inside, result.disparity))
                 if rules.timed is not None:
                     seconds = f"{rules.time_word}{result.seconds:.4f}\n"
@@ -219,12 +221,7 @@ def validate(
             with _blamed_on(inside):
                 data = _read_member(zipped, inside, 4 * height * width)
                 disparity = _decode(inside, data, (height, width))
-                least, most = float(disparity.min()), float(disparity.max())
-                if not (np.isfinite(disparity).all() and least >= 0 and most <= width):
-                    raise InputError(
-                        f"disparities of {least:g} to {most:g} px; expected finite values from 0 "
-                        f"to {width}"
-                    )
+                _check_range(disparity)
         for inside in times:
             with _blamed_on(inside):
                 _check_time(_read_member(zipped, inside, 0), rules.time_word)
@@ -238,6 +235,14 @@ def _read_member(zipped: zipfile.ZipFile, inside: str, most: int) -> bytes:
     if member.file_size > most + SLACK:
         raise InputError(f"unpacks to {member.file_size} bytes, more than such a file can have")
     return zipped.read(member)
+
+
+def _check_range(disparity: np.ndarray) -> None:  # (H, W), pixels
+    least, most, width = float(disparity.min()), float(disparity.max()), disparity.shape[1]
+    if not (np.isfinite(disparity).all() and least >= 0 and most <= width):
+        raise InputError(
+            f"disparities of {least:g} to {most:g} px; expected finite values from 0 to {width}"
+        )
 
 
 def _check_size(size: tuple[int, int], expected: tuple[int, int]) -> None:

@@ -143,6 +143,24 @@ def test_a_replaced_input_is_matched_again(infer, pair, out, change):
     assert "4 were there" in infer(16, "--resume").out
 
 
+@pytest.mark.parametrize("formats", ["color", "pfm,color"])
+def test_another_first_frame_colors_all_frames_anew(
+    infer, pair, interrupt, monkeypatch, out, formats
+):
+    infer(16, "--resume", formats=formats)
+    noise = np.random.default_rng(1).integers(0, 256, (*SIZE, 3), np.uint8)
+    Image.fromarray(noise).save(pair[1].with_name("000000.png"))
+    interrupt(2)
+    infer(16, "--resume", formats=formats)
+    monkeypatch.undo()
+    result = infer(16, "--resume", formats=formats)
+    assert f"2 of {COUNT} pairs written to {out}, 2 were there" in result.out
+    resumed = {path.name: path.read_bytes() for path in out.glob("*.png")}
+    assert len(resumed) == COUNT
+    infer(16, formats=formats)
+    assert {path.name: path.read_bytes() for path in out.glob("*.png")} == resumed
+
+
 @pytest.mark.parametrize("damage", ["missing", "empty", "text", "list"])
 def test_maps_without_a_record_are_refused(infer, out, damage):
     infer(16, "--resume")

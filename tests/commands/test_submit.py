@@ -1,5 +1,6 @@
 """Archives for the benchmarks' servers."""
 
+import dataclasses
 import io
 import zipfile
 
@@ -289,6 +290,24 @@ def test_a_damaged_image_is_found_before_the_first_match(tmp_path):
 
     with pytest.raises(InputError, match=damaged.name):
         submit(load, "kitti2012", tmp_path / "data", tmp_path / "x.zip", partial=True)
+
+
+def test_a_map_out_of_range_ends_the_run_at_once(tmp_path, matcher):
+    write_tree(tmp_path / "data", "kitti2015")
+    seen = []
+
+    class Wrong:
+        min_disparity, description = 0, matcher.description
+
+        def __call__(self, left, right):
+            seen.append(left)
+            result = matcher(left, right)
+            return dataclasses.replace(result, disparity=result.disparity + 1000)
+
+    with pytest.raises(InputError, match=r"disp_0/000000_10.png: disparities of 1\d\d\d"):
+        submit(Wrong, "kitti2015", tmp_path / "data", tmp_path / "x.zip", partial=True)
+    assert len(seen) == 1
+    assert not (tmp_path / "x.zip").exists()
 
 
 def test_submit_from_the_command_line(stereo, tmp_path):
