@@ -90,7 +90,7 @@ def main() -> None:
         "weights": arguments.weights and file_sha256(weights_file(arguments.weights)),
     }
     report = begun(arguments.output, arguments.study, recipe, inputs)
-    remember(arguments.runs / "inputs.json", inputs)
+    remember(arguments.runs / "inputs.json", inputs | {"recipe": read_fields(recipe)})
     done = {(run["variant"], run["seed"]) for run in report["runs"]}
     # Seed by seed, so that a study that is cut short still compares all variants.
     due = [
@@ -137,7 +137,7 @@ def remember(path: Path, inputs: dict[str, Any]) -> None:
     if path.is_file():
         if parse_json(path.read_text(), str(path)) != inputs:
             raise UsageError(
-                f"{path.parent} has runs of other data or weights: name another --runs"
+                f"{path.parent} has runs of another recipe, data or weights: name another --runs"
             )
         return
     output_folder(path.parent)

@@ -14,7 +14,7 @@ from stereo.matching.options import MatchOptions
 from stereo.system.bundled import DEFAULT_MODEL
 
 _DATA = ("dataset", "root", "output")
-_SCORING = ("protocol", "split", "render_pass", "limit", "layout", "unused", "confidence")
+_SCORING = ("protocol", "split", "render_pass", "limit", "unseen", "layout", "unused", "confidence")
 
 
 def _infer_arguments(parser: ArgumentParser) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from stereo.data.sets.datasets import chosen_dataset, get_description, open_dataset
-from stereo.data.sets.sample import Readable, Sample
+from stereo.data.sets.sample import Readable, Sample, fingerprints
 from stereo.errors import OutputError, StereoError, UsageError
 from stereo.evaluation import tables
 from stereo.evaluation.metrics import ImageScore, figures, image_record, score_image, summaries
@@ -41,6 +41,7 @@ def evaluate(
     split: str | None = None,
     render_pass: str | None = None,
     limit: int | None = None,
+    unseen: bool = False,
     layout: str | None = None,
     unused: str | Path | None = None,
     confidence: bool = False,
@@ -60,6 +61,7 @@ def evaluate(
         split: a split of the data set, such as train or test (default: the data set's own).
         render_pass: clean or final, for rendered data (default: the protocol's).
         limit: match only the first N pairs.
+        unseen: leave out the pairs that a model was trained on, known by names and images.
         layout: the data set's tree by name (default: detected).
         unused: Scene Flow's all_unused_files.txt; its frames are skipped.
         confidence: also score the confidence: AUSE, reliability; takes a second match per pair.
@@ -87,7 +89,13 @@ def evaluate(
     folder = output_folder(Path(output), alone=True)
     model, others = loaded(matcher), [loaded(other) for other in against]
     rules = rules.with_range(model.min_disparity)
-    files = [data.samples[i] for i in rules.choose_images(len(data.samples))][:limit]
+    files = [data.samples[i] for i in rules.choose_images(len(data.samples))]
+    if unseen:
+        seen = frozenset().union(*(each.trained_on for each in (model, *others)))
+        files = [item for item in files if not seen & fingerprints([item])]
+        if not files:
+            raise UsageError("--unseen: all of these pairs were trained on; name others")
+    files = files[:limit]
     tree = f", layout {data.layout}" if data.layout else ""
     console.say(f"data set {dataset}: {len(files)} of {len(data.samples)} pairs{tree}")
     facts = rules.to_dict() | {
@@ -97,6 +105,7 @@ def evaluate(
         "layout": data.layout,
         "unused_list": None if unused is None else Path(unused).name,
         "limit": limit,
+        "unseen": unseen,
     }
     console.say(line := tables.protocol_line(facts))
     folders = [folder, *against_folders(folder, model, others)]
@@ -105,7 +114,15 @@ def evaluate(
     for name, each, own_folder in zip(names, [model, *others], folders, strict=True):
         if others:
             console.say(f"{name}:")
-        runs.append(_score(name, each, files, rules, facts, output_folder(own_folder), confidence))
+        count = sum(bool(each.trained_on & fingerprints([item])) for item in files)
+        if count and is_main():
+            console.warn(
+                f"warning: {name} was trained on {count} of these {len(files)} pairs, by their "
+                "names and images; --unseen leaves them out"
+            )
+        own_facts = facts | {"trained_on": count}
+        own_folder = output_folder(own_folder)
+        runs.append(_score(name, each, files, rules, own_facts, own_folder, confidence))
     print_summary(runs, rules, line)
     say_hint(runs, "'gt_scale' in manifest.json" if dataset == "manifest" else "a scale")
     make_report(folder, [f for f, run in zip(folders, runs, strict=True) if run.scores] or [folder])

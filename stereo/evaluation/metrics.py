@@ -140,7 +140,10 @@ def score_all_pixels(
     """Score one image without regions, as validation in training does."""
     counted = protocol.valid_pixels(truth, valid)
     sums = {ALL: error_sums(estimate, truth, counted)}
-    return ImageScore(name, index, sums, skipped=not protocol.enough_valid(counted, truth, valid))
+    skipped, ratio = not protocol.enough_valid(counted, truth, valid), None
+    if not skipped:
+        ratio = ratio_to_map(estimate, truth, valid)
+    return ImageScore(name, index, sums, skipped=skipped, ratio=ratio)
 
 
 def figures(sums: np.ndarray) -> dict[str, float]:

@@ -132,11 +132,12 @@ def _load_network(model: str | Path, options: MatchOptions) -> Matcher:
     name = str(model)
     is_file = name not in NETWORK_NAMES
     path = Path(model) if is_file else bundled_weights(name)
-    weights, confidence = "untrained", None
+    weights, confidence, trained_on = "untrained", None, frozenset[str]()
     if path is not None:
         checkpoint = load_checkpoint(path)
         network = restore_network(checkpoint, str(path))
         config, weights = checkpoint.config, f"sha256:{file_sha256(path)}"
+        trained_on = checkpoint.trained_on
         if checkpoint.confidence is not None:
             confidence = _stored_confidence(checkpoint.confidence, path)
     else:
@@ -162,7 +163,9 @@ def _load_network(model: str | Path, options: MatchOptions) -> Matcher:
         "coarse_to_fine": options.coarse_to_fine,
         "version": __version__,
     }
-    return Matcher(engine, network, description, confidence)
+    matcher = Matcher(engine, network, description, confidence)
+    matcher.trained_on = trained_on
+    return matcher
 
 
 def _name_of(weights: Path) -> str:

@@ -53,6 +53,7 @@ class Matcher:
         self.description = description
         self.confidence = confidence
         self.min_disparity = int(description.get("min_disparity", 0))
+        self.trained_on: frozenset[str] = frozenset()  # `Checkpoint.trained_on`
 
     @property
     def fixed_range(self) -> bool:

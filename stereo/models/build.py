@@ -62,7 +62,8 @@ def _build_attentions(
     known = options_of(build)
     for option in config.options:
         if option not in known:
-            raise unknown_name(f"{config.name} attention option", option, known)
+            unknown = unknown_name(f"{config.name} attention option", option, known)
+            raise UsageError(f"{unknown} (--network.attention.options {{}} clears a recipe's)")
     try:
         with torch.random.fork_rng(devices=()):  # all other weights begin alike, whatever this is
             torch.manual_seed(int(torch.randint(2**31, (), device="cpu")))

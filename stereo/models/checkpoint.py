@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from stereo.data.io.images import check_readable
+from stereo.data.sets.sample import unpacked
 from stereo.errors import InputError, StereoError
 from stereo.models import NetworkConfig, StereoNetwork, build_network
 from stereo.system.files import staged
@@ -44,6 +45,11 @@ class Checkpoint:
     version: str = __version__  # the package version that wrote it
     # what `stereo.matching.confidence.ConfidenceModel.from_dict` reads, or None
     confidence: dict[str, Any] | None = None
+
+    @property
+    def trained_on(self) -> frozenset[str]:
+        """``stereo.data.sets.sample.fingerprints`` of the pairs on disk that it was trained on."""
+        return unpacked(self.training.get("trained_on"))
 
 
 def save_checkpoint(

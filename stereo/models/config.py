@@ -56,9 +56,15 @@ class AttentionConfig:
             raise unknown_name("attention", self.name, [*ATTENTIONS, NO_ATTENTION])
         if self.name == NO_ATTENTION:
             if self.options or self.mask_invalid:
-                raise UsageError(f"the attention '{self.name}' takes no options")
+                raise UsageError(
+                    f"the attention '{self.name}' takes no options or mask; clear a recipe's with "
+                    "--network.attention.options {} --network.attention.mask_invalid false"
+                )
         elif self.mask_invalid and not ATTENTIONS[self.name].supports_mask:
-            raise UsageError(f"the attention '{self.name}' cannot leave out cells (mask_invalid)")
+            raise UsageError(
+                f"the attention '{self.name}' cannot leave out cells; set "
+                "--network.attention.mask_invalid false"
+            )
         if self.sites is None:
             return
         if isinstance(self.sites, str):

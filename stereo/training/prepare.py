@@ -14,7 +14,7 @@ from stereo.attention import ATTENTIONS
 from stereo.data.augmentation.training_pair import TrainingPair
 from stereo.data.sets.datasets import get_description, open_dataset
 from stereo.data.sets.layouts import SYNTHETIC
-from stereo.data.sets.sample import Readable, SampleFiles
+from stereo.data.sets.sample import Readable, SampleFiles, fingerprints, packed
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.data.synthetic.samples import RenderedSample, held_out
 from stereo.errors import UsageError, unknown_name
@@ -66,6 +66,7 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> TrainingRun:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(recipe.seed)
         network = build_network(config)
+    seen: frozenset[str] = frozenset()
     if weights is not None:
         if weights.endswith(".tar"):
             loaded = convert_psmnet(weights, align_corners=config.upsampling == "align_corners")
@@ -74,6 +75,7 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> TrainingRun:
         fitting = _without_other_attention(loaded, network, config, weights)
         load_weights(network, fitting, weights, allow_new_attention=True)
         _compare_conventions(loaded.config, config, weights)
+        seen = loaded.trained_on
     facts: dict[str, Any] = {
         "recipe": _without_folders(dataclasses.asdict(recipe)),
         "weights": None if weights is None else Path(weights).name,
@@ -83,6 +85,11 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> TrainingRun:
     }
     training, validation = _pairs(recipe)
     facts["validation_sha256"] = _digest(validation)
+    if isinstance(training, DiskPairs):
+        own = fingerprints(training.files)
+        facts["training_sha256"] = hashlib.sha256(packed(own).encode()).hexdigest()
+        seen |= own
+    facts["trained_on"] = packed(seen)
     _warn_of_overlap(training, validation)
     if recipe.augmentation.flip_probability > 0:
         _warn_of_no_flip(training)

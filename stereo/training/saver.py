@@ -10,6 +10,7 @@ import numpy as np
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from stereo.data.sets.sample import packed, unpacked
 from stereo.errors import InputError, OutputError, UsageError
 from stereo.models.checkpoint import Checkpoint, load_weights, save_checkpoint
 from stereo.system import console
@@ -64,6 +65,7 @@ class Saver:
         learner, trainer, facts = self.learner, self.run.trainer, self.run.facts
         _compare_settings(path, checkpoint, self.run)
         facts |= {name: checkpoint.training.get(name) for name in ("weights", "weights_sha256")}
+        facts["trained_on"] = packed(checkpoint.trained_on | unpacked(facts.get("trained_on")))
         load_weights(learner.network, state.network, str(path))
         learner.average.load(checkpoint.weights, state.step)
         accelerator = learner.accelerator
@@ -163,6 +165,9 @@ def _compare_settings(path: Path, checkpoint: Checkpoint, run: TrainingRun) -> N
     apart = _differences(before, json.loads(json.dumps(now)))
     if apart and is_main():
         console.warn(f"warning: the run goes on with other settings: {apart}")
+    pairs = {facts.get("training_sha256") for facts in (checkpoint.training, run.facts)} - {None}
+    if len(pairs) > 1 and is_main():
+        console.warn("warning: the run goes on with other training pairs, or fewer, or more")
     given = run.facts.get("weights_sha256")
     if given not in (None, checkpoint.training.get("weights_sha256")) and is_main():
         console.warn(

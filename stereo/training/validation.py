@@ -12,6 +12,7 @@ from stereo.data.sets.sample import Readable
 from stereo.errors import InputError, StereoError
 from stereo.evaluation.metrics import ImageScore, score_all_pixels, summarise
 from stereo.evaluation.protocols import get_protocol
+from stereo.evaluation.truth_scale import scale_hint
 from stereo.matching.engine import NetworkEngine
 from stereo.matching.options import MatchOptions
 from stereo.system import console
@@ -74,8 +75,13 @@ def validate(
                 raise failed
             if accelerator.is_main_process:
                 console.warn(f"warning: left out of validation: {failed}")
-        summary = summarise(gather_object(scores), protocol.averaging)
+        scores = gather_object(scores)
+        summary = summarise(scores, protocol.averaging)
     network.train(training)
+    if learner.step == 0 and run.facts.get("weights") and accelerator.is_main_process:
+        ratios = [score.ratio for score in scores if score.ratio is not None]
+        if (hint := scale_hint(ratios, "a scale")) is not None:
+            console.warn(f"warning: {hint}")
     if all_of_them and "epe_image" not in summary:
         raise count.error("the validation pairs")
     return summary, examples

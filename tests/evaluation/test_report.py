@@ -416,10 +416,29 @@ def test_differences_come_with_their_interval_over_images(runs, tmp_path, stereo
     assert -0.27 < ends[0][0] < -0.25 < ends[0][1] < -0.23
     assert -0.11 < ends[1][0] < -0.07 < 0.07 < ends[1][1] < 0.11
     assert lines[0].strip() in (tmp_path / "out/report.html").read_text()
+
+    def skip(metrics):
+        metrics["images"][0] |= {"skipped": True, "epe": 1e6}
+
+    skipping = changed(paths[1], tmp_path / "skipping", skip)
+    result = stereo("compare", paths[0], skipping, "--output", tmp_path / "skipped")
+    assert f" minus first: EPE {-(0.2 * 39 + 0.1 * 20) / 39:+.3f} px" in result.out
     few = changed(
         paths[1], tmp_path / "few", lambda metrics: metrics.update(images=metrics["images"][:4])
     )
     assert " minus " not in stereo("compare", paths[0], few, "--output", tmp_path / "two").out
+
+
+def test_compare_says_that_the_layouts_differed(runs, tmp_path, stereo):
+    def named(layout):
+        return lambda metrics: metrics["protocol"].update(layout=layout)
+
+    paths = [
+        changed(runs / "sgbm", tmp_path / layout, named(layout))
+        for layout in ("perfect", "imperfect")
+    ]
+    result = stereo("compare", *paths, "--output", tmp_path / "out")
+    assert "note: The runs read different layouts of the data set:" in result.out
 
 
 def test_compare_says_that_the_ground_truth_differed(runs, tmp_path, stereo):

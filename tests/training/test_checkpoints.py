@@ -13,6 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from training_runs import Killed, best_of, command, finish, samples, tiny_run, wait_for
 
+from stereo.data.sets.datasets import open_dataset
+from stereo.data.sets.sample import fingerprints, unpacked
 from stereo.errors import InputError, UsageError
 from stereo.models import NetworkConfig, build_network
 from stereo.models.checkpoint import Checkpoint, load_checkpoint
@@ -260,6 +262,56 @@ def test_resuming_with_other_settings_is_reported(here, tmp_path):
     assert "warning: the run goes on with other settings:" in output
     assert "optimizer.learning_rate: 0.001 -> 0.0005" in output
     assert "trainer.max_steps: 1 -> 2" in output
+
+
+def test_resuming_on_other_pairs_is_reported(tiny, scripted, tmp_path, capsys):
+    one, other = tiny(), tiny(name="other")
+    scripted(*[9.0] * 9)
+    train(tiny_run(one, max_steps=1), tmp_path / "run")
+    train(tiny_run(one, max_steps=2), tmp_path / "run")
+    assert "training pairs" not in capsys.readouterr().err
+    train(tiny_run(other, max_steps=3), tmp_path / "run")
+    assert "the run goes on with other training pairs" in capsys.readouterr().err
+    seen = load_checkpoint(last_path(tmp_path / "run", 3)).trained_on
+    assert seen == fingerprints(
+        pair for root in (one, other) for pair in open_dataset("manifest", root).samples[:2]
+    )
+
+
+def test_evaluation_knows_the_pairs_that_were_trained_on(tiny, scripted, tmp_path, stereo):
+    root = tiny()
+    scripted(*[9.0] * 9)
+    train(tiny_run(root, max_steps=1), tmp_path / "run")
+    weights = last_path(tmp_path / "run", 1)
+    copy = shutil.copytree(root, tmp_path / "copy")
+    call = ("evaluate", "--dataset", "manifest", "--model", weights, "--output", tmp_path / "out")
+    result = stereo(*call, "--root", copy)
+    (line,) = [line for line in result.errors if "trained on" in line]
+    assert line.startswith("warning: run-last-00000001 was trained on 2 of these 3 pairs")
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["protocol"]["trained_on"] == 2
+    result = stereo(*call, "--root", copy, "--unseen")
+    assert not [line for line in result.errors if "trained on" in line]
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert [image["name"] for image in metrics["images"]] == ["2"]
+    assert metrics["protocol"]["trained_on"] == 0
+    (copy / "2.npy").unlink()
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps(manifest[:2]))
+    result = stereo(*call, "--root", copy, "--unseen")
+    assert result.status == 2
+    assert "all of these pairs were trained on" in result.errors[-1]
+
+
+def test_fine_tuned_weights_know_the_pairs_of_those_they_began_with(tiny, scripted, tmp_path):
+    one, other = tiny(), tiny(name="other")
+    scripted(*[9.0] * 9)
+    train(tiny_run(one, max_steps=1), tmp_path / "run")
+    first = last_path(tmp_path / "run", 1)
+    recipe = Recipe(NetworkConfig("ea_stereo_fast", 32), DataConfig("manifest", str(other)))
+    tuned = unpacked(prepare(recipe, weights=str(first)).facts["trained_on"])
+    assert tuned > load_checkpoint(first).trained_on
+    assert len(tuned) == 4
 
 
 def test_a_resumed_run_takes_other_settings_of_the_optimizer(tiny, scripted, tmp_path):

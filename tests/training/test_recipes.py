@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from test_layouts import image, write_tree
 from training_runs import SAMPLES
 
 from stereo.data.augmentation.config import AugmentationConfig
+from stereo.data.io.disparities import read_disparity, write_disparity
 from stereo.data.synthetic import SyntheticConfig
 from stereo.data.synthetic.synthesize import synthesize
 from stereo.errors import InputError, UsageError
@@ -20,7 +22,9 @@ from stereo.models import AttentionConfig, NetworkConfig, build_network
 from stereo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stereo.system.bundled import bundled_weights
 from stereo.training import loop
+from stereo.training.config import TrainerConfig
 from stereo.training.held_out import hold_out
+from stereo.training.loop import train
 from stereo.training.prepare import prepare
 from stereo.training.recipe import RECIPES, DataConfig, Recipe, ValidationConfig, recipe_path
 
@@ -149,12 +153,23 @@ def test_unknown_recipes_list_the_shipped_ones():
         recipe_path("nothing")
 
 
+def test_fine_tuning_without_its_weights_is_refused(stereo, tmp_path):
+    result = stereo("train", "--config", "kitti_finetune", "--output", tmp_path / "out")
+    assert result.status == 1
+    assert result.errors == ["stereo train: error: psmnet.safetensors: no such file"]
+
+
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_recipe_loads_and_takes_a_step(here, path, tmp_path):
     options = ("--data.validation.name", "sceneflow", "--data.validation.split", "test")
     # The network that ships searches 192 px, and its weights with it.
     options += ("--network.max_disparity", 192) if path.stem == "finetune" else ()
-    output = here(tmp_path, "--trainer.max_steps", 1, *options, config=path.stem)
+    if path.stem == "kitti_finetune":
+        config = NetworkConfig("psmnet", 32, "half_pixel", "zeros")
+        weights = Checkpoint(config, build_network(config).state_dict())
+        save_checkpoint(tmp_path / "psmnet.safetensors", weights)
+        options += ("--weights", tmp_path / "psmnet.safetensors")
+    output = here(tmp_path / "run", "--trainer.max_steps", 1, *options, config=path.stem)
     assert "stopped at step 1 of 1" in output
     head = path.read_text().splitlines()
     assert any(f" --config {path.stem} " in line for line in head[:8])
@@ -257,6 +272,37 @@ def test_frames_of_a_scene_in_another_light_are_held_out_with_it(tmp_path, capsy
 
 
 @pytest.mark.parametrize(
+    ("tree", "folder", "twins", "place"),
+    [
+        ("monkaa", "family_x2", ["lonetree_x2", "lonetree_winter_x2"], r"/([a-z]+)_"),
+        ("sintel", "alley_1", ["cave_2", "cave_4"], r"^([a-z]+)_"),
+        ("tartanair", "office/Easy/P000", ["seaside/Easy/P001", "seaside/Hard/P002"], r"^(\w+)/"),
+        ("fallingthings", "cup/kitchen_0", ["cup/temple_0", "can/temple_0"], r"/(\w+)/\d+$"),
+        ("eth3d", None, ["terrains_1l", "terrains_1s", "terrains_2l"], r"^([a-z]+)_"),
+    ],
+)
+def test_frames_of_one_place_are_held_out_together(tmp_path, tree, folder, twins, place):
+    if folder is None:
+        write_tree(tmp_path, tree, ["forest_1s", "pipes_1l", *twins])
+    else:
+        write_tree(tmp_path, tree, [f"{n:04d}" for n in range(4)])
+        for part in [path for path in tmp_path.glob(f"**/{folder}") if path.is_dir()]:
+            for twin in twins:
+                target = str(part).removesuffix(folder) + twin
+                shutil.copytree(part, target)
+    for share in (0.1, 0.4):
+        data = DataConfig(tree, str(tmp_path), validation=ValidationConfig(share=share))
+        run = prepare(Recipe(data=data))
+        seen, others = (
+            {re.search(place, pair.name)[1] for pair in pairs}
+            for pairs in (run.training_set.source.files, run.validation_set)
+        )
+        assert seen
+        assert others
+        assert not seen & others
+
+
+@pytest.mark.parametrize(
     ("validation", "names"),
     [
         (ValidationConfig(), ["FlyingThings3D/TRAIN/A/0004/0006"]),
@@ -313,6 +359,22 @@ def test_pairs_that_are_never_flipped_trigger_a_warning(tiny, capsys):
     data = DataConfig("manifest", str(tiny()))
     prepare(Recipe(data=data, augmentation=AugmentationConfig(flip_probability=0.5)))
     assert "2 of the 2 training pairs have no ground truth of the right" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_ground_truth_of_another_scale_triggers_a_warning(tmp_path, capsys, scale):
+    root = shutil.copytree(SAMPLES, tmp_path / "samples")
+    for path in root.rglob("*.pfm"):
+        write_disparity(path, read_disparity(path) / scale)
+    recipe = Recipe(
+        NetworkConfig("ea_stereo_fast"),
+        DataConfig("sceneflow", str(root), "test"),
+        AugmentationConfig(crop=(64, 128)),
+        trainer=TrainerConfig(max_steps=1, batch_size=1, workers=0),
+    )
+    train(prepare(recipe, weights="ea_stereo_fast"), tmp_path / "run")
+    hint = "ground truth is about 1/3 of the map everywhere"
+    assert (hint in capsys.readouterr().err) == (scale == 3)
 
 
 def test_whole_pairs_of_any_size_are_padded():

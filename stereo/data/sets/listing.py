@@ -148,10 +148,7 @@ def _list_layout(
         paths = [role.get(fields) for role in required]
         if layout.truth_is_partial and truth and paths[2] is None:
             continue
-        name, subject = (
-            PathPattern(text).with_values(given | fields).text
-            for text in (layout.sample_name, layout.subject or "")
-        )
+        name = PathPattern(layout.sample_name).with_values(given | fields).text
         lacking = [
             role.expected(fields)
             for role, path in zip(required, paths, strict=True)
@@ -178,7 +175,7 @@ def _list_layout(
                 decode=layout.decode,
                 zero_is_missing=layout.zero_is_missing,
                 dense=layout.dense,
-                subject=subject,
+                subject=layout.subject(fields) if layout.subject else "",
             )
         )
     frames = bool(required[0]) or bool(required[1])

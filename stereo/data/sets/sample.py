@@ -1,5 +1,9 @@
 """A stereo pair with its ground truth: on disk, and in memory."""
 
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -9,6 +13,9 @@ import numpy as np
 from stereo.data.io.decoders import Decoder, MaskReader, decode_stored
 from stereo.data.io.images import as_images
 from stereo.errors import InputError
+
+FINGERPRINT = 8  # digits
+SOME_BYTES = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +71,7 @@ class SampleFiles:
     # whether a disparity of 0 means "no ground truth". Scene Flow's are real.
     zero_is_missing: bool = True
     dense: bool = False  # whether every pixel has ground truth, so that NaN and infinity are faults
-    subject: str = ""  # what it shows, where other pairs show the same in other light
+    subject: str = ""  # what it shows, PLACE/FRAME, where other pairs show the same place
     # bits that 16-bit samples of the images have at least, known from their series
     least_depth: int = 8
 
@@ -124,6 +131,36 @@ class SampleFiles:
             _check_size(path, mask, self.left, left, "occlusion mask")
             together = mask if together is None else together & mask
         return together
+
+
+def fingerprints(pairs: Iterable[Readable]) -> frozenset[str]:
+    """Return eight hexadecimal digits for each pair on disk, by which to know it again.
+
+    They are of its name, and of the size and a few bytes of its left image, which copies share.
+    Pairs whose left image cannot be read are left out: whoever needs them says so.
+    """
+    found = set()
+    for pair in pairs:
+        if not isinstance(pair, SampleFiles) or not pair.left.is_file():
+            continue
+        with contextlib.suppress(OSError), pair.left.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(size // 2)
+            facts = f"{pair.name} {size} ".encode() + file.read(SOME_BYTES)
+            found.add(hashlib.sha256(facts).hexdigest()[:FINGERPRINT])
+    return frozenset(found)
+
+
+def packed(found: frozenset[str]) -> str:
+    """Return fingerprints as one text, for a checkpoint."""
+    return "".join(sorted(found))
+
+
+def unpacked(text: object) -> frozenset[str]:
+    """Return the fingerprints of such a text; none of anything else."""
+    if not isinstance(text, str):
+        return frozenset()
+    return frozenset(text[at : at + FINGERPRINT] for at in range(0, len(text), FINGERPRINT))
 
 
 def read_pair(left: Path, right: Path, least_depth: int = 8) -> tuple[np.ndarray, np.ndarray]:

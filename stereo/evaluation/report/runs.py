@@ -151,6 +151,10 @@ def match_runs(runs: Sequence[EvaluationRun]) -> Comparison:
     if len(set(masks.values())) > 1:
         each = ", ".join(f"{label} by {mask}" for label, mask in masks.items())
         notes.append(f"Non-occluded pixels come from different masks: {each}.")
+    trees = [str(run.protocol.get("layout") or "") for run in runs]
+    if len(set(trees) - {""}) > 1:
+        each = ", ".join(f"{run.label} {tree}" for run, tree in zip(runs, trees, strict=True))
+        notes.append(f"The runs read different layouts of the data set: {each}.")
     ranges = (("max_disparity", "largest disparities"), ("min_disparity", "smallest disparities"))
     for fact, words in (("scale", "scales"), *ranges):
         said = [str(run.metrics["model"].get(fact, "")) for run in runs]
@@ -178,7 +182,9 @@ def differences(found: Comparison) -> list[str]:
     for run in found.runs[1:]:
         parts = []
         for key, name, unit in (("epe", "EPE", "px"), ("bad_2", "bad-2", "%")):
-            pairs = ([r.images[image].get(key) for r in (run, first)] for image in found.keys)
+            both = [[r.images[image] for r in (run, first)] for image in found.keys]
+            # What the protocol skips is in no average of the tables either.
+            pairs = ([r.get(key) for r in each] for each in both if not any(map(_skipped, each)))
             apart = [one - other for one, other in pairs if is_number(one) and is_number(other)]
             if len(apart) < FEWEST_IMAGES:
                 continue
@@ -187,6 +193,10 @@ def differences(found: Comparison) -> list[str]:
         if parts:
             lines.append(f"{run.label} minus {first.label}: {', '.join(parts)}")
     return lines
+
+
+def _skipped(record: dict[str, Any]) -> bool:
+    return bool(record.get("skipped"))
 
 
 def _bootstrap(values: np.ndarray) -> tuple[float, float, float]:

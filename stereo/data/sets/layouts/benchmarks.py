@@ -1,5 +1,8 @@
 """Photographs with measured ground truth: KITTI, Middlebury, ETH3D, InStereo2K."""
 
+import operator
+import re
+
 from stereo.data.io.decoders import (
     decode_middlebury_2001,
     decode_middlebury_2003,
@@ -114,7 +117,7 @@ def _middlebury_2005(name: str, folder: str, views: str, sample_name: str) -> La
         right=f"{folder}{views}/view5.{{png,jpg,ppm}}",
         disparity=f"{folder}<scene>/disp1.png",
         disparity_right=f"{folder}<scene>/disp5.png",
-        subject="<scene>",
+        subject=operator.itemgetter("scene"),
         decode=decode_middlebury_full_pixels,
         truth_is_partial=True,
     )
@@ -169,6 +172,11 @@ _TSUKUBA = Layout(
 )
 
 
+def _eth3d_place(fields: Fields) -> str:
+    """Return ``terrains`` for ``terrains_1l`` and ``terrains_2s``: two views, two crops of each."""
+    return re.sub(r"_\d+[ls]$", "", fields["scene"])
+
+
 def _eth3d(name: str, truth: str) -> Layout:
     return Layout(
         name,
@@ -180,6 +188,7 @@ def _eth3d(name: str, truth: str) -> Layout:
         left="<split>/<scene>/im0.png",
         right="<split>/<scene>/im1.png",
         disparity=f"{truth}/<scene>/disp0GT.pfm",
+        subject=_eth3d_place,
         nonoccluded=((f"{truth}/<scene>/mask0nocc.png", mask_is_255),),
     )
 

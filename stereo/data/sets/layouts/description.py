@@ -35,8 +35,9 @@ class Layout:
     right: str  # right images
     disparity: str  # ground truth of the left images
     disparity_right: str | None = None  # ground truth of the right images, where published
-    # what a pair shows, where several show the same in other light; None for the pair's name
-    subject: str | None = None
+    # what a pair shows, as PLACE/FRAME or PLACE, where others show the same place, such as in
+    # other light; None for the pair's name
+    subject: Callable[[Fields], str] | None = None
     # masks of the left images with their readers, where published
     nonoccluded: tuple[tuple[str, MaskReader], ...] = ()
     # where below the root the tree may start; empty for the part's own folders

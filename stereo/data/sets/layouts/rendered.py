@@ -1,5 +1,7 @@
 """Rendered data other than Scene Flow: Sintel, CREStereo, Falling Things, VKITTI 2, TartanAir."""
 
+from collections.abc import Callable
+
 from stereo.data.io.decoders import (
     decode_falling_things,
     decode_sintel,
@@ -9,6 +11,13 @@ from stereo.data.io.decoders import (
     stored,
 )
 from stereo.data.sets.layouts.description import Description, Layout, Part, Split
+from stereo.data.sets.patterns import Fields
+
+
+def _at(place: str) -> Callable[[Fields], str]:
+    """Return what names a frame by its place, whatever else its path says."""
+    return lambda fields: f"{fields[place]}/{fields['frame']}"
+
 
 _SINTEL = Layout(
     "official",
@@ -17,6 +26,8 @@ _SINTEL = Layout(
     left="<split>/<pass>_left/<scene>/<frame>.png",
     right="<split>/<pass>_right/<scene>/<frame>.png",
     disparity="<split>/disparities/<scene>/<frame>.png",
+    # `alley_1` and `alley_2` are two shots of one place.
+    subject=lambda fields: f"{fields['scene'].rstrip('_0123456789')}/{fields['frame']}",
     nonoccluded=(
         ("<split>/occlusions/<scene>/<frame>.png", mask_is_zero),
         ("<split>/outofframe/<scene>/<frame>.png", mask_is_zero),
@@ -49,6 +60,7 @@ def _falling_things(kind: str, folder: str) -> Part:
         right=f"{folder}/<frame>.right.{{jpg,png}}",
         disparity=f"{folder}/<frame>.left.depth.png",
         disparity_right=f"{folder}/<frame>.right.depth.png",
+        subject=_at("scene"),
         decode=decode_falling_things,
     )
     folders = ("", "FallingThings", "fat")
@@ -65,7 +77,7 @@ def _vkitti2(name: str, rgb: str, depth: str) -> Layout:
         right=f"{rgb}{below}/frames/rgb/Camera_1/rgb_<frame>.{{jpg,png}}",
         disparity=f"{depth}{below}/frames/depth/Camera_0/depth_<frame>.png",
         disparity_right=f"{depth}{below}/frames/depth/Camera_1/depth_<frame>.png",
-        subject="<scene>/<frame>",
+        subject=_at("scene"),
         decode=decode_vkitti2,
     )
 
@@ -79,6 +91,7 @@ def _tartanair(name: str, folder: str) -> Layout:
         right=f"{folder}/image_right/<frame>_right.png",
         disparity=f"{folder}/depth_left/<frame>_left_depth.npy",
         disparity_right=f"{folder}/depth_right/<frame>_right_depth.npy",
+        subject=_at("scene"),
         decode=decode_tartanair,
         zero_is_missing=False,
     )

@@ -2,6 +2,7 @@
 
 from stereo.data.io.decoders import MaskReader, decode_either_sign, mask_is_255, mask_is_zero
 from stereo.data.sets.layouts.description import Description, Layout, Part, Split
+from stereo.data.sets.patterns import Fields
 
 _PASSES = ("final", "clean")
 SYNTHETIC, SYNTHETIC_NOTE = "synthetic", "synthetic.json"
@@ -19,6 +20,11 @@ _SUBSET = {"test": Split("val"), "train": Split("train", 21818)}
 _THINGS_BELOW = "<split>/<letter>/<scene>"
 _MONKAA_BELOW = "<scene>"
 _DRIVING_BELOW = "<focal>_focallength/scene_<direction>/<speed>"
+
+
+def _monkaa_place(fields: Fields) -> str:
+    """Return ``Monkaa/lonetree/0048`` for ``lonetree_winter_x2``: one film, other paint."""
+    return f"Monkaa/{fields['scene'].partition('_')[0]}/{fields['frame']}"
 
 
 def _layout(
@@ -40,6 +46,7 @@ def _layout(
         disparity=f"{disparity}/{below}/left/<frame>.pfm",
         disparity_right=f"{disparity}/{below}/right/<frame>.pfm",
         nonoccluded=nonoccluded,
+        subject=_monkaa_place if title == "Monkaa" else None,
         folders=() if name == "official" else ("", "SceneFlow"),
         zero_is_missing=False,
         dense=True,
