@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stereo.data.sets.datasets import chosen_dataset, get_description, open_dataset
+from stereo.data.sets.datasets import Dataset, chosen_dataset, get_description, open_dataset
 from stereo.data.sets.sample import Readable, Sample, fingerprints
 from stereo.errors import OutputError, StereoError, UsageError
 from stereo.evaluation import tables
@@ -91,22 +91,12 @@ def evaluate(
     rules = rules.with_range(model.min_disparity)
     files = [data.samples[i] for i in rules.choose_images(len(data.samples))]
     if unseen:
-        seen = frozenset().union(*(each.trained_on for each in (model, *others)))
-        files = [item for item in files if not seen & fingerprints([item])]
-        if not files:
-            raise UsageError("--unseen: all of these pairs were trained on; name others")
+        files = _unseen(files, [model, *others])
     files = files[:limit]
     tree = f", layout {data.layout}" if data.layout else ""
     console.say(f"data set {dataset}: {len(files)} of {len(data.samples)} pairs{tree}")
-    facts = rules.to_dict() | {
-        "split": data.split,
-        "pass": data.render_pass,
-        "dataset": dataset,
-        "layout": data.layout,
-        "unused_list": None if unused is None else Path(unused).name,
-        "limit": limit,
-        "unseen": unseen,
-    }
+    chosen = {"dataset": dataset, "limit": limit, "unseen": unseen}
+    facts = rules.to_dict() | chosen | _facts(data, unused)
     console.say(line := tables.protocol_line(facts))
     folders = [folder, *against_folders(folder, model, others)]
     names = [model.description["name"], *(each.name for each in folders[1:])]
@@ -114,20 +104,42 @@ def evaluate(
     for name, each, own_folder in zip(names, [model, *others], folders, strict=True):
         if others:
             console.say(f"{name}:")
-        count = sum(bool(each.trained_on & fingerprints([item])) for item in files)
-        if count and is_main():
-            console.warn(
-                f"warning: {name} was trained on {count} of these {len(files)} pairs, by their "
-                "names and images; --unseen leaves them out"
-            )
-        own_facts = facts | {"trained_on": count}
-        own_folder = output_folder(own_folder)
-        runs.append(_score(name, each, files, rules, own_facts, own_folder, confidence))
+        own = facts | {"trained_on": _count_seen(name, each, files)}
+        runs.append(_score(name, each, files, rules, own, output_folder(own_folder), confidence))
     print_summary(runs, rules, line)
     say_hint(runs, "'gt_scale' in manifest.json" if dataset == "manifest" else "a scale")
     make_report(folder, [f for f, run in zip(folders, runs, strict=True) if run.scores] or [folder])
     wait_for_all()
     return runs[0].report, sum(len(run.failed) for run in runs)
+
+
+def _facts(data: Dataset, unused: str | Path | None) -> dict[str, Any]:
+    return {
+        "split": data.split,
+        "pass": data.render_pass,
+        "layout": data.layout,
+        "unused_list": None if unused is None else Path(unused).name,
+    }
+
+
+def _unseen(files: Sequence[Readable], models: Sequence[Matcher]) -> list[Readable]:
+    """Return the pairs that none of the models was trained on."""
+    seen = frozenset[str]().union(*(model.trained_on for model in models))
+    rest = [item for item in files if not seen & fingerprints([item])]
+    if not rest:
+        raise UsageError("--unseen: all of these pairs were trained on; name others")
+    return rest
+
+
+def _count_seen(name: str, model: Matcher, files: Sequence[Readable]) -> int:
+    """Return how many of the pairs a model was trained on, and warn of them."""
+    count = sum(bool(model.trained_on & fingerprints([item])) for item in files)
+    if count and is_main():
+        console.warn(
+            f"warning: {name} was trained on {count} of these {len(files)} pairs, by their names "
+            "and images; --unseen leaves them out"
+        )
+    return count
 
 
 @dataclass(frozen=True)
