@@ -20,7 +20,10 @@ BAD_VIEW = 3.0  # times the median error of the views
 BAD_PIXELS = 1.0
 FISHEYE_STARTS = (0.45, 0.32, 0.6, 0.25, 0.8)  # focal lengths to start from, in widths
 GOOD_START = 1.0  # pixels, of the error that a start leads to
+BAD_SHARE = 0.005  # of the width, of the error over all views
 BAD_POSE = 0.3  # of the distance between the cameras
+LEAST_TILTS = 5.0  # degrees between the board's poses; fewer leave the focal length open
+GOOD_TILTS = 15.0  # with less it is a few percent off
 INNER_CORNERS = "inner corners of a chessboard, squares of a ChArUco board"
 
 
@@ -51,6 +54,9 @@ class CalibrationResult:
 
     calibration: Calibration  # of the raw pair
     rms: float  # root mean square of the reprojection errors of the views used, pixels
+    tilts: (
+        float  # largest angle between two of the board's poses, its turns in its plane apart, deg
+    )
     errors: dict[str, float]  # name of a view used -> its own error, pixels
     left_out: dict[str, str]  # name of a pair -> why it was not used
     views: list[BoardView]  # the views used
@@ -63,7 +69,8 @@ def calibrate(pairs: Sequence[PairFiles], board: Board, lens: str = "pinhole") -
     median and above a pixel, are left out one by one.
 
     Raises:
-        InputError: too few pairs that show the board, or images of several sizes.
+        InputError: too few pairs that show the board, one held alike in all of them (Zhang, PAMI
+            2000: parallel planes say no more than one), or images of several sizes.
     """
     views: list[BoardView] = []
     left_out: dict[str, str] = {}
@@ -79,16 +86,24 @@ def calibrate(pairs: Sequence[PairFiles], board: Board, lens: str = "pinhole") -
             if size is not None and own != size:
                 raise InputError(f"{path}: is {own[0]}x{own[1]}, the others {size[0]}x{size[1]}")
             size = own
-        found = _find_view(pair.name, pictures, board)
-        if isinstance(found, str):
-            left_out[pair.name] = found
+        view = _find_view(pair.name, pictures, board)
+        if isinstance(view, str):
+            left_out[pair.name] = view
         else:
-            views.append(found)
-    shown = len(views)
+            views.append(view)
+    shown, tilts = len(views), 0.0
     while True:
         if len(views) < FEWEST_VIEWS or size is None:
             raise InputError(_too_few(board, len(pairs), shown, len(views)))
-        calibration, rms, errors, away = _solve(views, size, board, lens)
+        found = _solve(views, size, board, lens)
+        if len(views) == shown:
+            tilts = _tilts(found, views, size)
+        if tilts < LEAST_TILTS:
+            raise InputError(
+                f"the board is held alike in all pairs, its tilts within {tilts:.1f} degrees, "
+                "which leaves the focal length open: tilt it by 20 to 40 degrees, to every side"
+            )
+        errors, away = found.errors, _away_from_the_others(found)
         worst = int(np.argmax(away))
         if away[worst] > max(BAD_POSE, BAD_VIEW * float(np.median(away))):
             reason = "its cameras have another relative pose; are its images of one moment?"
@@ -99,8 +114,9 @@ def calibrate(pairs: Sequence[PairFiles], board: Board, lens: str = "pinhole") -
             reason = f"its error is {errors[worst]:.2f} px"
         left_out[views[worst].name] = reason
         del views[worst]
+    calibration = _calibration_of(found, size, board, lens)
     named = {view.name: error for view, error in zip(views, errors, strict=True)}
-    return CalibrationResult(calibration, rms, named, left_out, views)
+    return CalibrationResult(calibration, found.rms, tilts, named, left_out, views)
 
 
 def _too_few(board: Board, pairs: int, shown: int, kept: int) -> str:
@@ -138,37 +154,71 @@ def coverage_picture(views: Sequence[BoardView], size: tuple[int, int]) -> np.nd
 
 def _solve(
     views: Sequence[BoardView], size: tuple[int, int], board: Board, lens: str
-) -> tuple[Calibration, float, list[float], list[float]]:
-    """Calibrate each camera, then both together from there.
-
-    Returns:
-        The calibration; its error; each view's error, pixels; and how far each view alone would
-        have the right camera stand from where most have it, in distances of the cameras.
-    """
+) -> "_Solution":
+    """Calibrate each camera, then both together from there."""
     cv2 = import_cv2()
     solve = _solve_fisheye if lens == "fisheye" else _solve_pinhole
-    swapped = False
     try:
-        found = solve(views, size)
-        x, y, z = (float(part) for part in np.ravel(found.move))
-        swapped = x > abs(y)
-        rows = tuple(tuple(float(part) for part in row) for row in found.turn)
-        left, right = (_camera(*each, lens) for each in found.cameras)
-        calibration = Calibration(left, right, (x, y, z), rows, size)
+        return solve(views, size)
     except (InputError, cv2.error) as error:
-        if swapped:
+        told = error if isinstance(error, InputError) else "OpenCV finds no solution"
+        raise _impossible(board, str(told)) from error
+
+
+def _impossible(board: Board, told: str) -> InputError:
+    return InputError(
+        f"no two cameras see a board of {board.columns}x{board.rows} like this ({told}): check "
+        f"--board ({INNER_CORNERS}); a smaller one than the board's is found in part"
+    )
+
+
+def _calibration_of(
+    found: "_Solution", size: tuple[int, int], board: Board, lens: str
+) -> Calibration:
+    if found.rms > BAD_SHARE * size[0]:
+        raise _impossible(board, f"an error of {found.rms:.1f} px is left")
+    x, y, z = (float(part) for part in np.ravel(found.move))
+    rows = tuple(tuple(float(part) for part in row) for row in found.turn)
+    try:
+        left, right = (_camera(*each, lens) for each in found.cameras)
+        return Calibration(left, right, (x, y, z), rows, size)
+    except InputError as error:
+        if x > abs(y):
             raise InputError(
                 "the images named first are of the camera on the right: name the left ones first"
             ) from error
-        told = error if isinstance(error, InputError) else "OpenCV finds no solution"
-        raise InputError(
-            f"no two cameras see a board of {board.columns}x{board.rows} like this ({told}): check "
-            f"--board ({INNER_CORNERS}); a smaller one than the board's is found in part"
-        ) from error
+        raise _impossible(board, str(error)) from error
+
+
+def _away_from_the_others(found: "_Solution") -> list[float]:
+    """Return how far each view alone would have the right camera stand from where most have it.
+
+    In distances of the cameras.
+    """
     own = np.array([_move_between(*each) for each in found.poses])
     middle = np.median(own, axis=0)
     away = np.linalg.norm(own - middle, axis=1) / max(float(np.linalg.norm(middle)), 1e-9)
-    return calibration, found.rms, found.errors, away.tolist()
+    return [float(each) for each in away]
+
+
+def _tilts(found: "_Solution", views: Sequence[BoardView], size: tuple[int, int]) -> float:
+    """Return the largest angle between two of the board's normals, degrees.
+
+    A solution for boards held alike can itself be off, tilts and all: by a usual pinhole camera, as
+    wide as it is long, they are about right.
+    """
+    cv2 = import_cv2()
+    width, height = size
+    usual = np.array([[width, 0, (width - 1) / 2], [0, width, (height - 1) / 2], [0, 0, 1.0]])
+    turns = [[turn for turn, *_ in found.poses]]
+    if not found.fisheye:
+        method = cv2.SOLVEPNP_IPPE
+        turns.append([cv2.solvePnP(v.board, v.left, usual, None, flags=method)[1] for v in views])
+    largest = []
+    for each in turns:
+        normals = np.array([cv2.Rodrigues(turn)[0][:, 2] for turn in each])
+        largest.append(float(np.degrees(np.arccos(np.clip(normals @ normals.T, -1, 1)).max())))
+    return min(largest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +234,7 @@ class _Solution:
     # rotation and translation of each view's board to the left, then the right camera, each camera
     # by itself
     poses: Sequence[tuple[np.ndarray, ...]]
+    fisheye: bool = False  # of its lenses
 
 
 def _solve_pinhole(views: Sequence[BoardView], size: tuple[int, int]) -> _Solution:
@@ -247,7 +298,7 @@ def _solve_fisheye(views: Sequence[BoardView], size: tuple[int, int]) -> _Soluti
     errors = [float(np.sqrt(each.mean())) for each in squares]
     rms = float(np.sqrt(np.concatenate(squares).mean()))
     own_poses = list(zip(*single[0][3:5], *single[1][3:5], strict=True))
-    return _Solution(cameras, turn, move, rms, errors, own_poses)
+    return _Solution(cameras, turn, move, rms, errors, own_poses, fisheye=True)
 
 
 def _calibrate_fisheye(boards: Sequence[Any], corners: Sequence[Any], size: tuple[int, int]) -> Any:
@@ -312,6 +363,9 @@ def _find_view(name: str, pictures: Sequence[np.ndarray], board: Board) -> Board
     across = board.columns - (0 if board.marker is None else 1)
     places = np.array([[i % across, i // across, 0] for i in shared], np.float32) * board.square
     sides = [np.array([corners[i] for i in shared], np.float32) for corners in found]
+    along = [corners[-1] - corners[0] for corners in sides]
+    if board.marker is None and np.dot(*along) < 0:
+        sides[1] = sides[1][::-1]  # OpenCV began at the opposite corner
     return BoardView(name, places.astype(np.float32), *sides)
 
 
@@ -332,9 +386,13 @@ def _find_chessboard(picture: np.ndarray, board: Board) -> dict[int, Any]:
 def _find_charuco(picture: np.ndarray, board: Board) -> dict[int, Any]:
     cv2 = import_cv2()
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    detector = cv2.aruco.CharucoDetector(charuco_board(board))
-    corners, numbers, *_ = detector.detectBoard(grey)
-    if numbers is None:
+    for before_opencv_4_6 in (False, True):  # where boards of an even number of rows differ
+        pattern = charuco_board(board)
+        pattern.setLegacyPattern(before_opencv_4_6)
+        corners, numbers, *_ = cv2.aruco.CharucoDetector(pattern).detectBoard(grey)
+        if numbers is not None:
+            break
+    else:
         return {}
     return dict(zip(numbers.ravel().tolist(), corners.reshape(-1, 2), strict=True))
 

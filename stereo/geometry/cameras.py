@@ -10,7 +10,13 @@ from stereo.data.finding.pairs import PairFiles, find_pairs
 from stereo.data.io.images import read_samples, to_8_bits
 from stereo.data.sets.sample import check_same_size
 from stereo.errors import StereoError, UsageError
-from stereo.geometry.calibrate import Board, calibrate, charuco_board, coverage_picture
+from stereo.geometry.calibrate import (
+    GOOD_TILTS,
+    Board,
+    calibrate,
+    charuco_board,
+    coverage_picture,
+)
 from stereo.geometry.calibration import Calibration
 from stereo.geometry.parameters import LIKELY_METRES
 from stereo.geometry.rectify import Rectification, plan_rectification, with_lines
@@ -64,6 +70,17 @@ def calibrate_folder(
         f"focal lengths {own.left.fx:.1f} and {own.right.fx:.1f} px, "
         f"baseline {1000 * own.baseline:.2f} mm"
     )
+    if found.tilts < GOOD_TILTS:
+        console.warn(
+            f"warning: the board's tilts are within {found.tilts:.1f} degrees, by which the focal "
+            "length can be a few percent off: tilt it by 20 to 40 degrees, to every side"
+        )
+    for side, camera in (("left", own.left), ("right", own.right)):
+        if not camera.sees_all(own.size):
+            console.warn(
+                f"warning: the {side} lens is known only up to {camera.farthest_seen():.0f} px "
+                "from its centre, not to the sides of the image: add pairs with the board there"
+            )
     if own.baseline > LIKELY_METRES:
         console.warn(f"warning: a baseline of {own.baseline:g} m is long: is --square in metres?")
     if found.rms > GOOD_RMS:

@@ -40,6 +40,28 @@ class Camera:
         """Return K, (3, 3) float64."""
         return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], np.float64)
 
+    def farthest_seen(self) -> float:
+        """Return how far from its centre a fisheye lens' model goes, pixels along x.
+
+        There its polynomial turns back, and what lies beyond has no direction.
+        """
+        if self.lens != "fisheye":
+            return math.inf
+        odd = [1.0, *self.distortion]  # angle + k1 angle^3 + ...
+        slope = [(2 * n + 1) * each for n, each in enumerate(odd)]
+        squares = np.roots(slope[::-1])
+        turning = [float(z.real) for z in squares if abs(z.imag) < 1e-9 and z.real > 0]
+        if not turning:
+            return math.inf
+        angle = math.sqrt(min(turning))
+        return self.fx * sum(each * angle ** (2 * n + 1) for n, each in enumerate(odd))
+
+    def sees_all(self, size: tuple[int, int]) -> bool:
+        """Return whether the lens' model reaches the middle of each side of an image."""
+        width, height = size
+        across, down = max(self.cx, width - 1 - self.cx), max(self.cy, height - 1 - self.cy)
+        return self.farthest_seen() > max(across, down * self.fx / self.fy)
+
 
 @dataclass(frozen=True)
 class StereoParameters:

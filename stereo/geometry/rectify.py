@@ -1,5 +1,6 @@
 """Rectification: two raw views to a pair whose rows correspond."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,11 @@ LINE_EVERY = 32  # rows
 LINE_COLOR = (0, 255, 0)
 
 
+_NO_PAIR = (
+    "this calibration gives no rectified pair{}: check its lenses (--lens), rotation and size"
+)
+LEAST_KEPT = 0.05
+GOOD_KEPT = 0.5
 REMAP_LIMIT = 32767  # sides of this many pixels and more are beyond OpenCV's remap
 
 
@@ -68,6 +74,12 @@ def plan_rectification(
     raw.check_side_by_side()
     if raw.left.lens != raw.right.lens:
         raise InputError("one camera has a pinhole lens, the other a fisheye: not supported")
+    for side, camera in (("left", raw.left), ("right", raw.right)):
+        if not camera.sees_all((width, height)):
+            raise InputError(
+                f"the {side} fisheye lens' model ends {camera.farthest_seen():.0f} px from its "
+                "centre, within the image: calibrate it with the board near the sides as well"
+            )
     model = cv2.fisheye if raw.left.lens == "fisheye" else cv2
     matrices = [camera.matrix() for camera in (raw.left, raw.right)]
     lenses = [np.array(camera.distortion or (0.0,) * 5) for camera in (raw.left, raw.right)]
@@ -85,6 +97,17 @@ def plan_rectification(
             flags=cv2.CALIB_ZERO_DISPARITY,
             **free,
         )
+        maps = tuple(
+            model.initUndistortRectifyMap(matrix, lens, turn, new, size, cv2.CV_32FC1)
+            for matrix, lens, turn, new in zip(
+                matrices, lenses, (turn_left, turn_right), (left, right), strict=True
+            )
+        )
+    except cv2.error as error:
+        raise InputError(_NO_PAIR.format("")) from error
+    if not keep_all:
+        _check_kept(min(_kept(each) for each in maps))
+    try:
         rectified = Calibration.rectified(
             fx=float(left[0, 0]),
             fy=float(left[1, 1]),
@@ -94,21 +117,29 @@ def plan_rectification(
             baseline=-float(right[0, 3] / right[0, 0]),
             size=size,
         )
-    except (cv2.error, InputError) as error:
-        told = f" ({error})" if isinstance(error, InputError) else ""
-        raise InputError(
-            f"this calibration gives no rectified pair{told}: check its lenses (--lens), rotation "
-            "and size"
-        ) from error
-    maps = tuple(
-        model.initUndistortRectifyMap(matrix, lens, turn, new, size, cv2.CV_32FC1)
-        for matrix, lens, turn, new in zip(
-            matrices, lenses, (turn_left, turn_right), (left, right), strict=True
-        )
-    )
+    except InputError as error:
+        raise InputError(_NO_PAIR.format(f" ({error})")) from error
     # OpenCV's valid part is approximate: without the choice of black, a few pixels are repeated.
     border = cv2.BORDER_CONSTANT if keep_all else cv2.BORDER_REPLICATE
     return Rectification(rectified, (maps[0], maps[1]), (turn_left, turn_right), border)
+
+
+def _kept(maps: tuple[np.ndarray, np.ndarray]) -> float:
+    """Return the share of the raw image's area that the rectified one shows."""
+    ends = [np.concatenate([m[0], m[1:, -1], m[-1, -2::-1], m[-2:0:-1, 0]]) for m in maps]
+    return import_cv2().contourArea(np.stack(ends, axis=1).astype(np.float32)) / maps[0].size
+
+
+def _check_kept(share: float) -> None:
+    """Warn of a rectified pair that shows little of the raw one, or refuse it."""
+    told = (
+        f"the rectified pair shows only {share:.0%} of an image, the rectangle without black "
+        "around it: --keep-all keeps all of it"
+    )
+    if not share >= LEAST_KEPT:
+        raise InputError(told)
+    if share < GOOD_KEPT:
+        warnings.warn(told, stacklevel=4)
 
 
 def with_lines(left: np.ndarray, right: np.ndarray) -> np.ndarray:

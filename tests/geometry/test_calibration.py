@@ -349,6 +349,10 @@ def test_opencv_reprojection_matrices_that_cannot_be_are_named(tmp_path):
     path = tmp_path / "q.json"
     for last, said in ((0, "no baseline"), (-5, "swapped")):
         rows = [[1, 0, 0, -300], [0, 1, 0, -200], [0, 0, 0, 500], [0, 0, last, 0]]
+        flipped = [rows[0], [0, -1, 0, 200], *rows[2:]]
+        path.write_text(json.dumps({"Q": flipped}))
+        with pytest.raises(InputError, match=r"its Q is not of cv2\.stereoRectify"):
+            Calibration.read(path)
         path.write_text(json.dumps({"Q": rows}))
         with pytest.raises(InputError, match=said):
             Calibration.read(path)

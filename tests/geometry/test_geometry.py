@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from io import BytesIO
 
 import numpy as np
@@ -50,11 +51,11 @@ def chessboard():
     return np.kron(np.pad(squares, 1, constant_values=255), np.ones((250, 250))).astype(np.uint8)
 
 
-def photograph(folder, rig, board):
+def photograph(folder, rig, board, tilts=0.4):
     rng = np.random.default_rng(3)
     rotation, translation = np.array(rig.rotation), np.array(rig.translation)
     for index in range(10):
-        turn = cv2.Rodrigues(rng.uniform(-0.4, 0.4, 3))[0]
+        turn = cv2.Rodrigues(rng.uniform(-0.4, 0.4, 3) * (tilts / 0.4, tilts / 0.4, 1))[0]
         move = np.array([-0.12, -0.1, 0.55]) + rng.uniform(-0.05, 0.05, 3)
         for side, camera, own in (
             ("left", rig.left, (turn, move)),
@@ -86,9 +87,47 @@ def test_a_known_rig_is_recovered(photographs, rig):
     assert_is(found.calibration, rig)
 
 
-def test_charuco_boards_may_be_partly_visible(tmp_path, rig):
-    board = Board(9, 7, 0.025, 0.018)
-    drawn = charuco_board(board).generateImage((2250, 1750))
+@pytest.mark.parametrize(("tilts", "warned"), [(0.0, None), (0.03, None), (0.08, True)])
+def test_boards_held_alike_do_not_calibrate(tmp_path, stereo, rig, tilts, warned):
+    photograph(tmp_path, rig, chessboard(), tilts)
+    views = (tmp_path / "left*.png", tmp_path / "right*.png")
+    board = ("--board", "9x6", "--square", "0.025")
+    called = stereo("calibrate", *views, *board, "--output", tmp_path / "cameras.json")
+    if warned:
+        assert called.status == 0
+        assert any(" the board's tilts are within" in line for line in called.errors)
+    else:
+        assert called.status == 1
+        assert "the board is held alike in all pairs" in called.errors[-1]
+        assert not list(tmp_path.glob("cameras*"))
+
+
+def test_corners_counted_from_the_other_end_in_one_view_are_put_right(
+    photographs, rig, monkeypatch
+):
+    from stereo.geometry import calibrate as module
+
+    find, calls = module._find_chessboard, []
+
+    def reversing(picture, board):
+        calls.append(picture)
+        found = find(picture, board)
+        last = len(found) - 1
+        return {last - n: at for n, at in found.items()} if len(calls) % 6 == 0 else found
+
+    monkeypatch.setattr(module, "_find_chessboard", reversing)
+    pairs = find_pairs(str(photographs / "left*.png"), str(photographs / "right*.png"))
+    found = calibrate(pairs, Board(9, 6, 0.025))
+    assert set(found.left_out.values()) == {"no board in the right image"}
+    assert_is(found.calibration, rig)
+
+
+@pytest.mark.parametrize(("rows", "before_opencv_4_6"), [(7, False), (8, False), (8, True)])
+def test_charuco_boards_may_be_partly_visible(tmp_path, rig, rows, before_opencv_4_6):
+    board = Board(9, rows, 0.025, 0.018)
+    pattern = charuco_board(board)
+    pattern.setLegacyPattern(before_opencv_4_6)
+    drawn = pattern.generateImage((2250, 250 * rows))
     drawn = np.pad(drawn, 250, constant_values=255)
     photograph(tmp_path, rig, drawn)
     path = tmp_path / "left00.png"
@@ -547,7 +586,10 @@ def test_a_known_fisheye_rig_is_recovered(fisheye_rig, rng):
         sides = seen_by_fisheye(fisheye_rig, board[:count] @ turn.T + move)
         noisy = [(side + rng.normal(0, 0.05, side.shape)).astype(np.float32) for side in sides]
         views.append(module.BoardView(f"{index}", board[:count].astype(np.float32), *noisy))
-    found, rms, errors, away = module._solve(views, SIZE, Board(9, 6, 0.03), "fisheye")
+    board = Board(9, 6, 0.03)
+    solution = module._solve(views, SIZE, board, "fisheye")
+    found = module._calibration_of(solution, SIZE, board, "fisheye")
+    rms, errors, away = solution.rms, solution.errors, module._away_from_the_others(solution)
     assert_is(found, fisheye_rig)
     assert found.left.lens == found.right.lens == "fisheye"
     assert rms < 0.1
@@ -556,6 +598,37 @@ def test_a_known_fisheye_rig_is_recovered(fisheye_rig, rng):
     other = np.stack(seen_by_fisheye(found, np.array([[0.5, 0.3, 1.0], [-0.7, 0.1, 1.0]])))
     own = np.stack(seen_by_fisheye(fisheye_rig, np.array([[0.5, 0.3, 1.0], [-0.7, 0.1, 1.0]])))
     assert np.abs(other - own).max() < 1
+
+
+def test_a_lens_known_only_in_the_middle_is_said_to_be_so(fisheye_rig):
+    folded = dataclasses.replace(fisheye_rig.left, distortion=(0.02, -0.15, 0.0, 0.0))
+    reach = folded.farthest_seen()
+    angles = np.linspace(0, 1.5, 1000)
+    assert reach == pytest.approx(
+        folded.fx * (angles + 0.02 * angles**3 - 0.15 * angles**5).max(), rel=1e-3
+    )
+    assert reach < SIZE[0] / 2
+    partly = dataclasses.replace(fisheye_rig, left=folded)
+    with pytest.raises(InputError, match=rf"the left fisheye lens' model ends {reach:.0f} px"):
+        plan_rectification(partly, *SIZE)
+    assert fisheye_rig.left.sees_all(SIZE)
+
+
+@pytest.mark.parametrize(("degrees", "share"), [(0, 1.0), (20, 0.3), (30, 0.05)])
+def test_a_rectified_pair_of_little_of_the_images_is_said_to_be_so(degrees, share):
+    angle = np.radians(degrees)
+    camera = Camera(500, 500, 319.5, 239.5)
+    move = (-0.1 * float(np.cos(angle)), -0.1 * float(np.sin(angle)), 0.0)
+    rig = Calibration(camera, camera, move, ((1, 0, 0), (0, 1, 0), (0, 0, 1)), SIZE)
+    if degrees == 30:
+        with pytest.raises(InputError, match=r"shows only .% of an image.*--keep-all"):
+            plan_rectification(rig, *SIZE)
+    elif degrees:
+        with pytest.warns(UserWarning, match=r"shows only 2.% of an image.*--keep-all"):
+            plan_rectification(rig, *SIZE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plan_rectification(rig, *SIZE, keep_all=degrees > 0)
 
 
 def test_lenses_of_two_kinds_are_refused(fisheye_rig, rig):

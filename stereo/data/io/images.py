@@ -23,6 +23,7 @@ from stereo.data.io.picture_file import (
     frames,
     holds_both_views,
     is_deep_colour,
+    largest_of_ppm,
     open_picture,
 )
 from stereo.errors import InputError
@@ -227,11 +228,16 @@ def _decode(image: ImageFile, path: Path, name: str) -> np.ndarray:
 
 
 def _from_pillow(image: Image.Image, name: str) -> np.ndarray:
+    deep_pgm = isinstance(image, ImageFile) and image.format == "PPM" and image.mode == "I"
+    most = largest_of_ppm(image) if deep_pgm else 0  # type: ignore[arg-type]
     upright = ImageOps.exif_transpose(image)
     if upright.mode == "F":
         raise InputError(f"{name}: floating-point image of unknown range; save it with 8 bits")
     if upright.mode.startswith("I"):
-        return _from_array(np.asarray(upright), name)
+        samples = np.asarray(upright)
+        if most:  # to which Pillow stretches the samples
+            samples = np.rint(samples * (most / 65535)).astype(np.uint16)
+        return _from_array(samples, name)
     return _from_array(np.asarray(upright.convert("RGB")), name)
 
 

@@ -117,7 +117,15 @@ def read_reprojection(source: Source) -> StereoParameters:
     """OpenCV's Q, from cv2.stereoRectify."""
     if source.raw:
         raise InputError("holds Q alone, which is of the rectified pair; store M1, D1 and others")
-    (*_, left), (*_, y), (*_, fx), (*_, inverse, offset) = matrix(source.fields["Q"], 4, 4).tolist()
+    reprojection = matrix(source.fields["Q"], 4, 4)
+    (*_, left), (*_, y), (*_, fx), (*_, inverse, offset) = reprojection.tolist()
+    form = np.array([[1, 0, 0, -left], [0, 1, 0, -y], [0, 0, 0, fx], [0, 0, inverse, offset]])
+    form[:2, 3] *= -1
+    if not np.allclose(reprojection, form, atol=1e-9):
+        raise InputError(
+            "its Q is not of cv2.stereoRectify, whose rows are (1, 0, 0, -cx), (0, 1, 0, -cy), "
+            "(0, 0, 0, f) and (0, 0, 1/B, (cx' - cx)/B)"
+        )
     if not inverse:
         raise InputError("its Q has no baseline, 1/Q[3][2]")
     return StereoParameters.rectified(

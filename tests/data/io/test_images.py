@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from stereo.data.io.images import as_images, read_both_views, read_image
+from stereo.data.io.images import as_images, read_both_views, read_image, read_samples
 from stereo.data.sets.sample import read_pair
 from stereo.errors import InputError
 from stereo.geometry.check import check_pair
@@ -124,6 +124,14 @@ def test_samples_of_any_depth_give_back_the_eight_bits_they_came_from(
         path = tmp_path / f"view.{suffix.split()[-1]}"
         assert cv2.imwrite(str(path), deep[..., ::-1])
         assert_reads_as(path, expected)
+
+
+def test_a_pgm_keeps_its_samples(tmp_path):
+    samples = np.arange(0, 1024, dtype=np.uint16).reshape(32, 32)
+    path = tmp_path / "view.pgm"
+    path.write_bytes(b"P5\n32 32\n1023\n" + samples.astype(">u2").tobytes())
+    found = read_samples(path)
+    assert np.array_equal(found[..., 0], samples)
 
 
 def test_both_views_are_reduced_to_eight_bits_by_one_reported_shift():
