@@ -25,6 +25,7 @@ OFF_CENTRE = (1.1, 1.4, 1.5)
 """Limits of the ratio of a principal point to the image's centre, or of its inverse: along x warned
 of, refused; along y warned of. KITTI's differ by 1.02, its crops' by 1.2 along y."""
 SQUARE_PIXELS = (1.1, 1.5)  # ratio of fx and fy, or fy and fx: warned of, refused
+WORTH_A_WARNING = 0.05  # of a map's pixels
 BEHIND_INFINITY = 0.02  # of the focal length: how negative doffs may be, a degree between the axes
 ORTHONORMAL = 0.01  # how far a rotation as printed may be from one
 RECTIFIED_TOLERANCE = 1e-3
@@ -184,7 +185,22 @@ class Calibration(StereoParameters):
                 "sign of doffs wrong, or is it of other images?",
                 stacklevel=2,
             )
+        self._warn_of_far_end(disparity[known])
         return self.depth_of(disparity)
+
+    def _warn_of_far_end(self, disparity: np.ndarray) -> None:
+        """Warn if many points seem to lie beyond 0, where searches begin by default."""
+        if self.doffs < 1 or not disparity.size or disparity.min() < -1:
+            return
+        share = float(np.mean(disparity < 1))
+        if share > WORTH_A_WARNING:
+            farthest = self.fx * self.baseline / self.doffs
+            warnings.warn(
+                f"{share:.0%} of the disparities are about 0, where searches begin by default, but "
+                f"by the calibration infinity is at {-self.doffs:g} px: what is farther than "
+                f"{farthest:.3g} m is put there; use --min-disparity {-math.ceil(self.doffs)}",
+                stacklevel=3,
+            )
 
     def depth_of(self, values: np.ndarray) -> np.ndarray:
         """As ``depth``, for disparities that are no map: no warning tells of their size or sign.

@@ -24,9 +24,15 @@ from stereo.matching.confidence import (
 )
 from stereo.matching.estimate import Engine, Estimate
 from stereo.matching.result import Result
+from stereo.models.config import BF16_NETWORKS
 from stereo.system.runtime import is_out_of_memory
 
 VIEWS = ("left", "right")
+
+
+CONFIDENCE_AT_END = 0.5
+"""The most at the end of the range searched: what is nearer than it allows ends there too."""
+PSMNET_END = 4.0  # pixels, see `NetworkConfig.upsampling`
 
 
 class Matcher:
@@ -216,7 +222,18 @@ class Matcher:
                 f"ranks its pixels, but is not calibrated{remedy}",
                 stacklevel=2,
             )
-        return model.predict(self._features(estimate, left, right, other))
+        maps = model.predict(self._features(estimate, left, right, other))
+        if "network" in self.description:
+            end = self.min_disparity + self.description["max_disparity"]
+            at_end = estimate.disparity >= end - self._end
+            maps.confidence[at_end] = np.minimum(maps.confidence[at_end], CONFIDENCE_AT_END)
+        return maps
+
+    @property
+    def _end(self) -> float:
+        """Pixels before the end of the range from which a map may stand for what lies beyond."""
+        own = self.description["network"]["name"] in BF16_NETWORKS
+        return 1.0 if own else PSMNET_END + 1.0  # those of EA-Stereo reach the end
 
     def _features(
         self,

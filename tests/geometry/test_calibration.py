@@ -345,6 +345,19 @@ def test_opencv_reprojection_matrix_alone(tmp_path, zero_disparity):
     assert zero_disparity == (abs(own[0].doffs) < 1e-9)
 
 
+def test_points_beyond_the_end_of_a_default_range_are_warned_of():
+    calibration = Calibration.rectified(fx=300, cx0=150, cx1=165, cy=100, baseline=0.12)
+    far = np.full((20, 30), 0.4, np.float32)
+    far[:5] = 20
+    with pytest.warns(UserWarning, match=r"75% of the disparities are about 0.*-15 px.*2\.4 m"):
+        calibration.depth(far)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        calibration.depth(far - 14)  # searched from below 0
+        calibration.depth(far + 3)
+        dataclasses.replace(calibration, right=calibration.left).depth(far)
+
+
 def test_opencv_reprojection_matrices_that_cannot_be_are_named(tmp_path):
     path = tmp_path / "q.json"
     for last, said in ((0, "no baseline"), (-5, "swapped")):

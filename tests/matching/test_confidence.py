@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -197,6 +198,18 @@ def test_bundled_confidence_is_calibrated_on_held_out_pairs(name):
     assert model.facts["held_out"] >= 96
     sure = bins[0.9]
     assert abs(sure["within_3_px"] - sure["confidence"]) < 0.03
+
+
+@pytest.mark.parametrize("view", ["left", "right"])
+def test_nothing_is_sure_at_the_end_of_the_range(rng, view):
+    noise = rng.integers(0, 256, (24, 150, 3), np.uint8)
+    texture = cv2.resize(noise, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+    matcher = package.load("ea_stereo_fast", max_disparity=64, precision="fp32")
+    for shift, least, most in ((40, 0.8, 1.0), (72, 0.0, 0.5)):
+        result = matcher(texture[:, :-100], texture[:, shift : shift - 100], view=view)
+        seen = result.disparity[:, 100:-100]
+        assert abs(np.median(seen) - min(shift, 64)) < 1
+        assert least <= np.median(result.confidence[:, 100:-100]) <= most
 
 
 @pytest.mark.slow
