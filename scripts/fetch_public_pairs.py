@@ -129,10 +129,7 @@ def _decode(pair: dict[str, Any], folder: Path) -> None:
 def _entry(pair: dict[str, Any]) -> dict[str, str]:
     folder = Path(pair["name"])
     entry = {role: _file(pair, folder, role).as_posix() for role in ("left", "right")}
-    entry = {"name": pair["name"], **entry, "gt": f"{pair['name']}/gt.pfm"}
-    if "calib.txt" in pair["files"]:
-        entry["calibration"] = f"{pair['name']}/calib.txt"
-    return entry
+    return {"name": pair["name"], **entry, "gt": f"{pair['name']}/gt.pfm"}
 
 
 def _file(pair: dict[str, Any], folder: Path, role: str) -> Path:

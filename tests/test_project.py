@@ -315,6 +315,23 @@ def test_links_between_documents_resolve():
                 assert part in map(anchor, headings), f"{page.name}: {target}"
 
 
+def test_commits_that_documents_name_exist():
+    def git(*words):
+        call = ["git", "-C", str(REPOSITORY), *words]
+        return subprocess.run(call, capture_output=True, text=True)
+
+    if git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":
+        pytest.skip("not a whole clone, which alone has the commits")
+    documents = [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]
+    named = {
+        hash
+        for path in documents
+        for hash in re.findall(r"commits? ([0-9a-f]{7,40})\b", path.read_text())
+    }
+    assert len(named) > 5
+    assert not [hash for hash in named if git("cat-file", "-e", f"{hash}^{{commit}}").returncode]
+
+
 def test_contributing_names_paths_and_symbols_that_exist():
     text = (REPOSITORY / "CONTRIBUTING.md").read_text()
     paths = set(re.findall(r"`((?:stereo|tests|docs|scripts)/[\w/.-]+)`", text))

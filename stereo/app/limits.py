@@ -60,7 +60,7 @@ def check_picture(path: Path, role: str) -> tuple[int, int, str]:
     return width, height, kind
 
 
-def check_same_size(left: tuple[int, int], right: tuple[int, int]) -> None:
+def check_sizes_agree(left: tuple[int, int], right: tuple[int, int]) -> None:
     """Raise ``InputError`` unless both (width, height) are equal."""
     if left != right:
         raise InputError(

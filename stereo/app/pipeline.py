@@ -178,7 +178,7 @@ def look(left: Path | None, right: Path | None) -> None:
         if path is not None
     ]
     if len(sizes) == 2:
-        limits.check_same_size(sizes[0], sizes[1])
+        limits.check_sizes_agree(sizes[0], sizes[1])
 
 
 def _perform(request: Request, models: Models, folder: Path, progress: Progress) -> PageResult:
@@ -259,7 +259,7 @@ def _read(request: Request) -> tuple[Sample, Calibration | None]:
     if not 0 <= request.min_confidence <= 1:
         raise InputError(f"least confidence {request.min_confidence:g}: expected 0 to 1")
     left = limits.check_picture(request.left, "left image")[:2]
-    limits.check_same_size(left, limits.check_picture(request.right, "right image")[:2])
+    limits.check_sizes_agree(left, limits.check_picture(request.right, "right image")[:2])
     columns = left[0] + abs(request.min_disparity)
     limits.check_memory(request.model, (columns, left[1]), request.max_disparity)
     if request.truth is not None:

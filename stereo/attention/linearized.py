@@ -5,8 +5,8 @@ from torch import Tensor
 
 
 def linearized_attention(
-    query_features: Tensor,  # (B, heads, N, F), not negative
-    key_features: Tensor,  # (B, heads, N, F), not negative
+    query_features: Tensor,  # (B, heads, N, F)
+    key_features: Tensor,  # (B, heads, N, F); no product with a query is negative
     values: Tensor,  # (B, heads, N, V)
     key_mask: Tensor | None = None,  # (B, 1, N, 1) bool
 ) -> Tensor:  # (B, heads, N, V)

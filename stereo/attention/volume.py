@@ -156,7 +156,7 @@ class VolumeAttention(nn.Module, ABC):
     mask_equals_removal = False
     """Masking cells equals removing them from the volume."""
     linear_cost = True
-    """Time and memory grow linearly with N; set False for a quadratic member."""
+    """Time and memory grow linearly with N; set False if they grow faster."""
     supports_mask = True
     """Whether cells can be masked as keys; if not, passing a mask is an error."""
     streams = False

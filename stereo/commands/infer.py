@@ -114,7 +114,7 @@ class _Run:
     Attributes:
         scores: of the pairs with ground truth.
         failed: place and name of each map that was not written.
-        reach: of the ground truth's pixels, how many lie below, within and beyond the range.
+        reach: how many pixels have ground truth, and how many of it lie below and beyond the range.
     """
 
     def __init__(self, plan: Plan, model: Matcher, log: ResumeLog | None) -> None:
@@ -205,8 +205,13 @@ class _Run:
                 valid = self.rules.valid_pixels(truth, sample.valid)
             confidence = result.confidence if self.plan.needs_confidence else None
             files = PairOutput(
-                *(result.disparity, truth, valid, cloud, confidence, self._color_scale),
-                result.certainty,
+                result.disparity,
+                truth=truth,
+                valid=valid,
+                cloud=cloud,
+                confidence=confidence,
+                scale=self._color_scale,
+                certainty=result.certainty,
             )
             notes += write_pair(self.plan.folder, job.name, job.formats, files)
             if self.log is not None:

@@ -1,4 +1,4 @@
-"""Commands that make weights: ``train``, ``convert`` and ``fit-confidence``."""
+"""Commands that make weights: ``train``, ``adapt``, ``convert`` and ``fit-confidence``."""
 
 import dataclasses
 import time

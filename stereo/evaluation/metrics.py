@@ -217,7 +217,7 @@ def _sums_of(entry: Mapping[str, Any]) -> np.ndarray:
     return np.array([1.0, *shares]) * pixels
 
 
-def summarise(scores: Sequence[ImageScore], averaging: Averaging) -> dict[str, object]:
+def summarize(scores: Sequence[ImageScore], averaging: Averaging) -> dict[str, object]:
     """Average the scores of all images over the protocol's own pixels.
 
     Args:
@@ -230,7 +230,7 @@ def summarise(scores: Sequence[ImageScore], averaging: Averaging) -> dict[str, o
         ``stereo.evaluation.regions`` names; ``images``, ``skipped`` and ``valid_pixels``.
     """
     counting = [s for s in _ordered(scores) if not s.skipped]
-    summary = summarise_region(scores, averaging, scores[0].own if scores else ALL)
+    summary = summarize_region(scores, averaging, scores[0].own if scores else ALL)
     parts = {region: [s for s in counting if s.has(region)] for region in PARTS}
     if any(parts.values()):
         summary["regions"] = {
@@ -244,13 +244,13 @@ def summarise(scores: Sequence[ImageScore], averaging: Averaging) -> dict[str, o
     return summary
 
 
-def summarise_region(
+def summarize_region(
     scores: Sequence[ImageScore], averaging: Averaging, region: str
 ) -> dict[str, object]:
     """Average one region of ``ImageScore.sums`` over the images that have any pixel of it.
 
     Returns:
-        The keys of ``summarise`` but ``regions`` and ``confidence``.
+        The keys of ``summarize`` but ``regions`` and ``confidence``.
     """
     ordered = _ordered(scores)
     counting = [s for s in ordered if not s.skipped and s.has(region)]
@@ -270,14 +270,14 @@ def summaries(scores: Sequence[ImageScore], averaging: Averaging) -> dict[str, d
         ``summary`` over the protocol's own pixels; ``noc`` over the non-occluded ones, with
         ``mask``, what tells them; ``all``, where the protocol's own are not all.
     """
-    found = {"summary": summarise(scores, averaging)}
+    found = {"summary": summarize(scores, averaging)}
     masks = [s.mask for s in scores if s.mask is not None]
     if masks:
         kinds = [f"{kind} ({masks.count(kind)} images)" for kind in sorted(set(masks))]
         mask = masks[0] if len(kinds) == 1 else " and ".join(kinds)
-        found[NOC] = summarise_region(scores, averaging, NOC) | {"mask": mask}
+        found[NOC] = summarize_region(scores, averaging, NOC) | {"mask": mask}
     if any(s.own != ALL for s in scores):
-        found[ALL] = summarise_region(scores, averaging, ALL)
+        found[ALL] = summarize_region(scores, averaging, ALL)
     return found
 
 

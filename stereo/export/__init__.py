@@ -4,6 +4,6 @@
 PyTorch, ``writer.py`` runs the three in turn. ``stereo.matching.onnx_engine`` runs what comes out.
 """
 
-from stereo.export.writer import PRECISIONS, export
+from stereo.export.writer import export
 
-__all__ = ["PRECISIONS", "export"]
+__all__ = ["export"]

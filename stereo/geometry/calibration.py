@@ -150,8 +150,8 @@ class Calibration(StereoParameters):
         rows = abs(self.left.cy - self.right.cy)
         cameras = (self.left, self.right)
         straight = all(each.lens == "pinhole" and not any(each.distortion) for each in cameras)
-        least = max(away, along, same / self.left.fx, rows / self.left.fx)
-        return straight and bool(least < RECTIFIED_TOLERANCE)
+        largest = max(away, along, same / self.left.fx, rows / self.left.fx)
+        return straight and bool(largest < RECTIFIED_TOLERANCE)
 
     def depth(self, disparity: np.ndarray) -> np.ndarray:
         """Return fx * baseline / (disparity + doffs).
@@ -224,7 +224,10 @@ class Calibration(StereoParameters):
                 "degrees and calibrate again"
             )
         if z > x:
-            raise InputError("one camera stands before the other: no pair that can be rectified")
+            raise InputError(
+                "one camera stands before the other, which no rectification mends: check the "
+                "order and the signs of the translation"
+            )
 
     def check_rectified(self) -> None:
         """Raise ``InputError`` unless rows correspond."""

@@ -342,7 +342,7 @@ def _note_blur(left: np.ndarray, right: np.ndarray) -> list[str]:
     ratio = left_sharp / right_sharp
     if 1 / BLUR_RATIO <= ratio <= BLUR_RATIO:
         return []
-    return [f"blur: the {'right' if ratio > 1 else 'left'} view is much the softer one"]
+    return [f"blur: the {'right' if ratio > 1 else 'left'} view is much softer: focus its camera"]
 
 
 def _note_grey(views: list[np.ndarray]) -> list[str]:

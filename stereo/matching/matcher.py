@@ -24,7 +24,6 @@ from stereo.matching.confidence import (
 )
 from stereo.matching.estimate import Engine, Estimate
 from stereo.matching.result import Result
-from stereo.models.config import BF16_NETWORKS
 from stereo.system.runtime import is_out_of_memory
 
 VIEWS = ("left", "right")
@@ -32,7 +31,7 @@ VIEWS = ("left", "right")
 
 CONFIDENCE_AT_END = 0.5
 """The most at the end of the range searched: what is nearer than it allows ends there too."""
-PSMNET_END = 4.0  # pixels, see `NetworkConfig.upsampling`
+PSMNET_END = 4  # pixels before it, where PSMNets stop: see `NetworkConfig.upsampling`
 
 
 class Matcher:
@@ -223,17 +222,13 @@ class Matcher:
                 stacklevel=2,
             )
         maps = model.predict(self._features(estimate, left, right, other))
-        if "network" in self.description:
-            end = self.min_disparity + self.description["max_disparity"]
-            at_end = estimate.disparity >= end - self._end
-            maps.confidence[at_end] = np.minimum(maps.confidence[at_end], CONFIDENCE_AT_END)
+        end = self.min_disparity + self.description["max_disparity"]
+        network = self.description.get("network", {}).get("name", "")
+        before = PSMNET_END if "psmnet" in network else 0
+        # Beyond the end are maps of models whose range is not theirs to keep.
+        at_end = (estimate.disparity >= end - before - 1) & (estimate.disparity <= end)
+        maps.confidence[at_end] = np.minimum(maps.confidence[at_end], CONFIDENCE_AT_END)
         return maps
-
-    @property
-    def _end(self) -> float:
-        """Pixels before the end of the range from which a map may stand for what lies beyond."""
-        own = self.description["network"]["name"] in BF16_NETWORKS
-        return 1.0 if own else PSMNET_END + 1.0  # those of EA-Stereo reach the end
 
     def _features(
         self,

@@ -73,7 +73,7 @@ def check_pixels(width: int, height: int, name: str) -> None:
         raise InputError(f"{name}: its header says {width}x{height} pixels; damaged; get it again")
     if max(width, height) > MAX_SIDE:
         raise TooLargeError(
-            f"{name}: {width}x{height} pixels; no side may have more than {MAX_SIDE}"
+            f"{name}: {width}x{height} pixels; make it smaller, {MAX_SIDE} are the most of a side"
         )
     most = max_pixels()
     if width * height > most:

@@ -42,7 +42,7 @@ def parse_json(text: str | bytes, name: str) -> Any:
         if "\\ud" in (text.lower() if isinstance(text, str) else text.decode().lower()):
             json.dumps(value, ensure_ascii=False).encode()  # halves of pairs are no text
     except RecursionError:
-        raise InputError(f"{name}: JSON nested too deeply") from None
+        raise InputError(f"{name}: JSON nested too deeply; damaged, get it again") from None
     except ValueError as error:  # of JSON or of UTF-8
         raise InputError(f"{name}: not valid JSON ({error})") from error
     level = [value]

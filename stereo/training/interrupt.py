@@ -65,6 +65,7 @@ def explain_errors() -> Iterator[None]:
         lost = ("Connection closed by peer", "Connection reset by peer", "NCCL", "gloo")
         if process_count() > 1 and any(text in str(error) for text in lost):
             raise StereoError(
-                "another process of this run was lost; the last checkpoint is whole"
+                "another process of this run was lost; the last checkpoint is whole, and the same "
+                "command, on all machines, goes on from it"
             ) from error
         raise

@@ -99,7 +99,7 @@ class RunLog:
 
         Args:
             step: steps done.
-            summary: what ``stereo.evaluation.metrics.summarise`` returned.
+            summary: what ``stereo.evaluation.metrics.summarize`` returned.
             examples: ``name``, and the arrays ``left``, ``disparity``, ``truth`` and ``valid``, of
                 pairs to show.
         """

@@ -10,7 +10,7 @@ from accelerate.utils import broadcast, gather_object
 
 from stereo.data.sets.sample import Readable
 from stereo.errors import InputError, StereoError
-from stereo.evaluation.metrics import ImageScore, score_all_pixels, summarise
+from stereo.evaluation.metrics import ImageScore, score_all_pixels, summarize
 from stereo.evaluation.protocols import get_protocol
 from stereo.evaluation.truth_scale import scale_hint
 from stereo.matching.engine import NetworkEngine
@@ -76,7 +76,7 @@ def validate(
             if accelerator.is_main_process:
                 console.warn(f"warning: left out of validation: {failed}")
         scores = gather_object(scores)
-        summary = summarise(scores, protocol.averaging)
+        summary = summarize(scores, protocol.averaging)
     network.train(training)
     if learner.step == 0 and run.facts.get("weights") and accelerator.is_main_process:
         ratios = [score.ratio for score in scores if score.ratio is not None]

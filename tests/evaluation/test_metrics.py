@@ -16,7 +16,7 @@ from stereo.evaluation.metrics import (
     score_image,
     score_of_record,
     summaries,
-    summarise,
+    summarize,
 )
 from stereo.evaluation.protocols import PROTOCOLS, get_protocol
 from stereo.evaluation.regions import BINS, EDGE_REACH, is_flat, near_edges, regions, seen_by_right
@@ -72,7 +72,7 @@ def test_summary_equals_a_plain_reference(seed, sizes):
             if 0 < t < 192
         ]
         errors.append(pairs)
-    summary = summarise(scores, "pixel")
+    summary = summarize(scores, "pixel")
     counting = [pairs for pairs in errors if pairs]
     pooled = [pair for pairs in counting for pair in pairs]
     assert summary["images"] == len(counting)
@@ -103,8 +103,8 @@ def test_psmnet_protocol_averages_groups_of_8_and_counts_zeros(rng):
     scores = [scored(estimate[i], truth[i], "psmnet", i) for i in range(10)]
     error = np.abs(estimate.astype(np.float32).astype(np.float64) - truth.astype(np.float32))
     expected = (error[:8].mean() + error[8:].mean()) / 2
-    assert summarise(scores, "group8")["epe"] == pytest.approx(expected)
-    assert summarise(scores[::-1], "group8") == summarise(scores, "group8")
+    assert summarize(scores, "group8")["epe"] == pytest.approx(expected)
+    assert summarize(scores[::-1], "group8") == summarize(scores, "group8")
 
 
 def test_gwcnet_protocol_crops_and_skips_images_with_little_truth():
@@ -119,7 +119,7 @@ def test_gwcnet_protocol_crops_and_skips_images_with_little_truth():
     truth[40:] = 192
     score = scored(truth, truth, "gwcnet")
     assert score.skipped
-    assert summarise([score], "image")["skipped_names"] == ["image 0"]
+    assert summarize([score], "image")["skipped_names"] == ["image 0"]
 
 
 def test_raft_protocol_pools_its_rates_but_not_epe():
@@ -128,7 +128,7 @@ def test_raft_protocol_pools_its_rates_but_not_epe():
     estimate[0, :1] += 5  # a tenth of a whole image
     truth[1, 1:], estimate[1, 0, :90] = np.inf, 25  # nine tenths of one with a tenth of the pixels
     scores = [scored(estimate[i], truth[i], "raft", i) for i in range(2)]
-    found = summarise(scores, PROTOCOLS["raft"].averaging)
+    found = summarize(scores, PROTOCOLS["raft"].averaging)
     assert found["epe"] == pytest.approx((0.5 + 4.5) / 2)
     assert found["bad_1"] == pytest.approx(100 * 190 / 1100)
 
@@ -188,7 +188,7 @@ def test_kitti_2012_averages_over_images_and_2015_pools_over_pixels():
     }
     for name, figures_of in expected.items():
         scores = [scored(*pair, name, index) for index, pair in enumerate(pairs)]
-        summary = summarise(scores, get_protocol(name).averaging)
+        summary = summarize(scores, get_protocol(name).averaging)
         assert {key: summary[key] for key in figures_of} == pytest.approx(figures_of)
     with pytest.raises(UsageError, match=r"kitti2012.*kitti2015"):
         get_protocol("kitti")
@@ -346,7 +346,7 @@ def test_right_truth_and_wrong_maps_give_no_hint(rng):
 
 def test_an_image_without_valid_pixels_is_never_a_zero():
     scores = [scored([5.0], [np.nan], index=0), scored([11.0], [10.0], index=1)]
-    summary = summarise(scores, "pixel")
+    summary = summarize(scores, "pixel")
     assert (summary["epe_image"], summary["images"], summary["skipped"]) == (1.0, 1, 1)
     assert summary["skipped_names"] == ["image 0"]
 
@@ -364,11 +364,11 @@ def test_training_scores_as_evaluation_does_in_any_order(rng, protocol):
     valid = rng.random(truth.shape) < 0.8
     valid[7] = False
     images = [(f"image {i}", i, estimate[i], truth[i], valid[i], rules) for i in range(19)]
-    expected = summarise([score_image(*image) for image in images], rules.averaging)
+    expected = summarize([score_image(*image) for image in images], rules.averaging)
     expected.pop("regions")  # which training does not count
     scores = [score_all_pixels(*image) for image in images]
     assert expected["skipped_names"] == ["image 7"]
-    assert summarise(scores[0::2] + scores[1::2], rules.averaging) == expected  # two processes
+    assert summarize(scores[0::2] + scores[1::2], rules.averaging) == expected  # two processes
 
 
 def test_records_keep_their_numbers_of_pixels():
@@ -425,7 +425,7 @@ def test_regions_partition_counted_pixels_and_pool_alike(rng):
     scores = [
         score_image(str(i), i, estimate[i], truth[i], valid, rules, left=left) for i in range(4)
     ]
-    summary = summarise(scores, "pixel")
+    summary = summarize(scores, "pixel")
     parts = summary["regions"]
     assert "disparity_192" not in parts  # the protocol counts none of them
     for group in (BINS[:-1], ("edges", "away_from_edges"), ("flat", "textured")):
@@ -441,7 +441,7 @@ def test_a_score_round_trips_through_its_record(rng):
     rules, valid = get_protocol("pooled"), np.ones((12, 20), bool)
     scores = [score_image(str(i), i, estimate[i], truth[i], valid, rules) for i in range(2)]
     again = [score_of_record(image_record(score), i) for i, score in enumerate(scores)]
-    one, other = summarise(scores, "group8"), summarise(again, "group8")
+    one, other = summarize(scores, "group8"), summarize(again, "group8")
     for key in ("epe", "bad_2_pixel", "d1_image", "valid_pixels", "images"):
         assert one[key] == pytest.approx(other[key])
     again_noc = summaries(again, "group8")["noc"]

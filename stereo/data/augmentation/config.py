@@ -133,7 +133,7 @@ def _wrong(name: str, value: object, expected: str) -> UsageError:
     return UsageError(f"augmentation: {name} is {value!r}; expected {expected}")
 
 
-MODERN = AugmentationConfig(
+EVERY_STEP = AugmentationConfig(
     scale_probability=0.8,
     stretch_probability=0.8,
     flip_probability=0.5,

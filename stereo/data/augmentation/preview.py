@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from stereo.data.augmentation.augment import augment
-from stereo.data.augmentation.config import MODERN, AugmentationConfig
+from stereo.data.augmentation.config import EVERY_STEP, AugmentationConfig
 from stereo.data.augmentation.training_pair import TrainingPair
 from stereo.data.io import colors
 from stereo.data.sets.datasets import chosen_dataset, open_dataset
@@ -45,7 +45,7 @@ def preview(
     render_pass: str | None = None,
     layout: str | None = None,
 ) -> None:
-    """Write a contact sheet of the ``MODERN`` augmentation, one row per change.
+    """Write a contact sheet of the ``EVERY_STEP`` augmentation, one row per change.
 
     The fourth column is the left view less the right one moved by the disparity: geometric changes
     leave it as dark as it was, which shows that the ground truth follows. The fifth is what changed
@@ -89,14 +89,14 @@ def preview(
 
 
 def rows_for(pair: TrainingPair) -> list[Row]:
-    """Return (title, detail, configuration) per row of a pair: each change of ``MODERN`` alone.
+    """Return (title, detail, configuration) per row of a pair: each change of ``EVERY_STEP`` alone.
 
     Args:
         pair: of any size. The crop is at most two thirds of it, so that it can be seen.
     """
     height, width = pair.size
     crop = (min(256, -(-height * 2 // 3)), min(512, -(-width * 2 // 3)))
-    m = MODERN
+    m = EVERY_STEP
     each = "each view its own"
     rows: list[tuple[str, str, dict[str, Any]]] = [
         ("original", f"{width}x{height}", {}),
@@ -141,10 +141,10 @@ def rows_for(pair: TrainingPair) -> list[Row]:
     rows.append(("all together", f"crop {crop[1]}x{crop[0]}", everything))
     nothing: dict[str, Any] = {
         field.name: 0.0
-        for field in dataclasses.fields(MODERN)
+        for field in dataclasses.fields(EVERY_STEP)
         if field.name.endswith("_probability")
     }
-    alone = dataclasses.replace(MODERN, crop=None, **nothing)
+    alone = dataclasses.replace(EVERY_STEP, crop=None, **nothing)
     return [(title, detail, dataclasses.replace(alone, **change)) for title, detail, change in rows]
 
 

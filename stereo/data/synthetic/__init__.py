@@ -13,12 +13,12 @@ keeps to arithmetic that is alike on every processor.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from stereo.data.synthetic.config import DISTRIBUTIONS, SyntheticConfig
+from stereo.data.synthetic.config import SyntheticConfig
 
 if TYPE_CHECKING:
     from stereo.data.synthetic.render import RenderedPair, SyntheticScenes
 
-__all__ = ["DISTRIBUTIONS", "RenderedPair", "SyntheticConfig", "SyntheticScenes"]
+__all__ = ["RenderedPair", "SyntheticConfig", "SyntheticScenes"]
 
 
 def __getattr__(name: str) -> Any:  # without PyTorch until a scene is rendered

@@ -1,7 +1,7 @@
 """Films: how the camera and the objects of a scene move from frame to frame.
 
 The camera slides to the right or left, and objects move parallel to the picture, each at a steady
-pace; so the geometry stays exact. Half of the cameras stand still. Meshes do.
+pace; so the geometry stays exact. Half of the cameras stand still; meshes always do.
 """
 
 from dataclasses import replace

@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from stereo.data.augmentation.augment import augment
-from stereo.data.augmentation.config import MODERN, AugmentationConfig
+from stereo.data.augmentation.config import EVERY_STEP, AugmentationConfig
 from stereo.data.augmentation.image_transforms import (
     adjust_color,
     adjust_gamma,
@@ -509,7 +509,7 @@ def test_any_number_of_workers_gives_the_same_samples():
 
 
 def digest_of_everything():
-    config = dataclasses.replace(MODERN, crop=(128, 200), color_probability=1.0)
+    config = dataclasses.replace(EVERY_STEP, crop=(128, 200), color_probability=1.0)
     digest = hashlib.sha256()
     for index in range(3):
         changed = augment(plane_pair(200, 300), config, (9, 1, index))
@@ -617,10 +617,10 @@ def test_presets():
     default = AugmentationConfig()
     assert default.crop == (256, 512)
     assert all(getattr(default, f"{step}_probability") == 0 for step in STEPS)
-    assert all(getattr(MODERN, f"{step}_probability") > 0 for step in STEPS)
+    assert all(getattr(EVERY_STEP, f"{step}_probability") > 0 for step in STEPS)
     assert AugmentationConfig(crop=[8, 9], scale=[1, 2]).crop == (8, 9)  # lists, as YAML has them
-    everything_stored = json.loads(json.dumps(dataclasses.asdict(MODERN)))
-    assert AugmentationConfig(**everything_stored) == MODERN
+    everything_stored = json.loads(json.dumps(dataclasses.asdict(EVERY_STEP)))
+    assert AugmentationConfig(**everything_stored) == EVERY_STEP
 
 
 def test_every_field_has_its_docstring():
