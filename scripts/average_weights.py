@@ -15,8 +15,14 @@ from stereo.system.console import run_script  # before PyTorch, whose threads it
 # isort: split
 import torch
 
+from stereo.data.sets.sample import packed
 from stereo.errors import UsageError
-from stereo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from stereo.models.checkpoint import (
+    Checkpoint,
+    check_weights_name,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 
 def main() -> None:
@@ -26,6 +32,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", metavar="FILE:SHARE", help="a checkpoint and its share")
     parser.add_argument("--half", action="store_true", help="store fp16, half the size")
     arguments = parser.parse_args()
+    check_weights_name(arguments.output)
     parts = [read(part) for part in arguments.parts]
     network = parts[-1][0]
     if any(checkpoint.config != network.config for checkpoint, _ in parts):
@@ -38,7 +45,12 @@ def main() -> None:
             scaled = [share * each.weights[name].double() for each, share in parts]
             dtype = torch.float16 if arguments.half else torch.float32
             weights[name] = (torch.stack(scaled).sum(0) / total).to(dtype)
-    save_checkpoint(arguments.output, dataclasses.replace(network, weights=weights))
+            if not weights[name].isfinite().all():
+                raise UsageError(f"'{name}' has values that fp16 cannot hold; leave --half out")
+    seen = frozenset[str]().union(*(each.trained_on for each, _ in parts))
+    training = network.training | {"trained_on": packed(seen)}
+    average = dataclasses.replace(network, weights=weights, training=training)
+    save_checkpoint(arguments.output, average)
     print(f"{arguments.output}: the average of {len(parts)} files")
 
 

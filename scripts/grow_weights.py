@@ -14,7 +14,12 @@ from stereo.system.console import run_script  # before PyTorch, whose threads it
 import torch
 
 from stereo.models import NetworkConfig, build_network
-from stereo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from stereo.models.checkpoint import (
+    Checkpoint,
+    check_weights_name,
+    load_checkpoint,
+    save_checkpoint,
+)
 from stereo.system.bundled import bundled_weights
 
 
@@ -23,6 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", help="the .safetensors file to write")
     output = parser.parse_args().output
+    check_weights_name(output)
     path = bundled_weights("ea_stereo_fast")
     assert path is not None
     trained = load_checkpoint(path)

@@ -106,13 +106,12 @@ def _train(config: Namespace) -> int:
 
 
 def _convert(config: Namespace) -> int:
-    from stereo.models.checkpoint import save_checkpoint
+    from stereo.models.checkpoint import check_weights_name, save_checkpoint
     from stereo.models.convert import convert_psmnet
     from stereo.system.console import say
 
     output = Path(config.output)
-    if output.suffix != ".safetensors":
-        raise UsageError(f"--output {output}: expected a .safetensors file")
+    check_weights_name(output)
     checkpoint = convert_psmnet(config.file, align_corners=config.align_corners == "true")
     save_checkpoint(output, checkpoint)
     say(f"{output}: {checkpoint.config.name}, {checkpoint.config.upsampling}")

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from stereo.data.sets.sample import packed
 from stereo.errors import StereoError, UsageError, unknown_name
 from stereo.export.check import UNSEEN, Difference, check_against_pytorch, mean_error, rendered
 from stereo.export.graph import check_exportable, export_graph, set_metadata
@@ -126,6 +127,7 @@ def _facts(reference: Matcher, config: NetworkConfig) -> dict[str, str]:
         "max_disparity": str(network.max_disparity),
         "stride": str(network.stride),
         "confidence": json.dumps(confidence),
+        "trained_on": packed(reference.trained_on),
     }
 
 

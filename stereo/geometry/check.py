@@ -16,6 +16,7 @@ ENOUGH_FEATURES = 200  # in either view, to tell anything
 ENOUGH_MATCHES = 20  # that agree; unrelated images have about ten
 VERTICAL_MEDIAN = 1.0  # pixels
 VERTICAL_SPREAD = 2.5  # pixels, of nine matches in ten
+ON_ROWS = 0.7  # of the matches, within a pixel: with more, the others are wrong ones
 SWAPPED_SHARE = 0.8
 BELOW_SHARE = 0.05  # of the features below the range: worth a note
 BELOW_FAULT = 1 / 3  # a fault
@@ -202,7 +203,8 @@ def _judge(
             "another scene? If the cameras stand one above the other, turn both views by 90 degrees"
         )
         return
-    if abs(median) > VERTICAL_MEDIAN or spread > VERTICAL_SPREAD:
+    on_rows = float(np.mean(np.abs(matches.vertical - median) < 1))
+    if abs(median) > VERTICAL_MEDIAN or (spread > VERTICAL_SPREAD and on_rows < ON_ROWS):
         found.faults.append(
             f"vertical: features lie {abs(median):.1f} px {'lower' if median > 0 else 'higher'} in "
             f"the right view, with a spread of {spread:.1f} px; rectify the pair (stereo rectify)"
@@ -229,9 +231,12 @@ def _judge(
             line = (
                 f"negative: {100 * below:.0f} % of the features lie further right in the right "
                 "view, where no disparity is looked for; use --min-disparity "
-                f"{start}, undo a crop of one view, or rectify the pair again"
+                f"{start}, give the images in the other order if they are swapped, undo a crop of "
+                "one view, or rectify the pair again"
             )
         (found.faults if below > BELOW_FAULT else found.notes).append(line)
+        if below > BELOW_FAULT:  # the range as it would be cut is none that was measured
+            return
     else:
         start = min_disparity
     least = float(min(min_disparity, 0))
@@ -309,7 +314,10 @@ def _match_features(left: np.ndarray, right: np.ndarray, pixels: int) -> Matches
     index = np.array(best)
     one, other = points[0][index[:, 0]], points[1][index[:, 1]]
     cv2.setRNGSeed(0)
-    _, kept = cv2.findFundamentalMat(one, other, cv2.USAC_MAGSAC, 1.0 / scale, 0.999, 5000)
+    try:
+        _, kept = cv2.findFundamentalMat(one, other, cv2.USAC_MAGSAC, 1.0 / scale, 0.999, 5000)
+    except cv2.error:  # of some matches OpenCV 5 finds no model, and raises
+        return none
     if kept is None:
         return none
     inside = kept.ravel() > 0

@@ -232,7 +232,9 @@ def _load_onnx(path: Path, options: MatchOptions) -> Matcher:
     stored = engine.confidence
     confidence = None if stored is None else _stored_confidence(stored, path)
     description = engine.description() | {"min_disparity": options.min_disparity}
-    return Matcher(engine, None, description, confidence)
+    matcher = Matcher(engine, None, description, confidence)
+    matcher.trained_on = engine.trained_on
+    return matcher
 
 
 def open_onnx(path: Path) -> OnnxEngine | ForeignOnnxEngine:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stereo.data.sets.sample import unpacked
 from stereo.errors import InputError, StereoError
 from stereo.matching.engine import FREE_SHARE, NOT_FINITE, pad_to_multiple
 from stereo.matching.estimate import Estimate
@@ -148,6 +149,7 @@ class OnnxEngine:
         self.facts = {key: facts[key] for key in FACTS}
         self.config = NetworkConfig.from_dict(parse_json(facts["network"], "network"))
         self.confidence = parse_json(facts["confidence"], "confidence")
+        self.trained_on = unpacked(facts.get("trained_on"))
         for key in self.facts.keys() - {"network", "confidence"}:
             if len(facts[key]) > _MOST_FACT:
                 raise InputError(f"{key} of {len(facts[key])} characters")

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from stereo.data.io.images import check_readable
 from stereo.data.sets.sample import unpacked
-from stereo.errors import InputError, StereoError
+from stereo.errors import InputError, StereoError, UsageError
 from stereo.models import NetworkConfig, StereoNetwork, build_network
 from stereo.system.files import staged
 from stereo.system.parsing import parse_json
@@ -50,6 +50,12 @@ class Checkpoint:
     def trained_on(self) -> frozenset[str]:
         """``stereo.data.sets.sample.fingerprints`` of the pairs on disk that it was trained on."""
         return unpacked(self.training.get("trained_on"))
+
+
+def check_weights_name(output: str | Path) -> None:
+    """Raise ``UsageError`` unless a file to write has the suffix by which it is read."""
+    if Path(output).suffix != ".safetensors":
+        raise UsageError(f"--output {output}: expected a .safetensors file")
 
 
 def save_checkpoint(

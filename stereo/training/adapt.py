@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stereo.data.finding.sources import Source, file_stamps, find_sources
+from stereo.data.sets.sample import packed
 from stereo.errors import InputError, UsageError
 from stereo.models.checkpoint import file_sha256, load_checkpoint, save_checkpoint
 from stereo.system import console
@@ -151,7 +152,8 @@ def _adapt(
             "after": choice.values,
         }
         found = load_checkpoint(choice.path)
-        save_checkpoint(target, dataclasses.replace(found, training={"adapted": about}))
+        training = {"adapted": about, "trained_on": packed(load_checkpoint(start).trained_on)}
+        save_checkpoint(target, dataclasses.replace(found, training=training))
         console.say(f"{target}: better on {judges} {STAGES[choice.stage]}{few}")
     else:
         console.say(f"{judges} are matched no better: {target} is not written, keep {name}{few}")

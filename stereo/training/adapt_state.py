@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stereo.errors import InputError, OutputError, UsageError
+from stereo.models.checkpoint import check_weights_name
 from stereo.system.files import output_folder, staged
 from stereo.system.parsing import parse_json
 from stereo.training.adapt_judge import Baseline
@@ -138,8 +139,7 @@ def check_output(output: str, start: Path) -> Path:
         OutputError: its folder cannot be written.
     """
     target = Path(output)
-    if target.suffix != ".safetensors":
-        raise UsageError(f"--output {output}: expected a .safetensors file")
+    check_weights_name(target)
     if target.exists():
         if not target.is_file():
             raise UsageError(f"--output {output}: is not a regular file; name another")

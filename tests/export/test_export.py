@@ -358,6 +358,7 @@ def test_the_file_describes_itself(path):
     assert set(FACTS) <= facts.keys()
     assert facts["max_disparity"] == str(RANGE)
     assert facts["stride"] == "16"
+    assert facts["trained_on"] == ""
     sizes = [d.dim_param or d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim]
     assert sizes[1] == 3
     assert all(isinstance(sizes[axis], str) for axis in (0, 2, 3))

@@ -411,6 +411,32 @@ def judged(left, disparity):
     return found.range, [note.split(":")[0] for note in found.notes]
 
 
+def test_matches_without_a_model_are_none_not_an_error(monkeypatch):
+    views = [read_image(SAMPLE / side / "0006.png")[::2, ::2] for side in ("left", "right")]
+    real = cv2.findFundamentalMat
+
+    def fail(*_):
+        raise cv2.error("!model.empty()")
+
+    monkeypatch.setattr(cv2, "findFundamentalMat", fail)
+    assert "unrelated: only 0 features agree" in check_pair(*views, 64).faults[0]
+    monkeypatch.setattr(cv2, "findFundamentalMat", real)
+    assert not check_pair(*views, 64).faults
+
+
+def test_wrong_matches_on_other_rows_are_no_vertical_fault(rng):
+    left = rng.uniform(0, 400, (300, 2))
+    right = left - (20, 0) + rng.normal(0, 0.2, (300, 2))
+    right[:45, 1] += 30  # a repeated pattern
+    found = check.Findings()
+    check._judge(check.Matches(left, right), found, 192, 400)
+    assert not found.faults
+    found = check.Findings()
+    right[:, 1] += 0.03 * left[:, 0] - 6  # one view is rotated
+    check._judge(check.Matches(left, right), found, 192, 400)
+    assert any(fault.startswith("vertical") for fault in found.faults)
+
+
 def test_wrong_matches_along_rows_do_not_widen_the_range(rng):
     left = np.stack([rng.uniform(0, 640, 500), rng.uniform(0, 480, 500)], axis=1)
     disparity = 20 + left[:, 1] / 20

@@ -150,12 +150,13 @@ def _sections(
 
 
 def _jobs(section: Section, report: Report) -> Iterator[tuple[str, Job]]:
-    """Yield the work of a section; ground truth that two passes share is read once."""
+    """Yield the work of a section; of files that two pairs share, faults of content count once."""
     for files in section.whole_pairs():
-        truth = files.disparity is not None and files.disparity not in report.seen
-        if files.disparity is not None:
-            report.seen.add(files.disparity)
-        yield files.name, Job(files, truth, report.max_disparity, report.min_disparity)
+        masks = (path for path, _ in files.nonoccluded)
+        own = {path for path in (files.disparity, files.disparity_right, *masks) if path}
+        seen = frozenset(own & report.seen)
+        report.seen |= own
+        yield files.name, Job(files, report.max_disparity, report.min_disparity, seen)
 
 
 def _validate_all(jobs: list[Job], workers: int) -> Iterator[Finding]:

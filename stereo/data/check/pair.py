@@ -19,9 +19,14 @@ class Job:
     """A pair to validate."""
 
     files: SampleFiles  # the pair
-    truth: bool  # whether to read its ground truth, or the two images alone
     max_disparity: int  # length of the range, pixels; what lies beyond it is counted
     min_disparity: int = 0  # its start, pixels; what lies below it is a fault
+    # those of its ground truth and masks that other pairs have already
+    seen: frozenset[Path] = frozenset()
+
+    def new(self, path: Path, faults: "list[Fault]") -> "list[Fault]":
+        """Return a file's faults, without those that another pair with the file has too."""
+        return [fault for fault in faults if fault.kind == "size" or path not in self.seen]
 
 
 @dataclass(frozen=True)
@@ -61,19 +66,21 @@ def validate_pair(job: Job) -> Finding:
         )
     shape = next((i.shape[:2] for i in (left, right) if i is not None), None)
     size = None if left is None else size_text(left)
-    if not job.truth or shape is None:
+    if shape is None:
         return Finding(tuple(faults), size)
     if files.disparity_right is not None:
         _disparity(job, files.disparity_right, shape, faults)
     for path, read_mask in files.nonoccluded:
+        own: list[Fault] = []
         try:
-            _check_size(path, read_mask(path), shape, faults)
+            _check_size(path, read_mask(path), shape, own)
         except InputError as error:
-            faults.append(Fault("unreadable", str(error)))
+            own.append(Fault("unreadable", str(error)))
+        faults += job.new(path, own)
     truth = None
     if files.disparity is not None:
         truth = _disparity(job, files.disparity, shape, faults)
-    if truth is None:
+    if truth is None or files.disparity in job.seen:
         return Finding(tuple(faults), size)
     disparity, valid = truth
     known = disparity[valid]
@@ -105,6 +112,15 @@ def _disparity(
     job: Job, path: Path, shape: tuple[int, int], faults: list[Fault]
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Read one map and look for faults; returns it with its valid pixels, both (H, W)."""
+    own: list[Fault] = []
+    found = _read_disparity(job, path, shape, own)
+    faults += job.new(path, own)
+    return found
+
+
+def _read_disparity(
+    job: Job, path: Path, shape: tuple[int, int], faults: list[Fault]
+) -> tuple[np.ndarray, np.ndarray] | None:
     files, least = job.files, job.min_disparity
     try:
         disparity = files.decode(path, shape)

@@ -185,7 +185,7 @@ class Report:
     partial: bool  # whether too few pairs are a remark rather than a fault
     sections: list[Section] = field(default_factory=list)  # what was found
     notes: list[str] = field(default_factory=list)  # remarks that are no faults
-    seen: set[Path] = field(default_factory=set)  # disparity files that some section reads already
+    seen: set[Path] = field(default_factory=set)  # files beside images that some pair has already
 
     def add(self, sections: list[Section], note: str | None) -> None:
         """Add the sections of one split and pass."""

@@ -191,6 +191,11 @@ def _note(root: Path, facts: dict[str, Any], split: str) -> None:
                 f"{root}: holds rendered scenes with another {', '.join(other)}; "
                 "choose another --root, or give the same options to continue"
             )
+        other_split = "test" if split == "train" else "train"
+        if noted.get(other_split) == facts:
+            raise InputError(
+                f"{root}: its {other_split} split has these very scenes; give another --seed"
+            )
     elif any((root / PART).rglob("*.pfm")):
         raise InputError(
             f"{root}: holds a {PART} that was not rendered here; choose another --root"

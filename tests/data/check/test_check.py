@@ -185,6 +185,18 @@ def test_both_passes_are_examined_and_their_shared_truth_once(tmp_path):
     assert only["ok"]
 
 
+def test_sizes_are_compared_where_the_truth_is_shared(tmp_path):
+    write_tree(tmp_path, "things")
+    final, clean = (tmp_path / f"FlyingThings3D/frames_{kind}pass" for kind in ("final", "clean"))
+    shutil.copytree(final, clean)
+    for side in ("left", "right"):
+        path = clean / f"TEST/A/0000/{side}/000011.png"
+        with Image.open(path) as picture:
+            picture.crop((0, 0, picture.width - 1, picture.height)).save(path)
+    report = check(tmp_path, "flyingthings3d", partial=True)
+    assert report["faults_by_kind"] == {"size": 2}  # of either view's truth
+
+
 def test_the_report_does_not_depend_on_the_number_of_workers(tmp_path):
     write_tree(tmp_path, "things")
     put(-7)(tmp_path)
@@ -253,7 +265,7 @@ def test_the_list_names_every_data_set_with_splits_and_trees(stereo):
 def test_a_pair_without_any_readable_image_is_reported_not_raised(tmp_path):
     (tmp_path / "a.png").write_bytes(b"x")
     files = SampleFiles("a", tmp_path / "a.png", tmp_path / "no.png", tmp_path / "gt.pfm")
-    finding = validate_pair(Job(files, truth=True, max_disparity=192))
+    finding = validate_pair(Job(files, max_disparity=192))
     assert [fault.kind for fault in finding.faults] == ["unreadable", "unreadable"]
 
 

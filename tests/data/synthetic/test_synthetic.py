@@ -484,6 +484,10 @@ def test_processes_write_the_same_bytes_from_the_command_line(tmp_path, stereo, 
     for path in files:
         twin = tmp_path / "two" / path.relative_to(tmp_path / "one")
         assert path.read_bytes() == twin.read_bytes()
+    # The other split with the same seed would be the same scenes.
+    done = stereo("data", "synthesize", "--root", tmp_path / "one", "--split", "test", *common)
+    assert (done.status, len(done.errors)) == (1, 1)
+    assert "its train split has these very scenes; give another --seed" in done.errors[0]
     # The same folder with another seed would be a mixture of two sets.
     done = stereo("data", "synthesize", "--root", tmp_path / "one", "--count", 9)
     assert done.status == 1
