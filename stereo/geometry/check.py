@@ -1,5 +1,6 @@
 """Check a pair before it is matched: faults, notes and the likely range."""
 
+import contextlib
 import math
 from dataclasses import dataclass, field
 
@@ -313,11 +314,12 @@ def _match_features(left: np.ndarray, right: np.ndarray, pixels: int) -> Matches
         return none
     index = np.array(best)
     one, other = points[0][index[:, 0]], points[1][index[:, 1]]
-    cv2.setRNGSeed(0)
-    try:
-        _, kept = cv2.findFundamentalMat(one, other, cv2.USAC_MAGSAC, 1.0 / scale, 0.999, 5000)
-    except cv2.error:  # of some matches OpenCV 5 finds no model, and raises
-        return none
+    kept = None
+    for method in (cv2.USAC_MAGSAC, cv2.FM_RANSAC):  # the better one raises for some matches
+        cv2.setRNGSeed(0)
+        with contextlib.suppress(cv2.error):
+            _, kept = cv2.findFundamentalMat(one, other, method, 1.0 / scale, 0.999, 5000)
+            break
     if kept is None:
         return none
     inside = kept.ravel() > 0
