@@ -139,7 +139,7 @@ def test_checking_a_pair_names_its_bombs(tmp_path):
     paths[0].write_bytes(hostile.png(hostile.SIDE, hostile.SIDE))
     paths[1].write_bytes(hostile.webp())
     paths[2].write_bytes(hostile.DISPARITIES["told.npz"])
-    found = validate_pair(Job(SampleFiles("a", *paths), truth=True, max_disparity=192))
+    found = validate_pair(Job(SampleFiles("a", *paths), max_disparity=192))
     assert [fault.kind for fault in found.faults] == ["unreadable"] * 2
 
 

@@ -236,7 +236,7 @@ def _judge(
                 "one view, or rectify the pair again"
             )
         (found.faults if below > BELOW_FAULT else found.notes).append(line)
-        if below > BELOW_FAULT:  # the range as it would be cut is none that was measured
+        if below > BELOW_FAULT and high < 2:  # what is left from 0 on is no range of the scene
             return
     else:
         start = min_disparity

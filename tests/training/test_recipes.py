@@ -486,8 +486,8 @@ def test_equal_names_in_other_folders_are_other_pairs(tiny, capsys):
 
 def test_validation_is_on_the_pairs_asked_for(tmp_path):
     """The test split of rendered scenes on disk, not others rendered on the spot."""
-    options = SyntheticConfig(height=32, width=64, max_disparity=16)
-    for split in ("train", "test"):
+    for seed, split in enumerate(("train", "test")):
+        options = SyntheticConfig(height=32, width=64, max_disparity=16, seed=seed)
         synthesize(tmp_path, options, 2, split=split)
     data = DataConfig("synthetic", str(tmp_path), validation=ValidationConfig(split="test"))
     run = prepare(Recipe(data=data))
