@@ -54,9 +54,7 @@ class CalibrationResult:
 
     calibration: Calibration  # of the raw pair
     rms: float  # root mean square of the reprojection errors of the views used, pixels
-    tilts: (
-        float  # largest angle between two of the board's poses, its turns in its plane apart, deg
-    )
+    tilts: float  # largest angle between the board's normals in two of the views, degrees
     errors: dict[str, float]  # name of a view used -> its own error, pixels
     left_out: dict[str, str]  # name of a pair -> why it was not used
     views: list[BoardView]  # the views used
@@ -204,8 +202,8 @@ def _away_from_the_others(found: "_Solution") -> list[float]:
 def _tilts(found: "_Solution", views: Sequence[BoardView], size: tuple[int, int]) -> float:
     """Return the largest angle between two of the board's normals, degrees.
 
-    A solution for boards held alike can itself be off, tilts and all: by a usual pinhole camera, as
-    wide as it is long, they are about right.
+    A solution for boards held alike is itself off, tilts and all; a pinhole camera whose focal
+    length is the width of the image gives about the right ones.
     """
     cv2 = import_cv2()
     width, height = size
