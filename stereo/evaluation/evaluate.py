@@ -133,6 +133,8 @@ def _unseen(files: Sequence[Readable], models: Sequence[Matcher]) -> list[Readab
 
 def _count_seen(name: str, model: Matcher, files: Sequence[Readable]) -> int:
     """Return how many of the pairs a model was trained on, and warn of them."""
+    if not model.trained_on:  # then no image is opened for it
+        return 0
     count = sum(bool(model.trained_on & fingerprints([item])) for item in files)
     if count and is_main():
         console.warn(
