@@ -41,9 +41,10 @@ class Learner:
 
     def __init__(self, run: TrainingRun) -> None:
         trainer = run.trainer
-        AcceleratorState._reset_state()  # an earlier run of this process may have had another one
+        # An earlier run of this process may have had another precision or device.
+        AcceleratorState._reset_state(reset_partial_state=process_count() == 1)
         device = pick_device(trainer.device)
-        if ":" in trainer.device:
+        if device.type == "cuda" and ":" in trainer.device:
             if process_count() > 1:
                 raise UsageError(
                     f"trainer.device '{trainer.device}' is one GPU for {process_count()} "

@@ -141,9 +141,10 @@ def _step(
     scale = accelerator.num_processes / pixels.clamp(min=1).float()
     total = torch.zeros((), device=learner.device)
     for turn, (batch, counted) in enumerate(zip(batches, masks, strict=True), start=1):
-        with learner.accumulating(last=turn == len(batches)), accelerator.autocast():
-            outputs = model(batch["left"], batch["right"])
-            error = loss_sum(outputs, batch["disparity"], counted, run.loss)
+        with learner.accumulating(last=turn == len(batches)):
+            with accelerator.autocast():
+                outputs = model(batch["left"], batch["right"])
+                error = loss_sum(outputs, batch["disparity"], counted, run.loss)
             accelerator.backward(error * scale)
         total += error.detach() * scale
     loss = float(accelerator.reduce(total, "mean"))

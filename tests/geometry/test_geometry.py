@@ -122,6 +122,26 @@ def test_corners_counted_from_the_other_end_in_one_view_are_put_right(
     assert_is(found.calibration, rig)
 
 
+def test_views_that_share_a_row_of_corners_are_left_out(photographs, rig, monkeypatch):
+    from stereo.geometry import calibrate as module
+
+    find, calls = module._find_chessboard, []
+
+    def covered(picture, board):
+        calls.append(picture)
+        found = find(picture, board)
+        # A row of nine, alone and with one more, in the right views of two pairs.
+        kept = {2: 9, 6: 10}.get(len(calls), len(found))
+        return dict(list(found.items())[:kept])
+
+    monkeypatch.setattr(module, "_find_chessboard", covered)
+    pairs = find_pairs(str(photographs / "left*.png"), str(photographs / "right*.png"))
+    found = calibrate(pairs, Board(9, 6, 0.025))
+    reason = "the corners that both images show lie on one line"
+    assert [found.left_out[pair.name] for pair in (pairs[0], pairs[2])] == [reason, reason]
+    assert_is(found.calibration, rig)
+
+
 @pytest.mark.parametrize(("rows", "before_opencv_4_6"), [(7, False), (8, False), (8, True)])
 def test_charuco_boards_may_be_partly_visible(tmp_path, rig, rows, before_opencv_4_6):
     board = Board(9, rows, 0.025, 0.018)

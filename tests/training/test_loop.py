@@ -9,6 +9,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from accelerate.state import PartialState
 from conftest import posix_only
 from safetensors.torch import load_file
 from training_runs import (
@@ -398,6 +399,27 @@ def test_training_and_validation_compute_in_the_same_precision(here, tmp_path, m
     here(tmp_path / "run", "--trainer.max_steps", 1)
     assert seen == {True: {"ieee"}, False: {"ieee"}}
     assert torch.backends.cudnn.conv.fp32_precision == before
+
+
+def test_the_backward_pass_is_not_under_autocast(here, tmp_path, monkeypatch):
+    seen = set()
+    loss_sum = loop.loss_sum
+
+    def watched(*args):
+        error = loss_sum(*args)
+        error.register_hook(lambda _: seen.add(torch.is_autocast_enabled("cpu")))
+        return error
+
+    monkeypatch.setattr(loop, "loss_sum", watched)
+    here(tmp_path / "run", "--trainer.max_steps", 1, "--trainer.precision", "bf16")
+    assert seen == {False}
+
+
+def test_a_second_run_in_one_process_has_its_own_device(here, tmp_path):
+    here(tmp_path / "first", "--trainer.max_steps", 1)
+    PartialState._shared_state["device"] = torch.device("cuda", 0)  # as a run on a GPU leaves it
+    here(tmp_path / "second", "--trainer.max_steps", 1, "--trainer.device", "cpu:0")
+    assert list((tmp_path / "second").glob("last-*.safetensors"))
 
 
 @pytest.mark.slow

@@ -183,7 +183,8 @@ def attend(attention: "EfficientAttention", volume: Tensor, mask: Tensor | None)
         volume: (B, C, D, H, W), float32, bfloat16 or float16.
         mask: (B, 1, D, H, W) bool, true where a cell may serve as a key; None for all.
     """
-    with torch.autocast(volume.device.type, enabled=False):
+    # Triton launches on the current device, whatever the tensors' own.
+    with torch.autocast(volume.device.type, enabled=False), torch.cuda.device_of(volume):
         dtype = torch.float32
         queries, keys, values, back = attention.matrices(dtype)
         kept = None if mask is None else mask.contiguous().view(torch.uint8)

@@ -206,7 +206,8 @@ def regress_disparity(
         logits: float32, bfloat16 or float16, one per cell of the volume.
         upsampling: where plane k and sample i lie at full resolution.
     """
-    return _Regress.apply(logits, upsampling)
+    with torch.cuda.device_of(logits):  # Triton launches on the current device
+        return _Regress.apply(logits, upsampling)
 
 
 def _tables(
