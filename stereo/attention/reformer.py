@@ -9,7 +9,8 @@ for one. Padding is masked, and a chunk has no wrapped-around predecessor.
 
 Changed from equations 3 and 12 to 16: a token sees all of the two chunks, not its own bucket alone,
 and a key counts once per round that shows it, without -log N_ij. The authors' code has both as
-options (``attend_across_buckets``, ``allow_duplicate_attention``).
+options (``attend_across_buckets``, ``allow_duplicate_attention``). With a mask, only its cells are
+sorted and cut; any other cell looks where its hash would stand among them.
 """
 
 import math
@@ -30,9 +31,6 @@ MAX_ROUNDS = 64
 class ReformerAttention(VolumeAttention):
     """LSH attention.
 
-    A mask is refused: queries and keys share one sorted order, where a masked cell would still take
-    its place.
-
     Args:
         channels: C of the volume.
         chunk: tokens in a chunk, and on average in a bucket.
@@ -44,7 +42,6 @@ class ReformerAttention(VolumeAttention):
 
     weights_sum_to_one = True
     linear_cost = False
-    supports_mask = False
     unexportable = "it draws random rotations by the number of cells, which a graph leaves open"
 
     steps: Tensor
@@ -85,8 +82,13 @@ class ReformerAttention(VolumeAttention):
         keys = F.normalize(keys, dim=3)
         total: Tensor | None = None
         log_norm: Tensor | None = None
+        if key_mask is not None:
+            values = torch.where(key_mask, values, 0)
         for number in range(self.rounds):
-            attended, normaliser = self._one_round(queries, keys, values, number)
+            if key_mask is None:
+                attended, normaliser = self._one_round(queries, keys, values, number)
+            else:
+                attended, normaliser = self._masked_round(queries, keys, values, key_mask, number)
             if total is None or log_norm is None:
                 total, log_norm = attended, normaliser
                 continue
@@ -94,7 +96,9 @@ class ReformerAttention(VolumeAttention):
             total = total * (log_norm - joint).exp() + attended * (normaliser - joint).exp()
             log_norm = joint
         assert total is not None
-        return total
+        return (
+            total if key_mask is None else torch.where(key_mask.any(dim=2, keepdim=True), total, 0)
+        )
 
     def attend_explicitly(  # noqa: D102
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
@@ -103,17 +107,35 @@ class ReformerAttention(VolumeAttention):
         count = queries.shape[2]
         times_seen = queries.new_zeros(*queries.shape[:2], count, count)
         for number in range(self.rounds):
-            place = self._order(keys, number).argsort(dim=2)  # of each token in sorted order
-            chunk = place // self.chunk
+            chunk = self._sorted(keys, key_mask, number)[1]
             behind = chunk[..., :, None] - chunk[..., None, :]
             times_seen += ((behind == 0) | (behind == 1)).to(times_seen.dtype)
         logits = queries @ keys.transpose(2, 3) / self.key_width**0.5
         itself = torch.eye(count, dtype=torch.bool, device=queries.device)
         logits = logits.masked_fill(itself, SELF_LOGIT) + times_seen.log()
-        return softmax_map(logits, None) @ values
+        if key_mask is not None:
+            values = torch.where(key_mask, values, 0)
+        return softmax_map(logits, key_mask) @ values
 
-    def _order(self, keys: Tensor, number: int) -> Tensor:  # (B, heads, N) long
-        """Return the positions sorted by hash, stably."""
+    def _sorted(
+        self, keys: Tensor, key_mask: Tensor | None, number: int
+    ) -> tuple[Tensor, Tensor]:  # (B, heads, N) long each
+        """Return the positions sorted by hash, stably, those of no key last; and each one's chunk.
+
+        A position of no key has the chunk that its hash would stand in.
+        """
+        hashes = self._hashes(keys, number)
+        if key_mask is None:
+            order = hashes.argsort(dim=2, stable=True)
+            return order, order.argsort(dim=2) // self.chunk
+        kept = key_mask[..., 0]
+        own = torch.where(kept, hashes, torch.iinfo(hashes.dtype).max)
+        in_order, order = own.sort(dim=2, stable=True)
+        place = torch.where(kept, order.argsort(dim=2), torch.searchsorted(in_order, hashes))
+        last = kept.sum(dim=2, keepdim=True) - 1
+        return order, torch.minimum(place, last.clamp(min=0)) // self.chunk
+
+    def _hashes(self, keys: Tensor, number: int) -> Tensor:  # (B, heads, N) long
         buckets = max(1, keys.shape[2] // self.chunk)
         per_hash = 2 * max(1, math.ceil(math.sqrt(buckets) / 2))
         seed = (self.seed * 1_000_003 + int(self.steps)) * 131 + number
@@ -129,15 +151,14 @@ class ReformerAttention(VolumeAttention):
 
         with torch.no_grad():
             each = keys.shape[0] * keys.shape[1] * per_hash * 2
-            hashes = in_slices(hashed, keys, dim=2, elements_each=each, limit=self.map_elements)
-            return hashes.argsort(dim=2, stable=True)
+            return in_slices(hashed, keys, dim=2, elements_each=each, limit=self.map_elements)
 
     def _one_round(
         self, queries: Tensor, keys: Tensor, values: Tensor, number: int
     ) -> tuple[Tensor, Tensor]:
         """Return (B, heads, N, V) attended values and (B, heads, N, 1) log normalisers."""
         count = keys.shape[2]
-        order = self._order(keys, number)
+        order = self._sorted(keys, None, number)[0]
         chunks = [self._chunked(_gather(t, order)) for t in (queries, keys, values)]
         index = self._chunked(order[..., None], fill=-1)  # (B, heads, chunks, chunk, 1)
         keys_seen, values_seen = (_with_previous(t, fill=0) for t in chunks[1:])
@@ -160,6 +181,40 @@ class ReformerAttention(VolumeAttention):
             limit=self.map_elements,
         )
         joined = _gather(joined.flatten(2, 3)[:, :, :count], order.argsort(dim=2))
+        return joined[..., :-1], joined[..., -1:]
+
+    def _masked_round(
+        self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor, number: int
+    ) -> tuple[Tensor, Tensor]:
+        """As ``_one_round``; every query gathers the keys that it sees."""
+        order, chunk = self._sorted(keys, key_mask, number)
+        count = key_mask.sum(dim=2).unsqueeze(3)  # (B, 1, 1, 1)
+        # Without any key all are let through, for finite gradients, and the result is not used.
+        first = self.chunk * chunk[..., None]
+        positions = torch.arange(keys.shape[2], device=keys.device)[:, None].expand_as(first)
+        scale = self.key_width**-0.5
+
+        def attend_some(q: Tensor, own: Tensor, start: Tensor) -> Tensor:
+            rank = start + torch.arange(-self.chunk, self.chunk, device=q.device)
+            there = (rank >= 0) & (rank < count)
+            rank = torch.minimum(rank.clamp(min=0), (count - 1).clamp(min=0))
+            seen = order.gather(2, rank.flatten(2))
+            k, v = (_gather(t, seen).unflatten(2, rank.shape[2:]) for t in (keys, values))
+            logits = torch.einsum("bhnk,bhnmk->bhnm", q, k) * scale
+            logits = torch.where(own == seen.unflatten(2, rank.shape[2:]), SELF_LOGIT, logits)
+            logits = logits.masked_fill(~there & (count > 0), -torch.inf)
+            log_norm = logits.logsumexp(dim=3, keepdim=True)
+            attended = torch.einsum("bhnm,bhnmv->bhnv", (logits - log_norm).exp(), v)
+            return torch.cat([attended, log_norm], dim=3)
+
+        width = self.key_width + values.shape[3]
+        joined = in_slices(
+            attend_some,
+            *(queries, positions, first),
+            dim=2,
+            elements_each=keys.shape[0] * keys.shape[1] * 2 * self.chunk * width,
+            limit=self.map_elements,
+        )
         return joined[..., :-1], joined[..., -1:]
 
     def _chunked(self, tokens: Tensor, fill: int = 0) -> Tensor:

@@ -157,8 +157,6 @@ class VolumeAttention(nn.Module, ABC):
     """Masking cells equals removing them from the volume."""
     linear_cost = True
     """Time and memory grow linearly with N; set False if they grow faster."""
-    supports_mask = True
-    """Whether cells can be masked as keys; if not, passing a mask is an error."""
     streams = False
     """Whether it has ``accumulate`` and ``apply_context``, used where there are no gradients; see
     ``streams_with``."""
@@ -219,12 +217,12 @@ class VolumeAttention(nn.Module, ABC):
 
         Args:
             volume: the cost volume.
-            mask: true where a cell may serve as a key; None for all. Where no key is left the
-                attended value is zero.
+            mask: true where a cell may serve as a key; None for all. Where no key is left, values
+                count as zero.
 
         Raises:
             ValueError: a volume of another shape or type, or an empty one; a mask of another shape
-                or type, or one that this member cannot honour.
+                or type.
         """
         self._check_volume(volume)
         size = (volume.shape[2], volume.shape[3], volume.shape[4])
@@ -323,8 +321,6 @@ class VolumeAttention(nn.Module, ABC):
     def _check_mask(self, mask: Tensor | None, volume: Tensor) -> Tensor | None:
         if mask is None:
             return None
-        if not self.supports_mask:
-            raise ValueError(f"{type(self).__name__} cannot leave out keys; pass no mask")
         expected = (volume.shape[0], 1, *volume.shape[2:])
         if not isinstance(mask, Tensor):
             raise ValueError(

@@ -157,17 +157,18 @@ class Calibration(StereoParameters):
         """Return fx * baseline / (disparity + doffs).
 
         Args:
-            disparity: (H, W) float, pixels of the left image.
+            disparity: (H, W) float, pixels of the left image; any shape is taken.
 
         Returns:
-            (H, W) float32, metres along the optical axis; 0 where there is no depth: no finite
-            disparity, or one at infinity (nearer than 1/512 px, which the formats of disparity
-            cannot tell from it) or beyond.
+            float32 of that shape, metres along the optical axis; 0 where there is no depth: no
+            finite disparity, or one at infinity (nearer than 1/512 px, which the formats of
+            disparity cannot tell from it) or beyond.
 
         Raises:
             InputError: the calibration is not that of a rectified pair.
         """
         self.check_rectified()
+        disparity = np.asarray(disparity)
         height, width = disparity.shape[-2:] if disparity.ndim >= 2 else (0, 0)
         if self.size is not None and self._is_resized(width, height):
             warnings.warn(

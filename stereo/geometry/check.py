@@ -244,13 +244,17 @@ def _judge(
     found.range = max(least, low), max(least, high)
     reach = max(high + RANGE_MARGIN * abs(high) - start, 1)
     needed = RANGE_STEP * math.ceil(reach / RANGE_STEP)
-    low, high = found.range
     if needed > max_disparity:
         remedy = f"use --max-disparity {needed} rather than {max_disparity}"
         if fixed_range:
             remedy = f"the model searches {max_disparity} px only: use another, or smaller images"
-        found.notes.append(f"range: features have disparities up to {high:.0f} px; {remedy}")
+        found.notes.append(
+            f"range: features have disparities up to {found.range[1]:.0f} px; {remedy}"
+        )
+    elif start != min_disparity:
+        found.notes.append(f"range: features have disparities of {low:.0f} to {high:.0f} px")
     else:
+        low, high = found.range
         searched = f" from --min-disparity {min_disparity} on" if min_disparity else ""
         found.notes.append(
             f"range: features have disparities of {low:.0f} to {high:.0f} px, within "

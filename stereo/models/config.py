@@ -54,16 +54,10 @@ class AttentionConfig:
         object.__setattr__(self, "options", options)  # as a checkpoint's JSON gives them back
         if self.name not in (*ATTENTIONS, NO_ATTENTION):
             raise unknown_name("attention", self.name, [*ATTENTIONS, NO_ATTENTION])
-        if self.name == NO_ATTENTION:
-            if self.options or self.mask_invalid:
-                raise UsageError(
-                    f"the attention '{self.name}' takes no options or mask; clear a recipe's with "
-                    "--network.attention.options {} --network.attention.mask_invalid false"
-                )
-        elif self.mask_invalid and not ATTENTIONS[self.name].supports_mask:
+        if self.name == NO_ATTENTION and (self.options or self.mask_invalid):
             raise UsageError(
-                f"the attention '{self.name}' cannot leave out cells; set "
-                "--network.attention.mask_invalid false"
+                f"the attention '{self.name}' takes no options or mask; clear a recipe's with "
+                "--network.attention.options {} --network.attention.mask_invalid false"
             )
         if self.sites is None:
             return

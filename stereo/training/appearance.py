@@ -26,7 +26,8 @@ class Appearance:
     """The appearance of a rig's images.
 
     Attributes:
-        tones: (N, 2, 3, 129) float32, quantiles of each colour of each pair's views, 0..255.
+        tones: (N, 2, 3, 129) float32, quantiles of each colour of each pair's views under even
+            light, of about 0..255.
         light: (2, 16, 16) float32, the mean brightness over each view, 1 on average.
         noise: (2, 8) float32, its deviation by brightness, steps of 8 bits.
         grey: whether the images have no colours.
@@ -42,7 +43,6 @@ class Appearance:
         """Return the appearance of pairs of views, (H, W, 3) uint8 each."""
         cv2 = import_cv2()
         levels = np.linspace(0, 1, LEVELS)
-        tones = [[np.quantile(view, levels, axis=(0, 1)).T for view in pair] for pair in pairs]
         light, noise = [], []
         for side in range(2):
             views = [pair[side].mean(axis=2).astype(np.float32) for pair in pairs]
@@ -51,6 +51,13 @@ class Appearance:
             mean = cv2.GaussianBlur(np.mean(cells, axis=0), (0, 0), 3)
             light.append(mean / max(float(mean.mean()), 1e-3))
             noise.append(_noise(views))
+        tones = [
+            [
+                np.quantile(view / _spread(light[side], view), levels, axis=(0, 1)).T
+                for side, view in enumerate(pair)
+            ]
+            for pair in pairs
+        ]
         grey = all(np.ptp(view, axis=2).max() <= 2 for pair in pairs for view in pair)
         return cls(np.array(tones, np.float32), np.array(light), np.array(noise), grey)
 
@@ -67,20 +74,27 @@ class Appearance:
         self, view: np.ndarray, side: int, tones: np.ndarray, rng: np.random.Generator
     ) -> np.ndarray:
         cv2 = import_cv2()
-        height, width = view.shape[:2]
         if self.grey:
             view = np.repeat(cv2.cvtColor(view, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
-        light = cv2.resize(self.light[side], (width, height), interpolation=cv2.INTER_CUBIC)
+        light = _spread(self.light[side], view)
         shown = np.empty(view.shape, np.float32)
         for k in range(3):
             own = np.quantile(view[..., k], np.linspace(0, 1, LEVELS))
             curve = np.interp(np.arange(256), own, tones[k]).astype(np.float32)
-            shown[..., k] = curve[view[..., k]] * light
+            shown[..., k] = curve[view[..., k]]
+        shown *= light
         level = shown.mean(axis=2).clip(0, 255) / 256 * BINS
         deviation = np.interp(level, np.arange(BINS) + 0.5, self.noise[side])[..., None]
-        kind = (height, width, 1 if self.grey else 3)
-        shown = shown + deviation * rng.standard_normal(kind, np.float32)
+        # One draw for all colours: the deviation is that of their mean.
+        shown += deviation * rng.standard_normal(deviation.shape, np.float32)
         return np.rint(shown).clip(0, 255).astype(np.uint8)
+
+
+def _spread(light: np.ndarray, view: np.ndarray) -> np.ndarray:  # (H, W, 1) float32
+    """Return the light over a view's pixels; never 0, as it is beside a fisheye's circle."""
+    cv2 = import_cv2()
+    size = view.shape[1], view.shape[0]
+    return cv2.resize(light, size, interpolation=cv2.INTER_CUBIC).clip(0.05)[..., None]
 
 
 def _noise(views: Sequence[np.ndarray]) -> np.ndarray:

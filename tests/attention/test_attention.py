@@ -40,7 +40,6 @@ WITHOUT_POSITION = {
     *("efficient", "efficient_scaling", "factorized", "dot_product", "linear", "taylor"),
     *("performer", "aft_simple", "perceiver"),
 }
-REFUSE_MASKS = {"reformer"}
 NOT_LINEAR = {"dot_product", "reformer", "disparity"}
 # Members whose output moves everywhere when one cell changes; others are held to their definition.
 GLOBAL = set(ATTENTIONS) & {
@@ -93,17 +92,13 @@ def explicit(module, volume, mask=None):
         module.attend = implementation
 
 
-def masks_for(name):
-    return [None, random_mask()] if ATTENTIONS[name].supports_mask else [None]
-
-
 @all_variants
 @pytest.mark.parametrize("heads", [1, 2])
 def test_member_equals_its_definition_in_value_and_gradient(name, options, heads):
     if name == "local_global" and heads == 1:
         pytest.skip("needs a local and a global head")
     module = build(name, options, heads=heads)
-    for mask in masks_for(name):
+    for mask in (None, random_mask()):
         outputs, gradients = [], []
         for run in (module, lambda *a: explicit(module, *a)):
             volume = volume_of().requires_grad_()
@@ -157,7 +152,6 @@ def test_class_attributes_match_the_expected_properties():
     built = {name: build(name) for name in known}
     assert {n for n, m in built.items() if m.weights_sum_to_one} == SUM_TO_ONE
     assert {n for n, m in built.items() if m.permutation_equivariant} == WITHOUT_POSITION
-    assert {n for n, m in built.items() if not m.supports_mask} == REFUSE_MASKS
     assert {n for n, m in built.items() if not m.linear_cost} == NOT_LINEAR
 
 
@@ -220,16 +214,6 @@ def test_the_axis_test_catches_attention_across_heads():
     assert moved_by(module, (1, 2, 3)).sum() == 1
 
 
-@all_members
-def test_members_without_mask_support_refuse_a_mask(name):
-    module = build(name)
-    if module.supports_mask:
-        module(volume_of(), random_mask())
-    else:
-        with pytest.raises(ValueError, match="cannot leave out keys"):
-            module(volume_of(), random_mask())
-
-
 @pytest.mark.parametrize("wrong", ["float", "no channel", "size"])
 def test_masks_of_another_shape_or_type_are_refused(wrong):
     mask = random_mask()
@@ -240,8 +224,6 @@ def test_masks_of_another_shape_or_type_are_refused(wrong):
 
 @all_variants
 def test_contents_of_masked_cells_do_not_matter(name, options):
-    if not ATTENTIONS[name].supports_mask:
-        pytest.skip("takes no mask")
     module = build(name, options)
     mask, volume = random_mask(), volume_of()
     other = torch.where(mask, volume, volume_of(seed=8, scale=50.0))
@@ -252,7 +234,7 @@ def test_contents_of_masked_cells_do_not_matter(name, options):
 @all_variants
 def test_a_mask_equals_removing_the_cells(name, options):
     module = build(name, options)
-    if not module.supports_mask or not module.mask_equals_removal or "pool" in options:
+    if not module.mask_equals_removal or "pool" in options:
         pytest.skip("deletion is not defined")
     size = (5, 6, 5)
     volume = volume_of(size)
@@ -276,8 +258,6 @@ def test_without_position_any_cells_can_be_removed(name):
 @all_members
 def test_without_any_key_the_attended_value_is_zero_and_gradients_are_finite(name):
     module = build(name)
-    if not module.supports_mask:
-        pytest.skip("takes no mask")
     mask = torch.zeros(2, 1, *SIZE, dtype=torch.bool)
     mask[1] = True  # only the first volume has no key at all
     queries, keys, values = module.project(volume_of().requires_grad_())
@@ -292,7 +272,8 @@ def test_without_any_key_the_attended_value_is_zero_and_gradients_are_finite(nam
 
 
 @all_members
-def test_chunked_equals_unchunked_in_value_and_gradient(name):
+@pytest.mark.parametrize("masked", [False, True])
+def test_chunked_equals_unchunked_in_value_and_gradient(name, masked):
     results = []
     for limit in (2**24, 50):
         module = build(name)
@@ -300,7 +281,7 @@ def test_chunked_equals_unchunked_in_value_and_gradient(name):
             pytest.skip("nothing to chunk")
         module.map_elements = limit
         volume = volume_of().requires_grad_()
-        output = module(volume, random_mask() if ATTENTIONS[name].supports_mask else None)
+        output = module(volume, random_mask() if masked else None)
         output.square().sum().backward()
         results.append([output.detach(), volume.grad, *(p.grad for p in module.parameters())])
     for one, other in zip(*results, strict=True):
@@ -585,8 +566,6 @@ def test_modules_can_be_stored_in_half_precision(name, dtype):
 @all_members
 def test_infinite_contents_of_masked_cells_do_not_matter(name):
     module = build(name)
-    if not module.supports_mask:
-        pytest.skip("takes no mask")
     mask, volume = random_mask(), volume_of()
     spoilt = torch.where(mask, volume, torch.inf)
     kept = mask.expand_as(volume)
@@ -661,7 +640,7 @@ def test_reformer_rounds_hash_differently_and_like_tokens_alike():
     centres = torch.nn.functional.normalize(torch.randn(8, 2, generator=generator), dim=1)
     keys = centres.repeat_interleave(8, 0)[torch.randperm(64, generator=generator)]
     keys = keys.double()[None, None]
-    orders = [module._order(keys, number)[0, 0] for number in range(3)]
+    orders = [module._sorted(keys, None, number)[0][0, 0] for number in range(3)]
     assert not torch.equal(orders[0], orders[1])
     for order in orders:
         in_order = keys[0, 0][order]

@@ -184,6 +184,8 @@ def test_a_scene_behind_infinity_is_a_fault_with_its_remedy(sample):
 def test_a_start_above_the_scene_triggers_a_warning(sample):
     found = check_pair(sample.left, sample.right, 192, min_disparity=40)
     assert any("rather than 40" in line for line in (*found.faults, *found.notes))
+    assert found.notes[-1].startswith("range: features have disparities of ")
+    assert "within" not in found.notes[-1]
     near = check_pair(*shifted(sample, 30)[:2], 96, min_disparity=32)
     assert near.faults == []
     assert "within --max-disparity 96" in near.notes[-1]

@@ -474,6 +474,9 @@ def test_files_that_are_not_calibrations_are_refused(tmp_path):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(InputError, match="no calibration"):
             Calibration.read(tmp_path / name)
+    (tmp_path / "d.txt").write_bytes(b"\n")
+    with pytest.raises(InputError, match=r"d\.txt: the file is empty"):
+        Calibration.read(tmp_path / "d.txt")
     with pytest.raises(InputError, match="cannot be read"):
         Calibration.read(tmp_path / "absent.txt")
     with pytest.raises(InputError, match="cannot be read"):
@@ -556,6 +559,8 @@ def test_depth_is_metres_and_zero_where_there_is_none():
     for tiny in (1e-38, 1e-9, 0.0019):
         assert own.depth(np.full((1, 1), tiny, np.float32)) == 0
     assert own.depth(np.full((1, 1), 1 / 512, np.float32)) == 51200
+    assert own.depth([5, 10.0]).tolist() == [20, 10]
+    assert own.depth(5) == 20
 
 
 def test_depth_of_a_raw_pair_is_refused():

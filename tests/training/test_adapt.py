@@ -464,23 +464,35 @@ def test_impossible_options_are_one_line(stereo, folders):
         assert told in line
 
 
-def test_a_rendered_scene_takes_on_the_appearance_of_a_rig(scenes):
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_rendered_scene_takes_on_the_appearance_of_a_rig(scenes, channels):
     rng = np.random.default_rng(0)
     rig = []
     for scene in scenes:
         views = []
-        for view in (scene.clean_left, scene.clean_right):
-            dark = 60 * (view.mean(axis=2) / 255) * np.linspace(0.4, 1.6, view.shape[1])
-            dark += 6 * rng.standard_normal(dark.shape)
-            views.append(np.repeat(dark.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2))
+        for view, gain in ((scene.clean_left, 60), (scene.clean_right, 120)):
+            grey = view.mean(axis=2, keepdims=True) if channels == 1 else view
+            dark = gain * (grey / 255) * np.linspace(0.4, 1.6, view.shape[1])[None, :, None]
+            dark = dark + 6 * rng.standard_normal(dark.shape)
+            views.append(np.broadcast_to(dark.clip(0, 255).astype(np.uint8), view.shape))
         rig.append((views[0], views[1]))
     appearance = Appearance.of(rig)
-    assert appearance.grey
-    assert appearance.noise[:, 0] == pytest.approx(6, rel=0.35)
+    assert appearance.grey == (channels == 1)
+    assert appearance.noise[:, 0] == pytest.approx(6 / channels**0.5, rel=0.35)
     assert appearance.light[0, :, -1].mean() > 1.5 * appearance.light[0, :, 0].mean()
     transferred = appearance.transfer(TrainingPair.from_sample(scenes[0].sample()), rng)
-    assert np.ptp(transferred.left, axis=2).max() == 0
-    assert transferred.left.mean() == pytest.approx(np.mean([left for left, _ in rig]), rel=0.5)
+    again = Appearance.of([(transferred.left, transferred.right)])
+    assert again.grey == (channels == 1)
+    # In the brighter view: in the darker one the noise is cut off at 0.
+    usual = appearance.noise[1].mean()
+    assert again.noise[1].mean() == pytest.approx(usual, rel=0.35)
+    pairs = [appearance.transfer(TrainingPair.from_sample(scene.sample()), rng) for scene in scenes]
+    for side in range(2):
+        shown = [(pair.left, pair.right)[side] for pair in pairs]
+        wanted = [pair[side] for pair in rig]
+        assert np.mean(shown) == pytest.approx(np.mean(wanted), rel=0.1)
+        contrast = np.mean([view.std() for view in shown])
+        assert contrast == pytest.approx(np.mean([view.std() for view in wanted]), rel=0.2)
     assert transferred.disparity is not None and np.array_equal(
         transferred.disparity, scenes[0].disparity
     )

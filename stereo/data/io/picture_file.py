@@ -55,7 +55,9 @@ def open_picture(
             yield image
     except UnidentifiedImageError as error:
         known = ", ".join(formats)
-        raise NotAPictureError(f"{name}: damaged, or no image of these: {known}") from error
+        floats = name.lower().endswith((".tif", ".tiff"))
+        told = " (of TIFFs, those of 8 and 16 bits are read)" if floats else ""
+        raise NotAPictureError(f"{name}: damaged, or no image of these: {known}{told}") from error
     except (StereoError, MemoryError):
         raise
     except Image.DecompressionBombError:

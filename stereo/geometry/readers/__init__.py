@@ -50,6 +50,8 @@ def read_parameters(
     if lens is not None and lens not in LENSES:
         raise unknown_name("lens", lens, LENSES)
     text = read_text(path)
+    if not text.strip():
+        raise InputError(f"{path}: the file is empty")
     has_names = re.match(r"\s*(%YAML|---|[<{])", text) is not None  # told apart by these
     for kind, told_by, read in () if has_names else _TEXTS:
         if told_by(text):
