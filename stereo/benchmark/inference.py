@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,7 @@ class InferenceCase:
     match: Matching  # gives the map
     # whether freed memory is kept from call to call meanwhile, as `stereo.load` does
     keeps: bool = False
+    on_cpu: bool = False  # whatever the device of the others
 
     @property
     def label(self) -> str:
@@ -132,7 +133,9 @@ def _cases(bench: Bench) -> tuple[list[InferenceCase], dict[str, str]]:
     pair, device, original = bench.pair, bench.device, bench.original
     for name in bench.models:
         if name == SGBM:
-            cases.append(InferenceCase(name, OPENCV, "int16", _sgbm(pair, bench.max_disparity)))
+            cases.append(
+                InferenceCase(name, OPENCV, "int16", _sgbm(pair, bench.max_disparity), on_cpu=True)
+            )
             continue
         if searches_own_range(name):
             theirs, weights[name] = _theirs(name, bench)
@@ -165,15 +168,22 @@ def _cases(bench: Bench) -> tuple[list[InferenceCase], dict[str, str]]:
 def _theirs(name: str, bench: Bench) -> tuple[list[InferenceCase], str]:
     """Return the cases of a model that is not ours, and what its weights are."""
     cases: list[InferenceCase] = []
-    # Files of code and of ONNX have a precision of their own.
-    precisions = bench.precisions if kind_of(name) == "zoo" else ["auto"]
-    for precision in precisions:
-        matcher = load(name, device=str(bench.device), precision=precision, allow_untrained=True)
+    # Files of code and of ONNX have a precision and a device of their own.
+    in_zoo = kind_of(name) == "zoo"
+    device = str(bench.device) if in_zoo else "auto"
+    for precision in bench.precisions if in_zoo else ["auto"]:
+        matcher = load(name, device=device, precision=precision, allow_untrained=True)
         match = functools.partial(_disparity, matcher, bench.pair)
-        cases.append(InferenceCase(name, THEIRS, precision.replace("auto", "own"), match))
+        on_cpu = not any(weights.is_cuda for weights in _weights_of(matcher))
+        known = precision.replace("auto", "own")
+        cases.append(InferenceCase(name, THEIRS, known, match, on_cpu=on_cpu))
     stop_keeping_freed_memory()  # kept for ours alone, while they run
     weights = str(matcher.description.get("weights", "own"))
     return cases, "random" if weights == "untrained" else weights
+
+
+def _weights_of(matcher: Matcher) -> Iterable[torch.Tensor]:
+    return () if matcher.network is None else matcher.network.parameters()
 
 
 def _disparity(matcher: Matcher, pair: RenderedPair) -> np.ndarray:
@@ -200,7 +210,8 @@ def _compare(cases: Sequence[InferenceCase], device: torch.device) -> list[dict[
         # Counting decomposes operations: the map that is compared is another call's.
         row["macs"] = measure.count_macs(case.match)[1]
         with _memory_of(case, device):
-            disparity, row["peak_bytes"] = measure.weigh(case.match, device)
+            own = torch.device("cpu") if case.on_cpu else device
+            disparity, row["peak_bytes"] = measure.weigh(case.match, own)
         if not np.isfinite(disparity).all():
             raise StereoError(f"{case.label}: a map that is not finite; nothing is timed")
         rows.append(row)

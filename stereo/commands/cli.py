@@ -152,7 +152,7 @@ class _Parser(ArgumentParser):
             fields = (action.dest for action in self._actions if action.default is not SUPPRESS)
             line += f"; its fields: {', '.join(fields)}"
         let_main_speak()
-        sys.stderr.write(f"stereo: error: {line}\n")
+        _tell(f"stereo: error: {line}")
         sys.exit(2)
 
 
@@ -167,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         status = _fail("", "interrupted", INTERRUPTED)
     except SystemExit as leaving:
         if leaving.code == TERMINATED and is_main():
-            sys.stderr.write("stereo: terminated; each file written so far is whole\n")
+            _tell("stereo: terminated; each file written so far is whole")
         raise
     except Exception as error:  # what bad input raises is a StereoError; this is ours to mend
         if os.environ.get(TRACEBACK):
@@ -233,8 +233,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(command: str, message: str, status: int) -> int:
-    sys.stderr.write(f"{f'stereo {command}'.strip()}: error: {message}\n")
+    _tell(f"{f'stereo {command}'.strip()}: error: {message}")
     return status
+
+
+def _tell(line: str) -> None:
+    if sys.stderr is not None:  # closed
+        sys.stderr.write(f"{line}\n")
 
 
 def _build_parser(arguments: Sequence[str]) -> tuple[ArgumentParser, dict[str, Command]]:

@@ -192,6 +192,6 @@ def volumes(text: str) -> list[tuple[int, ...]]:
 
 def _sides(text: str, count: int, remedy: str) -> tuple[int, ...]:
     parts = text.split("x")
-    if len(parts) != count or not all(part.isdigit() and int(part) for part in parts):
+    if len(parts) != count or not all(part.isdecimal() and int(part) for part in parts):
         raise UsageError(f"'{text}' is not {remedy}")
     return tuple(map(int, parts))

@@ -170,7 +170,7 @@ def make_plan(options: InferOptions) -> Plan:
     plan = Plan(options, tuple(formats), calibration, folder, pairs, film, films)
     pictures = [] if options.ground_truth is None else picture_targets(folder, len(pairs))
     _check_targets(sources, plan.targets, [*pictures, *films.values()])
-    _check_next_run(options, folder, [target.name for target in plan.targets])
+    _check_next_run(options, folder, [*plan.targets, *pictures, *films.values()])
     plan.check_first()
     return plan
 
@@ -205,8 +205,9 @@ def _map_job(source: Source, side: str, formats: Sequence[str], folder: Path) ->
     return MapJob(source, side, own, tuple(pair_targets(folder, _name_of(source, side), own)))
 
 
-def _check_next_run(options: InferOptions, folder: Path, names: Sequence[str]) -> None:
-    """Raise ``InputError`` if the same command, once more, would take a map for an image."""
+def _check_next_run(options: InferOptions, folder: Path, targets: Sequence[Path]) -> None:
+    """Raise ``InputError`` if the same command, once more, would take an output for an image."""
+    names = [str(target.relative_to(folder)) for target in targets]
     for argument in (options.left, options.right):
         found = None if argument is None else would_find(argument, folder, names)
         if found is not None:

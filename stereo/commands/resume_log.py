@@ -36,6 +36,7 @@ class ResumeLog:
         self.path = folder / RESUME_LOG
         self._settings: dict[str, Any] = _plain(settings)  # as they come back
         self._finished: dict[str, dict[str, Any]] = {}
+        self._end = ""  # of a line that was cut off as the disk was full
         # Size and time of change of each input, as it was before it was read.
         self._seen = file_stamps(inputs)
 
@@ -94,8 +95,10 @@ class ResumeLog:
         line = json.dumps({"name": _plain(name), "inputs": stamps, "files": sizes})
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+                file.write(f"{self._end}{line}\n")
+            self._end = ""
         except OSError as error:
+            self._end = "\n"
             raise OutputError(
                 f"cannot write {self.path}: {why_not_written(error, self.path)}"
             ) from error
@@ -154,7 +157,7 @@ def _size(file: Path) -> int | None:
 
 
 def _is_name(file: str) -> bool:
-    return len(file) < 256 and file == Path(file).name and file.isprintable()
+    return len(file) < 256 and file == Path(file).name
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

@@ -232,13 +232,13 @@ def out_of_reach_notes(reach: np.ndarray, model: Matcher) -> list[str]:
 
 def against_folders(folder: Path, matcher: Matcher, against: Sequence[Matcher]) -> list[Path]:
     """Return a folder per further model: its name, numbered if taken."""
-    taken = {matcher.description["name"]}
+    taken = {matcher.description["name"].casefold()}  # as file systems compare
     names: list[str] = []
     for other in against:
         name, number = other.description["name"], 2
-        while name in taken:
+        while name.casefold() in taken:
             name, number = f"{other.description['name']}_{number}", number + 1
-        taken.add(name)
+        taken.add(name.casefold())
         names.append(name)
     return [folder / AGAINST / name for name in names]
 

@@ -160,9 +160,8 @@ class Calibration(StereoParameters):
             disparity: (H, W) float, pixels of the left image; any shape is taken.
 
         Returns:
-            float32 of that shape, metres along the optical axis; 0 where there is no depth: no
-            finite disparity, or one at infinity (nearer than 1/512 px, which the formats of
-            disparity cannot tell from it) or beyond.
+            float32 of that shape, metres along the optical axis; 0 for a disparity that is not
+            finite, within 1/512 px of infinity (which files cannot tell from it), or beyond.
 
         Raises:
             InputError: the calibration is not that of a rectified pair.

@@ -242,25 +242,36 @@ def _judge(
         start = min_disparity
     least = float(min(min_disparity, 0))
     found.range = max(least, low), max(least, high)
+    found.notes.append(
+        _range_note(found.range, (low, high), start, min_disparity, max_disparity, fixed_range)
+    )
+
+
+def _range_note(
+    clipped: tuple[float, float],  # what the scene has of the range from `min_disparity` on
+    whole: tuple[float, float],  # what it has of any
+    start: int,  # where the range should begin
+    min_disparity: int,
+    max_disparity: int,
+    fixed_range: bool,
+) -> str:
+    """Return what range of disparities the scene has, and how to search all of it."""
+    low, high = whole
     reach = max(high + RANGE_MARGIN * abs(high) - start, 1)
     needed = RANGE_STEP * math.ceil(reach / RANGE_STEP)
     if needed > max_disparity:
         remedy = f"use --max-disparity {needed} rather than {max_disparity}"
         if fixed_range:
             remedy = f"the model searches {max_disparity} px only: use another, or smaller images"
-        found.notes.append(
-            f"range: features have disparities up to {found.range[1]:.0f} px; {remedy}"
-        )
-    elif start != min_disparity:
-        found.notes.append(f"range: features have disparities of {low:.0f} to {high:.0f} px")
-    else:
-        low, high = found.range
-        searched = f" from --min-disparity {min_disparity} on" if min_disparity else ""
-        found.notes.append(
-            f"range: features have disparities of {low:.0f} to {high:.0f} px, within "
-            f"{'the' if fixed_range else '--max-disparity'} {max_disparity}"
-            f"{' px that the model searches' if fixed_range else ''}{searched}"
-        )
+        return f"range: features have disparities up to {clipped[1]:.0f} px; {remedy}"
+    if start != min_disparity:
+        return f"range: features have disparities of {low:.0f} to {high:.0f} px"
+    searched = f" from --min-disparity {min_disparity} on" if min_disparity else ""
+    return (
+        f"range: features have disparities of {clipped[0]:.0f} to {clipped[1]:.0f} px, within "
+        f"{'the' if fixed_range else '--max-disparity'} {max_disparity}"
+        f"{' px that the model searches' if fixed_range else ''}{searched}"
+    )
 
 
 def _supported_disparities(matches: Matches) -> np.ndarray:

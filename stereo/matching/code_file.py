@@ -55,7 +55,7 @@ def _load(path: Path, name: str) -> Matcher:
     facts = found.description | {"code": f"sha256:{_code_sha256(path)}"}
     if isinstance(found.network, nn.Module):
         facts["weights"] = f"sha256:{_weights_sha256(found.network)}"
-    return Matcher(found.engine, found.network, facts, found.confidence)
+    return found.described(facts)
 
 
 def _code_sha256(path: Path) -> str:

@@ -161,7 +161,7 @@ class ForeignOnnxEngine:
         self.size: tuple[int, int] | None = (known[0], known[1]) if known else None
         self.output = _output([each.name for each in session.get_outputs()], reading)
         if reading.mean is None or reading.std is None:
-            if self._dtype is not np.uint8:
+            if self._dtype is not np.uint8 or reading.mean != reading.std:
                 raise InputError(
                     "the graph does not record its normalisation: add "
                     f"{self.path.with_suffix('.yaml').name} next to it, with 'mean: [...]' and "

@@ -125,7 +125,7 @@ def _from_minimum(matcher: Matcher, options: MatchOptions) -> Matcher:
     if not options.min_disparity:
         return matcher
     facts = matcher.description | {"min_disparity": options.min_disparity}
-    return Matcher(matcher.engine, matcher.network, facts, matcher.confidence)
+    return matcher.described(facts)
 
 
 def _load_network(model: str | Path, options: MatchOptions) -> Matcher:

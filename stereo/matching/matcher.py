@@ -60,6 +60,12 @@ class Matcher:
         self.min_disparity = int(description.get("min_disparity", 0))
         self.trained_on: frozenset[str] = frozenset()  # `Checkpoint.trained_on`
 
+    def described(self, description: dict[str, Any]) -> "Matcher":
+        """Return the same model with another description."""
+        other = Matcher(self.engine, self.network, description, self.confidence)
+        other.trained_on = self.trained_on
+        return other
+
     @property
     def fixed_range(self) -> bool:
         """Whether the model searches its own number of disparities and no other."""

@@ -193,7 +193,7 @@ class MatchOptions(ComputeOptions):
 
 _LEFT_OUT: dict[str, tuple[object, ...]] = {  # values that count as not given
     "max_disparity": (None,),
-    "device": ("auto", "cpu"),
+    "device": ("auto", "cpu", "cpu:0"),
     "precision": ("auto",),
     "scale": ("1",),
     "tile": ("auto", "off"),

@@ -15,9 +15,14 @@ from stereo.system.stop import check_stop
 T = TypeVar("T")
 
 
+def on_terminal() -> bool:
+    """Return whether stderr, where progress bars show, is a terminal; it may be closed."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 def progress(items: Iterable[T], label: str, count: int | None = None) -> Iterator[T]:
     """Yield the items under a progress bar, which shows on a terminal only."""
-    hidden = not (sys.stderr.isatty() and is_main())
+    hidden = not (on_terminal() and is_main())
     for item in tqdm(items, desc=label, unit="pair", total=count, disable=hidden):
         check_stop()
         yield item

@@ -14,12 +14,12 @@ MAIN_SPEAKS_WITHIN = 30.0  # seconds
 
 def process_count() -> int:
     """Return how many processes there are; 1 without torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ.get("WORLD_SIZE") or "1")
 
 
 def process_index() -> int:
     """Return this process's rank, from 0."""
-    return int(os.environ.get("RANK", "0"))
+    return int(os.environ.get("RANK") or "0")
 
 
 def is_main() -> bool:

@@ -46,6 +46,8 @@ def staged(*targets: Path) -> Iterator[list[Path]]:
             with contextlib.suppress(OSError):  # file systems without permissions
                 path.chmod(0o666 & ~_umask())  # as any new file: some writers make theirs private
         _replace_all(temporary, targets)
+    except BrokenPipeError:  # of what was printed meanwhile
+        raise
     except OSError as error:
         culprit = next((str(t) for t in targets if str(t) == error.filename), _name_all(targets))
         raise OutputError(
@@ -179,7 +181,11 @@ def _keep(target: Path, backup: Path) -> None:
     try:
         backup.hardlink_to(target)
     except OSError:  # a file system without hard links
-        shutil.copy2(target, backup)
+        try:
+            shutil.copyfile(target, backup)
+        except BaseException:  # a part of a copy is no way back
+            _remove(backup)
+            raise
 
 
 def _hidden_sibling(target: Path) -> Path:

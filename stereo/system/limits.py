@@ -26,7 +26,7 @@ def max_pixels() -> int:
     """Return how many pixels an image or a map may have.
 
     Raises:
-        UsageError: ``STEREO_MAX_MEGAPIXELS`` is no positive number.
+        UsageError: ``STEREO_MAX_MEGAPIXELS`` is no number between 0 and a million.
     """
     text = os.environ.get(MAX_MEGAPIXELS_VARIABLE)
     if text is None:
@@ -37,7 +37,8 @@ def max_pixels() -> int:
             raise ValueError
     except ValueError:
         raise UsageError(
-            f"--max-megapixels or {MAX_MEGAPIXELS_VARIABLE} is '{text}'; expected a positive number"
+            f"--max-megapixels or {MAX_MEGAPIXELS_VARIABLE} is '{text}'; expected a number above 0 "
+            "and below 1,000,000"
         ) from None
     return int(megapixels * 1e6)
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -46,7 +45,7 @@ class RunLog:
             initial=step,
             desc="train",
             unit="step",
-            disable=not (self.active and sys.stderr.isatty()),
+            disable=not (self.active and console.on_terminal()),
         )
 
     def restart_watch(self) -> None:

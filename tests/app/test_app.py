@@ -25,7 +25,7 @@ from PIL import Image
 import stereo as package
 from stereo.app import html, limits
 from stereo.app.models import Models
-from stereo.app.pipeline import Request, look, perform
+from stereo.app.pipeline import MAPS, Request, look, perform
 from stereo.app.store import KEPT, Store
 from stereo.data.io.disparities import read_disparity
 from stereo.data.io.images import as_images
@@ -238,6 +238,26 @@ def test_a_least_confidence_computes_it_and_what_has_no_effect_is_noted(tmp_path
     assert "the scale of the ground truth is not used: there is no ground truth" in (
         perform(request, Models(), tmp_path, quiet).notes
     )
+
+
+@pytest.mark.parametrize("view", ["left", "right"])
+def test_points_are_shown_by_the_camera_of_their_view(tmp_path, view):
+    cameras = tmp_path / "cameras.json"
+    Calibration.rectified(fx=160, cx0=79.5, cx1=75.5, cy=39.5, baseline=0.1).write(cameras)
+    request = Request(*cropped_pair(tmp_path), SGBM, 64, view=view, calibration=cameras)
+    outcome = perform(request, Models(), tmp_path, quiet)
+    assert outcome.cloud.principal == ({"left": 79.5, "right": 75.5}[view], 39.5)
+
+
+def test_no_error_is_shown_where_there_is_no_ground_truth(tmp_path):
+    stored = np.full((80, 160), 20, np.float32)
+    stored[:, :50] = 0
+    np.save(tmp_path / "truth.npy", stored)
+    request = Request(*cropped_pair(tmp_path), SGBM, 64, truth=tmp_path / "truth.npy")
+    outcome = perform(request, Models(), tmp_path, quiet)
+    planes = np.fromfile(tmp_path / MAPS, "<f4").reshape(-1, 80, 160)
+    shown = np.isfinite(planes[outcome.planes.index("error")])
+    assert np.array_equal(shown, stored > 0)
 
 
 @pytest.mark.parametrize("name", ["cloud", "maps", "photo", "metrics"])

@@ -441,6 +441,15 @@ def test_dot_product_by_its_formula(kind, scale):
     assert (module.attend(q, k, v, None, SIZE) - expected).abs().max() < 1e-10
 
 
+def test_pooling_leaves_masked_cells_out():
+    module = build("dot_product", {"pool": (1, 2, 2)})
+    volume, mask = volume_of((3, 4, 6)), torch.ones(2, 1, 3, 4, 6, dtype=torch.bool)
+    mask[..., 1::2] = False
+    doubled = volume[..., ::2].repeat_interleave(2, dim=4)
+    difference = (module(volume, mask) - module(doubled)) * mask
+    assert difference.abs().max() < 1e-10
+
+
 def test_linear_and_taylor_by_their_formulas():
     for name in ("linear", "taylor"):
         module = build(name, heads=1)

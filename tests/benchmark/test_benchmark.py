@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -15,7 +16,7 @@ from PIL import Image
 from stereo.attention import ATTENTIONS
 from stereo.attention.volume import cells
 from stereo.benchmark import attention as attention_benchmark
-from stereo.benchmark import ceilings, measure, networks, training
+from stereo.benchmark import ceilings, inference, measure, networks, training
 from stereo.benchmark.attention import benchmark_attention, check_against_definition
 from stereo.benchmark.reference import ReferencePSMNet
 from stereo.commands.cli import run
@@ -250,6 +251,9 @@ def test_inference_is_compared_then_timed_in_turns(tmp_path, capsys, networks, p
         assert row["seconds"]["min"] <= row["seconds"]["median"] <= row["seconds"]["max"]
         assert row["times_as_fast"] > 0
         assert ("times_idle" in row) == (form != "plain")
+        if form != "plain":
+            beside, idle = row["busy_seconds"]["median"], row["seconds"]["median"]
+            assert row["times_idle"] == beside / idle
         assert (row["macs"] is None) == (model == "sgbm")
         if precision == "fp32":
             assert row["macs_per_second"] == row["macs"] / row["seconds"]["median"]
@@ -448,6 +452,14 @@ def test_a_size_that_the_reference_refuses_is_one_line(reference, tmp_path, caps
     assert error.count("\n") == 1
 
 
+def test_models_with_a_device_of_their_own_run_and_are_weighed_there(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("def match(left, right):\n    return left[..., 0] / 9\n")
+    on_gpu = SimpleNamespace(device=torch.device("cuda"), precisions=["fp32"], pair=None)
+    (case,), weights = inference._theirs(f"{path}:match", on_gpu)
+    assert (case.precision, case.on_cpu, weights) == ("own", True, "own")
+
+
 @pytest.mark.parametrize("code", [None, "import nothing_of_that_name", "PSMNet = 3"])
 def test_a_folder_without_the_reference_is_named(tmp_path, capsys, code):
     if code is not None:
@@ -479,10 +491,19 @@ def test_a_training_step_is_timed_and_the_largest_batch_computed(tmp_path):
         if row["fits"] is not None:
             twelve, twenty_four, eighty = row["fits"].values()
             assert 0 < twelve < twenty_four < eighty
-            assert row["fixed_bytes"] + (twelve + 1) * row["bytes_of_a_pair"] > 12e9
+            fixed, pair = row["fixed_bytes"], row["bytes_of_a_pair"]
+            assert fixed + twelve * pair <= 12e9 < fixed + (twelve + 1) * pair
     if rows["recompute"]["fits"] is not None:
         assert rows["recompute"]["bytes_of_a_pair"] < rows["plain"]["bytes_of_a_pair"]
     assert "| psmnet" in path.with_suffix(".md").read_text()
+
+
+def test_the_largest_batch_is_the_last_that_fits():
+    network = torch.nn.Linear(3, 1)
+    case = SimpleNamespace(network=network, optimizer=torch.optim.Adam(network.parameters()))
+    found = training._memory(case, (7 * 10**9, 9 * 10**9))
+    assert (found["fixed_bytes"], found["bytes_of_a_pair"]) == (3 * 10**9 + 16, 2 * 10**9)
+    assert list(found["fits"].values()) == [4, 10, 38]  # 3 GB and 2 GB a pair, in 12, 24, 80
 
 
 def test_no_step_is_timed_if_the_losses_differ(tmp_path, monkeypatch, capsys):

@@ -564,6 +564,15 @@ def test_maps_that_the_next_run_would_take_for_images_are_refused(
     assert written(tmp_path / "L") == ["a.png", "b.png", "c.png"]
 
 
+def test_pictures_of_the_report_are_no_images_of_the_next_run(stereo, folders, tmp_path):
+    lefts, rights, truth = folders
+    output = tmp_path / "L" / "out"
+    options = ("--ground-truth", truth, "--output", output, *SHORT, "--formats", "npy")
+    result = stereo("infer", lefts, rights, *options)
+    assert_one_line(result, 1, "00000_", "the next run would take it for an image")
+    assert not output.exists()
+
+
 def test_an_input_is_never_overwritten(stereo, tmp_path):
     left, right = picture(tmp_path / "a.png", seed=1), picture(tmp_path / "b.png", seed=2)
     ground_truth = truth(tmp_path / "a_disparity.pfm")

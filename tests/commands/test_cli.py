@@ -316,6 +316,24 @@ def test_evaluate_writes_the_documented_metrics_keys(stereo, tmp_path):
     assert "protocol pooled" in result.out
 
 
+@pytest.mark.parametrize(("protocol", "render_pass"), [("pooled", "final"), ("psmnet", "clean")])
+def test_evaluate_takes_the_pass_that_its_protocol_scores(stereo, tmp_path, protocol, render_pass):
+    tree = tmp_path / "FlyingThings3D"
+    for seed, name in enumerate(("clean", "final")):
+        for path, side in zip(views(tmp_path, name, seed=seed), ("left", "right"), strict=True):
+            target = tree / f"frames_{name}pass/TEST/A/0000/{side}/0006.png"
+            target.parent.mkdir(parents=True)
+            path.rename(target)
+    truth = tree / "disparity/TEST/A/0000/left/0006.pfm"
+    truth.parent.mkdir(parents=True)
+    write_disparity(truth, np.full(SIZE, SHIFT, np.float32))
+    call = ("evaluate", "--dataset", "flyingthings3d", "--root", tmp_path, "--model", "sgbm")
+    result = stereo(*call, *SHORT, "--output", tmp_path / "out", "--protocol", protocol)
+    assert result.status == 0, result.errors
+    report = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert report["protocol"]["pass"] == render_pass
+
+
 def test_evaluate_renders_held_out_pairs_without_a_root(stereo, tmp_path):
     options = ("--limit", "1", "--model", "sgbm", "--output", tmp_path)
     result = stereo("evaluate", "--dataset", "synthetic", *options)

@@ -49,6 +49,24 @@ def test_the_frame_whose_colour_scale_all_share_is_matched_once(stereo, frames, 
     assert [path.read_bytes() for path in colors] == whole
 
 
+def test_each_view_of_a_film_is_steadied_by_itself(stereo, tmp_path, rng):
+    scene = rng.integers(20, 230, (24, 53, 3))
+    for number in range(COUNT):
+        for side, view in (("L", scene[:, :-5]), ("R", scene[:, 5:])):
+            (tmp_path / side).mkdir(exist_ok=True)
+            noisy = (view + rng.normal(0, 8, view.shape)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(tmp_path / side / f"{number:06d}.png")
+    call = ("infer", tmp_path / "L" / "%06d.png", tmp_path / "R" / "%06d.png", *SGBM)
+    found = []
+    for view in ("both", "right"):
+        output = ("--output", tmp_path / view, "--formats", "npy", "--view", view, "--steady")
+        assert stereo(*call, *output).status == 0
+        paths = sorted((tmp_path / view).glob("*_right_disparity.npy"))
+        found.append([np.load(path) for path in paths])
+    assert len(found[0]) == COUNT
+    assert np.array_equal(*found)
+
+
 def test_a_calibration_is_fitted_once_for_pairs_of_one_size(stereo, frames, monkeypatch):
     Calibration.rectified(fx=40, cx0=24, cy=12, baseline=0.1).write(frames / "calibration.json")
     fit, calls = Calibration.fitted, []

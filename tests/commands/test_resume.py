@@ -1,7 +1,11 @@
 """``infer --resume``: what counts as done, and what does not."""
 
+import contextlib
+import errno
 import json
 import os
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ from PIL import Image
 import stereo.commands.infer
 from stereo.commands.resume_log import RESUME_LOG, ResumeLog
 from stereo.data.io.disparities import read_disparity
+from stereo.errors import OutputError
 
 COUNT = 4
 SIZE = (24, 48)
@@ -103,6 +108,29 @@ def test_changed_settings_are_refused_by_name_whatever_the_formats(infer, out):
     assert infer(16, "--resume").out.endswith(f"0 of 4 pairs written to {out}, 4 were there\n")
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "words"),
+    [
+        ((), ("--max-depth", "3"), "max depth none, not 3.0"),
+        ((), ("--keep-flying-points",), "keep flying points off, not on"),
+        ((), ("--min-confidence", "0.5"), "min confidence none, not 0.5"),
+        (("--steady",), (), "steady on, not off"),  # which cannot be resumed itself
+    ],
+)
+def test_every_option_that_changes_files_is_one_of_the_settings(
+    infer, tmp_path, out, before, now, words
+):
+    cameras = tmp_path / "K.txt"
+    cameras.write_text("40 0 24 0 40 12 0 0 1\n0.1\n")
+    call = (16, "--calibration", cameras)
+    assert infer(*call, *before, formats="ply").status == 0
+    files = {path: path.read_bytes() for path in out.iterdir()}
+    result = infer(*call, *now, "--resume", formats="ply")
+    assert result.status == 1
+    assert f"its maps were made with {words}" in result.errors[-1]
+    assert {path: path.read_bytes() for path in out.iterdir()} == files
+
+
 def test_further_formats_are_added_and_the_first_ones_kept(infer, out):
     infer(16, "--resume")
     assert f"{COUNT} of {COUNT} pairs written" in infer(16, "--resume", formats="npy").out
@@ -181,6 +209,41 @@ def test_a_truncated_line_costs_only_its_map(infer, out):
     (out / RESUME_LOG).write_text(whole[:-20])
     assert "1 of 4 pairs written" in infer(16, "--resume").out
     assert "4 were there" in infer(16, "--resume").out
+
+
+def test_a_line_that_a_full_disk_cut_off_costs_only_its_map(tmp_path, monkeypatch):
+    log = ResumeLog(tmp_path, {}, [])
+    log.start()
+    path_open = Path.open
+
+    @contextlib.contextmanager
+    def full(path, *how, **options):
+        with path_open(path, *how, **options) as file:
+            write = file.write
+            file = SimpleNamespace(write=lambda text: write(text[:9]))
+            yield file
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(OutputError):
+        log.add("a", [], [])
+    monkeypatch.setattr(Path, "open", path_open)
+    log.add("b", [], [])
+    again = ResumeLog(tmp_path, {}, [])
+    again.read([])
+    assert not again.has("a", [], [])
+    assert again.has("b", [], [])
+
+
+@pytest.mark.parametrize("letter", ["\u202f", "\u3000", "\u200d"])
+def test_any_letter_may_stand_in_a_name(stereo, pair, out, letter):
+    folder = out.parent
+    for side in "LR":
+        (folder / side / "000000.png").rename(folder / side / f"{letter}a.png")
+    call = ("infer", *(folder / side / f"{letter}a.png" for side in "LR"), "--output", out)
+    options = ("--formats", "pfm", *SGBM, "--max-disparity", 16, "--resume")
+    assert "1 of 1 pairs written" in stereo(*call, *options).out
+    assert "1 were there" in stereo(*call, *options).out
 
 
 def test_images_written_without_a_record_are_not_mistaken_for_recorded_ones(

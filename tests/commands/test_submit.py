@@ -24,15 +24,18 @@ TREES = {
 
 
 def write_tree(root, benchmark):
-    rng = np.random.default_rng(0)
+    """Write two scenes; return their left views by size."""
+    rng, lefts = np.random.default_rng(0), {}
     for index, (scene, size) in enumerate(SIZES.items()):
-        picture = rng.integers(0, 256, (*size, 3), np.uint8)
-        for pattern in TREES[benchmark]:
+        lefts[size] = rng.integers(0, 256, (*size, 3), np.uint8)
+        views = lefts[size], np.roll(lefts[size], -3, axis=1)
+        for pattern, view in zip(TREES[benchmark], views, strict=True):
             part = ("training", "test")[index]
             kitti = benchmark.startswith("kitti")
             path = root / (pattern.format(index) if kitti else pattern.format(part, scene))
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(path)
+            Image.fromarray(view).save(path)
+    return lefts
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +77,31 @@ def test_archives_contain_what_the_servers_expect(tmp_path, matcher, benchmark):
             else:
                 assert data.startswith(b"Pf\n")
     assert [p.name for p in path.parent.iterdir()] == ["x.zip"]
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_archives_hold_the_maps_of_the_left_views(tmp_path, matcher, benchmark):
+    lefts = write_tree(tmp_path, benchmark)
+
+    def known(left):
+        return 1 + left[..., 0] / np.float32(16)
+
+    class Known:
+        min_disparity, description = 0, matcher.description
+
+        def __call__(self, left, right):
+            return dataclasses.replace(matcher(left, right), disparity=known(left))
+
+    path = submit(Known, benchmark, tmp_path, tmp_path / "x.zip", partial=True)
+    stored = {}
+    with zipfile.ZipFile(path) as zipped:
+        for name in zipped.namelist():
+            if not name.endswith(".txt"):
+                values = np.asarray(Image.open(io.BytesIO(zipped.read(name))), np.float32)
+                stored[values.shape] = values / 256 if name.endswith(".png") else values
+    assert stored.keys() == lefts.keys()
+    for size, left in lefts.items():
+        assert np.array_equal(stored[size], known(left))
 
 
 def test_an_incomplete_benchmark_is_refused(tmp_path, matcher):

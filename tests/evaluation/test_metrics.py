@@ -234,6 +234,9 @@ def test_a_pixel_is_occluded_by_a_nearer_one_on_its_column_or_outside_the_frame(
     assert seen_by_right(truth, known).tolist() == [seen]
     assert image_record(scored(truth, truth))["noc"]["mask"] == "geometry"
     assert image_record(scored(truth, truth))["noc"]["valid_pixels"] == 6
+    for less, hidden in ((0.3, 0), (-0.3, -1)):  # beyond either side by less than half a pixel
+        seen_there = seen_by_right(np.full((1, 4), less), np.ones((1, 4), bool))
+        assert np.flatnonzero(~seen_there).tolist() == [hidden % 4]
     known[0, 6] = False  # what is not known hides nothing, and is not seen
     seen[3], seen[6] = True, False
     assert seen_by_right(truth, known).tolist() == [seen]

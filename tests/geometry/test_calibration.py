@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import time
 import warnings
 
@@ -740,7 +741,7 @@ HOSTILE = {
     "wide xml": ("<opencv_storage>" + "<_/>" * 100_000, "elements"),
     "entities": (LAUGHS, "DOCTYPE"),
     "deep json": ('{"M1": ' + "[" * 100_000, "JSON"),
-    "blank lines": ("\n" * 1_000_000, "no calibration"),
+    "blank lines": ("\n" * 1_000_000, "the file is empty"),
     "a long line": ("cam0 " + " " * 1_000_000, "no calibration"),
 }
 
@@ -951,12 +952,14 @@ def test_a_roi_shifts_the_principal_point_and_scales_nothing(tmp_path):
 
 def test_binning_scales(tmp_path):
     roi = ROI.format(left=20, top=8, height=400, width=600)
-    read = Calibration.read(ros_crop(tmp_path, roi, "binning_x: 2\nbinning_y: 2\n"))
-    assert (read.fx, read.size) == (393.66 / 2, (300, 200))
+    path = ros_crop(tmp_path, roi, "binning_x: 4\nbinning_y: 3\n")
+    with pytest.warns(UserWarning, match="but pixels are square"):
+        read = Calibration.read(path)
+    assert (read.fx, read.fy, read.size) == (393.66 / 4, 393.66 / 3, (150, 133))
     whole = Calibration.rectified(
         fx=393.66, cx0=302.98, cy=233.09, baseline=read.baseline, size=(600, 400)
-    ).scaled(0.5, 0.5)
-    assert read.cx0 == pytest.approx(whole.cx0)
+    ).scaled(1 / 4, 1 / 3)
+    assert (read.cx0, read.cy) == pytest.approx((whole.cx0, whole.cy))
     assert read.baseline == pytest.approx(0.09, rel=1e-4)
 
 
@@ -1129,6 +1132,20 @@ Stereo.T_c1_c2: !!opencv-matrix
 """
 
 
+def orb_2_raw(turns, shift):
+    """Return the raw cameras of ORB_2, to stand below it."""
+    sides = ("LEFT", "RIGHT")
+    return opencv_yaml(
+        **{f"{s}.K": MATRIX for s in sides},
+        **{f"{s}.D": [LENS] for s in sides},
+        **{f"{s}.R": turn for s, turn in zip(sides, turns, strict=True)},
+        **{
+            f"{s}.P": [[435.2, 0, 367.4, x], [0, 435.2, 252.2, 0], [0, 0, 1, 0]]
+            for s, x in zip(sides, (0, shift), strict=True)
+        },
+    ).replace("%YAML:1.0\n---\n", "")
+
+
 def test_lenses_that_the_file_knows_otherwise_are_refused(tmp_path):
     path = kept(tmp_path, ORB_2.replace("k1: 0.0", "k1: -0.3"), "stereo.yaml")
     assert Calibration.read(path, raw=True, lens="pinhole").left.lens == "pinhole"
@@ -1148,16 +1165,7 @@ def test_orb_slam(tmp_path):
     assert raw.right.distortion == (-0.28, 0.07, 0, 0, 0)
     fish = Calibration.read(kept(tmp_path, ORB_3.format(kind="KannalaBrandt8") + ORB_3_RAW))
     assert (fish.right.lens, fish.right.distortion) == ("fisheye", (-0.28, 0.07, 0, 0))
-    raw = opencv_yaml(
-        **{f"{s}.K": MATRIX for s in ("LEFT", "RIGHT")},
-        **{f"{s}.D": [LENS] for s in ("LEFT", "RIGHT")},
-        **{f"{s}.R": np.eye(3) for s in ("LEFT", "RIGHT")},
-        **{
-            f"{s}.P": [[435.2, 0, 367.4, x], [0, 435.2, 252.2, 0], [0, 0, 1, 0]]
-            for s, x in (("LEFT", 0), ("RIGHT", -43.52))
-        },
-    ).replace("%YAML:1.0\n---\n", "")
-    path = kept(tmp_path, ORB_2 + raw, "stereo.yaml")
+    path = kept(tmp_path, ORB_2 + orb_2_raw([np.eye(3)] * 2, -43.52), "stereo.yaml")
     assert Calibration.read(path).is_rectified
     found = Calibration.read(path, raw=True)
     assert (found.left, found.translation) == (
@@ -1183,25 +1191,104 @@ def test_openvins_names_the_camera_to_imu_transform(tmp_path):
         assert read.size == (752, 480)
 
 
-def test_euroc(tmp_path):
-    sensor = """sensor_type: camera
+EUROC = """sensor_type: camera
 T_BS:
   cols: 4
   rows: 4
-  data: [0, -1, 0, {x}, 1, 0, 0, {y}, 0, 0, 1, 0, 0, 0, 0, 1]
+  data: {pose}
 resolution: [752, 480]
 camera_model: pinhole
 intrinsics: [458.65, 457.29, 367.21, 248.37]
-distortion_model: {model}
+distortion_model: radial-tangential
 distortion_coefficients: [-0.28, 0.07, 0.0002, 1.7e-05]
 """
+
+
+def test_euroc(tmp_path):
     for name, y in (("cam0", 0), ("cam1", 0.11)):
+        pose = [0, -1, 0, 0.3, 1, 0, 0, y, 0, 0, 1, 0, 0, 0, 0, 1]
         (tmp_path / name).mkdir()
-        kept(tmp_path / name, sensor.format(x=0.3, y=y, model="radial-tangential"), "sensor.yaml")
+        kept(tmp_path / name, EUROC.format(pose=pose), "sensor.yaml")
     for name in ("cam0", "cam1"):
         read = Calibration.read(tmp_path / name / "sensor.yaml")
         assert read.translation == pytest.approx((-0.11, 0, 0), abs=1e-9)
         assert read.left.distortion == (-0.28, 0.07, 0.0002, 1.7e-05)
+
+
+def turned(axis, degrees):
+    """Return the rotation about an axis of the frame, 0 to 2."""
+    turn, (one, other) = np.eye(3), ((axis + 1) % 3, (axis + 2) % 3)
+    turn[one, one] = turn[other, other] = np.cos(np.radians(degrees))
+    turn[other, one] = np.sin(np.radians(degrees))
+    turn[one, other] = -turn[other, one]
+    return turn
+
+
+TURNS = turned(0, 6) @ turned(2, -3), turned(1, 9) @ turned(2, 4)  # into the rectified frame
+PLACES = (0.3, -0.2, 0.1), (0.4, -0.2, 0.1)  # of the cameras in it
+
+
+def posed(turn, place):
+    """Return the motion, (4, 4), from the rectified frame to a camera's."""
+    pose = np.eye(4)
+    pose[:3] = turn.T @ np.column_stack([np.eye(3), np.negative(place)])
+    return pose
+
+
+def listed(matrix):
+    return str(np.ravel(matrix).tolist())
+
+
+def kalibr_chain(key, poses):
+    camera = KALIBR.partition("cam1:")[0].replace("cam0:\n", "")
+    cameras = (f"cam{n}:\n  {key}: {listed(pose)}\n{camera}" for n, pose in enumerate(poses))
+    return {"camchain.yaml": "".join(cameras)}
+
+
+INTO = [posed(turn, place) for turn, place in zip(TURNS, PLACES, strict=True)]
+OUT_OF = [np.linalg.inv(pose) for pose in INTO]
+BETWEEN = INTO[1] @ OUT_OF[0]
+RAW_RIG = {  # format -> its files by name, first the one to read
+    "opencv": {
+        "stereo.yml": opencv_yaml(**OPENCV_PAIR | {"R": BETWEEN[:3, :3], "T": BETWEEN[:3, 3:]})
+    },
+    "kitti": {
+        "calib.txt": KITTI_RAW
+        + "".join(
+            f"K_0{n}: 900 0 700 0 900 250 0 0 1\nD_0{n}: 0 0 0 0 0\n"
+            f"R_0{n}: {listed(pose[:3, :3])}\nT_0{n}: {listed(pose[:3, 3])}\n"
+            for n, pose in enumerate(INTO, start=2)
+        )
+    },
+    "kalibr": kalibr_chain("T_cn_cnm1", (np.eye(4), BETWEEN)),
+    "kalibr-imu": kalibr_chain("T_cam_imu", INTO),
+    "openvins": kalibr_chain("T_imu_cam", OUT_OF),
+    "euroc": {
+        f"cam{n}/sensor.yaml": EUROC.format(pose=listed(pose)) for n, pose in enumerate(OUT_OF)
+    },
+    "orb-slam-3": {
+        "stereo.yaml": ORB_3.format(kind="PinHole")
+        + re.sub(r"data: .*", f"data: {listed(np.linalg.inv(BETWEEN))}", ORB_3_RAW)
+    },
+    "orb-slam-2": {"stereo.yaml": ORB_2 + orb_2_raw(TURNS, -43.52)},
+    "ros": {
+        f"{side}.yaml": re.sub(r"\[0\.99998,.*", listed(turn), ROS.format(side=side, shift=shift))
+        for side, shift, turn in zip(("left", "right"), (0, -39.366), TURNS, strict=True)
+    },
+}
+
+
+@pytest.mark.parametrize("kind", RAW_RIG)
+def test_every_format_says_where_the_raw_cameras_stand(tmp_path, rng, kind):
+    for name, text in RAW_RIG[kind].items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        kept(tmp_path, text, name)
+    read = Calibration.read(tmp_path / next(iter(RAW_RIG[kind])), raw=True)
+    points = rng.normal(size=(4, 3))  # in the rectified frame
+    left, right = (
+        np.linalg.solve(turn, (points - place).T) for turn, place in zip(TURNS, PLACES, strict=True)
+    )
+    assert np.allclose(read.rotation @ left + np.reshape(read.translation, (3, 1)), right)
 
 
 FOREIGN = {

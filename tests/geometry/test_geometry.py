@@ -371,6 +371,13 @@ def test_real_chessboards_calibrate_and_rectify():
         assert corner_offsets([plan.apply(*pair) for pair in views], (9, 6)).mean() < 0.3
 
 
+@pytest.mark.parametrize("keep_all", [False, True])
+def test_only_a_pair_with_all_its_pixels_has_black_around_them(rig, keep_all):
+    white = np.full((*SIZE[::-1], 3), 255, np.uint8)
+    for view in plan_rectification(rig, *SIZE, keep_all=keep_all).apply(white, white):
+        assert view.min() == (0 if keep_all else 255)
+
+
 def test_cameras_above_each_other_are_refused(rig):
     upright = Calibration(rig.left, rig.right, (0.001, -0.1, 0.0), rig.rotation, SIZE)
     with pytest.raises(InputError, match="above each other"):
@@ -398,6 +405,13 @@ def test_faults_of_a_pair_are_named(quick):
     assert faults_of(left, right[:, ::-1], quick=quick) == ["mirrored"]
     assert faults_of(left[:, ::-1], right, quick=quick) == ["mirrored"]
     assert faults_of(left, right[::-1, ::-1], quick=quick) == ["unrelated"]
+
+
+@pytest.mark.parametrize(("rows", "direction"), [(5, "lower"), (-5, "higher")])
+def test_a_vertical_offset_is_reported_with_its_direction(rows, direction):
+    moved = np.roll(read_image(RIGHT), rows, axis=0)
+    (fault,) = check_pair(LEFT, moved, 192, quick=True).faults
+    assert f"features lie 5.0 px {direction} in the right view" in fault
 
 
 def test_two_mirrored_views_look_swapped_and_the_advice_says_so():

@@ -38,6 +38,8 @@ def test_edges_are_where_the_depth_jumps():
     edge = is_edge(depth)
     assert edge[:, 3:5].all()
     assert edge.sum() == 10
+    assert is_edge(np.array([[2, 2.102]])).all()  # by 5 % of the nearer one
+    assert not is_edge(np.array([[2, 2.098]])).any()
     assert not is_edge(np.linspace(1, 1.2, 35, dtype=np.float32).reshape(5, 7)[:, :2]).any()
 
 
@@ -135,6 +137,27 @@ def test_infer_writes_depth_and_points(stereo, tmp_path):
     assert np.allclose(depth, 30 / disparity, rtol=1e-4)
     cloud = trimesh.load(tmp_path / "0006.ply")
     assert np.isin(np.asarray(cloud.vertices[:, 2], np.float32), depth).all()
+
+
+@pytest.mark.parametrize("view", ["left", "right"])
+def test_points_have_the_colours_of_their_view(stereo, tmp_path, rng, view):
+    (tmp_path / "K.txt").write_text("40 0 24 0 40 12 0 0 1\n0.1\n")
+    grey = rng.integers(60, 200, (24, 53, 1), np.uint8)
+    for side, shown in (("left", grey[:, :-5] * [0, 1, 0]), ("right", grey[:, 5:] * [1, 0, 0])):
+        Image.fromarray(shown.astype(np.uint8)).save(tmp_path / f"{side}.png")
+    called = stereo(
+        *("infer", tmp_path / "left.png", tmp_path / "right.png", "--view", view),
+        *("--model", "sgbm", "--max-disparity", "16", "--keep-flying-points"),
+        *("--formats", "ply", "--calibration", tmp_path / "K.txt", "--output", tmp_path / "out"),
+    )
+    assert called.status == 0, called.errors
+    (path,) = (tmp_path / "out").glob("*.ply")
+    colors = np.asarray(trimesh.load(path).colors)[:, :3]
+    assert len(colors) and (colors.max(axis=0) > 0).tolist() == [
+        view == "right",
+        view == "left",
+        False,
+    ]
 
 
 @pytest.mark.parametrize(

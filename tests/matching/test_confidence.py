@@ -29,8 +29,10 @@ from stereo.matching.confidence import (
     COMMON,
     ConfidenceModel,
     _deviation,
+    confidence_features,
     confidence_model,
 )
+from stereo.matching.estimate import Estimate
 from stereo.matching.matcher import Matcher
 from stereo.models.checkpoint import load_checkpoint, save_checkpoint
 from stereo.system.bundled import bundled_weights
@@ -103,6 +105,17 @@ def test_each_feature_moves_the_confidence_one_way(count, seed, step):
         if name in ("texture", "matched", "about_plane", "negative_entropy"):
             gain = -gain
         assert (gain <= 1e-5).all(), name
+
+
+def test_texture_is_that_of_the_left_view(rng):
+    flat, noise = np.full((9, 12, 3), 90, np.uint8), rng.integers(0, 256, (9, 12, 3), np.uint8)
+    still = np.zeros((9, 12), np.float32)
+    without, much = (
+        confidence_features(Estimate(still), still, left, right).values["texture"]
+        for left, right in ((flat, noise), (noise, flat))
+    )
+    assert without.max() < -0.9
+    assert much.min() > 0
 
 
 def test_confidence_is_a_map_of_probabilities_computed_once(result):

@@ -204,6 +204,14 @@ def test_a_wrong_yaml_file_is_one_line(theirs, yaml, says):
         package.load(theirs)
 
 
+@pytest.mark.parametrize("known", ["mean: [0.5, 0.5, 0.5]\n", "std: [0.5, 0.5, 0.5]\n"])
+def test_half_a_normalisation_is_refused_of_bytes_too(theirs, known):
+    cast = node("Cast", ["left"], ["numbers"], to=onnx.TensorProto.FLOAT)
+    write(theirs, {"left": ANY, "right": ANY}, cast, grey("numbers"), kind="uint8", yaml=known)
+    with pytest.raises(InputError, match="does not record its normalisation"):
+        package.load(theirs)
+
+
 @pytest.mark.parametrize(
     ("views", "says"),
     [

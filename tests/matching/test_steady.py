@@ -101,6 +101,13 @@ def test_a_change_invisible_in_the_image_is_adopted_after_some_frames(rng, pictu
     assert not any(22 < mean < 28 for mean in found)
 
 
+def test_a_long_rest_weighs_no_more_than_a_short_one(rng, picture):
+    steady = Steady()
+    for each in [*frames(rng, picture, 20.0, count=60), *frames(rng, picture, 20.2, count=16)]:
+        found = steady(each).disparity
+    assert found.mean() > 20.16  # without a cap of the weight 20.12
+
+
 @pytest.mark.parametrize("rate", [1.005, 1.01, 1.02])
 def test_what_approaches_is_followed_where_the_image_hardly_changes(rng, picture, rate):
     steady = Steady()

@@ -214,6 +214,15 @@ def test_a_file_of_code_is_a_model_of_the_commands(stereo, code, tmp_path):
     assert (np.load(out / "0006_disparity.npy") == 5).all()
 
 
+def test_a_file_of_code_knows_what_its_model_was_trained_on(code):
+    code.write_text(
+        "import stereo\nmodel = stereo.wrap(lambda left, right: left[..., 0], name='mine')\n"
+        "model.trained_on = frozenset({'0123456789ab'})\n"
+    )
+    assert package.load(f"{code}:model").trained_on == {"0123456789ab"}
+    assert package.load(f"{code}:model", min_disparity=-4).trained_on == {"0123456789ab"}
+
+
 def test_files_of_two_folders_import_their_own_modules(tmp_path, views, monkeypatch):
     for name, disparity in (("one", 1), ("two", 9)):
         folder = tmp_path / name

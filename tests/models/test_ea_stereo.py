@@ -102,7 +102,7 @@ def test_averaged_weights_lie_between_and_different_networks_have_none(
     for name, planes in (("first", 32), ("second", 32), ("other", 64)):
         config = NetworkConfig("ea_stereo", planes)
         files.append(tmp_path / f"{name}.safetensors")
-        seen = {"trained_on": f"{len(files):08x}"}
+        seen = {"trained_on": f"{len(files):012x}"}
         save_checkpoint(files[-1], Checkpoint(config, build_network(config).state_dict(), seen))
     mixed = tmp_path / "mixed.safetensors"
     average(mixed, f"{files[0]}:1", f"{files[1]}:3", "--half")
@@ -112,7 +112,7 @@ def test_averaged_weights_lie_between_and_different_networks_have_none(
             assert value.dtype == torch.float16
             expected = 0.25 * first[name] + 0.75 * second[name]
             assert torch.allclose(value.float(), expected, rtol=1e-3, atol=1e-6), name
-    assert load_checkpoint(mixed).trained_on == {"00000001", "00000002"}
+    assert load_checkpoint(mixed).trained_on == {"000000000001", "000000000002"}
     weights = {name: torch.full_like(value, 1e5) for name, value in first.items()}
     save_checkpoint(files[1], Checkpoint(NetworkConfig("ea_stereo", 32), weights))
     with pytest.raises(SystemExit, match="that fp16 cannot hold"):

@@ -329,6 +329,15 @@ def test_invalid_cells_can_be_masked_as_keys(site):
     assert torch.equal(mask[0, 0], (x >= d)[:, None].expand(mask.shape[2:]))
 
 
+def test_certainty_is_least_of_a_uniform_distribution_and_1_of_one_plane():
+    logits = torch.zeros(1, 8, 1, 3)
+    logits[:, 4, :, 1] = 99.0
+    logits[:, ::4, :, 2] = 99.0
+    about, order = certainty(logits)[0, :, 0]
+    assert about.tolist() == pytest.approx([2 / 8, 1, 1 / 2])
+    assert order.tolist() == pytest.approx([0, 1, 2 / 3], abs=1e-6)  # of 3 bits
+
+
 @pytest.mark.parametrize("upsampling", ["unbiased", "align_corners", "half_pixel"])
 def test_certainty_lies_where_the_map_does(upsampling):
     logits = torch.zeros(1, 8, 3, 16)

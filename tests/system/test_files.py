@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,6 +125,29 @@ def test_ctrl_c_between_two_renames_leaves_all_or_none(tmp_path, monkeypatch, af
         for path in temporary:
             path.write_text("new")
     assert len(names(tmp_path)) in (0, 3)
+
+
+def test_a_copy_that_fails_without_hard_links_leaves_the_targets_untouched(targets, monkeypatch):
+    def no_links(*_):
+        raise PermissionError(errno.EPERM, "no hard links")
+
+    def full(_, backup):
+        Path(backup).write_text("o")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "hardlink_to", no_links)
+    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.setattr(shutil, "copy2", full)
+    with pytest.raises(OutputError, match="nothing was written"), staged(*targets) as temporary:
+        for path in temporary:
+            path.write_text("new")
+    assert_untouched(targets)
+
+
+def test_a_closed_pipe_is_not_blamed_on_the_file(targets):
+    with pytest.raises(BrokenPipeError), staged(*targets):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    assert_untouched(targets)
 
 
 def test_a_target_below_a_file_is_an_output_error(tmp_path):

@@ -2,24 +2,29 @@
 
 import dataclasses
 import json
+import math
 import pickle
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from conftest import REPOSITORY
 from PIL import Image
 
 from stereo.data.augmentation.training_pair import TrainingPair
 from stereo.data.finding.sources import find_sources
-from stereo.data.io.disparities import write_disparity
+from stereo.data.io.disparities import read_disparity, write_disparity
 from stereo.data.io.videos import write_video
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.errors import InputError
 from stereo.geometry.check import Findings
+from stereo.matching.confidence import ConfidenceMaps
 from stereo.matching.loading import load
-from stereo.models.checkpoint import load_checkpoint, save_checkpoint
+from stereo.models import NetworkConfig, build_network
+from stereo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stereo.system import heap
 from stereo.system.bundled import DEFAULT_MODEL, SGBM, bundled_weights
 from stereo.system.locks import locked
@@ -263,6 +268,35 @@ def test_labels_are_spread_over_a_film_and_need_no_video_in_training(
     for (source, _), frame in zip(pickle.loads(pickle.dumps(found)), frames[::8], strict=True):
         assert np.array_equal(source.read().left, frame.read().left)
         assert np.array_equal(source.read().right, frame.read().right)
+
+
+def test_labels_are_where_the_maps_are_both_sure_and_consistent(folders, monkeypatch):
+    confidence, agreement = np.float32([[0.9, 0.9, 0.7, 0.7]]), np.float32([[-0.5, -2, -0.5, -2]])
+    result = SimpleNamespace(
+        disparity=np.full((1, 4), 5, np.float32),
+        confidence_maps=ConfidenceMaps(confidence, {"left_right": agreement}),
+    )
+    teacher = SimpleNamespace(both=lambda *_: (result, result))
+    monkeypatch.setattr(adapt_stages, "load", lambda _: teacher)
+    sources = find_sources(str(folders / "left"), str(folders / "right"))[:1]
+    adapt_stages.write_labels(folders / "it", sources, folders / "labels", math.inf)
+    assert read_disparity(folders / "labels/0.pfm").tolist() == [[5, math.inf, math.inf, math.inf]]
+
+
+def test_statistics_are_the_mean_over_pairs(folders):
+    config = NetworkConfig("ea_stereo_fast", 32)
+    start = folders / "start.safetensors"
+    save_checkpoint(start, Checkpoint(config, build_network(config).state_dict()))
+    sources = find_sources(str(folders / "left"), str(folders / "right"))[:2]
+    found = []
+    for chosen in (sources[:1], sources[1:], sources):
+        adapt_stages.take_statistics(start, chosen, folders / "found.safetensors")
+        found.append(load_checkpoint(folders / "found.safetensors").weights)
+    one, two, both = found
+    names = [name for name in both if name.endswith("running_mean")]
+    assert not torch.allclose(one[names[0]], two[names[0]])
+    for name in names:
+        torch.testing.assert_close(both[name], (one[name] + two[name]) / 2)
 
 
 def test_a_folder_of_the_user_stays(adapt, folders, quick, monkeypatch):

@@ -24,17 +24,22 @@ from training_runs import (
 )
 
 from stereo.commands import cli
+from stereo.data.io.disparities import read_disparity, write_disparity
 from stereo.errors import FolderInUseError, InputError, StereoError
 from stereo.models import AttentionConfig, NetworkConfig
+from stereo.models.checkpoint import load_checkpoint
 from stereo.models.fast import FastFeatures
 from stereo.system.locks import locked
 from stereo.training import data, loop
-from stereo.training.config import TrainerConfig
+from stereo.training.config import OptimizerConfig, TrainerConfig
 from stereo.training.learner import Learner
 from stereo.training.loop import train
 from stereo.training.prepare import prepare
 from stereo.training.recipe import Recipe
-from stereo.training.state import last_path
+from stereo.training.saver import Saver
+from stereo.training.schedule import learning_rate
+from stereo.training.state import best_path, last_path
+from stereo.training.validation import validate
 
 pytest_plugins = ["training_runs"]
 
@@ -182,6 +187,42 @@ def test_a_loss_that_is_not_finite_keeps_the_last_scalars(tiny, scripted, monkey
     assert curve(out, "train/loss")[0] == [1, 2]
 
 
+def test_every_step_follows_the_settings_of_the_optimizer(tiny, scripted, monkeypatch, tmp_path):
+    settings = OptimizerConfig(
+        betas=(0.8, 0.9), weight_decay=0.02, schedule="steps", milestones=(0.5,), clip_norm=1e-3
+    )
+    groups, norms, end_step = [], [], Learner.end_step
+
+    def watched(learner):
+        groups.extend(dict(group) for group in learner.optimizer.param_groups)
+        gradients = [p.grad for p in learner.network.parameters() if p.grad is not None]
+        norms.append(float(torch.nn.utils.get_total_norm(gradients)))
+        end_step(learner)
+
+    monkeypatch.setattr(Learner, "end_step", watched)
+    scripted(9.0, 8.0)
+    run = dataclasses.replace(tiny_run(tiny(), max_steps=2), optimizer=settings)
+    train(run, tmp_path / "run")
+    assert [group["lr"] for group in groups] == [learning_rate(n, 2, settings) for n in (0, 1)]
+    assert groups[0]["lr"] != groups[1]["lr"]
+    assert {(group["betas"], group["weight_decay"]) for group in groups} == {((0.8, 0.9), 0.02)}
+    assert norms == pytest.approx([1e-3, 1e-3], rel=1e-4)
+
+
+def test_the_average_is_what_is_validated_and_shipped(tiny, tmp_path):
+    run = tiny_run(tiny(), ema_decay=0.9)
+    learner = Learner(run)
+    average = {name: tensor.clone() for name, tensor in learner.average.weights().items()}
+    for parameter in learner.network.parameters():
+        parameter.data.fill_(float("nan"))
+    summary, _ = validate(run, learner, run.validation_set)
+    learner.epe = summary["epe_image"]
+    Saver(tmp_path, run, learner).keep_best()
+    shipped = load_checkpoint(best_path(tmp_path)).weights
+    assert shipped.keys() == average.keys()
+    assert all(torch.equal(shipped[name], average[name]) for name in average)
+
+
 def test_a_resumed_run_is_read_and_reported_without_noise(tiny, scripted, tmp_path, capfd):
     run, out = tiny_run(tiny(), validate_every=2, checkpoint_every=2), tmp_path / "run"
     scripted(9.0, 5.0, 4.0)
@@ -246,8 +287,13 @@ def test_a_frozen_performer_keeps_its_projection():
 
 
 def test_accumulation_equals_one_large_batch_with_batch_norm_frozen(here, tmp_path):
+    data = shutil.copytree(samples(), tmp_path / "data")
+    path = min(data.glob("FlyingThings3D/disparity/TEST/*/*/left/*.pfm"))
+    truth = read_disparity(path)
+    truth[:, ::2] = np.inf  # the pixels of both count alike, not the pairs
+    write_disparity(path, truth)
     for turns in (1, 2):
-        options = ("--trainer.max_steps", 2, "--trainer.accumulation", turns)
+        options = ("--trainer.max_steps", 2, "--trainer.accumulation", turns, "--data.root", data)
         here(tmp_path / str(turns), *options, "--trainer.freeze_batch_norm", "true")
     one, two = (load_file(tmp_path / n / "last-00000002.safetensors") for n in ("1", "2"))
     assert_close_but_for_rounding(one, two)

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from stereo.errors import StereoError, UsageError
 from stereo.models import NetworkConfig
+from stereo.models.outputs import TrainingOutputs
 from stereo.training.config import LossConfig, OptimizerConfig
 from stereo.training.interrupt import explain_errors
 from stereo.training.learner import MovingAverage
-from stereo.training.losses import plane_cross_entropy_sum, smooth_l1_sum
+from stereo.training.losses import loss_sum, plane_cross_entropy_sum, smooth_l1_sum
 from stereo.training.order import Share, StepSampler
 from stereo.training.recipe import Recipe
 from stereo.training.schedule import learning_rate, parse_duration
@@ -71,6 +72,16 @@ def test_the_loss_equals_psmnets():
     total = smooth_l1_sum(predictions, truth, counted, (0.5, 0.7, 1.0)) / counted.sum()
     assert total == pytest.approx(0.5 * 0.125 + 0.7 * 1.5 + 2.5)
     assert smooth_l1_sum(predictions[-1:], truth, counted, (0.5, 0.7, 1.0)) == pytest.approx(10)
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts():
+    truth = torch.full((1, 2, 2), 3.0)
+    counted = torch.ones_like(truth).bool()
+    outputs = TrainingOutputs((truth + 0.25, truth - 2), torch.randn(1, 4, 1, 1), 2)
+    smooth = 4 * (0.5 * 0.0625 + 1.75)  # 0.25^2 / (2 beta) and 2 - beta / 2
+    planes = float(plane_cross_entropy_sum(outputs.logits, truth, counted, 2))
+    config = LossConfig((0.5, 1.0), beta=0.5, planes=0.3)
+    assert loss_sum(outputs, truth, counted, config) == pytest.approx(smooth + 0.3 * planes)
 
 
 def test_schedules():
@@ -138,6 +149,17 @@ def test_the_average_starts_fast_and_forgets_its_first_weights():
     for _ in range(30):
         average.update(network)
     assert float(average.network.weight.detach()) > 0.99  # a decay of 0.999 would give 0.03
+
+
+def test_the_average_moves_by_its_decay_in_the_end():
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(network.weight)
+    average = MovingAverage(network, 0.5)
+    for _ in range(30):
+        average.update(network)
+    torch.nn.init.ones_(network.weight)
+    average.update(network)
+    assert float(average.network.weight.detach()) == 0.5
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from test_datasets import write_frame
@@ -359,6 +360,34 @@ def test_pairs_that_are_never_flipped_trigger_a_warning(tiny, capsys):
     data = DataConfig("manifest", str(tiny()))
     prepare(Recipe(data=data, augmentation=AugmentationConfig(flip_probability=0.5)))
     assert "2 of the 2 training pairs have no ground truth of the right" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("validation", [ValidationConfig(), ValidationConfig(split="train")])
+def test_pairs_with_ground_truth_of_both_views_are_flipped(tmp_path, validation):
+    synthesize(tmp_path, SyntheticConfig(height=32, width=64, max_disparity=16), 2)
+    recipe = Recipe(
+        NetworkConfig("ea_stereo_fast", 32),
+        DataConfig("synthetic", str(tmp_path), validation=validation),
+        AugmentationConfig(crop=None, flip_probability=1.0),
+    )
+    training = prepare(recipe).training_set
+    truth = training.source.files[0].read(disparity_right=True).disparity_right
+    assert np.array_equal(training[0, 0]["disparity"], truth[:, ::-1])
+
+
+@pytest.mark.parametrize("name", ["manifest", "synthetic"])
+def test_every_epoch_brings_other_samples(tiny, name):
+    scenes = SyntheticConfig(height=32, width=64, max_disparity=16)
+    drawn = name == "manifest"  # at random from pairs that stay
+    recipe = Recipe(
+        NetworkConfig("ea_stereo_fast", 32),
+        DataConfig(name, str(tiny()) if drawn else None, synthetic=scenes),
+        AugmentationConfig(crop=(16, 32) if drawn else None),
+    )
+    training = prepare(recipe).training_set
+    first, again, other = (training[epoch, 0]["left"] for epoch in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 @pytest.mark.parametrize("scale", [1, 3])

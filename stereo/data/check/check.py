@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -172,6 +171,6 @@ def _with_progress(jobs: list[Job]) -> Iterator[Job]:
     """Yield the jobs under a bar on a terminal; elsewhere print a line per tenth of long work."""
     step = max(100, len(jobs) // 10)
     for done, job in enumerate(console.progress(jobs, "check")):
-        if done and done % step == 0 and not sys.stderr.isatty():
+        if done and done % step == 0 and not console.on_terminal():
             console.say(f"{done} of {len(jobs)} pairs checked")
         yield job

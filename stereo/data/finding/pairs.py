@@ -10,6 +10,7 @@ from pathlib import Path
 
 from stereo.data.io.disparities import DISPARITY_SUFFIXES
 from stereo.data.io.images import IMAGE_SUFFIXES, has_both_views
+from stereo.data.io.videos import VIDEO_SUFFIXES
 from stereo.errors import InputError
 
 _SIDE_WORD = re.compile(
@@ -67,9 +68,14 @@ def find_pairs(left: str, right: str, truth: str | None = None) -> list[PairFile
 
 
 def would_find(argument: str, folder: Path, names: Iterable[str]) -> str | None:
-    """Return the first image of a folder that a folder or a glob would take for one of its own."""
-    images = (name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES)
-    if Path(argument).is_dir():
+    """Return the first file in a folder that another folder or a glob would take for its own.
+
+    A folder takes images, a glob videos as well.
+    """
+    is_folder = Path(argument).is_dir()
+    suffixes = IMAGE_SUFFIXES if is_folder else IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    images = (name for name in names if Path(name).suffix.lower() in suffixes)
+    if is_folder:
         within = folder.resolve().is_relative_to(Path(argument).resolve())
         return next(images, None) if within else None
     if not glob.has_magic(argument) or Path(argument).exists():

@@ -55,6 +55,30 @@ def test_with_a_static_camera_only_objects_move():
     assert not np.array_equal(pairs[0].left[still], pairs[1].left[still])  # other noise
 
 
+def test_a_moving_object_takes_its_disparities_and_its_texture_along():
+    moved, (x, y) = 0, (50, 20)
+    for film in range(4):
+        scene = SCENES.compose(film)
+        first, last = (
+            at_frame(scene, SceneRng(FILM.seed, film, 3), frame, FRAMES)[0].layers
+            for frame in (0, FRAMES - 1)
+        )
+        for before, after in zip(first, last, strict=True):
+            if before == after:
+                continue
+            outlines = before.surface.outline, after.surface.outline
+            dx, dy = (getattr(outlines[1], at) - getattr(outlines[0], at) for at in "xy")
+            for was, now in (
+                (before.surface.plane, after.surface.plane),
+                (before.look.mapping[:3], after.look.mapping[:3]),
+                (before.look.mapping[3:], after.look.mapping[3:]),
+            ):
+                expected = was[0] * x + was[1] * y + was[2]
+                assert now[0] * (x + dx) + now[1] * (y + dy) + now[2] == pytest.approx(expected)
+            moved += abs(dx) > 1
+    assert moved > 3
+
+
 @pytest.mark.slow
 def test_sequences_are_written_to_folders_and_resumed(tmp_path):
     assert synthesize(tmp_path, FILM, 2) == (2 * FRAMES, 0)

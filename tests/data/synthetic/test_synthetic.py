@@ -331,6 +331,19 @@ def test_shine_and_reflections_move_against_the_surface(effect):
     assert moved > 500
 
 
+def test_mirrored_pictures_move_by_their_own_disparity(monkeypatch):
+    scenes = SyntheticScenes(replace(SMALL, **FAULTLESS))
+    scene = scenes.compose(0)
+    layers = tuple(
+        replace(layer, look=replace(layer.look, tint=(0, 0, 0), mirror=(0.0, 1.0, 7.0, 1.0)))
+        for layer in scene.layers
+    )
+    monkeypatch.setattr(scenes, "compose", lambda _: replace(scene, layers=layers))
+    pair = scenes.render(0)
+    assert pair.clean_left.std() > 10
+    assert np.abs(pair.clean_left[:, 7:].astype(int) - pair.clean_right[:, :-7]).mean() < 1
+
+
 def test_plain_repeated_and_large_surfaces_match_the_requested_shares():
     def looks(**shares):
         scenes = SyntheticScenes(replace(SMALL, places=("room", "heap"), **shares))
