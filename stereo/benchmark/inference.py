@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,16 +174,12 @@ def _theirs(name: str, bench: Bench) -> tuple[list[InferenceCase], str]:
     for precision in bench.precisions if in_zoo else ["auto"]:
         matcher = load(name, device=device, precision=precision, allow_untrained=True)
         match = functools.partial(_disparity, matcher, bench.pair)
-        on_cpu = not any(weights.is_cuda for weights in _weights_of(matcher))
+        on_cpu = matcher.description.get("device", "cpu") == "cpu"
         known = precision.replace("auto", "own")
         cases.append(InferenceCase(name, THEIRS, known, match, on_cpu=on_cpu))
     stop_keeping_freed_memory()  # kept for ours alone, while they run
     weights = str(matcher.description.get("weights", "own"))
     return cases, "random" if weights == "untrained" else weights
-
-
-def _weights_of(matcher: Matcher) -> Iterable[torch.Tensor]:
-    return () if matcher.network is None else matcher.network.parameters()
 
 
 def _disparity(matcher: Matcher, pair: RenderedPair) -> np.ndarray:

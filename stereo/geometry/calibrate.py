@@ -1,5 +1,6 @@
 """Calibration of two cameras from images of a board."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -361,7 +362,7 @@ def _find_view(name: str, pictures: Sequence[np.ndarray], board: Board) -> Board
     across = board.columns - (0 if board.marker is None else 1)
     places = np.array([[i % across, i // across, 0] for i in shared], np.float32) * board.square
     sides = [np.array([corners[i] for i in shared], np.float32) for corners in found]
-    if _most_on_a_line(places[:, :2] / board.square) > len(shared) - 2:
+    if _nearly_on_a_line(places[:, :2] / board.square):
         return "the corners that both images show lie on one line"
     along = [corners[-1] - corners[0] for corners in sides]
     if board.marker is None and np.dot(*along) < 0:
@@ -369,17 +370,18 @@ def _find_view(name: str, pictures: Sequence[np.ndarray], board: Board) -> Board
     return BoardView(name, places.astype(np.float32), *sides)
 
 
-def _most_on_a_line(corners: np.ndarray) -> int:
-    """Return how many of at least two (N, 2) corners, in squares, one line holds at most.
+def _nearly_on_a_line(corners: np.ndarray) -> bool:
+    """Return whether a line holds all of the (N, 2) corners, in squares, or all but one.
 
-    OpenCV needs two corners beside it: with one it fails, or solves for nonsense.
+    OpenCV needs two corners beside it: with one it fails, or solves for nonsense. Such a line runs
+    through two of any three corners.
     """
-    most = 0
-    for corner in corners:
-        away = np.delete(corners - corner, np.flatnonzero((corners == corner).all(axis=1)), axis=0)
-        crosses = away[:, None, 0] * away[None, :, 1] - away[:, None, 1] * away[None, :, 0]
-        most = max(most, 1 + int((np.abs(crosses) < 0.5).sum(axis=1).max()))
-    return most
+    for one, other in itertools.combinations(corners[:3], 2):
+        along, away = other - one, corners - one
+        beside = np.abs(along[0] * away[:, 1] - along[1] * away[:, 0]) > 0.5
+        if np.count_nonzero(beside) < 2:
+            return True
+    return False
 
 
 def _find_chessboard(picture: np.ndarray, board: Board) -> dict[int, Any]:
