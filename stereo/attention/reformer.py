@@ -189,7 +189,6 @@ class ReformerAttention(VolumeAttention):
         """As ``_one_round``; every query gathers the keys that it sees."""
         order, chunk = self._sorted(keys, key_mask, number)
         count = key_mask.sum(dim=2).unsqueeze(3)  # (B, 1, 1, 1)
-        # Without any key all are let through, for finite gradients, and the result is not used.
         first = self.chunk * chunk[..., None]
         positions = torch.arange(keys.shape[2], device=keys.device)[:, None].expand_as(first)
         scale = self.key_width**-0.5
@@ -202,6 +201,7 @@ class ReformerAttention(VolumeAttention):
             k, v = (_gather(t, seen).unflatten(2, rank.shape[2:]) for t in (keys, values))
             logits = torch.einsum("bhnk,bhnmk->bhnm", q, k) * scale
             logits = torch.where(own == seen.unflatten(2, rank.shape[2:]), SELF_LOGIT, logits)
+            # Without any key all are let through, for finite gradients, and the result is not used.
             logits = logits.masked_fill(~there & (count > 0), -torch.inf)
             log_norm = logits.logsumexp(dim=3, keepdim=True)
             attended = torch.einsum("bhnm,bhnmv->bhnv", (logits - log_norm).exp(), v)

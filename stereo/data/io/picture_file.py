@@ -55,8 +55,8 @@ def open_picture(
             yield image
     except UnidentifiedImageError as error:
         known = ", ".join(formats)
-        floats = name.lower().endswith((".tif", ".tiff"))
-        told = " (of TIFFs, those of 8 and 16 bits are read)" if floats else ""
+        is_tiff = name.lower().endswith((".tif", ".tiff"))
+        told = " (of TIFFs, those of 8 and 16 bits are read)" if is_tiff else ""
         raise NotAPictureError(f"{name}: damaged, or no image of these: {known}{told}") from error
     except (StereoError, MemoryError):
         raise
