@@ -137,9 +137,16 @@ def test_dataclasses_that_hold_arrays_compare_by_identity():
     assert not arrays & compared
 
 
+def test_the_top_level_holds_what_was_agreed():
+    tracked = subprocess.check_output(["git", "ls-files"], cwd=REPOSITORY, text=True)
+    folders = {path.split("/")[0] for path in tracked.split("\n") if "/" in path}
+    code_and_data = {"stereo", "datasets", "scripts", "checkpoints", "tests"}
+    assert folders == code_and_data | {"docs", ".ci", ".github"}
+
+
 def test_a_clone_named_stereo_does_not_hide_the_package(tmp_path):
     clone = tmp_path / "stereo"
-    for name in ("stereo", "editable"):
+    for name in ("stereo", "scripts/editable"):
         shutil.copytree(REPOSITORY / name, clone / name, ignore=shutil.ignore_patterns("app"))
     (clone / "datasets").mkdir()
     dirs = re.search(
