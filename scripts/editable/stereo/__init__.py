@@ -10,7 +10,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-_path = Path(__file__).resolve().parents[2] / "stereo" / "__init__.py"
+_path = Path(__file__).resolve().parents[3] / "stereo" / "__init__.py"
 _spec = importlib.util.spec_from_file_location("stereo", _path)
 assert _spec is not None and _spec.loader is not None
 sys.modules["stereo"] = importlib.util.module_from_spec(_spec)
