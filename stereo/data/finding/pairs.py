@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stereo.data.io.disparities import DISPARITY_SUFFIXES
-from stereo.data.io.images import IMAGE_SUFFIXES, has_both_views
+from stereo.data.io.images import IMAGE_SUFFIXES, has_both_views, is_hidden
 from stereo.data.io.videos import VIDEO_SUFFIXES
 from stereo.errors import InputError
 
@@ -148,7 +148,7 @@ class _Selection:
             self.kind = "folder"
             self.base = path
             found = [p for p in path.rglob("*") if p.suffix.lower() in suffixes]
-            self.files = [p for p in found if not p.name.startswith(".") and p.is_file()]
+            self.files = [p for p in found if not is_hidden(p, path) and p.is_file()]
         elif not path.exists() and not glob.has_magic(argument):
             raise InputError(f"{argument}: no such file or folder")
         elif path.exists():

@@ -199,6 +199,16 @@ def is_picture(path: Path) -> bool:
         return True
 
 
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Return whether a path below a folder is hidden: thumbnails, or what a Mac puts beside files.
+
+    Args:
+        path: below ``folder``, whose own name does not matter.
+        folder: the one that is looked through.
+    """
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
 def check_readable(path: Path) -> None:
     """Raise ``InputError`` unless ``path`` is a non-empty file."""
     try:

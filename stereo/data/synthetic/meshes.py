@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stereo.data.io.images import is_hidden
 from stereo.data.synthetic.backdrop import View
 from stereo.data.synthetic.space import Pose
 from stereo.errors import InputError
@@ -57,7 +58,9 @@ def find_meshes(folder: str) -> list[Path]:
         (
             p
             for p in root.rglob("*")
-            if p.suffix.lower() in MESH_SUFFIXES and 0 < p.stat().st_size <= LARGEST_MESH
+            if p.suffix.lower() in MESH_SUFFIXES
+            and 0 < p.stat().st_size <= LARGEST_MESH
+            and not is_hidden(p, root)
         ),
         key=lambda p: p.relative_to(root).as_posix(),
     )

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
-from stereo.data.io.images import IMAGE_SUFFIXES, check_readable, read_image
+from stereo.data.io.images import IMAGE_SUFFIXES, check_readable, is_hidden, read_image
 from stereo.data.io.picture_file import open_picture
 from stereo.data.synthetic.rng import SceneRng
 from stereo.errors import InputError
@@ -27,7 +27,11 @@ def find_photographs(folder: str) -> list[Path]:
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; --textures names a folder of pictures")
     found = sorted(
-        (p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()),
+        (
+            p
+            for p in root.rglob("*")
+            if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and not is_hidden(p, root)
+        ),
         key=lambda p: p.relative_to(root).as_posix(),
     )
     if not found:

@@ -75,6 +75,7 @@ def test_folders_named_left_and_right_inside_one_tree_match(files):
 
 def test_hidden_files_and_other_files_of_a_folder_are_skipped(files):
     files("L/1.png", "L/notes.txt", "L/.1.png", "L/Thumbs.db", "R/1.png", "R/.DS_Store")
+    files("L/.ipynb_checkpoints/1.png", "R/.thumbnails/small/1.png")
     assert rows(find_pairs("L", "R")) == [("1", "L/1.png", "R/1.png")]
 
 

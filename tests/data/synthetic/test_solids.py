@@ -165,6 +165,9 @@ def test_folders_without_usable_meshes_are_named(tmp_path):
         SyntheticScenes(replace(SMALL, meshes=str(tmp_path / "none")))
     with pytest.raises(InputError, match=r"holds no mesh \(\.obj"):
         SyntheticScenes(replace(SMALL, meshes=str(tmp_path)))
+    (tmp_path / "._bad.obj").write_text("what a Mac puts beside bad.obj")
+    with pytest.raises(InputError, match="holds no mesh"):
+        SyntheticScenes(replace(SMALL, meshes=str(tmp_path)))
     for text in ("not a mesh", "v 1 1 1\n", "v 1 1 1\nv 1 1 1\nv 1 1 1\nf 1 2 3\n"):
         (tmp_path / "bad.obj").write_text(text)
         with pytest.raises(InputError, match=r"bad\.obj"):

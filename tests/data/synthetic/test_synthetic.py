@@ -434,6 +434,9 @@ def test_texture_folders_without_images_are_named(tmp_path):
         SyntheticScenes(replace(SMALL, textures=str(tmp_path / "none")))
     with pytest.raises(InputError, match="holds no pictures"):
         SyntheticScenes(replace(SMALL, textures=str(tmp_path)))
+    (tmp_path / "._bad.png").write_text("what a Mac puts beside bad.png")
+    with pytest.raises(InputError, match="holds no pictures"):
+        SyntheticScenes(replace(SMALL, textures=str(tmp_path)))
     (tmp_path / "bad.png").write_text("not a picture")
     with pytest.raises(InputError, match=r"bad\.png"):
         SyntheticScenes(replace(SMALL, textures=str(tmp_path)))
