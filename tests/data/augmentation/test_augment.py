@@ -25,7 +25,7 @@ from stereo.data.augmentation.image_transforms import (
     resize_image,
     warp_vertically,
 )
-from stereo.data.augmentation.preview import rows_for
+from stereo.data.augmentation.preview import residual, rows_for
 from stereo.data.augmentation.training_pair import (
     TrainingPair,
     crop_pair,
@@ -163,11 +163,13 @@ def test_after_scale_and_stretch_the_disparity_still_carries_right_to_left(step)
 
 
 def test_scale_stays_in_its_range_and_keeps_the_shape():
-    pair = plane_pair()
+    pair, heights = plane_pair(), []
     for index in range(40):
-        height, width = augment(pair, only("scale", scale=(0.5, 2.0)), (0, 0, index)).size
-        assert 40 <= height <= 160 and 60 <= width <= 240
+        height, width = augment(pair, only("scale", scale=(0.25, 4.0)), (0, 0, index)).size
+        assert 20 <= height <= 320 and 30 <= width <= 480
         assert height / 80 == pytest.approx(width / 120, abs=0.02)
+        heights.append(height)
+    assert 13 < sum(height < 80 for height in heights) < 27  # as many below as above
 
 
 def test_stretch_stays_in_its_range_and_keeps_the_area():
@@ -327,6 +329,34 @@ def test_asymmetric_differs_between_views_and_symmetric_does_not(step):
         assert abs(share - asymmetry) < (0.25 if asymmetry == 0.5 else 1e-9)
 
 
+# What a draw changes, of a right view whose two halves are two shades of red.
+DRAWN = {
+    "brightness": ("color", lambda right: right.mean()),
+    "contrast": ("color", lambda right: right[:, :16].mean() - right[:, 16:].mean()),
+    "saturation": ("color", lambda right: right[..., 0].mean() - right[..., 1:].mean()),
+    "hue": ("color", lambda right: right[..., 1].mean() - right[..., 2].mean()),
+    "vertical_shift": ("vertical_shift", lambda right: right.mean()),
+    "rotation": ("rotation", lambda right: right[2].mean() - right[21].mean()),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_draws_go_either_way(name):
+    step, measure = DRAWN[name]
+    right = np.empty((24, 32, 3), np.uint8)
+    right[:, :16], right[:, 16:] = (180, 120, 120), (90, 60, 60)
+    if step == "vertical_shift":
+        right[:] = 5 * np.arange(24, dtype=np.uint8)[:, None, None]
+    pair = dataclasses.replace(noise_pair(), right=right)
+    still = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0)
+    options = still | {name: 0.4 if step == "color" else 20.0}
+    changes = []
+    for index in range(30):
+        changed = augment(pair, only(step, **options), (0, 0, index)).right
+        changes.append(measure(changed.astype(float)) - measure(right.astype(float)))
+    assert min(changes) < -8 and max(changes) > 8
+
+
 def test_vertical_shift_equals_hand_computed_values():
     image = noise_pair().right
     rows = np.arange(24)
@@ -371,7 +401,7 @@ def test_eraser_copies_another_part_of_the_right_view():
         rows, columns = erased.nonzero()
         if len(rows):  # one rigid move of a window
             moves = right[rows, columns] - pair.right[rows, columns]
-            assert (moves == moves[0]).all()
+            assert (moves == moves[0]).all() and moves[0, 2] == 0  # 8 in the right view alone
 
 
 def test_warp_moves_rows_smoothly_within_its_limit():
@@ -671,6 +701,17 @@ def test_every_row_of_the_sheet_but_the_last_is_one_augmentation():
         happening = [getattr(config, f"{step}_probability") for step in STEPS]
         number = sum(happening) + (config.crop is not None)
         assert number == {"original": 0, "all together": len(STEPS) + 1}.get(title, 1)
+
+
+def test_the_sheet_is_dark_where_the_disparity_fits():
+    pair = plane_pair()
+    valid = pair.valid.copy()
+    valid[:, 60:] = False
+    wrong = dataclasses.replace(pair, disparity=pair.disparity * np.float32(1.5), valid=valid)
+    right, apart = residual(pair).astype(int), residual(wrong).astype(int)
+    assert right[:, 15:].mean() < 10 < 40 < apart[:, 20:60].mean()
+    unknown = apart[:, 60:].reshape(-1, 3)
+    assert (unknown == unknown[0]).all() and (right[:, 0] == unknown[0]).all()
 
 
 @pytest.fixture
