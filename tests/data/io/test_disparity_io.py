@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from stereo.data.io.disparities import read_disparity, write_disparity
+from stereo.data.io.disparities import read_disparity, stored_scale, write_disparity
 from stereo.errors import InputError, UsageError
 
 FLOAT_SUFFIXES = [".pfm", ".npy", ".npz", ".tiff"]
@@ -445,6 +445,7 @@ def test_scales_that_are_not_positive_are_wrong_calls(scale, tmp_path):
 @pytest.mark.parametrize("suffix", [".pfm", ".npy", ".npz", ".tiff"])
 def test_float_formats_take_no_scale(suffix, tmp_path):
     write_disparity(tmp_path / f"map{suffix}", np.ones((2, 2), np.float32))
+    assert stored_scale(tmp_path / f"map{suffix}") is None
     with pytest.raises(InputError, match="integers only"):
         read_disparity(tmp_path / f"map{suffix}", 16)
 

@@ -189,7 +189,10 @@ TREES = {
         "MiddEval3/trainingQ/@/im0.png",
         "MiddEval3/trainingQ/@/im1.png",
         "MiddEval3/trainingQ/@/disp0GT.pfm",
-        {"nonoccluded": "MiddEval3/trainingQ/@/mask0nocc.png"},
+        {
+            "disparity_right": "MiddEval3/trainingQ/@/disp1GT.pfm",
+            "nonoccluded": "MiddEval3/trainingQ/@/mask0nocc.png",
+        },
     ),
     "eth3d": (
         "eth3d",
@@ -395,17 +398,22 @@ def test_exposures_of_a_scene_share_its_truth(tmp_path):
         for view in (1, 5):
             path = tmp_path / "HalfSize/Aloe/Illum2" / f"Exp{exposure}" / f"view{view}.png"
             picture(path, np.zeros((555, 6, 3), np.uint8))
-    picture(tmp_path / "HalfSize/Aloe/disp1.png", np.full((555, 6), 30, np.uint8))
+    for view, value in ((1, 30), (5, 40)):
+        path = tmp_path / f"HalfSize/Aloe/disp{view}.png"
+        picture(path, np.full((555, 6), value, np.uint8))
     samples = open_dataset("middlebury2006", tmp_path).samples
     assert [sample.name for sample in samples] == ["Aloe/Illum2/Exp0", "Aloe/Illum2/Exp1"]
-    assert (samples[1].read().disparity == 15).all()
+    read = samples[1].read(disparity_right=True)
+    assert (read.disparity == 15).all() and (read.disparity_right == 20).all()
 
 
 def test_quarter_size_of_middlebury_2003(tmp_path):
     for name in ("im2", "im6"):
         picture(tmp_path / "teddy" / f"{name}.png", np.zeros((375, 6, 3), np.uint8))
     picture(tmp_path / "teddy/disp2.png", np.full((375, 6), 30, np.uint8))
-    assert (open_dataset("middlebury2003", tmp_path).samples[0].read().disparity == 7.5).all()
+    picture(tmp_path / "teddy/disp6.png", np.full((375, 6), 40, np.uint8))
+    read = open_dataset("middlebury2003", tmp_path).samples[0].read(disparity_right=True)
+    assert (read.disparity == 7.5).all() and (read.disparity_right == 10).all()
     with pytest.raises(InputError, match="name that data set"):
         open_dataset("middlebury2001", tmp_path).samples[0].read()
 
@@ -461,7 +469,7 @@ def test_kitti_2015_uses_only_the_first_frame(tmp_path):
 
 
 def test_kitti_2015_splits_are_psmnets(tmp_path):
-    assert len(KITTI2015_VALIDATION) == 40
+    assert (len(KITTI2015_VALIDATION), sum(KITTI2015_VALIDATION)) == (40, 4230)
     write_tree(tmp_path, "kitti2015", ["000000", "000001", "000002", "000196", "000199"])
     chosen = {
         split: [sample.name for sample in open_dataset("kitti2015", tmp_path, split=split).samples]

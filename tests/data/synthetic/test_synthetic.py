@@ -116,8 +116,10 @@ def test_pairs_have_the_documented_types(pairs):
         assert pair.disparity.dtype == pair.right_disparity.dtype == np.float32
         assert pair.nonoccluded.dtype == pair.right_nonoccluded.dtype == bool
     sample = pairs[0].sample()
-    assert sample.valid.all()
-    assert sample.disparity is pairs[0].disparity
+    assert sample.valid.all() and sample.valid_right.all()
+    for name in ("left", "right", "disparity", "nonoccluded"):
+        assert getattr(sample, name) is getattr(pairs[0], name)
+    assert sample.disparity_right is pairs[0].right_disparity
 
 
 def at_match(values, columns):
@@ -456,7 +458,9 @@ def test_synthesize_writes_what_is_rendered_and_datasets_read_it(tmp_path):
         assert np.array_equal(read.left, pair.left)
         assert np.array_equal(read.right, pair.right)
         assert np.array_equal(read.disparity, pair.disparity)
-        assert np.array_equal(clean.samples[index].read().left, pair.clean_left)
+        ideal = clean.samples[index].read()
+        assert np.array_equal(ideal.left, pair.clean_left)
+        assert np.array_equal(ideal.right, pair.clean_right)
         files = pair_files(tmp_path, "train", index)
         assert np.array_equal(np.asarray(Image.open(files[5])), pair.right_disparity)
         assert np.array_equal(np.asarray(Image.open(files[6])) == 255, pair.nonoccluded)
