@@ -36,6 +36,7 @@ from stereo.matching.estimate import Estimate
 from stereo.matching.matcher import Matcher
 from stereo.models.checkpoint import load_checkpoint, save_checkpoint
 from stereo.system.bundled import bundled_weights
+from stereo.training import fit_confidence as fitting
 
 SCENE = SyntheticConfig(height=128, width=256, max_disparity=64, seed=5)
 
@@ -310,6 +311,21 @@ def test_a_fit_goes_into_a_copy_of_the_checkpoint(tmp_path, capsys):
     assert all(torch.equal(after.weights[name], each) for name, each in before.weights.items())
     assert after.confidence["facts"]["pairs"] == 2
     assert isinstance(package.load(path), Matcher)
+
+
+def test_a_fit_is_checked_on_pairs_that_it_was_not_fitted_to(tmp_path, monkeypatch):
+    def observe(matcher, index, seed):  # all is right of the pairs to fit to, nothing of the others
+        return {name: torch.rand(50) for name in COMMON}, torch.full((50,), index < 3)
+
+    monkeypatch.setattr(fitting, "_observe", observe)
+    monkeypatch.setattr(fitting, "STEPS", 50)
+    path = tmp_path / "fit.json"
+    facts = fitting.fit_confidence("sgbm", path, pairs=3, held_out=2)
+    assert sum(each["pixels"] for each in facts["reliability"]) == 100
+    assert {each["within_3_px"] for each in facts["reliability"]} == {0}
+    model = ConfidenceModel.from_dict(json.loads(path.read_text()))
+    with torch.inference_mode():
+        assert model(torch.rand(50, len(COMMON))).sigmoid().mean() > 0.7
 
 
 @pytest.mark.parametrize(

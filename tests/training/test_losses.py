@@ -55,6 +55,7 @@ def test_an_epoch_holds_every_sample_once():
     for epoch in (0, 1):
         assert sorted(i for e, i in keys if e == epoch) == list(range(10))
     assert [i for e, i in keys if e == 0] != [i for e, i in keys if e == 1]
+    assert StepSampler(10, 4, 1, Share()).keys_of_step(0) != keys[:4]
 
 
 def test_a_batch_that_does_not_divide_is_refused():
@@ -91,6 +92,7 @@ def test_schedules():
     rates = [learning_rate(step, 100, cycle) for step in range(100)]
     assert rates[9] == pytest.approx(2.0)
     assert rates[0] == pytest.approx(0.2)
+    assert rates[10] == 2.0 and rates[55] == pytest.approx(1.0)  # a cosine from there
     assert rates[99] < 0.01
     steps = OptimizerConfig(learning_rate=1.0, schedule="steps", milestones=(0.5, 0.9))
     assert [learning_rate(s, 10, steps) for s in (4, 5, 9)] == pytest.approx([1, 0.1, 0.01])
