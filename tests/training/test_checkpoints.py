@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import random
 import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -20,6 +22,7 @@ from stereo.models import NetworkConfig, build_network
 from stereo.models.checkpoint import Checkpoint, load_checkpoint
 from stereo.training import saver
 from stereo.training.config import OptimizerConfig
+from stereo.training.learner import Learner
 from stereo.training.loop import train
 from stereo.training.prepare import prepare
 from stereo.training.recipe import DataConfig, Recipe, ValidationConfig
@@ -28,6 +31,7 @@ from stereo.training.state import (
     checkpoints_of,
     find_resume,
     last_path,
+    random_state,
     remove_old,
     save_run,
     set_aside_later,
@@ -324,6 +328,19 @@ def test_a_resumed_run_takes_other_settings_of_the_optimizer(tiny, scripted, tmp
     optimizer = find_resume(tmp_path, "auto")[2].optimizer
     assert [group["weight_decay"] for group in optimizer["param_groups"]] == [0.1]
     assert [list(group["betas"]) for group in optimizer["param_groups"]] == [[0.8, 0.9]]
+
+
+def test_a_resumed_run_draws_what_it_would_have_drawn(tiny, scripted, tmp_path):
+    root = tiny()
+    scripted(9.0, 8.0)
+    train(tiny_run(root, max_steps=1), tmp_path)
+    run = tiny_run(root, max_steps=2)
+    learner = Learner(run)
+    torch.rand(1)
+    random.random()
+    np.random.rand()  # noqa: NPY002
+    saver.Saver(tmp_path, run, learner).resume("auto")
+    assert [random_state(learner.device)] == find_resume(tmp_path, "auto")[2].random
 
 
 def test_a_finished_run_says_so(here, tmp_path):

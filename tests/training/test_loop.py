@@ -31,7 +31,7 @@ from stereo.models.checkpoint import load_checkpoint
 from stereo.models.fast import FastFeatures
 from stereo.system.locks import locked
 from stereo.training import data, loop
-from stereo.training.config import OptimizerConfig, TrainerConfig
+from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
 from stereo.training.learner import Learner
 from stereo.training.loop import train
 from stereo.training.prepare import prepare
@@ -94,6 +94,13 @@ def test_one_usable_pair_among_many_is_enough(tiny, scripted, tmp_path):
     np.save(root / f"{last}.npy", np.full((32, 64), 5, np.float32))
     scripted(9.0, 8.0)
     assert train(run, tmp_path / "run") == 2
+
+
+def test_what_is_not_positive_trains_only_if_it_counts(tiny, scripted, tmp_path):
+    scripted(9.0, 8.0)
+    run = dataclasses.replace(tiny_run(tiny(-5.0), max_steps=1), loss=LossConfig(zero_counts=True))
+    train(run, tmp_path / "run")
+    assert curve(tmp_path / "run", "train/loss")[1][0] > 0
 
 
 @pytest.mark.parametrize("reach, counts", [(32, False), (256, True)])
@@ -207,6 +214,18 @@ def test_every_step_follows_the_settings_of_the_optimizer(tiny, scripted, monkey
     assert groups[0]["lr"] != groups[1]["lr"]
     assert {(group["betas"], group["weight_decay"]) for group in groups} == {((0.8, 0.9), 0.02)}
     assert norms == pytest.approx([1e-3, 1e-3], rel=1e-4)
+
+
+def test_weight_decay_is_apart_from_the_gradient(tiny):
+    settings = OptimizerConfig(learning_rate=0.1, weight_decay=0.5)
+    learner = Learner(dataclasses.replace(tiny_run(tiny()), optimizer=settings))
+    weights = list(learner.network.parameters())
+    expected = [(1 - 0.1 * 0.5) * weight.detach() for weight in weights]
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+    learner.begin_step()
+    learner.end_step()
+    assert all(torch.allclose(*each) for each in zip(weights, expected, strict=True))
 
 
 def test_the_average_is_what_is_validated_and_shipped(tiny, tmp_path):

@@ -24,7 +24,7 @@ from stereo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoin
 from stereo.system.bundled import bundled_weights
 from stereo.training import loop
 from stereo.training.config import TrainerConfig
-from stereo.training.held_out import hold_out
+from stereo.training.held_out import hold_out, spread
 from stereo.training.loop import train
 from stereo.training.prepare import prepare
 from stereo.training.recipe import RECIPES, DataConfig, Recipe, ValidationConfig, recipe_path
@@ -236,6 +236,11 @@ def test_the_last_frames_are_held_out_if_there_are_no_scenes(count, held):
         hold_out(names[:1], 0.1)
 
 
+def test_a_limit_spreads_over_the_whole_list():
+    assert spread(range(10), 3) == [0, 3, 6]
+    assert spread("ab", 5) == ["a", "b"]
+
+
 def test_by_default_training_pairs_are_held_out(tiny, capsys):
     root = str(tiny())
     for validation, held in (
@@ -388,6 +393,21 @@ def test_every_epoch_brings_other_samples(tiny, name):
     first, again, other = (training[epoch, 0]["left"] for epoch in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_another_seed_brings_other_weights_and_crops(tiny):
+    recipe = Recipe(
+        NetworkConfig("ea_stereo_fast", 32),
+        DataConfig("manifest", str(tiny())),
+        AugmentationConfig(crop=(16, 32)),
+    )
+    first, again, other = (prepare(dataclasses.replace(recipe, seed=n)) for n in (0, 0, 1))
+    for found in (
+        lambda run: run.training_set[0, 0]["left"],
+        lambda run: torch.cat([p.flatten() for p in run.network.parameters()]),
+    ):
+        assert torch.equal(found(first), found(again))
+        assert not torch.equal(found(first), found(other))
 
 
 @pytest.mark.parametrize("scale", [1, 3])
