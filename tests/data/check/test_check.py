@@ -130,21 +130,22 @@ def test_missing_values_are_no_fault_if_the_data_set_allows_them(tmp_path):
 
 
 def test_the_histogram_and_the_share_beyond_the_maximum(tmp_path):
-    write_tree(tmp_path, "things", ["0006"])
+    write_tree(tmp_path, "things", ["0006", "0007"])  # the second one's are all 2
     disparity = np.repeat(np.float32([[0, 15.9, 16, 191.9, 192, 600]]), 4, axis=0)
     Image.fromarray(disparity).save(tmp_path / DISPARITY / "0006.pfm")
     facts = check(tmp_path, "flyingthings3d")["sections"][0]["disparity"]
     counts = dict(zip(facts["histogram"]["edges"], facts["histogram"]["counts"], strict=True))
     assert {edge: count for edge, count in counts.items() if count} == {
-        0: 8,
+        0: 32,
         16: 4,
         176: 4,
         192: 4,
         EDGES[-1]: 4,
     }
-    assert facts["beyond_max_percent"] == pytest.approx(100 / 3)
+    assert [facts[name] for name in ("maps", "lowest", "highest")] == [2, 0, 600]
+    assert facts["beyond_max_percent"] == pytest.approx(100 / 6)
     narrow = check(tmp_path, "flyingthings3d", max_disparity=16)["sections"][0]["disparity"]
-    assert narrow["beyond_max_percent"] == pytest.approx(400 / 6)
+    assert narrow["beyond_max_percent"] == pytest.approx(100 / 3)
 
 
 def test_negative_disparities_are_no_fault_from_min_disparity_on(tmp_path, capsys):

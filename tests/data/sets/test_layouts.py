@@ -510,6 +510,9 @@ def test_sintels_occluded_pixels_stay_valid_and_are_masked_on_request(tmp_path):
     read = open_dataset("sintel", tmp_path).samples[0].read(nonoccluded=True)
     assert read.valid.all()
     assert np.argwhere(~read.nonoccluded).tolist() == [[0, 0], [1, 1]]
+    (tmp_path / "training/outofframe/alley_1/frame_0001.png").unlink()
+    (halved,) = open_dataset("sintel", tmp_path).samples  # half of a mask calls hidden pixels seen
+    assert halved.read(nonoccluded=True).nonoccluded is None
 
 
 def test_only_requested_files_are_opened(tmp_path):
