@@ -1,5 +1,7 @@
 """Films of rendered scenes: what moves, and that the geometry stays exact."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,11 @@ def test_a_moving_object_takes_its_disparities_and_its_texture_along():
     moved, (x, y) = 0, (50, 20)
     for film in range(4):
         scene = SCENES.compose(film)
+        waving = (
+            replace(each, surface=replace(each.surface, wave=(0.01, 0.02, 0.3, 2.0)))
+            for each in scene.layers
+        )
+        scene = replace(scene, layers=tuple(waving))
         first, last = (
             at_frame(scene, SceneRng(FILM.seed, film, 3), frame, FRAMES)[0].layers
             for frame in (0, FRAMES - 1)
@@ -70,11 +77,17 @@ def test_a_moving_object_takes_its_disparities_and_its_texture_along():
             dx, dy = (getattr(outlines[1], at) - getattr(outlines[0], at) for at in "xy")
             for was, now in (
                 (before.surface.plane, after.surface.plane),
+                (before.surface.wave[:3], after.surface.wave[:3]),
                 (before.look.mapping[:3], after.look.mapping[:3]),
                 (before.look.mapping[3:], after.look.mapping[3:]),
             ):
                 expected = was[0] * x + was[1] * y + was[2]
                 assert now[0] * (x + dx) + now[1] * (y + dy) + now[2] == pytest.approx(expected)
+            for was, now in (
+                (before.surface.bump, after.surface.bump),
+                (before.look.shine, after.look.shine),
+            ):
+                assert (now[0] - was[0], now[1] - was[1]) == pytest.approx((dx, dy))
             moved += abs(dx) > 1
     assert moved > 3
 
