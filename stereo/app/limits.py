@@ -28,7 +28,6 @@ DRAINED_SECONDS = 2  # without a byte, after which it is answered all the same
 MAX_NUMBER = 1e9
 MAX_REPORTED = 400  # letters of an error, which may quote a file
 MAX_PIXELS = 12_000_000  # of an image: a phone's photograph
-MAX_TEXT_BYTES = 2**20  # of a calibration
 MAX_DISPARITY = 512  # pixels
 MEMORY_SHARE = 0.8  # of what is free, that a match may plan with
 SHOWN_BY_BROWSERS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "AVIF", "MPO")
@@ -88,11 +87,6 @@ def check_truth(path: Path, role: str) -> None:
         _check_bytes(path, role, MAX_BYTES)
     else:
         check_picture(path, role)
-
-
-def check_calibration(path: Path, role: str) -> None:
-    """Raise ``InputError`` if a calibration file is too large."""
-    _check_bytes(path, role, MAX_TEXT_BYTES)
 
 
 def check_range(max_disparity: int, min_disparity: int = 0) -> None:
