@@ -549,7 +549,7 @@ def test_plausible_focal_lengths_and_baselines_trigger_no_warning(tmp_path):
 
 
 def test_depth_is_metres_and_zero_where_there_is_none():
-    own = Calibration.rectified(fx=1000, cx0=300, cx1=310, cy=200, baseline=0.2)
+    own = Calibration.rectified(fx=1000, fy=900, cx0=300, cx1=310, cy=200, baseline=0.2)
     disparity = np.array([[10, 90, 0], [np.nan, np.inf, -10], [-11, -9, 1e9]], np.float32)
     depth = own.depth(disparity)
     assert depth.dtype == np.float32
@@ -581,6 +581,8 @@ def test_scaling_and_cropping_keep_depth_and_points():
     own = Calibration.rectified(fx=800, cx0=301, cx1=321, cy=199, baseline=0.2, size=(640, 400))
     half = own.scaled(0.5, 0.5)
     assert half.size == (320, 200)
+    lower = own.scaled(1, 0.25)
+    assert (lower.fx, lower.fy, lower.cx0, lower.cy) == (800, 200, 301, 49.375)
     disparity = np.full((400, 640), 30, np.float32)
     depth = own.depth(disparity)
     assert np.allclose(half.depth(disparity[::2, ::2] / 2), depth[::2, ::2])
@@ -589,6 +591,7 @@ def test_scaling_and_cropping_keep_depth_and_points():
     corner = (points[0, 0] + points[1, 1]) / 2
     assert np.allclose(points_in_space(half.depth(disparity[:200, :320] / 2), half)[0, 0], corner)
     cut = own.cropped(100, 50, 200, 100)
+    assert cut.size == (200, 100)
     assert np.allclose(
         points_in_space(cut.depth(disparity[50:150, 100:300]), cut), points[50:150, 100:300]
     )
@@ -1160,9 +1163,10 @@ def test_orb_slam(tmp_path):
     assert not Calibration.read(kept(tmp_path, ORB_2.replace("k1: 0.0", "k1: -0.3"))).is_rectified
     read = Calibration.read(kept(tmp_path, ORB_3.format(kind="Rectified") + "Stereo.b: 0.05\n"))
     assert (read.baseline, read.is_rectified) == (0.05, True)
-    raw = Calibration.read(kept(tmp_path, ORB_3.format(kind="PinHole") + ORB_3_RAW))
+    further = "Camera2.k3: 0.03\nCamera2.p1: 0.01\nCamera2.p2: 0.02\n"
+    raw = Calibration.read(kept(tmp_path, ORB_3.format(kind="PinHole") + ORB_3_RAW + further))
     assert raw.translation == (-0.11, 0, 0)
-    assert raw.right.distortion == (-0.28, 0.07, 0, 0, 0)
+    assert raw.right.distortion == (-0.28, 0.07, 0.01, 0.02, 0.03)
     fish = Calibration.read(kept(tmp_path, ORB_3.format(kind="KannalaBrandt8") + ORB_3_RAW))
     assert (fish.right.lens, fish.right.distortion) == ("fisheye", (-0.28, 0.07, 0, 0))
     path = kept(tmp_path, ORB_2 + orb_2_raw([np.eye(3)] * 2, -43.52), "stereo.yaml")

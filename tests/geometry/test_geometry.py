@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import warnings
 from io import BytesIO
 
@@ -199,6 +200,8 @@ def test_bad_views_are_named_and_excluded(photographs, tmp_path, stereo):
     assert f"left05 is left out: {tmp_path / 'right05.png'}: damaged or truncated" in told
     assert "left07 is left out: its cameras have another relative pose" in told
     assert f"{10 - len(called.errors)} of 10 pairs" in called.out
+    baseline = re.search(r"baseline (\S+) mm", called.out)[1]
+    assert float(baseline) == pytest.approx(100, rel=0.01)
     assert Calibration.read(tmp_path / "cameras.json").size == SIZE
     with Image.open(tmp_path / "cameras_coverage.png") as picture:
         assert picture.size == (2 * SIZE[0], SIZE[1])
@@ -256,6 +259,13 @@ def test_a_partial_board_is_not_silently_accepted(photographs, tmp_path, stereo)
     assert any("--board" in line for line in called.errors), called.errors
 
 
+def test_squares_in_millimetres_are_noticed_by_their_baseline(photographs, tmp_path, stereo):
+    views = (photographs / "left0[0-4].png", photographs / "right0[0-4].png")
+    board = ("--board", "9x6", "--square", "25")
+    called = stereo("calibrate", *views, *board, "--output", tmp_path / "cameras.json")
+    assert any("m is long: is --square in metres?" in line for line in called.errors)
+
+
 def corner_offsets(pairs, size):
     """Return the vertical distances of a board's corners between views."""
     away = []
@@ -292,7 +302,23 @@ def test_rectified_rows_correspond(photographs, tmp_path, stereo, rig):
     written = Calibration.read(output / "calibration.json")
     assert written.is_rectified
     assert written.baseline == pytest.approx(rig.baseline)
+    assert written.doffs == 0  # infinity is where searches begin
     assert (output / "left00_lines.png").is_file()
+
+
+def test_rectify_goes_on_after_a_pair_that_fails(tmp_path, stereo, rig):
+    rig.write(tmp_path / "cameras.json")
+    for name in ("left0", "right0", "left1", "right1", "left2", "right2"):
+        Image.new("L", SIZE, 90).save(tmp_path / f"{name}.png")
+    (tmp_path / "right1.png").write_bytes(b"nothing")
+    views, output = (tmp_path / "left?.png", tmp_path / "right?.png"), tmp_path / "out"
+    call = ("rectify", *views, "--calibration", tmp_path / "cameras.json", "--output", output)
+    called = stereo(*call)
+    assert called.status == 1
+    (line,) = called.errors
+    assert "right1.png: damaged" in line
+    assert "2 of 3 pairs" in called.out
+    assert [path.name[:5] for path in sorted(output.glob("*_right.png"))] == ["left0", "left2"]
 
 
 def test_rectify_and_calibrate_overwrite_no_input(tmp_path, stereo, rig):
@@ -615,15 +641,19 @@ def rectified_pixels(plan, rig, points):
 @pytest.mark.parametrize("keep_all", [False, True])
 def test_fisheye_pairs_are_rectified_to_pinhole_ones(fisheye_rig, rng, keep_all):
     plan = plan_rectification(fisheye_rig, *SIZE, keep_all=keep_all)
-    assert plan.calibration.is_rectified
-    assert plan.calibration.baseline == pytest.approx(fisheye_rig.baseline)
+    own = plan.calibration
+    assert own.is_rectified
+    assert own.baseline == pytest.approx(fisheye_rig.baseline)
+    assert (own.fx < plan_rectification(fisheye_rig, *SIZE).calibration.fx) == keep_all
     across = rng.uniform(-0.8, 0.8, (12, 2)) * (1, 0.7)  # up to 39 degrees from the axis
     points = np.concatenate([across, np.ones((12, 1))], axis=1) * 2.0
     left, right = rectified_pixels(plan, fisheye_rig, points)
     assert np.abs(left[:, 0] - right[:, 0]).max() <= 1  # pixels, of whole ones
-    depth = plan.calibration.depth((left[:, 1] - right[:, 1]).astype(np.float32)[None])[0]
-    expected = (points @ plan.turns[0].T)[:, 2]
-    assert np.abs(1 / depth - 1 / expected).max() < 2 / (plan.calibration.fx * 0.1)
+    depth = own.depth((left[:, 1] - right[:, 1]).astype(np.float32)[None])[0]
+    x, y, z = (points @ plan.turns[0].T).T
+    assert np.abs(1 / depth - 1 / z).max() < 2 / (own.fx * 0.1)
+    there = np.stack([own.cy + own.fy * y / z, own.cx0 + own.fx * x / z], axis=1)
+    assert np.abs(left - there).max() <= 1
     wrong = dataclasses.replace(
         fisheye_rig,
         left=dataclasses.replace(fisheye_rig.left, lens="pinhole"),
@@ -723,9 +753,11 @@ def test_rectify_takes_a_lens_that_the_file_does_not_record(tmp_path, stereo, fi
         Image.new("L", SIZE, 90).save(tmp_path / f"{side}.png")
     call = ("rectify", tmp_path / "left.png", tmp_path / "right.png", "--output", tmp_path / "o")
     call = (*call, "--calibration", tmp_path / "stereo.yml")
-    called = stereo(*call, "--lens", "fisheye")
-    assert (called.status, called.errors) == (0, [])
-    expected = plan_rectification(fisheye_rig, *SIZE).calibration
-    assert Calibration.read(tmp_path / "o" / "calibration.json").fx == pytest.approx(expected.fx)
+    for option in ([], ["--keep-all"]):
+        called = stereo(*call, "--lens", "fisheye", *option)
+        assert (called.status, called.errors) == (0, [])
+        expected = plan_rectification(fisheye_rig, *SIZE, keep_all=bool(option)).calibration
+        written = Calibration.read(tmp_path / "o" / "calibration.json")
+        assert written.fx == pytest.approx(expected.fx)
     called = stereo(*call)
     assert any("say --lens fisheye" in line for line in called.errors)

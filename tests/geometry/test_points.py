@@ -22,11 +22,12 @@ def calibration():
     return Calibration.rectified(fx=100, cx0=2, cy=1, baseline=0.1)
 
 
-def test_points_lie_on_the_rays_of_their_pixels(calibration):
+def test_points_lie_on_the_rays_of_their_pixels():
+    calibration = Calibration.rectified(fx=100, fy=125, cx0=2, cy=1, baseline=0.1)
     depth = np.array([[1, 2, 3], [0, 5, 6]], np.float32)
     points = points_in_space(depth, calibration)
     assert points.dtype == np.float32
-    assert points[0, 0].tolist() == pytest.approx([-0.02, -0.01, 1])
+    assert points[0, 0].tolist() == pytest.approx([-0.02, -0.008, 1])
     assert points[1, 2].tolist() == pytest.approx([0, 0, 6])
     assert points[1, 1].tolist() == pytest.approx([-0.05, 0, 5])
 
@@ -76,6 +77,12 @@ def test_depth_is_written_in_metres_and_in_millimetres(tmp_path, calibration):
         assert np.asarray(picture)[0].tolist() == [2000, 0, 0]
     assert note == "x: 1 depths beyond 65.535 m are 0 in the PNG"
     assert behind.startswith("x: 33.3 % of the map lies at or behind infinity")
+    shifted = Calibration.rectified(fx=100, cx0=2, cx1=12, cy=1, baseline=0.1)
+    cloud = PointCloudContext(shifted, np.zeros((1, 4, 3), np.uint8))
+    output = PairOutput(np.array([[-10, -9, 5, 20]], np.float32), cloud=cloud)
+    (behind,) = write_pair(tmp_path, "y", ["depth"], output)
+    assert behind.startswith("y: 25.0 % of the map lies at or behind infinity")
+    assert np.load(tmp_path / "y_depth.npy")[0, :2].tolist() == [0, 10]
 
 
 def test_points_of_all_files_are_computed_once(tmp_path, calibration, monkeypatch):
@@ -258,15 +265,19 @@ def test_a_result_has_the_points_that_infer_writes(stereo, result, cameras, tmp_
     points, colors = result.points(tmp_path / "calib.json")
     assert (points.dtype, colors.dtype) == (np.float32, np.uint8)
     assert points.shape == colors.shape == (len(points), 3)
-    stereo(
-        *("infer", LEFT, RIGHT, "--output", tmp_path, "--model", "sgbm", "--max-disparity", "96"),
-        *("--calibration", tmp_path / "calib.json", "--formats", "ply,glb"),
-    )
-    for suffix in ("ply", "glb"):
-        written = result.write_points(tmp_path / f"mine.{suffix}", cameras)
-        assert written == len(points)
-        ours = (tmp_path / f"mine.{suffix}").read_bytes()
-        assert ours == (tmp_path / f"0006.{suffix}").read_bytes()
+    chosen = {"max_depth": 2.0, "keep_flying_points": True, "min_confidence": 0.5}
+    options = ("--max-depth", "2", "--keep-flying-points", "--min-confidence", "0.5")
+    for folder, arguments, same in (("all", (), {}), ("some", options, chosen)):
+        stereo(
+            *("infer", LEFT, RIGHT, "--model", "sgbm", "--max-disparity", "96", *arguments),
+            *("--calibration", tmp_path / "calib.json", "--formats", "ply,glb"),
+            *("--output", tmp_path / folder),
+        )
+        for suffix in ("ply", "glb"):
+            written = result.write_points(tmp_path / f"mine.{suffix}", cameras, **same)
+            assert (written == len(points)) == (not same)
+            ours = (tmp_path / f"mine.{suffix}").read_bytes()
+            assert ours == (tmp_path / folder / f"0006.{suffix}").read_bytes()
 
 
 def test_points_take_the_options_of_infer(result, cameras):
