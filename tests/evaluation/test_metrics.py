@@ -20,7 +20,7 @@ from stereo.evaluation.metrics import (
 )
 from stereo.evaluation.protocols import PROTOCOLS, get_protocol
 from stereo.evaluation.regions import BINS, EDGE_REACH, is_flat, near_edges, regions, seen_by_right
-from stereo.evaluation.tables import summary_table
+from stereo.evaluation.tables import score_line, summary_table
 from stereo.evaluation.truth_scale import constant_ratio, ratio_to_map, scale_hint
 
 
@@ -374,6 +374,18 @@ def test_training_scores_as_evaluation_does_in_any_order(rng, protocol):
     assert summarize(scores[0::2] + scores[1::2], rules.averaging) == expected  # two processes
 
 
+def test_confidence_is_scored_over_counted_pixels_alone():
+    truth = np.array([[10, 10, 10, 0, 200]], np.float32)
+    error = np.array([[1, 2, 4, 50, 50]], np.float32)
+    measures = {"confidence": np.array([[0.9, 0.8, 0.1, 1, 1]]), "reverse": error}
+    valid, rules = np.ones((1, 5), bool), get_protocol("pooled")
+    score = score_image("a", 0, truth + error, truth, valid, rules, measures=measures)
+    found = score.confidence.ause()["ause_epe"]
+    assert found["confidence"] == pytest.approx(0, abs=1e-9)
+    assert found["reverse"] > 0.1
+    assert score.confidence.bins[:, 0].sum() == 3
+
+
 def test_records_keep_their_numbers_of_pixels():
     score = ImageScore("a", 0, {"all": error_sums(*np.ones((2, 2, 3)), np.ones((2, 3), bool))})
     assert image_record(score)["valid_pixels"] == 6
@@ -456,13 +468,17 @@ def test_a_score_round_trips_through_its_record(rng):
 
 
 def test_the_table_has_the_mean_over_images_of_every_rate_beside_the_protocols_own():
-    scores = [scored([15, 10, 10], [10] * 3), scored([15], [10], index=1)]
+    # errors 0, 1.5, 2.5, 3.5, 6 and, in another image, 6; 5 % of the truth are 5 px
+    scores = [scored([100, 101.5, 102.5, 103.5, 106], [100] * 5), scored([106], [100], index=1)]
+    rates = "bad-1 80.00 %  bad-2 60.00 %  bad-3 40.00 %  D1 20.00 %"
+    assert score_line(scores[0]) == f"image 0: EPE 2.700 px  {rates}"
     header, _, row, *_ = summary_table([("both", summaries(scores, "pixel"))]).splitlines()
     shown = dict(
         zip(*([part.strip() for part in x.split("|")] for x in (header, row)), strict=True)
     )
-    assert float(shown["EPE"]) == float(shown["EPE pixel"]) == 2.5
-    assert float(shown["EPE image"]) == pytest.approx(10 / 3, abs=0.01)
-    for metric in ("bad-1", "bad-2", "bad-3"):
-        assert float(shown[metric]) == 50
-        assert float(shown[f"{metric} image"]) == pytest.approx(200 / 3, abs=0.01)
+    assert float(shown["EPE"]) == float(shown["EPE pixel"]) == 3.25
+    assert float(shown["EPE image"]) == 4.35
+    for metric, bad in (("bad-1", 5), ("bad-2", 4), ("bad-3", 3), ("D1", 2)):
+        assert float(shown[metric]) == pytest.approx(100 * bad / 6, abs=0.01)
+        if metric != "D1":
+            assert float(shown[f"{metric} image"]) == 50 + 10 * (bad - 1)

@@ -1,5 +1,6 @@
 """Reports: what stands on them, and that they work in a browser, from disk, with nothing else."""
 
+import base64
 import contextlib
 import io
 import json
@@ -17,6 +18,7 @@ from stereo.data.io.disparities import write_disparity
 from stereo.errors import InputError
 from stereo.evaluation.evaluate import against_folders
 from stereo.evaluation.metrics import image_record, score_image, summaries
+from stereo.evaluation.outputs import PairOutput, write_pair
 from stereo.evaluation.protocols import get_protocol
 from stereo.evaluation.regions import BINS
 from stereo.evaluation.report import compare, images
@@ -262,6 +264,12 @@ def test_the_report_has_metrics_of_all_and_nonoccluded_pixels(runs, tmp_path):
 
     page = (runs / "run" / "report.html").read_text(encoding="utf-8")
     assert "Non-occluded pixels, by geometry" in page
+    alone = (runs / "sgbm" / "report.html").read_text(encoding="utf-8")
+    metrics = json.loads((runs / "sgbm" / "metrics.json").read_text())
+    for image in metrics["images"]:
+        assert f">{image['noc']['epe']:.3f}<" in alone
+    visible = alone.partition("Visible in both views")[2]
+    assert f">{metrics['noc']['epe_pixel']:.2f}<" in visible.partition("</tr>")[0]
     for folder in (runs / "run", runs / "run" / "against" / "sgbm"):
         noc = json.loads((folder / "metrics.json").read_text())["noc"]
         assert re.search(rf"<td[^>]*>{noc['epe']:.3f}</td>", page)
@@ -358,6 +366,55 @@ def test_sparse_truth_keeps_its_points_and_its_scale(tmp_path):
     assert dark_red.mean() > 0.3
 
 
+def test_the_pictures_of_an_image_share_a_scale_and_show_no_error_without_truth(tmp_path):
+    (tmp_path / FOLDER).mkdir()
+    truth, estimate = np.full((2, 64, 96), 20, np.float32)
+    truth[:, 32:64] = 40
+    estimate[:, 64:] = 40
+    estimate[:16] = 190
+    valid = np.ones(truth.shape, bool)
+    valid[:, 64:] = False
+    left = np.zeros((64, 96, 3), np.uint8)
+    record = write_pictures(tmp_path, "a", left, estimate, truth, valid)
+    shown = {
+        kind: np.asarray(Image.open(tmp_path / record[kind])).astype(int)[24:56, 8::32].mean(axis=0)
+        for kind in ("truth", "disparity", "error")
+    }  # a column of each third
+    maps = [*shown["truth"], *shown["disparity"], *shown["error"]]
+    away = [[float(np.abs(one - other).max()) for other in maps] for one in maps]
+    #         20 px 40 px none, 20 px 20 px 40 px, right wrong none
+    alike = [(0, 3), (0, 4), (1, 5), (2, 8)]
+    assert all(away[one][other] < 12 for one, other in alike)
+    different = [(0, 1), (0, 2), (1, 2), (6, 7), (6, 8), (7, 8)]
+    assert all(away[one][other] > 40 for one, other in different)
+
+
+def test_maps_of_several_models_have_the_colours_of_one_scale(tmp_path):
+    truth = np.full((20, 200), 12, np.float32)
+    pictures = []
+    for wrong in (100, 12):
+        disparity = truth.copy()
+        disparity[:, 100:] = wrong
+        output = PairOutput(disparity, truth, np.ones(truth.shape, bool))
+        write_pair(tmp_path, f"{wrong}", ["color"], output)
+        pictures.append(np.asarray(Image.open(tmp_path / f"{wrong}_color.png")))
+    assert np.array_equal(pictures[0][:20, :100], pictures[1][:20, :100])
+
+
+def test_each_picture_is_that_of_its_caption(runs):
+    page = (runs / "run" / "report.html").read_text(encoding="utf-8")
+    panel = r'<img src="data:image/webp;base64,([^"]+)".*?<figcaption>(.*?)</figcaption>'
+    captions = dict(re.findall(panel, page, re.S))
+    labels = {"left": "Left view", "truth": "Ground truth"}
+    labels |= {"disparity": "Disparity, {}", "error": "Error, {}"}
+    for name, folder in (("ea_stereo", "run"), ("sgbm", "run/against/sgbm")):
+        for image in json.loads((runs / folder / "metrics.json").read_text())["images"]:
+            for kind, label in labels.items():
+                content = (runs / folder / image["pictures"][kind]).read_bytes()
+                said = captions[base64.b64encode(content).decode()]
+                assert said == label.format(name)
+
+
 def test_infer_with_ground_truth_writes_a_report(tmp_path, show):
     write_data(tmp_path)
     odd = tmp_path / "<b>left</b> & #1.png".replace("/", "")
@@ -396,7 +453,9 @@ def test_differences_come_with_their_interval_over_images(runs, tmp_path, stereo
         def change(metrics):
             (record, *_), count = metrics["images"], 40
             metrics["images"] = [
-                record | {"name": f"{i}", "index": i, "epe": 1 + i / 10 + shift(i)}
+                record
+                | {"name": f"{i}", "index": i, "epe": 1 + i / 10 + shift(i)}
+                | {"bad_2": 20 + i + 10 * shift(i)}
                 for i in range(count)
             ]
             metrics["model"]["name"] = name
@@ -410,11 +469,13 @@ def test_differences_come_with_their_interval_over_images(runs, tmp_path, stereo
     ]
     result = stereo("compare", *paths, "--output", tmp_path / "out")
     lines = [line for line in result.out.splitlines() if " minus first: EPE " in line]
-    means = [float(line.split("EPE ")[1].split()[0]) for line in lines]
+    means, rates = (
+        [float(line.split(f"{name} ")[1].split()[0]) for line in lines] for name in ("EPE", "bad-2")
+    )
     ends = [
         [float(end) for end in re.search(r"px \((\S+) to (\S+)\)", each).groups()] for each in lines
     ]
-    assert means == [-0.25, 0]
+    assert (means, rates) == ([-0.25, 0], [-2.5, 0])
     assert -0.27 < ends[0][0] < -0.25 < ends[0][1] < -0.23
     assert ends[1] == pytest.approx([-1.96 * 0.3 / 40**0.5, 1.96 * 0.3 / 40**0.5], rel=0.05)
     assert lines[0].strip() in (tmp_path / "out/report.html").read_text()
@@ -472,12 +533,12 @@ def test_compare_puts_runs_side_by_side_by_name(runs, show):
     assert headings == ["ea_stereo", "sgbm"] * 2  # all pixels, non-occluded ones
     card = page.locator(".card").first
     assert card.locator(".panel").count() == 6
-    figures = [
-        json.loads((runs / name / "metrics.json").read_text())["images"] for name in ("run", "sgbm")
-    ]
-    worst = max(range(3), key=lambda i: max(images[i]["epe"] for images in figures))
+    found = [json.loads((runs / name / "metrics.json").read_text()) for name in ("run", "sgbm")]
+    worst = max(range(3), key=lambda i: max(each["images"][i]["epe"] for each in found))
     assert card.locator("h3").text_content() == f"1{NAMES[worst]}"
-    assert page.locator("#summary td.best").count() >= 5
+    best = page.locator("#summary tbody").first.locator("td:nth-of-type(1).best")
+    least = min(each["summary"]["epe"] for each in found)
+    assert best.all_text_contents() == [f"{least:.3f}"]
 
 
 def changed(folder, target, change):
@@ -610,6 +671,32 @@ def test_ticks_are_round_and_hold_the_range():
         assert found[0] <= low
         assert found[-1] >= high
         assert 2 <= len(found) <= 8
+
+
+def test_times_are_those_of_the_images(runs, tmp_path):
+    def time(metrics):
+        for image, seconds in zip(metrics["images"], (9, 1, 2), strict=True):
+            image["seconds"] = seconds
+
+    timed = changed(runs / "sgbm", tmp_path / "timed", time)
+    page = compare([timed], tmp_path / "out").read_text(encoding="utf-8")
+    assert "<td>2.000 s</td><td>9.000 s</td><td>12.0 s</td>" in page
+
+
+def test_the_reliability_chart_has_confidence_across_and_right_pixels_upwards(runs, tmp_path):
+    row = {"low": 0.2, "high": 0.3, "pixels": 9, "confidence": 0.25, "within_3_px": 0.75}
+
+    def measure(metrics):
+        metrics["summary"]["confidence"] = {"curves": {}, "reliability": [row]}
+
+    run = changed(runs / "sgbm", tmp_path / "run", measure)
+    page = compare([run], tmp_path / "out").read_text(encoding="utf-8")
+    (place,) = re.findall(r'<circle class="main" cx="([\d.]+)" cy="([\d.]+)"', page)
+    diagonal = re.search(r'class="line faint" d="M([\d.]+) ([\d.]+)L([\d.]+) ([\d.]+)"', page)
+    left, bottom, right, top = map(float, diagonal.groups())
+    assert float(place[0]) == pytest.approx(left + 0.25 * (right - left), abs=0.1)
+    assert float(place[1]) == pytest.approx(bottom - 0.75 * (bottom - top), abs=0.1)
+    assert top < bottom
 
 
 def test_charts_skip_non_numbers_and_escape_text():

@@ -22,6 +22,7 @@ from stereo.evaluation.sparsification import (
     reliability,
     reliability_sums,
     score_confidence,
+    summarize_confidence,
 )
 from stereo.matching.confidence import (
     ANY_MODEL,
@@ -81,6 +82,18 @@ def test_ause_is_zero_for_the_order_of_the_error_itself_and_largest_for_its_reve
     for risk in ("ause_epe", "ause_bad_3"):
         assert found[risk]["best"] == pytest.approx(0, abs=1e-9)
         assert 0 < found[risk]["confidence"] < found[risk]["worst"]
+
+
+def test_confidence_is_averaged_over_images_and_its_reliability_pooled(rng):
+    errors = [rng.exponential(2, count) for count in (50, 400)]
+    scores = [score_confidence(error, rng.random(len(error)), {}) for error in errors]
+    found = summarize_confidence(scores)
+    for kind in ("epe", "bad_3"):
+        own = [score.ause()[f"ause_{kind}"]["confidence"] for score in scores]
+        assert found[f"ause_{kind}"]["confidence"] == pytest.approx(np.mean(own))
+    ends = [error.mean() for error in errors]
+    assert found["curves"]["epe"]["confidence"][-1] == pytest.approx(np.mean(ends))
+    assert sum(each["pixels"] for each in found["reliability"]) == 450
 
 
 def test_reliability_compares_predicted_with_observed():
