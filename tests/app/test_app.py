@@ -105,12 +105,15 @@ def test_ground_truth_that_unpacks_beyond_the_limit_is_refused(tmp_path, monkeyp
         limits.check_truth(path, "ground truth")
 
 
-def test_semi_global_matching_beyond_the_memory_is_refused(monkeypatch):
+def test_semi_global_matching_beyond_the_memory_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "free_bytes", lambda device: 2**30)
     limits.check_memory(SGBM, (640, 480), 192)
     limits.check_memory("ea_stereo_fast", (4000, 3000), 192)
     with pytest.raises(InputError, match="not enough memory"):
         limits.check_memory(SGBM, (4000, 3000), 192)
+    monkeypatch.setattr(limits, "free_bytes", lambda device: 2**20)
+    with pytest.raises(InputError, match="not enough memory"):
+        perform(Request(LEFT, RIGHT, SGBM, 64), Models(), tmp_path, quiet)
 
 
 def test_results_are_found_by_token_and_name_alone(tmp_path):
@@ -241,12 +244,21 @@ def test_a_least_confidence_computes_it_and_what_has_no_effect_is_noted(tmp_path
 
 
 @pytest.mark.parametrize("view", ["left", "right"])
-def test_points_are_shown_by_the_camera_of_their_view(tmp_path, view):
+def test_photograph_depth_and_points_are_those_of_the_view(tmp_path, view):
     cameras = tmp_path / "cameras.json"
     Calibration.rectified(fx=160, cx0=79.5, cx1=75.5, cy=39.5, baseline=0.1).write(cameras)
-    request = Request(*cropped_pair(tmp_path), SGBM, 64, view=view, calibration=cameras)
+    pair = cropped_pair(tmp_path)
+    request = Request(*pair, SGBM, 64, view=view, calibration=cameras)
     outcome = perform(request, Models(), tmp_path, quiet)
     assert outcome.cloud.principal == ({"left": 79.5, "right": 75.5}[view], 39.5)
+    own = package.load(SGBM, max_disparity=64)(*pair, view=view)
+    own.write_points(tmp_path / "own.ply", cameras)
+    assert (tmp_path / "left.ply").read_bytes() == (tmp_path / "own.ply").read_bytes()
+    photo, taken = (Image.open(tmp_path / f"{name}.png") for name in ("photo", view))
+    assert np.array_equal(photo, taken)
+    planes = np.fromfile(tmp_path / MAPS, "<f4").reshape(-1, 80, 160)
+    depth = np.nan_to_num(planes[outcome.planes.index("depth")])
+    assert np.array_equal(depth, own.depth(cameras))
 
 
 def test_no_error_is_shown_where_there_is_no_ground_truth(tmp_path):
@@ -303,6 +315,17 @@ def test_copies_for_the_browser_keep_16_bits(tmp_path, rng, grey):
         shown.append(value)
     for one, other in zip(as_images(shown, shown), as_images(views, ["", ""]), strict=True):
         assert np.array_equal(one, other)
+
+
+@needs_gradio
+def test_a_chosen_model_brings_its_confidence_and_range(tmp_path):
+    from stereo.app.handlers import Handlers
+
+    models = Models()
+    handlers = Handlers(models, Store(tmp_path / "results"), tmp_path)
+    default = package.DEFAULT_MODEL
+    assert handlers.model_chosen(default) == (True, models.max_disparity(default))
+    assert handlers.model_chosen(SGBM) == (False, 192)
 
 
 # The page, served by a process of its own.

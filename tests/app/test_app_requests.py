@@ -358,6 +358,28 @@ def test_a_pair_is_uploaded_seen_matched_and_downloaded(visitor, own, address):
     assert visitor.result(visitor.check_number, bundled[:2]) == [""]
 
 
+def test_every_choice_of_a_visitor_has_its_effect(visitor, own):
+    right = file(visitor.uploaded("right.png", RIGHT.read_bytes()))
+    eight_bits = io.BytesIO()
+    Image.new("L", Image.open(LEFT).size, 80).save(eight_bits, "PNG")
+    truth = file(visitor.uploaded("truth.png", eight_bits.getvalue()))  # which needs a scale
+    chosen = {"Confidence": True, "Ground_truth": truth, "Ground_truth_scale": 4}
+    chosen |= {"Max_depth_of_points": 2, "Map_of_the_view": "right"}
+    shown, wrong = visitor.result(visitor.match_number, visitor.match(file(own), right, **chosen))
+    assert wrong == ""
+    assert "median confidence" in shown
+    assert "the max depth of points is not used" in shown
+    assert "it is of the left view, the map of the right" in shown
+    for label, value, said in (
+        ("Max_depth_of_points", -2, "max depth -2: "),
+        ("Least_confidence_of_points", 2, "least confidence 2: "),
+        ("Min_disparity", -600, "min disparity -600: "),
+        ("Max_disparity", 1024, "max disparity 1024: "),
+    ):
+        data = visitor.match(file(own), right, **{label: value})
+        assert said in visitor.result(visitor.match_number, data)[1]
+
+
 def test_a_long_invalid_calibration_is_not_quoted_in_full(visitor, own):
     right = file(visitor.uploaded("right.png", RIGHT.read_bytes()))
     text = file(visitor.uploaded("calib.txt", b"secret " * 2000 + b": 1 2 3\n"))
