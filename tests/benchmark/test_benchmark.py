@@ -79,6 +79,12 @@ def test_dot_product_never_holds_its_map():
     assert forward_peak("dot_product", size) < 0.5 * 4 * cells(size) ** 2
 
 
+def test_turns_are_summed_up_by_their_median():
+    times = iter([5.0, 1.0, 2.0])
+    (found,) = measure.in_turns({"a": lambda: next(times)}, 3)
+    assert found == {"median": 2.0, "min": 1.0, "max": 5.0, "repeats": 3}
+
+
 @pytest.mark.parametrize("change", ["loss", "gradient"])
 def test_no_step_is_timed_that_differs(tmp_path, monkeypatch, change):
     backward = training._backward
@@ -203,7 +209,8 @@ def test_the_time_expected_of_a_size_follows_from_the_last_one_run(tmp_path, mon
 
 
 def test_exponents_are_fitted_to_volumes_of_different_sizes():
-    assert attention_benchmark._slope([(n, 3 * n**1.5) for n in (10, 20, 40)]) == pytest.approx(1.5)
+    growth = [(5, 1e3), *((n, 3 * n**1.5) for n in (10, 20, 40))]  # the last three count
+    assert attention_benchmark._slope(growth) == pytest.approx(1.5)
     assert attention_benchmark._slope([(24, 1.0), (24, 2.0)]) is None
 
 
@@ -249,7 +256,8 @@ def test_inference_is_compared_then_timed_in_turns(tmp_path, capsys, networks, p
     assert len(rows) == len(names) * 2 * len(precisions.split(",")) + 1
     for (model, form, precision), row in rows.items():
         assert row["seconds"]["min"] <= row["seconds"]["median"] <= row["seconds"]["max"]
-        assert row["times_as_fast"] > 0
+        first = rows.get((model, "plain", "fp32"), row)["seconds"]["median"]
+        assert row["times_as_fast"] == first / row["seconds"]["median"]
         assert ("times_idle" in row) == (form != "plain")
         if form != "plain":
             beside, idle = row["busy_seconds"]["median"], row["seconds"]["median"]
@@ -260,11 +268,14 @@ def test_inference_is_compared_then_timed_in_turns(tmp_path, capsys, networks, p
             assert row["share_of_ceiling"] > 0
         if model != "sgbm" and precision == "fp32":
             assert row["mean_difference_px"] <= 1e-3
+            assert row["mean_difference_px"] <= row["largest_difference_px"]
             assert row["reference"] == "plain fp32"
         if (form, precision) == ("plain", "fp32"):
             assert row["mean_difference_px"] == 0
             assert row["times_as_fast"] == 1
-    assert report["settings"]["weights"].keys() == set(names)
+    settings = report["settings"]
+    assert settings["weights"].keys() == set(names)
+    assert (settings["height"], settings["width"], settings["max_disparity"]) == (64, 128, 32)
     assert report["ceilings"]["copy_bytes_per_second"] > 0
     table = path.with_suffix(".md").read_text()
     assert f"| {names[0]}" in table
@@ -523,13 +534,15 @@ def test_our_steps_are_timed_with_freed_memory_kept_as_in_training(tmp_path, mon
 
     def elapsed(step, device):
         kept.append(heap._kept["memory"])
-        return 1.0
+        return 0.5 ** len(kept)
 
     monkeypatch.setattr(heap, "_kept", {"memory": "none"})
     monkeypatch.setattr(measure, "elapsed", elapsed)
     small = ("--models", "ea_stereo_fast", "--precisions", "fp32")
     assert run(training_call(tmp_path / "a.json", *small)) == 0
     assert kept[-3:] == ["none", "all", "all"]  # plain, ours, recompute
+    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert [row["times_as_fast"] for row in rows] == [1, 2, 4]
 
 
 @pytest.mark.parametrize(
