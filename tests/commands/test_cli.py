@@ -211,6 +211,17 @@ def test_ground_truth_adds_metrics_an_error_map_and_a_table(stereo, tmp_path):
     assert image["bad_2"] == pytest.approx(100 * (error > 2).mean())
 
 
+def test_the_error_map_is_grey_where_the_protocol_counts_nothing(stereo, tmp_path):
+    truth = np.full(SIZE, SHIFT, np.float32)
+    truth[:, 30:] = 200  # beyond 192 px
+    write_disparity(tmp_path / "gt.pfm", truth)
+    options = ("--ground-truth", tmp_path / "gt.pfm", *SHORT, "--model", "sgbm")
+    assert stereo("infer", *views(tmp_path), "--output", tmp_path / "out", *options).status == 0
+    error = np.asarray(Image.open(tmp_path / "out" / "scene_error.png"))
+    grey = (error == 128).all(axis=2)[: SIZE[0], : SIZE[1]]
+    assert grey[:, 30:].all() and not grey[:, :30].any()
+
+
 def assert_contract(report):
     assert report["model"]["name"] == package.DEFAULT_MODEL
     assert {"name", "pass", "split", "mask", "averaging"} <= report["protocol"].keys()
@@ -314,6 +325,20 @@ def test_evaluate_writes_the_documented_metrics_keys(stereo, tmp_path):
     assert report["summary"]["valid_pixels"] == 2 * SIZE[0] * SIZE[1]
     assert report["protocol"]["name"] == "pooled"
     assert "protocol pooled" in result.out
+
+
+def test_a_limit_takes_the_first_pairs(stereo, tmp_path):
+    entries = []
+    for seed, name in enumerate("abc"):
+        views(tmp_path, name, seed=seed)
+        write_disparity(tmp_path / f"{name}.pfm", np.full(SIZE, SHIFT, np.float32))
+        paths = {"left": f"L/{name}.png", "right": f"R/{name}.png", "gt": f"{name}.pfm"}
+        entries.append({"name": name, **paths})
+    (tmp_path / "manifest.json").write_text(json.dumps(entries))
+    call = ("evaluate", "--dataset", "manifest", "--root", tmp_path, "--model", "sgbm", *SHORT)
+    assert stereo(*call, "--limit", "2", "--output", tmp_path / "out").status == 0
+    report = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert [image["name"] for image in report["images"]] == ["a", "b"]
 
 
 @pytest.mark.parametrize(("protocol", "render_pass"), [("pooled", "final"), ("psmnet", "clean")])

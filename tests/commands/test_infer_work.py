@@ -59,8 +59,10 @@ def test_each_view_of_a_film_is_steadied_by_itself(stereo, tmp_path, rng):
     call = ("infer", tmp_path / "L" / "%06d.png", tmp_path / "R" / "%06d.png", *SGBM)
     found = []
     for view in ("both", "right"):
-        output = ("--output", tmp_path / view, "--formats", "npy", "--view", view, "--steady")
-        assert stereo(*call, *output).status == 0
+        output = ("--output", tmp_path / view, "--formats", "npy,video", "--view", view)
+        assert stereo(*call, *output, "--steady").status == 0
+        films = [path.name for path in (tmp_path / view).glob("*.mp4")]
+        assert sorted("right" in name for name in films) == [False, True][view == "right" :]
         paths = sorted((tmp_path / view).glob("*_right_disparity.npy"))
         found.append([np.load(path) for path in paths])
     assert len(found[0]) == COUNT

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import shutil
 import zipfile
 
 import numpy as np
@@ -90,18 +91,30 @@ def test_archives_hold_the_maps_of_the_left_views(tmp_path, matcher, benchmark):
         min_disparity, description = 0, matcher.description
 
         def __call__(self, left, right):
-            return dataclasses.replace(matcher(left, right), disparity=known(left))
+            return dataclasses.replace(matcher(left, right), disparity=known(left), seconds=0.25)
 
     path = submit(Known, benchmark, tmp_path, tmp_path / "x.zip", partial=True)
     stored = {}
     with zipfile.ZipFile(path) as zipped:
         for name in zipped.namelist():
-            if not name.endswith(".txt"):
+            if name.endswith(".txt"):
+                assert float(zipped.read(name).split()[-1]) == 0.25
+            else:
                 values = np.asarray(Image.open(io.BytesIO(zipped.read(name))), np.float32)
                 stored[values.shape] = values / 256 if name.endswith(".png") else values
     assert stored.keys() == lefts.keys()
     for size, left in lefts.items():
         assert np.array_equal(stored[size], known(left))
+
+
+def test_the_layout_chooses_the_size_of_middleburys_images(tmp_path, matcher):
+    write_tree(tmp_path, "middlebury_v3")
+    shutil.copytree(tmp_path / "MiddEval3/testH", tmp_path / "MiddEval3/testQ")
+    shutil.copytree(tmp_path / "MiddEval3/trainingH", tmp_path / "MiddEval3/trainingQ")
+    call = (matcher, "middlebury_v3", tmp_path, tmp_path / "x.zip")
+    path = submit(*call, layout="Q", partial=True)
+    with zipfile.ZipFile(path) as zipped:
+        assert {name.partition("/")[0] for name in zipped.namelist()} == {"testQ", "trainingQ"}
 
 
 def test_an_incomplete_benchmark_is_refused(tmp_path, matcher):
