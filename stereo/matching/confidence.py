@@ -158,7 +158,8 @@ class ConfidenceModel(nn.Module):
             InputError: it cannot be.
         """
         try:
-            model = cls(stored["cues"], stored["facts"])
+            with torch.random.fork_rng(devices=[]):  # what is drawn is replaced at once
+                model = cls(stored["cues"], stored["facts"])
             weights = {name: torch.tensor(each) for name, each in stored["weights"].items()}
             model.load_state_dict(weights)
             if not all(each.isfinite().all() for each in model.parameters()):

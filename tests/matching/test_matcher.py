@@ -127,11 +127,14 @@ def test_different_sizes_are_refused(network_matcher):
 
 
 def test_untrained_weights_are_refused_and_repeatable():
+    before = torch.random.get_rng_state()
     with pytest.raises(UsageError, match="--allow-untrained"):
         stereo.load("psmnet")
     first, second = (stereo.load("psmnet", allow_untrained=True).network for _ in range(2))
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
+    stereo.load("ea_stereo_fast")
+    assert torch.equal(torch.random.get_rng_state(), before)  # the caller's own draws go on
 
 
 @pytest.mark.parametrize(
