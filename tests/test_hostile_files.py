@@ -412,8 +412,18 @@ def test_outputs_of_a_graph_are_checked(tmp_path, make):
         match_with(make(), tmp_path)
 
 
-def test_a_graph_may_fall_below_zero_by_rounding(tmp_path):
+def test_a_graphs_map_is_kept_in_its_range_and_cut_to_the_views(tmp_path):
     assert not match_with(scaled(-1e-5), tmp_path).disparity.any()
+    assert (match_with(scaled(0.1), tmp_path).disparity == 16).all()
+    view = np.arange(24 * 40, dtype=np.uint8).reshape(24, 40, 1).repeat(3, axis=2)
+    match_with(scaled(0.05), tmp_path)
+    disparity = load(tmp_path / "it.onnx")(view, view).disparity
+    assert np.allclose(disparity, 0.05 * view[..., 0], atol=1e-4)
+
+
+def test_a_graph_knows_what_it_was_trained_on(tmp_path):
+    match_with(graph(trained_on="0123456789ab"), tmp_path)
+    assert load(tmp_path / "it.onnx").trained_on == {"0123456789ab"}
 
 
 def test_a_slow_graph_is_stopped(tmp_path, monkeypatch):

@@ -561,7 +561,10 @@ def test_a_converted_file_runs_and_keeps_its_convention(stereo, tmp_path, align_
     result = stereo("convert", source, "--output", target, "--align-corners", align_corners)
     assert (result.status, result.errors) == (0, [])
     conventions = {"true": "align_corners", "false": "half_pixel"}
-    assert load_checkpoint(target).config.upsampling == conventions[align_corners]
+    converted = load_checkpoint(target)
+    assert converted.config.upsampling == conventions[align_corners]
+    assert converted.config.padding == "zeros"
+    assert converted.training == {"converted_from": source.name}
     out = tmp_path / "out"
     pair = views(tmp_path)
     result = stereo("infer", *pair, "--output", out, "--model", target, *SHORT)

@@ -1057,6 +1057,9 @@ def test_kittis_grey_pair_has_its_own_cameras(tmp_path):
     ):
         read = Calibration.read(path, pictures=tmp_path / folder)
         assert read.baseline == pytest.approx(baseline, rel=1e-4), folder
+        map_of = np.full((375, 1242), 50, np.float32)
+        result = stereo.Result(map_of, 0.1, path=tmp_path / folder)
+        assert np.array_equal(result.depth(path), read.depth(result.disparity)), folder
     colour = kept(tmp_path, "\n".join(KITTI.splitlines()[2:]))
     with pytest.raises(InputError, match="no 'P0 and P1"):
         Calibration.read(colour, pictures=tmp_path / "image_0")

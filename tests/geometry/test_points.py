@@ -366,7 +366,7 @@ def test_points_behind_infinity_are_left_out():
 
 
 def test_invalid_point_options_are_one_line_and_leave_no_file(result, cameras, tmp_path):
-    for options in ({"max_depth": 0}, {"min_confidence": 1.5}, {"min_confidence": float("nan")}):
+    for options in ({"max_depth": 0}, *({"min_confidence": each} for each in (1.5, -0.1, np.nan))):
         with pytest.raises(UsageError, match="expected"):
             result.points(cameras, **options)
     with pytest.raises(UsageError, match="by hand"):

@@ -1,6 +1,7 @@
 """Confidence: its measures against brute force, what it must rise and fall with, and its worth."""
 
 import json
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -28,6 +29,7 @@ from stereo.matching.confidence import (
     ANY_MODEL,
     CERTAINTY,
     COMMON,
+    ConfidenceMaps,
     ConfidenceModel,
     _deviation,
     confidence_features,
@@ -130,6 +132,51 @@ def test_texture_is_that_of_the_left_view(rng):
     )
     assert without.max() < -0.9
     assert much.min() > 0
+
+
+@pytest.mark.parametrize("by", [3, -3])
+def test_features_are_those_of_their_definition(rng, by):
+    wide = rng.integers(0, 256, (9, 23, 3), np.uint8)
+    left, right = (wide[:, :20], wide[:, 3:]) if by > 0 else (wide[:, 3:], wide[:, :20])
+    disparity, other = np.full((2, 9, 20), by, np.float32)
+    other[:, 5] += 4
+    sure = np.stack([np.full((9, 20), 0.25, np.float32), np.full((9, 20), 0.75, np.float32)])
+    found = confidence_features(Estimate(disparity, sure), other, left, right)
+    columns = np.arange(20)
+    outside = columns < 3 if by > 0 else columns > 16
+    apart = np.where(outside, 32, np.where(columns == 5 + by, 4, 0))
+    assert np.allclose(found.disagreement, apart)
+    expected = {
+        "disagreement": np.log(apart + 0.1) / 2,
+        "outside": outside,
+        "roughness": np.log(0.1) / 2,
+        "disparity": np.log(max(by, 0) + 4) / 2 - 1,
+        "about_plane": -0.5,
+        "negative_entropy": 0.5,
+    }
+    for name, value in expected.items():
+        assert np.allclose(found.values[name], value, atol=1e-3), name
+    assert np.allclose(found.values["difference"][:, 4:16], -1)  # the views agree there
+    assert found.values["difference"][:, outside].min() > 0
+
+
+def test_the_other_map_is_read_between_its_pixels():
+    disparity, other = np.full((3, 20), 2.5, np.float32), np.zeros((3, 20), np.float32)
+    other[:] = np.arange(20)
+    view = np.zeros((3, 20, 3), np.uint8)
+    found = confidence_features(Estimate(disparity), other, view, view).disagreement
+    assert np.allclose(found[:, 3:], np.abs(np.arange(3, 20) - 2.5 - 2.5))
+
+
+def test_a_stored_model_predicts_the_same():
+    model = ConfidenceModel(COMMON)
+    again = ConfidenceModel.from_dict(json.loads(json.dumps(model.to_dict())))
+    features = torch.randn(50, len(COMMON))
+    assert (again(features) - model(features)).abs().max() < 1e-3
+    stored = model.to_dict()
+    stored["weights"]["out.bias"] = [float("nan")]
+    with pytest.raises(InputError, match="not finite"):
+        ConfidenceModel.from_dict(stored)
 
 
 def test_confidence_is_a_map_of_probabilities_computed_once(result):
@@ -238,6 +285,24 @@ def test_nothing_is_sure_at_the_end_of_the_range(rng, view, model):
         if shift < 64:
             assert abs(np.median(result.disparity[:, 100:-100]) - shift) < 0.5
         assert least <= np.median(result.confidence[:, 100:-100]) <= most
+
+
+@pytest.mark.parametrize(
+    ("network", "low", "first", "last"),
+    [("ea_stereo", 0, 63, 64), ("ea_psmnet", 0, 59, 64), ("ea_stereo", -8, 55, 56)],
+)
+def test_confidence_is_limited_where_the_range_ends_and_nowhere_else(network, low, first, last):
+    def ramp(lefts, rights):
+        return [Estimate(np.arange(each.shape[1], dtype=np.float32)[None]) for each in lefts]
+
+    facts = {"name": "it", "network": {"name": network}, "max_disparity": 64, "min_disparity": low}
+    certain = SimpleNamespace(
+        predict=lambda seen: ConfidenceMaps(np.ones(seen.disagreement.shape, np.float32), {})
+    )
+    view = np.zeros((1, 80, 3), np.uint8)
+    result = Matcher(ramp, None, facts, certain)(view, view)
+    limited = result.disparity[result.confidence < 1]
+    assert limited.tolist() == list(range(first, last + 1))
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from stereo.errors import InputError, UsageError
 from stereo.matching.engine import NetworkEngine
 from stereo.matching.memory import _RATES, bytes_needed
 from stereo.matching.options import MatchOptions
+from stereo.matching.tiles import CONTEXT
 from stereo.models import AttentionConfig, NetworkConfig, build_network
 from stereo.system.machine import CLEAR_REFS
 from stereo.system.runtime import has_bf16
@@ -91,15 +92,29 @@ def test_the_range_at_twice_the_size_is_at_most_twice_the_range(monkeypatch):
     assert network.asked == [(16, 128, 16), (32, 256, 32)]
 
 
-def test_coarse_to_fine_searches_the_range_found_at_half_size():
+def test_at_twice_the_size_one_outlier_of_four_does_not_count():
+    class Edged(Proportional):
+        def estimate(self, left, right, max_disparity):
+            found = super().estimate(left, right, max_disparity)
+            found[..., ::2, ::2] *= 3
+            return found
+
+    pair = np.zeros((48, 64, 3), np.uint8)
+    disparity = engine_of(Edged(), scale="2")([pair], [pair])[0].disparity
+    assert (disparity == 8).all()
+
+
+@pytest.mark.parametrize("reach", [48, 64])
+def test_coarse_to_fine_searches_the_range_found_at_half_size(reach):
     network = Proportional()
+    network.max_disparity = reach
     engine = engine_of(network, coarse_to_fine=True)
     pair = np.zeros((33, 65, 3), np.uint8)
     disparity = engine([pair], [pair])[0].disparity
     assert disparity.shape == (33, 65)
     # Found were 4 px (32 columns / 8), which are 8 at the size itself; 32 more are searched.
     assert network.asked == [(16, 32, 32), (48, 80, 48)]
-    assert network.max_disparity == 64
+    assert network.max_disparity == reach
 
 
 class Met(Proportional):
@@ -252,6 +267,25 @@ def test_the_memory_estimate_is_a_close_upper_bound(name, size, precision):
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     needed = bytes_needed(NetworkConfig(name), 1, size, 192, dtype)
     assert 0.3 * (needed - _RATES[name].fixed) < int(run.stdout) <= needed
+
+
+def test_the_memory_estimate_counts_every_pair():
+    one, two, three = (
+        bytes_needed(NetworkConfig("psmnet"), batch, (256, 512), 64, torch.float32)
+        for batch in (1, 2, 3)
+    )
+    assert three - two == two - one > one / 4
+
+
+def test_a_tile_takes_the_features_of_all_and_the_volume_of_what_it_sees():
+    def needed(height, width, tile=None):
+        return bytes_needed(NetworkConfig("psmnet"), 1, (height, width), 64, torch.float32, tile)
+
+    seen = 64 + 2 * CONTEXT, 64 + 2 * CONTEXT + 64  # and on the left as far as matches may lie
+    each = (needed(2000, 4000, 64) - needed(2000, 2000, 64)) / (2000 * 2000)
+    assert each > 0
+    more = each * (2000 * 2000 - seen[0] * seen[1])
+    assert needed(2000, 2000, 64) == pytest.approx(needed(*seen) + more, rel=1e-6)
 
 
 def test_the_memory_estimate_counts_attention_that_does_not_stream():

@@ -1,5 +1,7 @@
 """ONNX files of other exporters: read from the graph or a YAML file, and run at any size."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -114,8 +116,8 @@ def test_a_grey_graph_may_have_three_deviations(theirs, pair, std):
 
 def test_a_graph_that_does_not_fit_the_views_is_not_helped_by_smaller_ones(theirs, pair):
     shape = node("Reshape", ["left", "three"], ["disparity"])
-    write(theirs, dict.fromkeys(("left", "right"), ANY), shape)
-    with pytest.raises(StereoError, match="cannot match 96x64") as error:
+    write(theirs, dict.fromkeys(("left", "right"), ANY), shape, yaml=SCALING + "multiple: 50\n")
+    with pytest.raises(StereoError, match="cannot match 100x100") as error:
         package.load(theirs)(*pair)
     assert "smaller" not in str(error.value)
 
@@ -141,13 +143,38 @@ def test_a_graph_may_take_other_numbers(theirs, pair, kind):
 
 
 def test_a_fixed_size_scales_the_disparity_and_is_said(theirs, pair):
-    write(theirs, {"left": [1, 3, 30, 45], "right": [1, 3, 30, 45]}, grey("left"))
+    write(theirs, {"left": [1, 3, 30, 60], "right": [1, 3, 30, 60]}, grey("left"))
     matcher = package.load(theirs)
-    with pytest.warns(UserWarning, match="45x30 pixels alone: pictures of 90x60 are resized"):
+    with pytest.warns(UserWarning, match="60x30 pixels alone: pictures of 90x60 are resized"):
         disparity = matcher(*pair).disparity
     assert disparity.shape == (60, 90)
-    assert np.allclose(disparity, 4)
-    assert matcher.description["fixed_size"] == "45x30"
+    assert np.allclose(disparity, 3)  # 2 of 60 columns
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        matcher(*pair)  # said once
+    assert matcher.description["fixed_size"] == "60x30"
+
+
+def test_the_padding_is_cut_off_the_map(theirs, rng):
+    write(theirs, {"left": ANY, "right": ANY}, grey("left"))
+    left = rng.integers(0, 256, (60, 90, 1), np.uint8).repeat(3, axis=2)
+    assert np.allclose(package.load(theirs)(left, left).disparity, left[..., 0] / 25.5, atol=1e-4)
+
+
+def test_the_range_is_the_yaml_files_and_may_start_elsewhere(theirs, pair):
+    write(theirs, {"left": ANY, "right": ANY}, grey("left"), yaml=SCALING + "max_disparity: 64\n")
+    matcher = package.load(theirs, min_disparity=-1)
+    assert matcher.description["max_disparity"] == package.load(theirs).engine.max_disparity == 64
+    assert np.allclose(matcher(*pair).disparity, 2 - 1)
+
+
+def test_grey_is_weighted_as_opencv_does(theirs):
+    write(theirs, {"input": [1, 2, "h", "w"]}, grey("input"), yaml="mean: [0]\nstd: [0.1]\n")
+    matcher = package.load(theirs)
+    for colour, share in enumerate((0.299, 0.587, 0.114)):
+        view = np.zeros((32, 32, 3), np.uint8)
+        view[..., colour] = 255
+        assert np.allclose(matcher(view, view).disparity, 10 * share)
 
 
 @pytest.mark.parametrize("rank", [2, 3, 4])

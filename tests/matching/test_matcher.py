@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ import stereo
 from stereo.data.sets.datasets import open_dataset
 from stereo.errors import InputError, UsageError
 from stereo.matching.engine import pad_to_multiple
+from stereo.matching.estimate import Estimate
+from stereo.matching.matcher import Matcher
 from stereo.matching.options import MatchOptions
 from stereo.matching.sgbm import fill_from_background, semi_global_matching
 from stereo.models import AttentionConfig, NetworkConfig, build_network
@@ -108,6 +111,40 @@ def test_a_pair_keeps_its_own_range_in_a_batch(options, rng):
         assert np.array_equal(matcher(left, right).disparity, result.disparity)
 
 
+def ramp(lefts, rights):
+    """An engine whose disparity, and certainty, is the column."""
+    columns = np.arange(lefts[0].shape[1], dtype=np.float32)[None]
+    return [Estimate(columns, np.stack([columns] * 2)) for _ in lefts]
+
+
+def test_the_seconds_of_a_batch_are_those_of_a_pair(monkeypatch):
+    clock = SimpleNamespace(perf_counter=iter([1.0, 7.0]).__next__)
+    monkeypatch.setattr("stereo.matching.matcher.time", clock)
+    views = [np.zeros((1, 30, 3), np.uint8)] * 3
+    results = Matcher(ramp, None, {"name": "ramp", "max_disparity": 32}).batch(views, views)
+    assert [each.seconds for each in results] == [2.0] * 3
+
+
+def test_an_engines_other_errors_are_not_called_out_of_memory():
+    def fails(lefts, rights):
+        raise RuntimeError("a shape")
+
+    view = np.zeros((1, 30, 3), np.uint8)
+    with pytest.raises(RuntimeError, match=r"^a shape$"):
+        Matcher(fails, None, {"name": "fails", "max_disparity": 32})(view, view)
+
+
+def test_all_of_a_right_views_result_is_turned_back(tmp_path):
+    left, right = tmp_path / "left.png", tmp_path / "right.png"
+    for path in (left, right):
+        Image.new("RGB", (30, 1)).save(path)
+    matcher = Matcher(ramp, None, {"name": "ramp", "max_disparity": 32})
+    for result in (matcher(left, right, view="right"), matcher.both(left, right)[1]):
+        assert result.disparity[0].tolist() == [*range(29, -1, -1)]
+        assert np.array_equal(result.certainty, np.stack([result.disparity] * 2))
+        assert (result.is_right, result.path) == (True, left)  # whose calibration is sought
+
+
 def test_the_right_view_is_named_as_it_was_given(network_matcher):
     left, right = np.zeros((20, 30, 3), np.uint8), np.zeros((20, 31, 3), np.uint8)
     with pytest.raises(InputError, match=r"left image is 30x20 and the right image is 31x20"):
@@ -190,6 +227,26 @@ def test_sgbm_finds_shifts_inside_the_left_band(shifted_pair):
     assert np.median(disparity[:, 8:64]) == 7
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_sgbm_has_edges_at_their_own_pixels(rng, axis):
+    near = np.arange(60) < 30  # above or left of far; no pixel of the left view is hidden
+    near = np.broadcast_to(near[:, None] if axis == 0 else near, (60, 60))
+    right = rng.integers(0, 256, (60, 60, 3), np.uint8)
+    rows, columns = np.indices((60, 60))
+    at = columns - np.where(near, 12, 4)
+    left = np.where((at >= 0)[..., None], right[rows, at], rng.integers(0, 256, right.shape))
+    disparity, _ = semi_global_matching(left.astype(np.uint8), right, 32)
+    found = np.moveaxis(disparity, axis, 0)[:, 20:] > 8
+    assert found[29].mean() > 0.7 > 0.3 > found[30].mean()
+
+
+def test_sgbm_matches_what_is_infinitely_far(rng):
+    texture = rng.integers(0, 256, (40, 60, 3), np.uint8)
+    disparity, matched = semi_global_matching(texture, texture, 32)
+    assert np.median(disparity) == 0
+    assert matched.mean() > 0.9
+
+
 def test_the_right_view_has_its_own_map(shifted_pair):
     left, right = shifted_pair
     disparity = stereo.load("sgbm", max_disparity=32)(left, right, view="right").disparity
@@ -209,11 +266,12 @@ def test_holes_are_filled_from_the_background():
     assert filled[:, 0].tolist() == [1, 1, 1, 1, 2, 2, 2]
 
 
-def test_samples_are_matched_to_a_useful_map():
+@pytest.mark.parametrize(("model", "most"), [("ea_stereo", 0.365), ("ea_stereo_fast", 0.68)])
+def test_a_samples_error_is_that_of_the_bundled_weights(model, most):
     samples = open_dataset("sceneflow", REPOSITORY / "datasets/samples")
     sample = samples.samples[0].read()
-    disparity = stereo.load()(sample.left, sample.right).disparity
-    assert np.abs(disparity - sample.disparity).mean() < 3
+    disparity = stereo.load(model, precision="fp32")(sample.left, sample.right).disparity
+    assert np.abs(disparity - sample.disparity).mean() < most
 
 
 def test_a_batch_of_several_sizes_is_refused(network_matcher):
@@ -293,6 +351,23 @@ def test_load_takes_options_and_changes_to_them():
     assert stereo.load("sgbm", asked, min_disparity=4).description["min_disparity"] == 4
     with pytest.raises(TypeError, match="max_disparty"):
         stereo.load("sgbm", max_disparty=32)
+
+
+@pytest.mark.parametrize(
+    ("model", "taken"),
+    [
+        ("sgbm", ("max_disparity", "min_disparity")),
+        ("zoo:raft-stereo", ("min_disparity", "precision", "allow_untrained")),
+        ("mine.py:match", ("min_disparity",)),
+        ("mine.onnx", ("min_disparity",)),
+        ("psmnet", ("max_disparity", "min_disparity", "precision", "allow_untrained", "scale")),
+    ],
+)
+def test_a_further_model_gets_the_options_that_it_takes(model, taken):
+    given = {"max_disparity": 64, "min_disparity": -8, "precision": "fp32", "scale": "2"}
+    given["allow_untrained"] = True
+    expected = MatchOptions(**{name: given[name] for name in taken})
+    assert MatchOptions(**given).for_further(model) == expected
 
 
 def test_the_signature_of_load_names_every_option():

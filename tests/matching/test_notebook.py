@@ -46,6 +46,13 @@ def test_the_map_of_the_right_view_is_shown_beside_the_right_view():
     assert np.array_equal(np.asarray(result.picture())[:256, :448], right)
 
 
+def test_what_lies_behind_infinity_has_colours_of_its_own():
+    ramp = np.linspace(-30, 60, 640, dtype=np.float32)[None].repeat(320, axis=0)
+    picture = np.asarray(stereo.Result(ramp, 0.1).picture())
+    low, limit = colors.disparity_scale(ramp)
+    assert np.array_equal(picture, colors.disparity_picture(ramp, limit, low=low))
+
+
 def test_repr_is_one_short_line_with_size_and_range():
     assert repr(made_by_hand(4, 7)) == "<Result 7x4, disparity 0.0 to 60.0 px, 0.10 s>"
 

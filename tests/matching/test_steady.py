@@ -1,5 +1,7 @@
 """``--steady``: maps stand still where the image does, and nowhere else."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from conftest import REPOSITORY
@@ -116,6 +118,36 @@ def test_what_approaches_is_followed_where_the_image_hardly_changes(rng, picture
         (each,) = frames(rng, picture, truth, count=1)
         found = steady(each).disparity
     assert np.abs(found - truth).mean() < 0.5  # 0.24 before it
+
+
+def test_a_map_that_jumps_with_every_frame_is_followed_after_a_while(rng, picture):
+    steady, behind = Steady(), []
+    for frame in range(30):
+        (each,) = frames(rng, picture, 20.0 + 6 * frame, count=1)
+        behind.append(np.abs(steady(each).disparity - each.disparity).mean())
+    assert max(behind) < 60  # 174 if the first were kept
+    assert min(behind[10:]) < 1
+
+
+def test_an_uncertain_frame_moves_the_map_little(rng, picture):
+    def found(certainty):
+        steady = Steady()
+        for each in frames(rng, picture, 20.0):
+            before = steady(each).disparity.mean()
+        (last,) = frames(rng, picture, 21.0, count=1)
+        sure = np.full((2, *SHAPE), certainty, np.float32)
+        return steady(dataclasses.replace(last, certainty=sure)).disparity.mean() - before
+
+    assert found(0.01) < 0.05 < 0.1 < found(1.0)
+
+
+def test_frames_of_another_size_begin_anew(rng, picture):
+    steady = Steady()
+    for each in frames(rng, picture, 20.0, count=3):
+        steady(each)
+    (each,) = frames(rng, picture, 35.0, count=1)
+    cut = dataclasses.replace(each, disparity=each.disparity[:50], image=each.image[:50])
+    assert np.array_equal(steady(cut).disparity, cut.disparity)
 
 
 def test_unordered_images_are_refused_in_one_line(stereo, tmp_path):

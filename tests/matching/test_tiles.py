@@ -34,6 +34,53 @@ def test_spans_cover_an_axis_once_and_weights_sum_to_one(size, max_tile, grid):
         assert torch.allclose(total, torch.ones(size))
 
 
+class Plain(torch.nn.Module):
+    """A network whose features are the views, and whose map the function gives."""
+
+    feature_factors, coarsest_factor, max_disparity = (1,), 16, 48
+
+    def __init__(self, give):
+        super().__init__()
+        self.give = give
+
+    def extract(self, view):
+        return (view,)
+
+    def estimate(self, left, right, max_disparity):
+        found = torch.zeros(len(left[0]), 3, *left[0].shape[2:])
+        found[:, 0] = self.give(left[0][:, 0], right[0][:, 0], max_disparity)
+        return found
+
+
+def test_a_tile_sees_as_far_to_the_left_as_its_matches_lie():
+    def search(left, right, reach):
+        found = torch.zeros_like(left)
+        for d in range(reach):
+            found[..., d:][left[..., d:] == right[..., : right.shape[-1] - d]] = d
+        return found
+
+    right = torch.arange(192.0).expand(1, 3, 32, 192)
+    disparity = match_in_tiles(Plain(search), right - 44, right, (32, 32), 16)[:, 0]
+    assert (disparity[..., 44:] == 44).all()
+    assert not disparity[..., :44].any()
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+def test_tiles_blend_into_each_other_over_a_seam(axis):
+    places = torch.arange(192.0).view(1, 1, *((-1, 1) if axis == 2 else (1, -1)))
+    views = places.expand(1, 3, 192, 192)
+    ends = Plain(lambda left, right, reach: left.amax())  # of each tile, with its context
+    found = match_in_tiles(ends, views, views, (64, 64), 48)[0, 0].movedim(axis - 2, 0)
+    half = SEAM // 2
+    for value, inside in (
+        (64 + 47, slice(0, 64 - half)),
+        (128 + 47, slice(64 + half, 128 - half)),
+        (191, slice(128 + half, 192)),
+    ):
+        assert torch.allclose(found[inside], torch.tensor(float(value)))
+    assert found.diff(dim=0).abs().max() < 1.1 * 64 / SEAM
+
+
 def network_of(network, **attention):
     torch.manual_seed(0)
     options = {}
@@ -57,7 +104,7 @@ def test_one_tile_is_the_whole(name):
 
 def test_attention_accumulates_over_all_tiles():
     # With the attention at the entry, whose convolutions see few cells, its context is exact.
-    network = network_of("ea_psmnet", sites=("quarter",))
+    network = network_of("ea_psmnet", sites=("quarter",), mask_invalid=True)
     views = torch.randn(2, 1, 3, 64, 144, dtype=torch.float64)
     seen = []
     apply_context = type(network.aggregation.attention_quarter).apply_context

@@ -121,6 +121,13 @@ def test_a_map_that_cannot_be_is_one_line_that_names_the_function(views, found, 
     assert "\n" not in str(error.value)
 
 
+def test_what_lies_below_0_becomes_0(views):
+    found = np.full((40, 70), 7.0)
+    found[0, :5] = -3
+    disparity = package.wrap(lambda left, right: found, name="mine")(*views).disparity
+    assert np.array_equal(disparity, np.maximum(found, 0))
+
+
 def test_a_flow_and_a_tensor_are_read_as_disparities(views):
     function = package.wrap(lambda left, right: -torch.from_numpy(plane(left, right)), name="flow")
     with pytest.raises(StereoError, match="give sign 'negative'"):
@@ -159,6 +166,25 @@ def test_a_network_can_be_trained_on_between_matches(views):
     assert network.weight.grad is not None
 
 
+def test_a_networks_map_is_cut_to_the_views(views):
+    class Red(nn.Module):
+        def forward(self, left, right):
+            return left[:, 0]
+
+    found = package.wrap_network(Red(), mean=[0, 0, 0], std=[1 / 255] * 3)(*views).disparity
+    assert np.allclose(found, views[0][..., 0], atol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_network_runs_in_the_precision_asked_for(views, precision):
+    seen = []
+    network = Plane(lambda disparity: seen.append((disparity @ disparity.mT).dtype) or disparity)
+    matcher = package.wrap_network(network, device="cpu", precision=precision)
+    matcher(*views)
+    assert [str(each) for each in seen] == [f"torch.{matcher.description['precision']}"]
+    assert seen == [{"fp32": torch.float32, "bf16": torch.bfloat16}[precision]]
+
+
 def test_a_network_sees_normalised_and_padded_views(views):
     network = Plane().train()
     package.wrap_network(network, mean=[0, 0, 0], std=[1 / 255] * 3, multiple=24)(*views)
@@ -195,6 +221,7 @@ def test_what_is_wrong_with_a_network_is_one_line_that_names_it(views, give, say
         lambda: package.wrap_network(Plane(), multiple=0),
         lambda: package.wrap_network(Plane(), precision="fp8"),
         lambda: package.wrap_network(Plane(), mean=0.5),
+        lambda: package.wrap_network(Plane(), mean=[123.7, 116.3, 103.5], std=[58, 57, 57]),
         lambda: package.wrap_network(Plane(), mean=[float("nan")] * 3),
         lambda: package.wrap_network(Plane(), std=["1", "1", "1"]),
         lambda: package.wrap(plane, name=3),
@@ -214,13 +241,15 @@ def test_a_file_of_code_is_a_model_of_the_commands(stereo, code, tmp_path):
     assert (np.load(out / "0006_disparity.npy") == 5).all()
 
 
-def test_a_file_of_code_knows_what_its_model_was_trained_on(code):
+def test_a_file_of_code_keeps_what_its_model_knows(code):
     code.write_text(
-        "import stereo\nmodel = stereo.wrap(lambda left, right: left[..., 0], name='mine')\n"
+        "import stereo\nmodel = stereo.load('sgbm', max_disparity=32)\n"
         "model.trained_on = frozenset({'0123456789ab'})\n"
     )
-    assert package.load(f"{code}:model").trained_on == {"0123456789ab"}
-    assert package.load(f"{code}:model", min_disparity=-4).trained_on == {"0123456789ab"}
+    for options in ({}, {"min_disparity": -4}):
+        matcher = package.load(f"{code}:model", **options)
+        assert matcher.trained_on == {"0123456789ab"}
+        assert matcher.confidence is not None
 
 
 def test_files_of_two_folders_import_their_own_modules(tmp_path, views, monkeypatch):
