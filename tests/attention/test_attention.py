@@ -121,6 +121,30 @@ def test_gradcheck(name):
     assert gradcheck(lambda *_: module(volume), (volume, *parameters), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, options) for name, options in VARIANTS if options),
+        ("window", {"window": (3, 2, 2)}),
+        ("local_global", {"window": (3, 2, 2)}),
+        ("local_global", {"local_heads": 3}),
+        ("reformer", {"chunk": 16}),
+        ("reformer", {"rounds": 2}),
+        ("reformer", {"seed": 1}),
+        ("linformer", {"grid": (2, 2, 2)}),
+        ("linformer", {"projected": 6}),
+        ("perceiver", {"latents": 4}),
+        ("performer", {"features": 5}),
+    ],
+    ids=str,
+)
+def test_every_option_counts(name, options):
+    volume = volume_of()
+    heads = 4 if "local_heads" in options else 2
+    plain, other = (build(name, each, heads=heads)(volume) for each in ({}, options))
+    assert (plain - other).abs().max() > 1e-6
+
+
 @all_members
 def test_module_changes_its_input_and_starts_as_the_identity_by_default(name):
     volume = volume_of()
@@ -497,16 +521,17 @@ def test_a_performer_begins_with_the_features_of_its_weights():
     assert torch.equal(again.projection, trained.projection)
 
 
-def test_focused_by_its_formula():
-    module = build("focused", {"kernel": 3})
+@pytest.mark.parametrize("power", [3.0, 4.0])
+def test_focused_by_its_formula(power):
+    module = build("focused", {"kernel": 3, "power": power})
     volume = volume_of(batch=1)
     q, k, v = (c(volume)[0].flatten(1).T for c in (module.queries, module.keys, module.values))
     scale = torch.nn.functional.softplus(module.scale).flatten()
 
     def phi(x):  # norms over all heads, before they are split
         x = (x.clamp(min=0) + 1e-6) / scale
-        cubed = x**3
-        return cubed / cubed.norm(dim=1, keepdim=True) * x.norm(dim=1, keepdim=True)
+        sharp = x**power
+        return sharp / sharp.norm(dim=1, keepdim=True) * x.norm(dim=1, keepdim=True)
 
     attended = torch.empty_like(v)
     for head in range(2):

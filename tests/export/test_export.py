@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from conftest import REPOSITORY
+from test_hostile_files import graph
 from torch import nn
 
 import stereo
@@ -18,13 +19,19 @@ from stereo.benchmark.networks import calibrate_batch_norms
 from stereo.commands.cli import run
 from stereo.errors import InputError, StereoError, UsageError
 from stereo.export import export
-from stereo.export.check import MAX_ERROR, MAX_MEAN_ERROR, maps_of, rendered
+from stereo.export.check import MAX_ERROR, MAX_MEAN_ERROR, Difference, maps_of, rendered
 from stereo.export.graph import OPSET, Exportable, check_exportable, export_graph
 from stereo.export.quiet import quiet_loggers
 from stereo.matching.onnx_engine import FACTS, OnnxEngine
 from stereo.models import AttentionConfig, NetworkConfig, build_network
-from stereo.models.checkpoint import Checkpoint, save_checkpoint
+from stereo.models.checkpoint import (
+    Checkpoint,
+    file_sha256,
+    load_checkpoint,
+    save_checkpoint,
+)
 from stereo.models.cost_volume import valid_cells
+from stereo.system.bundled import bundled_weights
 
 pytestmark = pytest.mark.xdist_group("export")  # one network is traced once for all
 
@@ -193,6 +200,31 @@ def _temper(network, pair):
 def _engine(proto, folder):
     onnx.save(proto, folder / "network.onnx")
     return onnxruntime.InferenceSession(folder / "network.onnx")
+
+
+def test_a_few_pixels_far_apart_are_a_difference_too():
+    assert Difference(1e-4, 0.01).within(MAX_MEAN_ERROR, MAX_ERROR)
+    for mean, largest in ((1e-2, 0.01), (1e-4, 1.0), (np.nan, np.nan)):
+        assert not Difference(mean, largest).within(MAX_MEAN_ERROR, MAX_ERROR)
+
+
+def test_a_file_keeps_what_its_checkpoint_knows(tmp_path, monkeypatch):
+    known = load_checkpoint(bundled_weights("ea_stereo_fast"))
+    training = {"trained_on": "0123456789ab"}
+    weights, path = tmp_path / "tuned.safetensors", tmp_path / "it.onnx"
+    save_checkpoint(weights, dataclasses.replace(known, training=training))
+    # Neither traced nor compared, which takes a minute.
+    monkeypatch.setattr("stereo.export.writer.export_graph", lambda *_: graph())
+    monkeypatch.setattr(
+        "stereo.export.writer.check_against_pytorch", lambda *_: [Difference(0, 0)] * 2
+    )
+    export(weights, path, max_disparity=RANGE)
+    found = stereo.load(path)
+    facts = found.description
+    assert found.trained_on == {"0123456789ab"}
+    assert found.confidence.to_dict() == known.confidence
+    assert facts["exported_from"] == f"sha256:{file_sha256(weights)}"
+    assert facts["max_disparity"] == facts["network"]["max_disparity"] == RANGE
 
 
 def test_refused_attentions_leave_no_file(tmp_path):

@@ -16,6 +16,7 @@ from stereo.models.recompute import set_recompute
 # EA-PSMNet holds all of PSMNet.
 NETWORKS = slow_but("ea_psmnet", "ea_stereo_fast", of=NETWORK_NAMES)
 STREAMING = sorted(name for name, member in ATTENTIONS.items() if member.streams)
+STREAMED = [*((name, {}) for name in STREAMING), ("efficient", {"temperature": True})]
 
 
 def trained_like(name, **options):
@@ -122,10 +123,10 @@ def test_the_streaming_members_are_known():
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
 @pytest.mark.parametrize("heads", [1, 2])
-@pytest.mark.parametrize("name", STREAMING)
-def test_streamed_attention_equals_the_whole(name, heads, layout):
+@pytest.mark.parametrize(("name", "options"), STREAMED)
+def test_streamed_attention_equals_the_whole(name, options, heads, layout):
     torch.manual_seed(0)
-    module = ATTENTIONS[name](8, heads=heads, zero_init=False).double()
+    module = ATTENTIONS[name](8, heads=heads, zero_init=False, **options).double()
     volume = 9 * torch.randn(3, 8, 4, 5, 6, dtype=torch.float64)
     volume = volume.contiguous(memory_format=layout)
     mask = torch.rand(3, 1, 4, 5, 6) > 0.6

@@ -14,7 +14,7 @@ from stereo.models.aggregation import SLAB, LogitHead, project_by_slabs
 from stereo.models.blocks import ConvNorm3d
 from stereo.models.certainty import certainty, with_certainty
 from stereo.models.checkpoint import Checkpoint, load_checkpoint, restore_network, save_checkpoint
-from stereo.models.config import SITES
+from stereo.models.config import SITES, SITES_OF
 from stereo.models.cost_volume import concatenation_volume
 from stereo.models.regression import regress_disparity, regress_reference, sample_positions
 
@@ -315,11 +315,14 @@ def test_every_attention_trains_saves_and_loads_at_every_site(name, tmp_path):
     assert maps[0].isfinite().all()
 
 
-@pytest.mark.parametrize("site", ["quarter", "eighth", "sixteenth"])
-def test_invalid_cells_can_be_masked_as_keys(site):
+@pytest.mark.parametrize(
+    ("name", "site"),
+    [(name, site) for name in ("ea_psmnet", "ea_stereo_fast") for site in SITES_OF[name]],
+)
+def test_invalid_cells_can_be_masked_as_keys(name, site):
     seen = []
     attention = AttentionConfig("efficient", (site,), mask_invalid=True)
-    network = build_network(NetworkConfig("ea_psmnet", 64, attention=attention)).eval()
+    network = build_network(NetworkConfig(name, 64, attention=attention)).eval()
     module = next(m for n, m in network.named_modules() if n.endswith(f"attention_{site}"))
     module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
     with torch.inference_mode():
@@ -327,6 +330,39 @@ def test_invalid_cells_can_be_masked_as_keys(site):
     (mask,) = seen
     d, x = torch.meshgrid(*map(torch.arange, mask.shape[2:5:2]), indexing="ij")
     assert torch.equal(mask[0, 0], (x >= d)[:, None].expand(mask.shape[2:]))
+
+
+@pytest.mark.parametrize("name", ["psmnet_basic", "ea_stereo_fast"])
+def test_another_range_than_a_networks_own_can_be_searched(name):
+    network = build_network(NetworkConfig(name, 64)).eval()
+    with torch.inference_mode():
+        views = [network.extract(view) for view in torch.randn(2, 1, 3, 32, 64)]
+        asked, own = network.estimate(*views, 32), network.estimate(*views)
+        network.max_disparity = 32
+        assert torch.equal(asked, network.estimate(*views))
+    assert asked[:, 0].max() <= 32
+    assert not torch.equal(asked, own)
+
+
+def test_the_certainty_of_a_psmnet_lies_where_its_map_does():
+    config = NetworkConfig("psmnet_basic", 32, upsampling="align_corners")
+    network = build_network(config).eval()
+    with torch.inference_mode():
+        (left,), (right,) = (network.extract(view) for view in torch.randn(2, 1, 3, 32, 64))
+        network.aggregation.head.project.weight /= network.aggregation(left, right, 8)[0].std()
+        (logits,) = network.aggregation(left, right, 8)
+        found = network.estimate((left,), (right,))
+    assert torch.equal(found, with_certainty(found[:, 0], logits, "align_corners"))
+    assert found[:, 1].std() > 0.01
+
+
+def test_a_copy_of_a_checkpoint_keeps_all_that_is_known(tmp_path):
+    config = NetworkConfig("psmnet_basic", 32)
+    known = {"training": {"step": 3}, "version": "0.0.1", "confidence": {"cues": []}}
+    path = tmp_path / "it.safetensors"
+    save_checkpoint(path, Checkpoint(config, build_network(config).state_dict(), **known))
+    read = load_checkpoint(path)
+    assert {name: getattr(read, name) for name in known} == known
 
 
 def test_certainty_is_least_of_a_uniform_distribution_and_1_of_one_plane():
