@@ -155,9 +155,9 @@ def rectify_pairs(
             failed += 1
             continue
         console.say(f"{pair.name}: {size[0]}x{size[1]}")
-    console.say(
-        f"{len(pairs) - failed} of {len(pairs)} pairs and their calibration are in {folder}"
-    )
+    done = len(pairs) - failed
+    with_it = " with their calibration" if done else ""
+    console.say(f"{done} of {len(pairs)} pairs are in {folder}{with_it}")
     return failed
 
 
