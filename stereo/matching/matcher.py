@@ -31,7 +31,7 @@ VIEWS = ("left", "right")
 
 CONFIDENCE_AT_END = 0.5
 """The most at the end of the range searched: what is nearer than it allows ends there too."""
-PSMNET_END = 4  # pixels before it, where PSMNets stop: see `NetworkConfig.upsampling`
+PUBLISHED_END = 4  # pixels before it, where maps under PSMNet's own conventions thin out
 
 
 class Matcher:
@@ -229,8 +229,8 @@ class Matcher:
             )
         maps = model.predict(self._features(estimate, left, right, other))
         end = self.min_disparity + self.description["max_disparity"]
-        network = self.description.get("network", {}).get("name", "")
-        before = PSMNET_END if "psmnet" in network else 0
+        upsampling = self.description.get("network", {}).get("upsampling", "unbiased")
+        before = 0 if upsampling == "unbiased" else PUBLISHED_END
         # Beyond the end are maps of models whose range is not theirs to keep.
         at_end = (estimate.disparity >= end - before - 1) & (estimate.disparity <= end)
         maps.confidence[at_end] = np.minimum(maps.confidence[at_end], CONFIDENCE_AT_END)

@@ -6,7 +6,7 @@ import torch
 
 from stereo.attention import ATTENTIONS
 from stereo.matching.tiles import CONTEXT, MIN_TILE
-from stereo.models.config import NO_ATTENTION, STRIDE, NetworkConfig
+from stereo.models.config import NO_ATTENTION, SPARE, STRIDE, NetworkConfig
 
 
 class _Rates(NamedTuple):
@@ -67,7 +67,7 @@ def bytes_needed(
         width = min(width, tile + 2 * CONTEXT + max_disparity)
     for site in _sites_held_whole(config):
         cell += _ATTENTION_VOLUMES * _SITE_BYTES[site]
-    needed = batch * (pixel * size[0] * size[1] + cell * max_disparity * height * width)
+    needed = batch * (pixel * size[0] * size[1] + cell * (max_disparity + SPARE) * height * width)
     return int(fixed + needed * (1 if dtype is torch.float32 else _HALF_SHARE))
 
 

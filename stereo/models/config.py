@@ -25,6 +25,7 @@ NETWORK_NAMES = tuple(SITES_OF)
 NO_ATTENTION = "none"
 SITES = ("quarter", "eighth", "sixteenth")
 STRIDE = 16
+SPARE = 16  # pixels searched beyond the range, where the last planes err
 MAX_DISPARITY = 8192  # pixels: half the width of the widest images there are
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -81,9 +82,9 @@ class NetworkConfig:
     """Disparities below this many pixels are searched; a multiple of 16."""
     upsampling: Upsampling = "unbiased"
     """How the quarter-resolution volume is read at full resolution. ``unbiased``: sample i is
-    pixel 4i and plane k is disparity 4k, so that PSMNet's map ends at ``max_disparity`` - 4.
-    ``align_corners`` and ``half_pixel`` are PSMNet's two conventions, which published weights need;
-    with them it goes on to ``max_disparity`` - 1, at an error between the planes."""
+    pixel 4i and plane k is disparity 4k. ``align_corners`` and ``half_pixel`` are PSMNet's two
+    conventions, which published weights need; with them a map ends at ``max_disparity`` - 1, and
+    errs between the planes."""
     padding: Padding = "replicate"
     """How images are padded to a multiple of 16, at the top and right; ``zeros`` (after
     normalisation) is PSMNet's."""

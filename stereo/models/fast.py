@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from stereo.models.aggregation import attend_at_site
 from stereo.models.blocks import ConvNorm2d, ConvNorm3d, ResidualBlock2d, UpConvNorm3d, add, relu
 from stereo.models.certainty import with_certainty
-from stereo.models.config import STRIDE
+from stereo.models.config import SPARE, STRIDE
 from stereo.models.convolution import Conv3d
 from stereo.models.correlation import (
     convex_upsample,
@@ -37,7 +37,6 @@ FINE_FACTOR = 4
 EVIDENCE = 8  # channels of the volume that the left view weights into logits
 SEARCH = 4  # cells of 4 px to either side, for the refinement
 ITERATIONS = 2
-SPARE_PLANES = 2  # searched beyond another range than was trained, where the last planes err
 
 
 class FastFeatures(Recomputable):
@@ -254,9 +253,8 @@ class FastStereo(nn.Module):
         """Return the correlation at 1/4, the logits and their disparity in units of 4 px."""
         left_fine, left_coarse = left[-2:]
         right_fine, right_coarse = right[-2:]
-        planes = max_disparity // VOLUME_FACTOR
-        if max_disparity != self.trained_disparity:
-            planes += SPARE_PLANES
+        searched = max_disparity + (SPARE if max_disparity != self.trained_disparity else 0)
+        planes = searched // VOLUME_FACTOR
         coarse_volume = group_correlation(left_coarse, right_coarse, planes, GROUPS)
         volume = group_correlation(left_fine, right_fine, 2 * planes, FINE_GROUPS)
         evidence = self.aggregation(coarse_volume, volume, left_coarse)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from stereo.models.certainty import with_certainty
-from stereo.models.config import STRIDE, Upsampling
+from stereo.models.config import SPARE, STRIDE, Upsampling
 from stereo.models.cost_volume import check_views
 from stereo.models.outputs import TrainingOutputs
 from stereo.models.regression import FACTOR, regress_disparity, regress_reference
@@ -70,11 +70,10 @@ class PSMNet(nn.Module):
 
     def match(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor | TrainingOutputs:
         """Match the features of two views; ``forward`` after ``extract``."""
-        logits = self._logits(left, right, self.max_disparity)
-        if self.training:
-            maps = tuple(self._regress(each) for each in logits)
-            return TrainingOutputs(maps, logits[0], FACTOR)
-        return self._regress(logits[-1])
+        if not self.training:
+            return self._search(left, right, self.max_disparity)[0]
+        logits = self.aggregation(left[0], right[0], self.max_disparity // FACTOR)
+        return TrainingOutputs(tuple(self._regress(each) for each in logits), logits[0], FACTOR)
 
     def estimate(
         self, left: Sequence[Tensor], right: Sequence[Tensor], max_disparity: int | None = None
@@ -86,13 +85,16 @@ class PSMNet(nn.Module):
             right: the same.
             max_disparity: pixels, a multiple of 16; None for the network's own.
         """
-        logits = self._logits(left, right, max_disparity or self.max_disparity)[-1]
-        return with_certainty(self._regress(logits), logits, self.upsampling)
+        disparity, logits = self._search(left, right, max_disparity or self.max_disparity)
+        return with_certainty(disparity, logits, self.upsampling)
 
-    def _logits(
-        self, left: Sequence[Tensor], right: Sequence[Tensor], max_disparity: int
-    ) -> Sequence[Tensor]:
-        return self.aggregation(left[0], right[0], max_disparity // FACTOR)
+    def _search(
+        self, left: Sequence[Tensor], right: Sequence[Tensor], reach: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return the map of the last stage, of at most ``reach`` pixels, and its logits."""
+        searched = reach + SPARE if self.upsampling == "unbiased" else reach
+        logits = self.aggregation(left[0], right[0], searched // FACTOR)[-1]
+        return self._regress(logits).clamp(max=reach), logits
 
     def _regress(self, logits: Tensor) -> Tensor:
         regress = regress_reference if self.plain else self.regress

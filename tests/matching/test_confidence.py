@@ -288,14 +288,15 @@ def test_nothing_is_sure_at_the_end_of_the_range(rng, view, model):
 
 
 @pytest.mark.parametrize(
-    ("network", "low", "first", "last"),
-    [("ea_stereo", 0, 63, 64), ("ea_psmnet", 0, 59, 64), ("ea_stereo", -8, 55, 56)],
+    ("upsampling", "low", "first", "last"),
+    [("unbiased", 0, 63, 64), ("align_corners", 0, 59, 64), ("unbiased", -8, 55, 56)],
 )
-def test_confidence_is_limited_where_the_range_ends_and_nowhere_else(network, low, first, last):
+def test_confidence_is_limited_where_the_range_ends_and_nowhere_else(upsampling, low, first, last):
     def ramp(lefts, rights):
         return [Estimate(np.arange(each.shape[1], dtype=np.float32)[None]) for each in lefts]
 
-    facts = {"name": "it", "network": {"name": network}, "max_disparity": 64, "min_disparity": low}
+    network = {"upsampling": upsampling}
+    facts = {"name": "it", "network": network, "max_disparity": 64, "min_disparity": low}
     certain = SimpleNamespace(
         predict=lambda seen: ConfidenceMaps(np.ones(seen.disagreement.shape, np.float32), {})
     )

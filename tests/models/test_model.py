@@ -344,6 +344,18 @@ def test_another_range_than_a_networks_own_can_be_searched(name):
     assert not torch.equal(asked, own)
 
 
+@pytest.mark.parametrize(("plane", "pixels"), [(7, 28), (7.5, 30), (8, 32), (10, 32)])
+def test_a_psmnets_map_reaches_the_end_of_its_range(plane, pixels):
+    def certain(left, right, planes):
+        logits = -99 * (torch.arange(planes) - plane).abs()
+        return [logits.view(1, -1, 1, 1).expand(1, -1, 8, 16)]
+
+    network = build_network(NetworkConfig("psmnet_basic", 32)).eval()
+    network.aggregation.forward = certain
+    found = network(*torch.randn(2, 1, 3, 32, 64))
+    assert (found - pixels).abs().max() < 0.1
+
+
 def test_the_certainty_of_a_psmnet_lies_where_its_map_does():
     config = NetworkConfig("psmnet_basic", 32, upsampling="align_corners")
     network = build_network(config).eval()
