@@ -39,5 +39,5 @@ def check_device(device: str) -> None:
     if not isinstance(device, str):
         raise UsageError(f"device {device!r}: expected a text")
     # The one CPU and the one MPS device have a number where torch or accelerate name them.
-    if not re.fullmatch(r"auto|(cpu|mps)(:0)?|cuda(:\d+)?", device):
+    if not re.fullmatch(r"auto|(cpu|mps)(:0)?|cuda(:(0|[1-9][0-9]*))?", device):
         raise unknown_name("device", device, DEVICES)

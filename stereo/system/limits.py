@@ -56,7 +56,7 @@ def picture_limit(megapixels: float | None) -> Iterator[None]:
 
     before, pillows = os.environ.get(MAX_MEGAPIXELS_VARIABLE), Image.MAX_IMAGE_PIXELS
     if megapixels is not None:
-        os.environ[MAX_MEGAPIXELS_VARIABLE] = f"{megapixels:g}"
+        os.environ[MAX_MEGAPIXELS_VARIABLE] = str(megapixels)
     try:
         max_pixels()
         yield

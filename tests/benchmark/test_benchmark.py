@@ -60,6 +60,14 @@ def test_peak_memory_is_that_of_a_known_allocation():
 
 
 @needs_linux
+def test_peak_memory_is_that_of_the_call_alone_and_counts_what_it_frees():
+    size = 100 * 2**20
+    torch.ones(2 * size, dtype=torch.uint8)
+    peak = measure.peak_bytes(lambda: torch.ones(size, dtype=torch.uint8).dim(), CPU)
+    assert peak == pytest.approx(size, rel=0.05)
+
+
+@needs_linux
 @pytest.mark.parametrize("name", slow_but("efficient", of=LINEAR))
 def test_memory_of_linear_members_grows_no_faster_than_the_volume(name):
     sizes = [(24, 68, 120), VOLUME_OF_544X960]

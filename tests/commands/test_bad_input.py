@@ -238,6 +238,7 @@ def test_evaluate_lists_the_known_names(stereo, tmp_path, changed, known):
         ("infer", "l.png", "r.png", "--output", "out", "--formats", ","),
         ("infer", "l.png", "r.png", "--output", "out", "--formats", "error"),
         ("evaluate", "--dataset", "manifest", "--root", ".", "--output", "out", "--limit", "0"),
+        ("check-pair", "l.png", "r.png", "--max-disparity", "17"),
         ("convert", "x.tar", "--output", "x.safetensors"),
         ("convert", "x.tar", "--output", "x.safetensors", "--align-corners", "maybe"),
         ("convert", "x.tar", "--output", "x.tar", "--align-corners", "true"),
@@ -258,6 +259,13 @@ def test_an_untrained_network_is_refused_unless_asked_for(stereo, pair, tmp_path
     assert result.status != 0
     assert_one_line(result, result.status, "ea_psmnet", "--allow-untrained")
     assert written(tmp_path / "out") == []
+
+
+def test_an_untrained_network_that_was_asked_for_is_a_warning(stereo, pair, tmp_path):
+    options = ("--model", "psmnet", "--allow-untrained", *SHORT)
+    result = stereo("infer", *pair, "--output", tmp_path / "out", *options)
+    assert result.status == 0
+    assert "'psmnet' runs with random weights; its map means nothing" in result.errors[0]
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
@@ -707,6 +715,8 @@ def no_model(monkeypatch):
         (("--formats", "video"), 2, "video"),
         (("--packing", "side-by-side"), 2, "--packing"),
         (("--ground-truth", "nowhere.pfm"), 1, "nowhere.pfm"),
+        (("--steady", "--resume"), 2, "--resume skips frames that --steady needs"),
+        (("--ground-truth", "TRUTH", "--resume"), 2, "--resume"),
         (("--view", "right", "--ground-truth", "TRUTH"), 2, "--view"),
         (("--view", "right", "--ground-truth", "TRUTH", "--formats", "error"), 2, "--view"),
         (("--formats", "color", "--calibration", "CALIB", "--max-depth", "9"), 2, "--max-depth"),

@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 import re
 import shlex
@@ -11,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, shared
+from conftest import REPOSITORY, posix_only, shared
 from PIL import Image
 
 import stereo as package
 from stereo.commands import COMMANDS as COMMAND_TABLE
-from stereo.commands.cli import _build_parser, _chosen, main
+from stereo.commands.cli import _build_parser, _chosen, main, run
 from stereo.commands.matching import _against as against
 from stereo.data.io.disparities import read_disparity, write_disparity
 from stereo.matching.loading import own_max_disparity
@@ -603,3 +604,59 @@ def test_an_internal_error_is_one_line_that_says_how_to_get_the_traceback(monkey
     monkeypatch.setenv("STEREO_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
         main([])
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "out of memory; give it smaller images"),
+        (RuntimeError("std::bad_alloc"), "out of memory; give it smaller images"),
+        (OSError(28, "No space left on device", "a.png"), "a.png: No space left on device"),
+    ],
+    ids=repr,
+)
+def test_a_fault_of_the_machine_is_one_line(stereo, monkeypatch, error, said):
+    def fail():
+        raise error
+
+    monkeypatch.setattr("stereo.commands.models.list_models", fail)
+    result = stereo("models")
+    assert (result.status, len(result.errors)) == (1, 1)
+    assert result.errors[0].startswith(f"stereo models: error: {said}")
+
+
+def test_a_fault_of_the_program_is_not_called_out_of_memory(monkeypatch):
+    def fail():
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("stereo.commands.models.list_models", fail)
+    with pytest.raises(RuntimeError, match="a defect"):
+        run(["models"])
+
+
+def test_a_command_works_with_its_streams_closed(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert run(["models"]) == 0
+    assert run(["compare", str(tmp_path / "nowhere"), "--output", str(tmp_path / "out")]) == 1
+
+
+@posix_only
+def test_a_reader_that_leaves_ends_a_command_in_silence():
+    call = [sys.executable, "-m", "stereo", "models"]
+    with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+def test_a_name_that_the_terminal_cannot_show_is_escaped(tmp_path):
+    options = ("--output", tmp_path / "out", "--model", "sgbm", *SHORT)
+    done = subprocess.run(
+        [sys.executable, "-m", "stereo", "infer", *views(tmp_path, "é"), *options],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert r"\xe9" in done.stdout

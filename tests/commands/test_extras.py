@@ -8,6 +8,9 @@ import sys
 import pytest
 from conftest import REPOSITORY
 
+from stereo.errors import StereoError
+from stereo.system.extras import import_extra
+
 DISTRIBUTIONS = {
     "docstring_parser": "docstring-parser",
     "PIL": "pillow",
@@ -94,3 +97,10 @@ def test_the_commands_of_the_core_load_no_extra():
         "stereo.load('sgbm'), stereo.load()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_package_that_does_not_load_is_one_line_with_the_cause(tmp_path, monkeypatch):
+    (tmp_path / "broken_extra.py").write_text("raise ImportError('libGL.so.1 is missing')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(StereoError, match=r"libGL\.so\.1 is missing.*pip install .*\[export\]"):
+        import_extra("broken_extra", "export", "an .onnx file")

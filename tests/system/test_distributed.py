@@ -9,6 +9,9 @@ import sys
 import pytest
 from conftest import REPOSITORY
 
+from stereo.errors import StereoError
+from stereo.system.distributed import check_joined
+
 pytestmark = pytest.mark.slow  # two processes each load PyTorch
 
 FRAMES = REPOSITORY / "datasets/samples/FlyingThings3D/frames_finalpass/TEST/A"
@@ -87,3 +90,10 @@ def test_errors_of_all_processes_are_reported_once(tmp_path):
     arguments = ("--dataset", "sceneflow", "--root", tmp_path / "nowhere", "--output", tmp_path)
     result = call("evaluate.py", *arguments, "--model", "sgbm", processes=2)
     assert result.stderr.count("stereo evaluate: error") == 1
+
+
+def test_processes_that_do_not_meet_are_an_error(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_joined(2)
+    with pytest.raises(StereoError, match="2 processes were started but 1 met"):
+        check_joined(1)

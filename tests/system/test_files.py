@@ -1,5 +1,6 @@
 import errno
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -9,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import needs_proc
+from conftest import needs_proc, posix_only
 
-from stereo.errors import FolderInUseError, OutputError
+from stereo.errors import FolderInUseError, InputError, OutputError
 from stereo.evaluation.outputs import PairOutput, write_pair
 from stereo.system import files, locks
-from stereo.system.files import output_folder, staged, writes_alone
+from stereo.system.files import output_folder, refuse_overwriting, staged, writes_alone
 
 
 def names(folder):
@@ -108,6 +109,45 @@ def test_a_target_that_cannot_be_replaced_leaves_the_others_untouched(tmp_path):
     assert paths[0].read_text() == "old"
 
 
+def test_a_rename_that_fails_restores_the_files_before_it(targets, monkeypatch):
+    replace = Path.replace
+    failed = []
+
+    def fail_at_the_last(source, target):
+        if target == targets[-1] and not failed:
+            failed.append(target)
+            raise OSError(errno.EIO, "Input/output error")
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", fail_at_the_last)
+    with pytest.raises(OutputError, match="nothing was written"), staged(*targets) as temporary:
+        for path in temporary:
+            path.write_text("new")
+    assert_untouched(targets)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with (
+        pytest.raises(OutputError, match="pipe: not a regular file"),
+        staged(tmp_path / "pipe") as (temporary,),
+    ):
+        temporary.write_text("new")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_contents_are_on_disk_before_any_file_has_its_name(targets, monkeypatch):
+    fsync, replace = os.fsync, Path.replace
+    done = []
+    monkeypatch.setattr(os, "fsync", lambda file: done.append("flushed") or fsync(file))
+    monkeypatch.setattr(Path, "replace", lambda a, b: done.append("renamed") or replace(a, b))
+    with staged(*targets) as temporary:
+        for path in temporary:
+            path.write_text("new")
+    assert done == ["flushed"] * 3 + ["renamed"] * 3
+
+
 @pytest.mark.parametrize("after", [1, 2])
 def test_ctrl_c_between_two_renames_leaves_all_or_none(tmp_path, monkeypatch, after):
     paths = [tmp_path / "a.png", tmp_path / "b.pfm", tmp_path / "c.npy"]
@@ -173,7 +213,13 @@ def test_a_target_in_a_missing_folder_is_an_output_error(tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "is_full"),
-    [(errno.ENOSPC, True), (errno.EACCES, False), (errno.EROFS, False), (None, True)],
+    [
+        (errno.ENOSPC, True),
+        (errno.EDQUOT, True),
+        (errno.EACCES, False),
+        (errno.EROFS, False),
+        (None, True),
+    ],
 )
 def test_only_a_full_disk_asks_for_space(tmp_path, number, is_full):
     fault = OSError("10 requested, 5 written") if number is None else OSError(number, "x")
@@ -306,6 +352,35 @@ def test_a_reused_process_id_is_another_process(tmp_path):
     assert names(tmp_path) == []
 
 
+@needs_proc
+def test_a_process_is_known_by_its_start_until_it_ends():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started = files._started(child.pid)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    ended = files._started(child.pid)
+    child.communicate()
+    assert started not in (None, files._started(os.getpid()))
+    assert ended is None
+
+
+def test_containers_of_one_name_are_different_machines(monkeypatch):
+    found = set()
+    for namespace in ("pid:[1]", "pid:[2]"):
+        monkeypatch.setattr(os, "readlink", lambda _, namespace=namespace: namespace)
+        found.add(files._machine.__wrapped__())
+    assert len(found) == 2
+
+
+def test_an_input_is_known_by_any_of_its_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one, other = tmp_path / "a.png", Path("a.png")
+    for given, target in ((one, other), (other, one)):
+        with pytest.raises(InputError, match="is an input and would be overwritten"):
+            refuse_overwriting([given], [target])
+    refuse_overwriting([one], [tmp_path / "b.png"])
+
+
 @writes_alone
 def run_in(folder, during=lambda: None):
     output_folder(folder, alone=True)
@@ -368,6 +443,73 @@ def test_runs_in_one_process_lock_each_other_out_and_free_the_folder(tmp_path):
         run_in(tmp_path, lambda: 1 / 0)
     run_in(tmp_path)
     assert names(tmp_path) == []
+
+
+def test_a_folder_is_locked_by_any_of_its_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def second():
+        with pytest.raises(FolderInUseError):
+            run_in(Path())
+
+    run_in(tmp_path, second)
+
+
+@posix_only
+@pytest.mark.parametrize("again", [False, True], ids=["removed", "made anew"])
+def test_a_lock_file_that_the_run_before_removes_is_opened_again(tmp_path, monkeypatch, again):
+    lock, path = locks._lock, tmp_path / locks.LOCK
+    opened = []
+
+    def lock_late(file):
+        if not opened:
+            path.unlink()
+            if again:
+                path.touch()
+        opened.append(file)
+        lock(file)
+
+    def during():
+        assert os.path.samestat(os.fstat(opened[-1].fileno()), path.stat())
+
+    monkeypatch.setattr(locks, "_lock", lock_late)
+    run_in(tmp_path, during)
+    assert len(opened) == 2
+
+
+@posix_only
+def test_a_lock_file_is_removed_while_it_is_locked(tmp_path, monkeypatch):
+    """Once it is free another run may hold it, and would lose it."""
+    lock, unlink = locks._lock, Path.unlink
+    opened, closed = [], []
+
+    def watch(path, *rest, **more):
+        if path.name == locks.LOCK:
+            closed.append(opened[0].closed)
+        unlink(path, *rest, **more)
+
+    monkeypatch.setattr(locks, "_lock", lambda file: opened.append(file) or lock(file))
+    monkeypatch.setattr(Path, "unlink", watch)
+    run_in(tmp_path)
+    assert closed == [False]
+
+
+def test_a_lock_file_that_a_killed_run_left_names_the_next_run(tmp_path):
+    path = tmp_path / locks.LOCK
+    path.write_text("12 elsewhere")
+    said = []
+    run_in(tmp_path, lambda: said.append(path.read_text()))
+    assert said == [f"{os.getpid()} {platform.node()}"]
+
+
+def test_a_run_on_another_machine_is_named_with_it(tmp_path, monkeypatch):
+    def refuse(file):
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    (tmp_path / locks.LOCK).write_text("12 elsewhere")
+    monkeypatch.setattr(locks, "_lock", refuse)
+    with pytest.raises(FolderInUseError, match=r"process 12 on elsewhere\)"):
+        run_in(tmp_path)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

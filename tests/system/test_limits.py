@@ -25,3 +25,10 @@ def test_a_limit_that_is_not_a_number_is_a_usage_error(monkeypatch, text):
     monkeypatch.setenv(limits.MAX_MEGAPIXELS_VARIABLE, text)
     with pytest.raises(UsageError, match="number above 0"):
         limits.max_pixels()
+
+
+def test_a_limit_lasts_as_long_as_its_block(monkeypatch):
+    monkeypatch.setenv(limits.MAX_MEGAPIXELS_VARIABLE, "3")
+    with limits.picture_limit(123.456789):
+        assert limits.max_pixels() == 123_456_789
+    assert limits.max_pixels() == 3_000_000

@@ -23,6 +23,21 @@ def test_json_of_usual_depth_is_read():
     assert parsing.parse_json('{"a": [1, {"b": null}]}', "file") == {"a": [1, {"b": None}]}
 
 
+def test_json_of_too_many_bytes_is_refused_unparsed(tmp_path, monkeypatch):
+    monkeypatch.setattr(parsing, "MAX_JSON_BYTES", 2**20)
+    text = "[" * (2**20 + 1)
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match="more than 1 MiB of JSON"):
+        parsing.parse_json(text, "file")
+    with pytest.raises(InputError, match=r"a\.json: 1\.0 MiB, more than the 1 MiB"):
+        parsing.read_json(tmp_path / "a.json")
+
+
+def test_json_with_the_byte_order_mark_of_windows_is_read(tmp_path):
+    (tmp_path / "a.json").write_text("\ufeff[1]", encoding="utf-8")
+    assert parsing.read_json(tmp_path / "a.json") == [1]
+
+
 ALIASES = "a0: &a0 [1, 2]\n" + "".join(
     f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 30)
 )

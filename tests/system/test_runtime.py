@@ -15,6 +15,7 @@ from stereo.matching.engine import computing_in
 from stereo.matching.options import MatchOptions
 from stereo.models.kernels import pick_kernels
 from stereo.system import cgroups, machine, runtime
+from stereo.system.opencv import quiet_opencv
 from stereo.system.runtime import exact_fp32, free_bytes, is_out_of_memory, pick_device
 from stereo.training.config import TrainerConfig
 
@@ -43,6 +44,9 @@ OUT_OF_MEMORY = [
     "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
     "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
     "unable to mmap 4096 bytes from file </x>: Cannot allocate memory (12)",
+    "CUDA driver error: out of memory",
+    "HIP error: out of memory",
+    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
 ]
 OTHER_FAULTS = [
     "unsupported memory format option ChannelsLast3d",
@@ -76,6 +80,13 @@ def test_real_errors_and_out_of_memory_types_are_distinguished():
     assert not is_out_of_memory(ValueError("std::bad_alloc"))
     assert not is_out_of_memory(raised(lambda: cv2.cvtColor(np.zeros(3), cv2.COLOR_BGR2GRAY)))
     assert not is_out_of_memory(raised(lambda: torch.zeros(2).view(3)))
+
+
+def test_out_of_memory_of_onnx_runtime_is_recognised_by_its_module():
+    text = "Failed to allocate memory for requested buffer of size 4096"
+    theirs = type("RuntimeException", (Exception,), {"__module__": "onnxruntime.capi.state"})
+    assert is_out_of_memory(theirs(text))
+    assert not is_out_of_memory(type("Other", (Exception,), {})(text))
 
 
 @pytest.fixture
@@ -123,6 +134,17 @@ def test_page_cache_of_a_container_counts_as_free(container):
             {"cpu/a/cpu.cfs_quota_us": "-1\n", "cpu/a/cpu.cfs_period_us": "100000\n"},
             None,
         ),
+        (
+            "4:cpuset:/b\n3:cpu,cpuacct:/a\n",
+            {
+                "cpu/a/cpu.cfs_quota_us": "50000\n",
+                "cpu/a/cpu.cfs_period_us": "100000\n",
+                "cpu/b/cpu.cfs_quota_us": "25000\n",
+                "cpu/b/cpu.cfs_period_us": "100000\n",
+            },
+            0.5,
+        ),
+        ("0::/kubepods-pod1.slice:cri-containerd:abc\n", {"cpu.max": "150000 100000\n"}, 1.5),
         ("", {}, None),
     ],
 )
@@ -240,7 +262,7 @@ def test_a_default_stays_a_default(restored):
 def test_a_match_and_a_recipe_take_the_same_devices(options):
     for device in ("auto", "cpu", "cuda", "cuda:1", "mps"):
         assert options(device=device).device == device
-    for device in ("tpu", "cuda:", "cuda:x", "cpu:1", 3):
+    for device in ("tpu", "cuda:", "cuda:x", "cuda:01", "cpu:1", 3):
         with pytest.raises(UsageError, match="device"):
             options(device=device)
 
@@ -251,6 +273,39 @@ def test_a_gpu_beyond_those_of_the_machine_is_named(monkeypatch):
     assert pick_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(UsageError, match="no 'cuda:2' device"):
         pick_device("cuda:2")
+
+
+def test_each_of_torchruns_processes_has_a_gpu_unless_one_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert pick_device("auto") == pick_device("cuda") == torch.device("cuda:1")
+    assert pick_device("cuda:0") == torch.device("cuda:0")
+    assert pick_device("cpu") == CPU
+
+
+def test_free_memory_of_a_gpu_includes_what_pytorch_keeps(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (5 * MIB, 90 * MIB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 30 * MIB)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 10 * MIB)
+    assert free_bytes(CUDA) == 25 * MIB
+
+
+def test_fp16_on_the_cpu_and_emulated_bf16_are_not_used(monkeypatch):
+    with pytest.raises(UsageError, match="fp16 needs a GPU"):
+        runtime.pick_dtype("fp16", CPU)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation
+    )
+    assert runtime.pick_dtype("fp16", CUDA) == torch.float16
+    assert runtime.pick_dtype("auto", CUDA, bf16_serves=True) == torch.float32
+
+
+@pytest.mark.parametrize("options", [MatchOptions, TrainerConfig])
+@pytest.mark.parametrize("wrong", [{"precision": "fp64"}, {"kernels": "cuda"}], ids=str)
+def test_unknown_precisions_and_kernels_are_refused(options, wrong):
+    with pytest.raises(UsageError, match="unknown"):
+        options(**wrong)
 
 
 def test_auto_selects_nothing_untested(monkeypatch):
@@ -319,3 +374,24 @@ def test_an_installed_package_is_of_no_commit(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "__file__", str(tmp_path / "lib" / "stereo" / "system" / "a.py"))
     (tmp_path / "lib").mkdir()
     assert machine.commit() is None
+
+
+def test_a_clone_is_of_its_commit_and_marked_when_changed(tmp_path, monkeypatch):
+    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a"]
+    (tmp_path / "file").write_text("a")
+    for call in (["init", "-q"], ["add", "file"], ["commit", "-q", "-m", "a"]):
+        subprocess.run([*git, *call], check=True)
+    head = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True)[:12]
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "stereo" / "system" / "a.py"))
+    assert machine.commit() == head
+    (tmp_path / "file").write_text("b")
+    assert machine.commit() == f"{head}+"
+
+
+def test_opencv_is_silent_for_the_block_alone():
+    log = cv2.utils.logging
+    before = log.getLogLevel()
+    with contextlib.suppress(ZeroDivisionError), quiet_opencv():
+        assert log.getLogLevel() == log.LOG_LEVEL_SILENT != before
+        raise ZeroDivisionError
+    assert log.getLogLevel() == before

@@ -14,6 +14,7 @@ from PIL import Image
 from stereo.commands.cli import run
 from stereo.data.io.disparities import read_disparity
 from stereo.system.distributed import MAIN_SPEAKS_WITHIN
+from stereo.system.stop import heed_signals
 
 SWALLOWED = """
 import os, signal, sys, weakref
@@ -101,3 +102,15 @@ def test_errors_are_reported_by_the_main_process(monkeypatch, capsys):
         )
         assert slept == expected
         assert capsys.readouterr().err.count("stereo evaluate: error") == 1
+
+
+def test_ctrl_c_that_the_shell_ignores_stays_ignored():
+    """As in ``stereo train ... &`` of a script: Ctrl-C is meant for what is in the foreground."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        heed_signals()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

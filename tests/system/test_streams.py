@@ -87,10 +87,13 @@ def test_few_pairs_are_in_memory_at_once():
     assert most <= 10
 
 
-def test_unexpected_errors_stop_the_pipeline():
-    def match(item, read):
+@pytest.mark.parametrize("step", range(3), ids=["read", "match", "write"])
+def test_unexpected_errors_stop_the_pipeline(step):
+    def fail(*_):
         raise RuntimeError("a bug")
 
+    steps = [lambda *_: None] * 3
+    steps[step] = fail
     with pytest.raises(RuntimeError, match="a bug"):
-        list(overlap(range(5), lambda item: item, match, lambda *_: None))
+        list(overlap(range(5), *steps))
     assert not [t for t in threading.enumerate() if t.name.startswith(("read", "write"))]

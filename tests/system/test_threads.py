@@ -78,6 +78,15 @@ def test_importing_pytorch_first_is_reported_once(fresh):
         threads.warn_if_threads_spin()
 
 
+def test_a_setting_of_ones_own_silences_the_report(fresh):
+    fresh.setitem(sys.modules, "torch", types.ModuleType("torch"))
+    fresh.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    threads.prepare_threads()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        threads.warn_if_threads_spin()
+
+
 def test_importing_stereo_first_is_silent(fresh):
     threads.prepare_threads()
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"

@@ -1,8 +1,10 @@
 """Work in processes of their own."""
 
 import os
+import signal
 import subprocess
 import sys
+import warnings
 
 import psutil
 import pytest
@@ -41,6 +43,17 @@ def threads_of(_):
 
 def test_a_process_has_as_many_threads_as_asked():
     assert list(map_in_processes(threads_of, [0, 1, 2], 2, threads=1)) == [1, 1, 1]
+
+
+def warn_and_tell_what_ctrl_c_does(_):
+    warnings.warn("odd", stacklevel=1)
+    return signal.getsignal(signal.SIGINT)
+
+
+def test_a_process_warns_in_one_line_and_leaves_ctrl_c_to_its_parent(capfd):
+    handlers = list(map_in_processes(warn_and_tell_what_ctrl_c_does, [0], 1))
+    assert handlers == [signal.SIG_IGN]
+    assert capfd.readouterr().err == "warning: odd\n"
 
 
 def test_a_process_that_dies_is_one_error():
