@@ -26,7 +26,6 @@ from stereo.data.sets.layouts import SYNTHETIC_NOTE
 from stereo.errors import StereoError, UsageError
 from stereo.models import NetworkConfig, build_network
 from stereo.models.checkpoint import file_sha256
-from stereo.models.config import BF16_NETWORKS
 from stereo.system.files import output_folder, staged
 from stereo.system.machine import machine
 from stereo.system.parsing import parse_json, parse_yaml
@@ -218,14 +217,13 @@ def cost(recipe: Path, variant: Variant) -> dict[str, float]:
         network_fields["attention"] = variant["network.attention"]
     torch.manual_seed(0)
     whole = NetworkConfig(network_fields["name"]).to_dict() | network_fields
-    network = build_network(NetworkConfig.from_dict(whole)).train()
+    config = NetworkConfig.from_dict(whole)
+    network = build_network(config).train()
     batch, (height, width) = fields["trainer"]["batch_size"], fields["augmentation"]["crop"]
     left, right = torch.randn(2, batch, 3, height, width)
 
-    device, name = torch.device("cpu"), network_fields["name"]
-    dtype = pick_dtype(
-        fields["trainer"].get("precision", "auto"), device, bf16_serves=name in BF16_NETWORKS
-    )
+    device, precision = torch.device("cpu"), fields["trainer"].get("precision", "auto")
+    dtype = pick_dtype(precision, device, bf16_serves=config.bf16_serves)
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):

@@ -17,7 +17,7 @@ from stereo.matching.memory import bytes_needed, largest_tile
 from stereo.matching.options import MatchOptions
 from stereo.matching.tiles import CONTEXT, MIN_TILE, match_in_tiles
 from stereo.models import NetworkConfig, StereoNetwork
-from stereo.models.config import BF16_NETWORKS, STRIDE
+from stereo.models.config import EA_STEREOS, STRIDE
 from stereo.models.folding import fold_batch_norms
 from stereo.models.kernels import pick_kernels, use_kernels
 from stereo.system.heap import large_blocks_kept, trim_heap
@@ -66,10 +66,9 @@ class NetworkEngine:
         self.config = config
         self.options = options
         self.device = device
-        bf16_serves = config.name in BF16_NETWORKS
-        self.dtype = pick_dtype(options.precision, device, bf16_serves=bf16_serves)
+        self.dtype = pick_dtype(options.precision, device, bf16_serves=config.bf16_serves)
         # In fp32 the volumes of 3D networks would not fit the gaps that others leave.
-        compact = self.dtype is not torch.float32 or bf16_serves
+        compact = self.dtype is not torch.float32 or config.name in EA_STEREOS
         self.keeps_large = compact and device.type == "cpu"
         self.kernels = pick_kernels(options.kernels, device)
         use_kernels(self.network, self.kernels)

@@ -19,8 +19,7 @@ SITES_OF: dict[str, tuple[str, ...]] = {
     "ea_stereo": ("sixteenth", "eighth"),
 }
 """Network -> possible sites of attention, the default first."""
-BF16_NETWORKS = ("ea_stereo_fast", "ea_stereo")
-"""Networks that can run in bf16: the parts that need fp32 stay in fp32."""
+EA_STEREOS = ("ea_stereo_fast", "ea_stereo")
 NETWORK_NAMES = tuple(SITES_OF)
 NO_ATTENTION = "none"
 SITES = ("quarter", "eighth", "sixteenth")
@@ -105,7 +104,7 @@ class NetworkConfig:
         for key, known in (("upsampling", Upsampling), ("padding", Padding)):
             if getattr(self, key) not in get_args(known):
                 raise unknown_name(key, getattr(self, key), get_args(known))
-        if self.upsampling != "unbiased" and self.name in BF16_NETWORKS:
+        if self.upsampling != "unbiased" and self.name in EA_STEREOS:
             raise UsageError(
                 f"upsampling {self.upsampling}: '{self.name}' knows only 'unbiased'; the others "
                 "are for PSMNets"
@@ -137,6 +136,11 @@ class NetworkConfig:
             if site not in sites:
                 raise unknown_name(f"attention site of '{self.name}'", site, sites)
         object.__setattr__(self, "attention", attention)
+
+    @property
+    def bf16_serves(self) -> bool:
+        """Whether ``auto`` may be bf16: in our convention, since published figures are of fp32."""
+        return self.upsampling == "unbiased"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from stereo.attention import VolumeAttention
 from stereo.errors import UsageError, unknown_name
 from stereo.models import StereoNetwork
-from stereo.models.config import BF16_NETWORKS
 from stereo.models.kernels import pick_kernels, use_kernels
 from stereo.models.recompute import set_recompute
 from stereo.system import console
@@ -171,7 +170,7 @@ class MovingAverage:
 
 def _mixed_precision(run: TrainingRun) -> Literal["no", "bf16", "fp16"]:
     """Return accelerate's name of the run's precision."""
-    serves = run.network_config.name in BF16_NETWORKS
+    serves = run.network_config.bf16_serves
     dtype = pick_dtype(run.trainer.precision, pick_device(run.trainer.device), bf16_serves=serves)
     if dtype is torch.float32:
         return "no"

@@ -248,6 +248,16 @@ print(min(peak_bytes(lambda: engine([pair], [pair]), cpu) or 0 for _ in range(3)
 """
 
 
+@pytest.mark.parametrize(
+    "convention, dtype", [("unbiased", torch.bfloat16), ("half_pixel", torch.float32)]
+)
+def test_auto_is_bf16_but_for_published_networks(monkeypatch, convention, dtype):
+    monkeypatch.setattr("stereo.system.runtime.fast_at_bf16", lambda device: True)
+    config = NetworkConfig("psmnet_basic", 32, upsampling=convention)
+    engine = NetworkEngine(build_network(config), config, MatchOptions(device="cpu"))
+    assert engine.dtype is dtype
+
+
 @pytest.mark.skipif(not CLEAR_REFS.exists(), reason="measured on Linux only")
 @pytest.mark.parametrize(
     ("name", "size"),

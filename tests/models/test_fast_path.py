@@ -9,7 +9,7 @@ from conftest import slow_but
 from stereo.attention import ATTENTIONS
 from stereo.matching.engine import optimize_for_inference
 from stereo.models import NETWORK_NAMES, AttentionConfig, NetworkConfig, build_network
-from stereo.models.config import BF16_NETWORKS
+from stereo.models.config import EA_STEREOS
 from stereo.models.folding import fold_batch_norms
 from stereo.models.recompute import set_recompute
 
@@ -34,7 +34,7 @@ def trained_like(name, **options):
 @pytest.mark.parametrize("upsampling", ["unbiased", "half_pixel", "align_corners"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_folded_networks_give_the_map_of_plain_ones(name, upsampling):
-    if name in BF16_NETWORKS and upsampling != "unbiased":
+    if name in EA_STEREOS and upsampling != "unbiased":
         pytest.skip("it knows one convention")
     network = trained_like(name, upsampling=upsampling)
     plain = copy.deepcopy(network)
