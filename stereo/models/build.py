@@ -10,7 +10,7 @@ from stereo.attention import ATTENTIONS, VolumeAttention
 from stereo.errors import UsageError, unknown_name
 from stereo.models import aggregation, fast
 from stereo.models.aggregation import ResidualStack, StackedHourglass
-from stereo.models.config import NO_ATTENTION, AttentionConfig, NetworkConfig
+from stereo.models.config import EA_STEREOS, NO_ATTENTION, AttentionConfig, NetworkConfig
 from stereo.models.ea_stereo import EAStereo
 from stereo.models.fast import FastStereo
 from stereo.models.features import PyramidFeatures
@@ -34,7 +34,7 @@ def build_network(config: NetworkConfig) -> StereoNetwork:
     """
     attention = config.attention
     mask_invalid = attention is not None and attention.mask_invalid
-    if config.name in ("ea_stereo_fast", "ea_stereo"):
+    if config.name in EA_STEREOS:
         attentions = _build_attentions(attention, _FAST_CHANNELS)
         kind = EAStereo if config.name == "ea_stereo" else FastStereo
         return kind(attentions, config.max_disparity, mask_invalid=mask_invalid).float()
