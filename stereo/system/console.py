@@ -51,17 +51,19 @@ def run_script(main: Callable[[], None]) -> None:
 
 
 def show_warnings_as_lines() -> None:
-    """Print each Python warning as one line, without its source location; Pillow's not at all.
+    """Print each Python warning as one line, without its source location.
 
-    What matters in a damaged image becomes an error. The filters belong to all threads: they are
-    for our own processes, not for programs that import the package.
+    Two kinds are dropped: Pillow's, since what matters in a damaged image becomes an error, and
+    DistributedDataParallel's on strides, which are ambiguous in a kernel of one cell. The filters
+    belong to all threads: they are for our own processes, not for programs that import the package.
     """
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        warn(f"warning: {message}")
+        warn(f"warning: {' '.join(str(message).split())}")
 
     warnings.showwarning = show
     warnings.filterwarnings("ignore", module=r"PIL\..*")
+    warnings.filterwarnings("ignore", message="Grad strides do not match")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

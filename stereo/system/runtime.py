@@ -203,12 +203,10 @@ def _exact_convolutions() -> Iterator[None]:
 def to_channels_last(network: nn.Module) -> None:
     """Store convolution weights channels-last, in place; results are unchanged.
 
-    Convolutions then keep activations in this layout, which the backends use natively. Kernels of
-    one cell, which attention uses as matrices, are the same in either; their strides stay, since
-    DistributedDataParallel compares them with those of the gradients.
+    Convolutions then keep activations in this layout, which the backends use natively.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             module.to(memory_format=torch.channels_last)
-        elif isinstance(module, nn.Conv3d | nn.ConvTranspose3d) and max(module.kernel_size) > 1:
+        elif isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
             module.to(memory_format=torch.channels_last_3d)

@@ -42,14 +42,6 @@ def test_a_3d_convolution_has_pytorchs_gradients(
     _same_gradients(conv, x, F.conv3d(x, conv.weight, None, 1, 1))
 
 
-def test_channels_last_leaves_the_strides_of_3d_kernels_of_one_cell() -> None:
-    whole, cell = torch.nn.Conv3d(4, 8, 3), torch.nn.Conv3d(4, 8, 1)
-    before = cell.weight.stride()
-    to_channels_last(torch.nn.Sequential(whole, cell))
-    assert whole.weight.is_contiguous(memory_format=torch.channels_last_3d)
-    assert cell.weight.stride() == before
-
-
 def _same_gradients(conv: torch.nn.Module, x: torch.Tensor, expected: torch.Tensor) -> None:
     own = conv(x)
     assert "Convolve" in type(own.grad_fn).__name__  # not PyTorch's

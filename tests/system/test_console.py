@@ -1,0 +1,15 @@
+import subprocess
+import sys
+
+WARNINGS = """
+import warnings
+from stereo.system.console import show_warnings_as_lines
+show_warnings_as_lines()
+warnings.warn("Grad strides do not match bucket view strides. This may\\n indicate")
+warnings.warn("two\\n  lines")
+"""
+
+
+def test_a_warning_is_one_line_and_one_on_ambiguous_strides_none():
+    done = subprocess.run([sys.executable, "-c", WARNINGS], capture_output=True, text=True)
+    assert done.stderr == "warning: two lines\n"
