@@ -1,5 +1,7 @@
 """Commands about cameras and pairs: ``check-pair``, ``calibrate`` and ``rectify``."""
 
+from pathlib import Path
+
 from jsonargparse import ArgumentParser, Namespace
 
 from stereo.commands.command import Command, add_options, from_function
@@ -22,12 +24,14 @@ def _check_pair_arguments(parser: ArgumentParser) -> None:
 
 
 def _check_pair(config: Namespace) -> int:
+    from stereo.data.io.videos import refuse_videos
     from stereo.geometry.check import check_pair
     from stereo.models.config import check_max_disparity, check_min_disparity
     from stereo.system.console import say, warn
 
     check_max_disparity(config.max_disparity)
     check_min_disparity(config.min_disparity)
+    refuse_videos((Path(config.left), Path(config.right)))
     found = check_pair(
         config.left, config.right, config.max_disparity, min_disparity=config.min_disparity
     )

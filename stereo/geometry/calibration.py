@@ -28,9 +28,11 @@ SQUARE_PIXELS = (1.1, 1.5)  # ratio of fx and fy, or fy and fx: warned of, refus
 WORTH_A_WARNING = 0.05  # of a map's pixels
 BEHIND_INFINITY = 0.02  # of the focal length: how negative doffs may be, a degree between the axes
 ORTHONORMAL = 0.01  # how far a rotation as printed may be from one
-RECTIFIED_TOLERANCE = 1e-3
+RECTIFIED_TOLERANCE = 1e-3  # of focal lengths, and of the baseline across the rows
+RECTIFIED_PIXELS = 0.25  # that an angle between the cameras or other rows may move a point
 SMALLEST_DISPARITY = 1 / 512  # pixels from infinity: less rounds to 0 in PNGs of 1/256 px
-SAME_SHAPE = 0.02  # of the ratio of width to height
+ROUNDING = 1.0  # pixels, of a resized image's sides; FFmpeg makes them even
+MOST_ROLL = 45.0  # degrees
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,9 @@ class Calibration(StereoParameters):
             raise InputError("the baseline is 0: the cameras stand at the same place")
         if not POSSIBLE_BASELINES[0] <= self.baseline <= POSSIBLE_BASELINES[1]:
             raise InputError(f"the baseline is {self.baseline:g} m, which no pair of cameras has")
-        if self.translation[0] > abs(self.translation[1]):
+        # -rotation^T translation is the right camera's place; a rectified one's has no rotation.
+        across, down, _ = -np.array(self.rotation).T @ self.translation
+        if across < -abs(down):
             raise InputError(
                 f"the baseline is negative (the right camera stands {self.baseline:g} m to the "
                 "left of the left one): the cameras are swapped, or a sign is wrong"
@@ -150,8 +154,8 @@ class Calibration(StereoParameters):
         rows = abs(self.left.cy - self.right.cy)
         cameras = (self.left, self.right)
         straight = all(each.lens == "pinhole" and not any(each.distortion) for each in cameras)
-        largest = max(away, along, same / self.left.fx, rows / self.left.fx)
-        return straight and bool(largest < RECTIFIED_TOLERANCE)
+        near = max(away * self.left.fx, rows) < RECTIFIED_PIXELS
+        return straight and bool(near and max(along, same / self.left.fx) < RECTIFIED_TOLERANCE)
 
     def depth(self, disparity: np.ndarray) -> np.ndarray:
         """Return fx * baseline / (disparity + doffs).
@@ -216,8 +220,15 @@ class Calibration(StereoParameters):
         return np.where(known, depth, 0).astype(np.float32)
 
     def check_side_by_side(self) -> None:
-        """Raise ``InputError`` if one camera is above or in front of the other."""
-        x, y, z = (abs(part) for part in self.translation)
+        """Raise ``InputError`` if one camera is above or before the other, or rolled."""
+        turn = np.array(self.rotation)
+        roll = math.degrees(math.atan2(turn[1, 0], turn[0, 0]))
+        if abs(roll) > MOST_ROLL:
+            raise InputError(
+                f"one camera is rolled by {abs(roll):.0f} degrees against the other: turn its "
+                "images and calibrate again"
+            )
+        x, y, z = (abs(part) for part in turn.T @ self.translation)
         if y > x:
             raise InputError(
                 "the cameras stand above each other (a vertical rig): turn the images by 90 "
@@ -330,7 +341,13 @@ class Calibration(StereoParameters):
         if self.size in (None, (width, height)) or min(width, height) < 1:
             return False
         assert self.size is not None
-        return abs(width * self.size[1] / (height * self.size[0]) - 1) <= SAME_SHAPE
+        if width == self.size[0] or height == self.size[1]:
+            return False  # a crop
+        scales = [
+            ((new - ROUNDING) / old, (new + ROUNDING) / old)
+            for new, old in zip((width, height), self.size, strict=True)
+        ]
+        return max(low for low, _ in scales) <= min(high for _, high in scales)
 
     def _check_centre(self, width: int, height: int) -> None:
         """Detect resized or cropped images where the calibration states no size."""

@@ -1,5 +1,6 @@
 """The commands ``calibrate`` and ``rectify``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +9,7 @@ from PIL import Image
 
 from stereo.data.finding.pairs import PairFiles, find_pairs
 from stereo.data.io.images import read_samples, to_8_bits
+from stereo.data.io.videos import refuse_videos
 from stereo.data.sets.sample import check_same_size
 from stereo.errors import StereoError, UsageError
 from stereo.geometry.calibrate import (
@@ -53,6 +55,7 @@ def calibrate_folder(
     if board.marker is not None:
         charuco_board(board)  # an unknown one is an error before any image is read
     pairs = find_pairs(left, right)
+    refuse_videos(file for pair in pairs for file in pair.files())
     targets = (path, path.with_name(f"{path.stem}_coverage.png"))
     refuse_overwriting((file for pair in pairs for file in pair.files()), targets)
     found = calibrate(pairs, board, lens)
@@ -76,10 +79,12 @@ def calibrate_folder(
             "length can be a few percent off: tilt it by 20 to 40 degrees, to every side"
         )
     for side, camera in (("left", own.left), ("right", own.right)):
-        if not camera.sees_all(own.size):
+        corners = lens == "pinhole"  # a fisheye's are often dark
+        if not camera.sees_all(own.size, corners=corners):
             console.warn(
-                f"warning: the {side} lens is known only up to {camera.farthest_seen():.0f} px "
-                "from its centre, not to the sides of the image: add pairs with the board there"
+                f"warning: the {side} lens is known only up to {camera.turning_point()[1]:.0f} px "
+                f"from its centre, not to the {'corners' if corners else 'sides'} of the image: "
+                "add pairs with the board there"
             )
     if own.baseline > LIKELY_METRES:
         console.warn(f"warning: a baseline of {own.baseline:g} m is long: is --square in metres?")
@@ -121,6 +126,7 @@ def rectify_pairs(
         InputError: files without partners, a calibration that cannot be used, or an output that
             would replace an input.
         OutputError: the output folder cannot be written.
+        UsageError: a folder with other pairs, of another calibration.
     """
     raw = Calibration.read(calibration, raw=True, lens=lens, pictures=left)
     if raw.is_rectified:
@@ -129,11 +135,13 @@ def rectify_pairs(
             "calibration of the raw pair"
         )
     pairs = find_pairs(left, right)
+    refuse_videos(file for pair in pairs for file in pair.files())
     folder = Path(output)
     targets = [target for pair in pairs for target in _targets(folder, pair.name)]
     inputs = [Path(calibration), *(file for pair in pairs for file in pair.files())]
     refuse_overwriting(inputs, [folder / CALIBRATION_FILE, *targets])
     output_folder(folder, alone=True)
+    kept = _calibration_of_others(folder, targets)
     plans: dict[tuple[int, ...], Rectification] = {}
     failed = 0
     for pair in console.progress(pairs, "rectify", len(pairs)):
@@ -141,17 +149,26 @@ def rectify_pairs(
             views = _read_samples(pair)
             size = views[0].shape[1], views[0].shape[0]
             if size not in plans:
+                plan = plan_rectification(raw, *size, keep_all=keep_all)
+                if kept not in (None, plan.calibration):
+                    raise UsageError(
+                        f"{folder}: holds other pairs, of another {CALIBRATION_FILE}: name another "
+                        "--output"
+                    )
+                plan.calibration.write(folder / CALIBRATION_FILE)
                 if plans:
                     console.warn(
                         f"warning: images of several sizes; {CALIBRATION_FILE} is now of "
                         f"{size[0]}x{size[1]}"
                     )
-                plans[size] = plan_rectification(raw, *size, keep_all=keep_all)
-                plans[size].calibration.write(folder / CALIBRATION_FILE)
+                plans[size] = plan
             rectified = plans[size].apply(*views)
             _write(folder, pair.name, *rectified)
+        except UsageError:
+            raise
         except StereoError as error:
-            console.warn(f"stereo rectify: error: {error}")
+            named = "" if str(pair.left) in str(error) else f"{pair.left}: "
+            console.warn(f"stereo rectify: error: {named}{error}")
             failed += 1
             continue
         console.say(f"{pair.name}: {size[0]}x{size[1]}")
@@ -159,6 +176,14 @@ def rectify_pairs(
     with_it = " with their calibration" if done else ""
     console.say(f"{done} of {len(pairs)} pairs are in {folder}{with_it}")
     return failed
+
+
+def _calibration_of_others(folder: Path, targets: Sequence[Path]) -> Calibration | None:
+    """Return the calibration of pairs that a folder holds beside the ones to write, if any."""
+    path = folder / CALIBRATION_FILE
+    if not path.exists() or set(folder.glob("*_lines.png")) <= set(targets):
+        return None
+    return Calibration.read(path)
 
 
 def _targets(folder: Path, name: str) -> list[Path]:

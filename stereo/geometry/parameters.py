@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.polynomial import Polynomial
 
 from stereo.errors import InputError
 
@@ -40,27 +41,40 @@ class Camera:
         """Return K, (3, 3) float64."""
         return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], np.float64)
 
-    def farthest_seen(self) -> float:
-        """Return how far from its centre a fisheye lens' model goes, pixels along x.
+    def turning_point(self) -> tuple[float, float]:
+        """Return where the lens' radial model turns back; what lies beyond has no direction.
 
-        There its polynomial turns back, and what lies beyond has no direction.
+        Returns:
+            the tangent of the angle from the axis, and the distance from the principal point in
+            pixels along x; infinities if it never does.
         """
-        if self.lens != "fisheye":
-            return math.inf
-        odd = [1.0, *self.distortion]  # angle + k1 angle^3 + ...
-        slope = [(2 * n + 1) * each for n, each in enumerate(odd)]
-        squares = np.roots(slope[::-1])
-        turning = [float(z.real) for z in squares if abs(z.imag) < 1e-9 and z.real > 0]
-        if not turning:
-            return math.inf
-        angle = math.sqrt(min(turning))
-        return self.fx * sum(each * angle ** (2 * n + 1) for n, each in enumerate(odd))
+        is_fisheye = self.lens == "fisheye"
+        k = [0.0, *self.distortion, *[0.0] * len(LENS_COUNTS) * 2]  # k[1] is OpenCV's k1
+        # OpenCV's distorted radius: above / below, of the angle for a fisheye, of its tangent else.
+        above, below = Polynomial([0, 1, 0, k[1], 0, k[2], 0, k[5], 0]), Polynomial([1.0])
+        if is_fisheye:
+            above = Polynomial([0, 1, 0, k[1], 0, k[2], 0, k[3], 0, k[4]])
+        else:
+            below = Polynomial([1, 0, k[6], 0, k[7], 0, k[8]])
+        turning = _least_positive_root(above.deriv() * below - above * below.deriv())
+        if turning >= _least_positive_root(below):  # where the image would be infinitely large
+            return math.inf, math.inf
+        tangent = turning
+        if is_fisheye:
+            tangent = math.tan(turning) if turning < math.pi / 2 else math.inf
+        return tangent, self.fx * float(above(turning) / below(turning))
 
-    def sees_all(self, size: tuple[int, int]) -> bool:
-        """Return whether the lens' model reaches the middle of each side of an image."""
+    def sees_all(self, size: tuple[int, int], *, corners: bool = False) -> bool:
+        """Return whether the lens' model reaches the middle of each side of an image.
+
+        Args:
+            size: width and height, pixels.
+            corners: ask for the corners too.
+        """
         width, height = size
         across, down = max(self.cx, width - 1 - self.cx), max(self.cy, height - 1 - self.cy)
-        return self.farthest_seen() > max(across, down * self.fx / self.fy)
+        down *= self.fx / self.fy
+        return self.turning_point()[1] > (math.hypot if corners else max)(across, down)
 
 
 @dataclass(frozen=True)
@@ -121,6 +135,13 @@ class StereoParameters:
     def baseline(self) -> float:
         """Distance of the cameras, metres."""
         return math.hypot(*self.translation)
+
+
+def _least_positive_root(polynomial: Polynomial) -> float:
+    roots = polynomial.trim().roots()
+    return min(
+        (float(z.real) for z in roots if abs(z.imag) < 1e-9 and z.real > 0), default=math.inf
+    )
 
 
 def check_camera(name: str, camera: Camera) -> None:

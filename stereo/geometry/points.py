@@ -96,10 +96,22 @@ def colored_points(
     limit = BASELINES_SEEN * calibration.baseline if max_depth is None else max_depth
     kept = (depth > 0) & (depth <= limit)
     if not keep_flying_points:
-        kept &= ~(is_edge(depth) if certainty is None else is_flying(disparity, certainty))
+        kept &= ~_is_flying(disparity, depth, certainty, is_right=is_right)
     if confidence is not None:
         kept &= confidence >= min_confidence
     return points_in_space(depth, calibration, is_right=is_right)[kept], picture[kept]
+
+
+def _is_flying(
+    disparity: np.ndarray, depth: np.ndarray, certainty: np.ndarray | None, *, is_right: bool
+) -> np.ndarray:
+    if certainty is None:
+        return is_edge(depth)
+    if not is_right:
+        return is_flying(disparity, certainty)
+    # The network knows left views; a mirrored right one is one.
+    mirrored = np.ascontiguousarray(disparity[:, ::-1]), np.ascontiguousarray(certainty[..., ::-1])
+    return is_flying(*mirrored)[:, ::-1]
 
 
 def write_ply(path: Path, points: np.ndarray, colors: np.ndarray) -> None:

@@ -1,5 +1,6 @@
 """Rectification: two raw views to a pair whose rows correspond."""
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from stereo.data.io.images import depth_of
 from stereo.errors import InputError
 from stereo.geometry.calibration import Calibration
+from stereo.geometry.parameters import Camera
 from stereo.system.opencv import import_cv2
 
 LINE_EVERY = 32  # rows
@@ -74,13 +76,12 @@ def plan_rectification(
     raw.check_side_by_side()
     if raw.left.lens != raw.right.lens:
         raise InputError("one camera has a pinhole lens, the other a fisheye: not supported")
-    for side, camera in (("left", raw.left), ("right", raw.right)):
-        if not camera.sees_all((width, height)):
-            raise InputError(
-                f"the {side} fisheye lens' model ends {camera.farthest_seen():.0f} px from its "
-                "centre, within the image: calibrate it with the board near the sides as well"
-            )
     model = cv2.fisheye if raw.left.lens == "fisheye" else cv2
+    cameras = {"left": raw.left, "right": raw.right}
+    for side, camera in cameras.items():
+        corners = keep_all and model is cv2
+        if not camera.sees_all((width, height), corners=corners):
+            raise InputError(_model_ends(side, camera, "corners" if corners else "sides"))
     matrices = [camera.matrix() for camera in (raw.left, raw.right)]
     lenses = [np.array(camera.distortion or (0.0,) * 5) for camera in (raw.left, raw.right)]
     size = (width, height)
@@ -105,8 +106,23 @@ def plan_rectification(
         )
     except cv2.error as error:
         raise InputError(_NO_PAIR.format("")) from error
+    for (side, camera), turn, new, (across, _) in zip(
+        cameras.items(), (turn_left, turn_right), (left, right), maps, strict=True
+    ):
+        unseen = _unseen(camera, new[:, :3] @ turn, size)
+        if not keep_all and unseen.any():
+            raise InputError(_model_ends(side, camera, "corners"))
+        across[unseen] = -REMAP_LIMIT  # black
+    if right[1, 3]:  # OpenCV took them for a vertical rig
+        raise InputError(_NO_PAIR.format(" (the cameras stand rather above each other)"))
     if not keep_all:
-        _check_kept(min(_kept(each) for each in maps))
+        blind = [
+            _model_ends(side, camera, "corners")
+            for side, camera in cameras.items()
+            if model is cv2 and not camera.sees_all(size, corners=True)
+        ]
+        advice = blind[0] if blind else "--keep-all keeps all of it"
+        _check_kept(min(_kept(each) for each in maps), advice)
     try:
         rectified = Calibration.rectified(
             fx=float(left[0, 0]),
@@ -124,17 +140,44 @@ def plan_rectification(
     return Rectification(rectified, (maps[0], maps[1]), (turn_left, turn_right), border)
 
 
+def _model_ends(side: str, camera: Camera, where: str) -> str:
+    """Say that a lens' model ends within the image."""
+    lens = "fisheye lens" if camera.lens == "fisheye" else "lens"
+    return (
+        f"the {side} {lens}' model ends {camera.turning_point()[1]:.0f} px from its centre, within "
+        f"the image: calibrate it with the board near the {where} as well"
+    )
+
+
+def _unseen(camera: Camera, projection: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return which rectified pixels, (H, W), look where the raw lens' model does not reach.
+
+    There the maps lead back into the raw image, which would be shown twice.
+
+    Args:
+        camera: the raw one.
+        projection: (3, 3), from its frame to rectified pixels.
+        size: width and height of the rectified image.
+    """
+    farthest, _ = camera.turning_point()
+    if math.isinf(farthest):
+        return np.zeros(size[::-1], bool)
+    column, row = np.arange(size[0]), np.arange(size[1])[:, None]
+    x, y, z = (a * column + b * row + c for a, b, c in np.linalg.inv(projection))
+    return (z <= 0) | (np.hypot(x, y) > farthest * z)
+
+
 def _kept(maps: tuple[np.ndarray, np.ndarray]) -> float:
     """Return the share of the raw image's area that the rectified one shows."""
     ends = [np.concatenate([m[0], m[1:, -1], m[-1, -2::-1], m[-2:0:-1, 0]]) for m in maps]
     return import_cv2().contourArea(np.stack(ends, axis=1).astype(np.float32)) / maps[0].size
 
 
-def _check_kept(share: float) -> None:
+def _check_kept(share: float, advice: str) -> None:
     """Warn of a rectified pair that shows little of the raw one, or refuse it."""
     told = (
         f"the rectified pair shows only {share:.0%} of an image, the rectangle without black "
-        "around it: --keep-all keeps all of it"
+        f"around it: {advice}"
     )
     if not share >= LEAST_KEPT:
         raise InputError(told)

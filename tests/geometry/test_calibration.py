@@ -1509,3 +1509,58 @@ def test_a_fisheyes_list_may_be_filled_up_with_zeros(tmp_path, count):
     odd = opencv_yaml(**OPENCV_PAIR | dict.fromkeys(("D1", "D2"), given + [0.1] * (count - 4)))
     with pytest.raises(InputError, match=f"fisheye lens has {count} coefficients"):
         Calibration.read(kept(tmp_path, odd), lens="fisheye")
+
+
+@pytest.mark.parametrize(
+    ("yaw", "rows", "is_rectified"),
+    [(0, 0, True), (1e-4, 0.2, True), (9e-4, 0, False), (0, 1.8, False)],
+)
+def test_a_pair_is_rectified_where_points_move_by_less_than_a_quarter_pixel(
+    yaw, rows, is_rectified
+):
+    turn = ((np.cos(yaw), 0, np.sin(yaw)), (0, 1, 0), (-np.sin(yaw), 0, np.cos(yaw)))
+    left, right = Camera(2000, 2000, 960, 540), Camera(2000, 2000, 960, 540 + rows)
+    rig = Calibration(left, right, (-0.12, 0, 0), turn, (1920, 1080))
+    assert rig.is_rectified is is_rectified
+
+
+@pytest.mark.parametrize("size", [(284, 192), (288, 190), (280, 190), (296, 192)])
+def test_a_crop_of_nearly_the_same_shape_is_not_taken_as_resized(size):
+    rig = Calibration.rectified(fx=300, cx0=143.5, cy=95.5, baseline=0.1, size=(288, 192))
+    with pytest.raises(InputError, match="a crop or other cameras"):
+        rig.fitted(*size)
+
+
+@pytest.mark.parametrize(
+    ("whole", "size"),
+    [((2964, 2000), (741, 500)), ((1242, 375), (640, 194)), ((1390, 1110), (463, 370))],
+)
+@pytest.mark.filterwarnings("ignore:the calibration is for")
+def test_sizes_rounded_on_resizing_are_taken_as_resized(whole, size):
+    rig = Calibration.rectified(fx=1000, cx0=700, cy=190, baseline=0.1, size=whole)
+    assert rig.fitted(*size).fx == pytest.approx(1000 * size[0] / whole[0])
+
+
+def test_a_q_beside_the_raw_cameras_is_of_the_rectified_pair(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    turn = cv2.Rodrigues(np.array([0.0, 0.02, 0.0]))[0]
+    matrix, lens = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]), np.zeros(5)
+    move = np.array([[-0.1], [0.0], [0.0]])
+    left, _, _, _, q, *_ = cv2.stereoRectify(matrix, lens, matrix, lens, (640, 480), turn, move)
+    storage = cv2.FileStorage(str(tmp_path / "rig.yml"), cv2.FILE_STORAGE_WRITE)
+    for name, value in (("K1", matrix), ("D1", lens), ("K2", matrix), ("D2", lens)):
+        storage.write(name, value)
+    for name, value in (("R", turn), ("T", move), ("R1", left), ("Q", q)):
+        storage.write(name, value)
+    storage.write("image_width", 640)
+    storage.write("image_height", 480)
+    storage.release()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = Calibration.read(tmp_path / "rig.yml")
+        raw = Calibration.read(tmp_path / "rig.yml", raw=True)
+    assert found.is_rectified
+    assert (found.fx, found.cx0) == pytest.approx((q[2, 3], -q[0, 3]))
+    assert found.size == (640, 480)
+    assert not raw.is_rectified
+    assert raw.fx == 500

@@ -692,7 +692,7 @@ def test_a_known_fisheye_rig_is_recovered(fisheye_rig, rng):
 
 def test_a_lens_known_only_in_the_middle_is_said_to_be_so(fisheye_rig):
     folded = dataclasses.replace(fisheye_rig.left, distortion=(0.02, -0.15, 0.0, 0.0))
-    reach = folded.farthest_seen()
+    reach = folded.turning_point()[1]
     angles = np.linspace(0, 1.5, 1000)
     assert reach == pytest.approx(
         folded.fx * (angles + 0.02 * angles**3 - 0.15 * angles**5).max(), rel=1e-3
@@ -761,3 +761,66 @@ def test_rectify_takes_a_lens_that_the_file_does_not_record(tmp_path, stereo, fi
         assert written.fx == pytest.approx(expected.fx)
     called = stereo(*call)
     assert any("say --lens fisheye" in line for line in called.errors)
+
+
+def test_rectify_leaves_no_pair_beside_another_calibration(tmp_path, stereo, rig):
+    rig.write(tmp_path / "raw.json")
+    for name in ("a", "b"):
+        for side in ("left", "right"):
+            Image.new("L", SIZE, 90).save(tmp_path / f"{name}_{side}.png")
+    output = tmp_path / "o"
+
+    def rectify(pattern, *options):
+        views = (tmp_path / f"{pattern}_{side}.png" for side in ("left", "right"))
+        call = ("rectify", *views, "--calibration", tmp_path / "raw.json", "--output", output)
+        return stereo(*call, *options)
+
+    assert rectify("a").status == rectify("b").status == 0  # the same calibration
+    before = {path: path.read_bytes() for path in output.iterdir()}
+    called = rectify("b", "--keep-all")
+    assert called.status == 2
+    assert "holds other pairs, of another calibration.json" in called.errors[-1]
+    assert {path: path.read_bytes() for path in output.iterdir()} == before
+    assert rectify("*", "--keep-all").status == 0  # all of them anew
+
+
+def test_rectify_names_a_pair_of_another_size_and_keeps_the_calibration(tmp_path, stereo, rig):
+    rig.write(tmp_path / "raw.json")
+    for name, size in (("a", SIZE), ("b", (640, 300))):
+        for side in ("left", "right"):
+            Image.new("L", size, 90).save(tmp_path / f"{name}_{side}.png")
+    views = (tmp_path / f"*_{side}.png" for side in ("left", "right"))
+    call = ("rectify", *views, "--calibration", tmp_path / "raw.json", "--output", tmp_path / "o")
+    called = stereo(*call)
+    assert called.status == 1
+    (told,) = called.errors
+    assert told.startswith(f"stereo rectify: error: {tmp_path / 'b_left.png'}: the calibration is")
+    assert Calibration.read(tmp_path / "o" / "calibration.json").size == SIZE
+
+
+@pytest.mark.parametrize("command", ["calibrate", "rectify", "check-pair"])
+def test_videos_are_said_to_be_videos_where_images_are_needed(tmp_path, stereo, rig, command):
+    rig.write(tmp_path / "raw.json")
+    views = [tmp_path / f"{side}.avi" for side in ("left", "right")]
+    for view in views:
+        view.write_bytes(b"RIFF")
+    options = {
+        "calibrate": ("--board", "9x6", "--square", "0.025", "--output", tmp_path / "o.json"),
+        "rectify": ("--calibration", tmp_path / "raw.json", "--output", tmp_path / "o"),
+        "check-pair": (),
+    }
+    called = stereo(command, *views, *options[command])
+    assert called.status == 1
+    assert "left.avi: is a video" in called.errors[-1]
+    assert "ffmpeg -i left.avi" in called.errors[-1]
+
+
+@pytest.mark.parametrize("degrees", [90, 180])
+def test_a_camera_mounted_upside_down_is_said_to_be_so(degrees):
+    camera = Camera(700, 700, 319.5, 239.5)
+    turn = np.round(cv2.Rodrigues(np.array([0, 0, np.radians(degrees)]))[0], 12)
+    move = -turn @ [0.1, 0, 0]  # the right camera stands to the right, as it should
+    rows = tuple(tuple(row) for row in turn.tolist())
+    rig = Calibration(camera, camera, tuple(move.tolist()), rows, SIZE)
+    with pytest.raises(InputError, match=f"rolled by {degrees} degrees"):
+        plan_rectification(rig, *SIZE)

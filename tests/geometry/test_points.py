@@ -387,3 +387,21 @@ def test_invalid_point_options_are_one_line_and_leave_no_file(result, cameras, t
         with pytest.raises(UsageError, match=next(iter(option))):
             result.points(cameras, **option)
     assert not list(tmp_path.iterdir())
+
+
+def test_flying_points_of_a_right_map_are_those_of_its_mirror_image(rng):
+    cameras = Calibration.rectified(fx=100, cx0=39.5, cy=19.5, baseline=0.1)
+    disparity = np.where(np.arange(80) < 30, 20, 5) * np.ones((40, 1))
+    disparity = (disparity + rng.normal(0, 0.5, (40, 80))).astype(np.float32)
+    certainty = rng.uniform(0.3, 1, (2, 40, 80)).astype(np.float32)
+    picture = np.indices((40, 80, 3))[1].astype(np.uint8)
+
+    def kept(disparity, certainty, **options):
+        found = colored_points(disparity, picture, cameras, certainty=certainty, **options)
+        return sorted(found[1][:, 0].tolist())
+
+    mirrored = disparity[:, ::-1], certainty[..., ::-1]
+    left, right = kept(disparity, certainty), kept(*mirrored, is_right=True)
+    assert len(left) < disparity.size
+    assert right == sorted(79 - column for column in left)
+    assert is_flying(*mirrored).sum() != is_flying(disparity, certainty).sum()

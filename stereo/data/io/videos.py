@@ -4,6 +4,7 @@ import os
 import re
 import threading
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,16 @@ def is_video(argument: str) -> bool:
         return True  # whose frames are too large
     with quiet_opencv():
         return bool(capture.read()[0])
+
+
+def refuse_videos(paths: Iterable[Path]) -> None:
+    """Raise ``InputError`` if a file, for a command that takes images, is a video."""
+    for path in paths:
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            raise InputError(
+                f"{path}: is a video, and this command takes images: extract frames of both views "
+                f"first (ffmpeg -i {path.name} {path.stem}/%04d.png)"
+            )
 
 
 def split_views(picture: np.ndarray, packing: str, name: str) -> tuple[np.ndarray, np.ndarray]:

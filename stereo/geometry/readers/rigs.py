@@ -94,6 +94,8 @@ def read_opencv(source: Source) -> StereoParameters:
     matrices = _find(fields, _MATRICES)
     if not source.raw and matrices == (None, None) and projections != (None, None):
         raise KeyError("P1" if projections[0] is None else "P2")
+    if not source.raw and "Q" in fields:
+        return dataclasses.replace(read_reprojection(source), size=size)
     for side, found in (("1", matrices[0]), ("2", matrices[1])):
         if found is None:
             first((), *(f"{base}{side}" for base in _MATRICES[:3]))
