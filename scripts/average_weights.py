@@ -9,6 +9,7 @@ often better than each of them.
 import argparse
 import dataclasses
 import math
+from pathlib import Path
 
 from stereo.system.console import run_script  # before PyTorch, whose threads it prepares
 
@@ -20,6 +21,7 @@ from stereo.errors import UsageError
 from stereo.models.checkpoint import (
     Checkpoint,
     check_weights_name,
+    file_sha256,
     load_checkpoint,
     save_checkpoint,
 )
@@ -50,6 +52,14 @@ def main() -> None:
     seen = frozenset[str]().union(*(each.trained_on for each, _ in parts))
     training = network.training | {"trained_on": packed(seen)}
     average = dataclasses.replace(network, weights=weights, training=training)
+    if len(parts) > 1:  # nobody validated the average
+        of_one = ("step", "validation_epe_px", "validation_step")
+        training = {name: value for name, value in training.items() if name not in of_one}
+        training["average_of"] = [
+            (file_sha256(Path(part.rpartition(":")[0])), share)
+            for part, (_, share) in zip(arguments.parts, parts, strict=True)
+        ]
+        average = dataclasses.replace(average, training=training, confidence=None)
     save_checkpoint(arguments.output, average)
     print(f"{arguments.output}: the average of {len(parts)} files")
 

@@ -61,7 +61,7 @@ def evaluate(
         split: a split of the data set, such as train or test (default: the data set's own).
         render_pass: clean or final, for rendered data (default: the protocol's).
         limit: match only the first N pairs.
-        unseen: leave out the pairs that a model was trained on, known by names and images.
+        unseen: leave out the pairs that a model was trained on, known by images and ground truth.
         layout: the data set's tree by name (default: detected).
         unused: Scene Flow's all_unused_files.txt; its frames are skipped.
         confidence: also score the confidence: AUSE, reliability; takes a second match per pair.
@@ -138,8 +138,8 @@ def _count_seen(name: str, model: Matcher, files: Sequence[Readable]) -> int:
     count = sum(bool(model.trained_on & fingerprints([item])) for item in files)
     if count and is_main():
         console.warn(
-            f"warning: {name} was trained on {count} of these {len(files)} pairs, by their names "
-            "and images; --unseen leaves them out"
+            f"warning: {name} was trained on {count} of these {len(files)} pairs, by their images "
+            "and ground truth; --unseen leaves them out"
         )
     return count
 

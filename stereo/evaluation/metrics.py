@@ -58,6 +58,13 @@ class ImageScore:
         """Return whether any pixel of a region counts."""
         return region in self.sums and self.sums[region][0] > 0
 
+    def counts(self, region: str) -> bool:
+        """Return whether the image takes part in a region's averages.
+
+        One that a protocol of non-occluded pixels skips still has its pixels of ``all``.
+        """
+        return self.has(region) and not (self.skipped and region in (self.own, NOC, OCCLUDED))
+
 
 def error_sums(estimate: np.ndarray, truth: np.ndarray, counted: np.ndarray) -> np.ndarray:
     """Count the errors of one image.
@@ -253,8 +260,8 @@ def summarize_region(
         The keys of ``summarize`` but ``regions`` and ``confidence``.
     """
     ordered = _ordered(scores)
-    counting = [s for s in ordered if not s.skipped and s.has(region)]
-    left_out = [s.name for s in ordered if s.skipped or not s.has(region)]
+    counting = [s for s in ordered if s.counts(region)]
+    left_out = [s.name for s in ordered if not s.counts(region)]
     summary: dict[str, object] = {}
     if counting:
         summary |= _average(counting, region, averaging)

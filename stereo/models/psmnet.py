@@ -72,7 +72,7 @@ class PSMNet(nn.Module):
         """Match the features of two views; ``forward`` after ``extract``."""
         if not self.training:
             return self._search(left, right, self.max_disparity)[0]
-        logits = self.aggregation(left[0], right[0], self.max_disparity // FACTOR)
+        logits = self.aggregation(left[0], right[0], self._searched(self.max_disparity) // FACTOR)
         return TrainingOutputs(tuple(self._regress(each) for each in logits), logits[0], FACTOR)
 
     def estimate(
@@ -92,9 +92,11 @@ class PSMNet(nn.Module):
         self, left: Sequence[Tensor], right: Sequence[Tensor], reach: int
     ) -> tuple[Tensor, Tensor]:
         """Return the map of the last stage, of at most ``reach`` pixels, and its logits."""
-        searched = reach + SPARE if self.upsampling == "unbiased" else reach
-        logits = self.aggregation(left[0], right[0], searched // FACTOR)[-1]
+        logits = self.aggregation(left[0], right[0], self._searched(reach) // FACTOR)[-1]
         return self._regress(logits).clamp(max=reach), logits
+
+    def _searched(self, reach: int) -> int:
+        return reach + SPARE if self.upsampling == "unbiased" else reach
 
     def _regress(self, logits: Tensor) -> Tensor:
         regress = regress_reference if self.plain else self.regress

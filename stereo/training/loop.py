@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from stereo.errors import FolderInUseError, InputError, StereoError
+from stereo.system import console
 from stereo.system.distributed import is_main
 from stereo.system.files import output_folder, writes_alone
 from stereo.system.runtime import exact_fp32
@@ -79,6 +80,7 @@ def _train(
     saver.check_disk()
     log.start(learner.step)
     log.note(run.facts, run.data, learner.device)
+    console.say(run.data)
     validation = 0.0  # seconds
     with explain_errors():
         if validation_due:

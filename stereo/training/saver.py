@@ -31,6 +31,7 @@ from stereo.training.state import (
     restore_random_state,
     save_run,
     set_aside_later,
+    set_aside_others,
 )
 
 SPARE_CHECKPOINTS = 2  # the best one, and the one being written
@@ -86,6 +87,9 @@ class Saver:
         learner.epe = checkpoint.training.get("validation_epe_px")
         learner.epe_step = checkpoint.training.get("validation_step")
         due = trainer.validates_at(step) and learner.epe_step != step
+        if accelerator.is_main_process and path.parent.resolve() != self.folder.resolve():
+            set_aside_others(self.folder, path)
+        accelerator.wait_for_everyone()
         self.best_epe = best_of_run(
             self.folder, self.run.network_config, facts.get("validation_sha256"), step
         )

@@ -265,6 +265,13 @@ def set_aside_later(folder: Path, step: int) -> None:
             _set_aside(path, f"is beyond step {step}")
 
 
+def set_aside_others(folder: Path, resumed: Path) -> None:
+    """Rename the checkpoints of another run than the one of ``resumed``."""
+    for path in (best_path(folder), *checkpoints_of(folder)):
+        if path.is_file():
+            _set_aside(path, f"is of another run than {resumed}")
+
+
 def _set_aside(path: Path, reason: str) -> None:
     aside = path.with_name(f"aside-{path.name}")
     number = 1

@@ -225,6 +225,15 @@ def test_benchmarks_of_nonoccluded_pixels_keep_all_beside_them(protocol):
     assert get_protocol(protocol).to_dict()["region"] == "non-occluded"
 
 
+def test_an_image_all_occluded_keeps_its_pixels_of_all():
+    nonoccluded = np.zeros((1, 4), bool)
+    hidden = scored([10, 12, 14, 18], [10] * 4, "middlebury", nonoccluded=nonoccluded)
+    for score in (hidden, score_of_record(image_record(hidden), 0)):
+        found = summaries([score], "image")
+        assert found["summary"]["images"] == found["noc"]["images"] == 0
+        assert (found["all"]["images"], found["all"]["epe_pixel"]) == (1, 3.5)
+
+
 def test_a_pixel_is_occluded_by_a_nearer_one_on_its_column_or_outside_the_frame():
     # Columns 0 to 9; a wall of 2 px, before it a box of 5 px in columns 6 and 7 that lands on 1, 2.
     truth = np.array([[2, 2, 2, 2, 2, 2, 5, 5, 2, 2]], np.float32)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from stereo.models import NetworkConfig, build_network
 from stereo.models.checkpoint import (
     Checkpoint,
+    file_sha256,
     load_checkpoint,
     restore_network,
     save_checkpoint,
@@ -102,8 +103,8 @@ def test_averaged_weights_lie_between_and_different_networks_have_none(
     for name, planes in (("first", 32), ("second", 32), ("other", 64)):
         config = NetworkConfig("ea_stereo", planes)
         files.append(tmp_path / f"{name}.safetensors")
-        seen = {"trained_on": f"{len(files):012x}"}
-        save_checkpoint(files[-1], Checkpoint(config, build_network(config).state_dict(), seen))
+        facts = {"trained_on": f"{len(files):012x}", "step": 7, "validation_epe_px": 1.0, "seed": 3}
+        save_checkpoint(files[-1], Checkpoint(config, build_network(config).state_dict(), facts))
     mixed = tmp_path / "mixed.safetensors"
     average(mixed, f"{files[0]}:1", f"{files[1]}:3", "--half")
     first, second, found = (load_checkpoint(each).weights for each in (*files[:2], mixed))
@@ -113,6 +114,13 @@ def test_averaged_weights_lie_between_and_different_networks_have_none(
             expected = 0.25 * first[name] + 0.75 * second[name]
             assert torch.allclose(value.float(), expected, rtol=1e-3, atol=1e-6), name
     assert load_checkpoint(mixed).trained_on == {"000000000001", "000000000002"}
+    facts = load_checkpoint(mixed).training
+    assert facts["seed"] == 3
+    assert not {"step", "validation_epe_px"} & facts.keys()  # which are of the last file alone
+    hashes = [file_sha256(file) for file in files[:2]]
+    assert facts["average_of"] == [[hashes[0], 1.0], [hashes[1], 3.0]]
+    average(tmp_path / "alone.safetensors", f"{files[0]}:1")
+    assert load_checkpoint(tmp_path / "alone.safetensors").training["validation_epe_px"] == 1.0
     weights = {name: torch.full_like(value, 1e5) for name, value in first.items()}
     save_checkpoint(files[1], Checkpoint(NetworkConfig("ea_stereo", 32), weights))
     with pytest.raises(SystemExit, match="that fp16 cannot hold"):

@@ -16,7 +16,12 @@ from stereo.models.certainty import certainty, with_certainty
 from stereo.models.checkpoint import Checkpoint, load_checkpoint, restore_network, save_checkpoint
 from stereo.models.config import SITES, SITES_OF
 from stereo.models.cost_volume import concatenation_volume
-from stereo.models.regression import regress_disparity, regress_reference, sample_positions
+from stereo.models.regression import (
+    FACTOR,
+    regress_disparity,
+    regress_reference,
+    sample_positions,
+)
 
 
 @pytest.mark.parametrize(("name", "count"), [("psmnet", 5_224_768), ("psmnet_basic", 3_672_896)])
@@ -147,6 +152,21 @@ def test_regression_runs_in_fp32_under_autocast(rng):
     expected = regress_disparity(logits, "unbiased")
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(regress_disparity(logits, "unbiased"), expected)
+
+
+@pytest.mark.parametrize("upsampling", ["unbiased", "align_corners", "half_pixel"])
+@pytest.mark.parametrize("name", ["psmnet", "psmnet_basic", "ea_psmnet"])
+def test_psmnets_learn_on_as_many_planes_as_they_search(name, upsampling):
+    network = build_network(NetworkConfig(name, 32, upsampling=upsampling))
+    views = [network.extract(torch.rand(2, 3, 32, 64)) for _ in range(2)]
+    with torch.no_grad():
+        _, searched = network.eval()._search(*views, 32)
+        learned = network.train().match(*views)
+    assert learned.logits.shape == searched.shape
+    ends = torch.full_like(searched, -50.0)
+    if upsampling == "unbiased":
+        ends[:, 32 // FACTOR] = 50
+        assert network._regress(ends).max() == pytest.approx(32)  # the range's end is learned
 
 
 @pytest.mark.parametrize("name", NETWORK_NAMES)

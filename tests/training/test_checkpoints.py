@@ -133,6 +133,26 @@ def test_the_best_of_other_validation_pairs_is_set_aside(tiny, scripted, tmp_pat
     assert load_checkpoint(tmp_path / "aside-best.safetensors").training["step"] == 1
 
 
+def test_the_best_of_another_run_is_set_aside(tiny, scripted, tmp_path, capsys):
+    root = tiny()
+    scripted(9.0, 3.0, 9.0, 5.0, 4.0)
+    for name in ("other", "run"):
+        train(tiny_run(root, max_steps=1), tmp_path / name)
+    resumed = last_path(tmp_path / "run", 1)
+    train(tiny_run(root, max_steps=2), tmp_path / "other", resume=str(resumed))
+    told = capsys.readouterr().err
+    for name in ("best", "last-00000001"):
+        assert f"{name}.safetensors is of another run than {resumed}" in told
+        assert (tmp_path / "other" / f"aside-{name}.safetensors").exists()
+    assert best_of(tmp_path / "other") == (2, 4.0)
+    train(
+        tiny_run(root, max_steps=2),
+        tmp_path / "other",
+        resume=str(last_path(tmp_path / "other", 2)),
+    )
+    assert best_of(tmp_path / "other") == (2, 4.0)
+
+
 def test_the_best_beyond_the_step_resumed_from_is_set_aside(tiny, scripted, tmp_path, capsys):
     root = tiny()
     scripted(9.0, 8.0, 7.0)
@@ -282,6 +302,18 @@ def test_resuming_on_other_pairs_is_reported(tiny, scripted, tmp_path, capsys):
     )
 
 
+def test_pairs_are_known_by_other_names_and_by_their_truth_alone(tiny, tmp_path):
+    first, *_ = open_dataset("manifest", tiny()).samples
+    copy = shutil.copytree(first.left.parent, tmp_path / "copy")
+    again = copy / first.left.name
+    renamed = again.rename(copy / "view.png")
+    other = dataclasses.replace(first, name="other", left=renamed, disparity=None)
+    assert fingerprints([other]) < fingerprints([first])
+    renamed.write_bytes(b"another pass of the scene")
+    other = dataclasses.replace(other, disparity=copy / first.disparity.name)
+    assert len(fingerprints([other]) & fingerprints([first])) == 1
+
+
 def test_evaluation_knows_the_pairs_that_were_trained_on(tiny, scripted, tmp_path, stereo):
     root = tiny()
     scripted(*[9.0] * 9)
@@ -315,7 +347,7 @@ def test_fine_tuned_weights_know_the_pairs_of_those_they_began_with(tiny, script
     recipe = Recipe(NetworkConfig("ea_stereo_fast", 32), DataConfig("manifest", str(other)))
     tuned = unpacked(prepare(recipe, weights=str(first)).facts["trained_on"])
     assert tuned > load_checkpoint(first).trained_on
-    assert len(tuned) == 4
+    assert len(tuned) == 6  # four images, and two maps that both data sets have
 
 
 def test_a_resumed_run_takes_other_settings_of_the_optimizer(tiny, scripted, tmp_path):

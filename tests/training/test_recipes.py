@@ -228,6 +228,22 @@ def test_one_of_few_scenes_is_held_out_whole():
     assert len({name.partition("/")[0] for name in held}) == 1
 
 
+@pytest.mark.parametrize("large", ["indoor", "outdoor"])
+def test_a_share_is_of_the_pairs_not_of_the_scenes(large):
+    sizes = {"indoor": 10, "outdoor": 10, large: 1000}
+    names = [f"{scene}/{n:04d}" for scene, size in sizes.items() for n in range(size)]
+    held = hold_out(names, 0.1)
+    assert len(held) == 10
+    assert not any(name.startswith(large) for name in held)
+
+
+def test_a_place_seen_in_many_pairs_counts_as_many():
+    names = ["street"] * 900 + [f"{scene:02d}/{n}" for scene in range(10) for n in range(10)]
+    held = hold_out(names, 0.1)
+    assert "street" not in held
+    assert len(held) == 90
+
+
 @pytest.mark.parametrize(("count", "held"), [(2, 1), (10, 1), (30, 3), (95, 10)])
 def test_the_last_frames_are_held_out_if_there_are_no_scenes(count, held):
     names = [f"{n:04d}" for n in range(count)]
@@ -306,6 +322,12 @@ def test_frames_of_one_place_are_held_out_together(tmp_path, tree, folder, twins
         assert seen
         assert others
         assert not seen & others
+
+
+def test_driving_is_one_place_of_which_nothing_is_held_out(tmp_path):
+    write_tree(tmp_path, "driving", [f"{n:04d}" for n in range(4)])
+    with pytest.raises(UsageError, match=r"show 1 place, .*--data\.validation\.root"):
+        prepare(Recipe(data=DataConfig("driving", str(tmp_path))))
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def wait_for(path, process):
 
 @pytest.fixture
 def tiny(tmp_path, rng):
-    """Three pairs of 32x64 pixels, 5 px apart, whose ground truth is a given number."""
+    """Three pairs of 32x64 pixels, 5 px apart, whose ground truth is near a given number."""
 
     def write(truth=5.0, name="data"):
         root = tmp_path / name
@@ -129,7 +129,7 @@ def tiny(tmp_path, rng):
             files = {side: f"{side}{number}.png" for side in ("left", "right")}
             for side, view in (("left", wide[:, :-5]), ("right", wide[:, 5:])):
                 Image.fromarray(view).save(root / files[side])
-            np.save(root / f"{number}.npy", np.full((32, 64), truth, np.float32))
+            np.save(root / f"{number}.npy", np.full((32, 64), truth + number / 1e4, np.float32))
             entries.append({"name": f"{number}", "gt": f"{number}.npy", **files})
         (root / "manifest.json").write_text(json.dumps(entries))
         return root

@@ -173,8 +173,19 @@ def _over_depth(factor: float, depth: np.ndarray) -> np.ndarray:
 
 
 def mask_is_255(path: Path) -> np.ndarray:
-    """Read a mask that is 255 where both views see the pixel: (H, W) bool, true there."""
-    return _read_grey(path) == 255
+    """Read a mask that is 255 where both views see the pixel: (H, W) bool, true there.
+
+    Raises:
+        InputError: unreadable, or of other values, such as 1.
+    """
+    values = _read_grey(path)
+    highest = values.max(initial=0)
+    if highest not in (0, 255):
+        raise InputError(
+            f"{path}: no mask of pixels that both views see: they must be 255, but its largest "
+            f"value is {highest}"
+        )
+    return values == 255
 
 
 def mask_is_zero(path: Path) -> np.ndarray:

@@ -91,6 +91,11 @@ def test_masks(tmp_path):
     path = stored_file(tmp_path / "m.png", np.array([[0, 128, 255]], np.uint8))
     assert decoders.mask_is_255(path).tolist() == [[False, False, True]]
     assert decoders.mask_is_zero(path).tolist() == [[True, False, False]]
+    none = stored_file(tmp_path / "none.png", np.zeros((1, 3), np.uint8))
+    assert not decoders.mask_is_255(none).any()
+    for values in (np.uint8([[0, 1, 1]]), np.uint8([[0, 128, 128]]), np.uint16([[0, 65535, 0]])):
+        with pytest.raises(InputError, match=f"its largest value is {values.max()}"):
+            decoders.mask_is_255(stored_file(tmp_path / "other.png", values))
     noc = stored_file(tmp_path / "noc.png", np.array([[0, 256, 65535]], np.uint16))
     assert decoders.mask_is_not_zero(noc).tolist() == [[False, True, True]]
 

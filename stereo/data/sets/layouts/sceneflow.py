@@ -27,6 +27,9 @@ def _monkaa_place(fields: Fields) -> str:
     return f"Monkaa/{fields['scene'].partition('_')[0]}/{fields['frame']}"
 
 
+_PLACES = {"Monkaa": _monkaa_place, "Driving": lambda _: "Driving"}  # which is one street
+
+
 def _layout(
     name: str,
     frames: str,
@@ -46,7 +49,7 @@ def _layout(
         disparity=f"{disparity}/{below}/left/<frame>.pfm",
         disparity_right=f"{disparity}/{below}/right/<frame>.pfm",
         nonoccluded=nonoccluded,
-        subject=_monkaa_place if title == "Monkaa" else None,
+        subject=_PLACES.get(title),
         folders=() if name == "official" else ("", "SceneFlow"),
         zero_is_missing=False,
         dense=True,
