@@ -84,6 +84,7 @@ def main() -> None:
             parser.error(f"--variants {min(unknown)}: known are {', '.join(variants)}")
         variants = {name: variants[name] for name in arguments.variants}
     inputs = {
+        "variants": STUDIES[arguments.study],
         "data": read_note(arguments.data),
         "held_out": read_note(arguments.held_out),
         "weights": arguments.weights and file_sha256(weights_file(arguments.weights)),
@@ -136,7 +137,8 @@ def remember(path: Path, inputs: dict[str, Any]) -> None:
     if path.is_file():
         if parse_json(path.read_text(), str(path)) != inputs:
             raise UsageError(
-                f"{path.parent} has runs of another recipe, data or weights: name another --runs"
+                f"{path.parent} has runs of other variants, data, weights or another recipe: name "
+                "another --runs"
             )
         return
     output_folder(path.parent)
@@ -146,18 +148,23 @@ def remember(path: Path, inputs: dict[str, Any]) -> None:
 
 def begun(output: Path, study: str, recipe: Path, inputs: dict[str, Any]) -> dict[str, Any]:
     """Return the study's report as far as it stands in ``output``, or a new one."""
+    own = machine(torch.device("cpu"))
     if output.is_file():
         report: dict[str, Any] = parse_json(output.read_text(), str(output))
         for name, one, other in (
             ("recipe", parse_yaml(report["recipe"], str(output)), read_fields(recipe)),
-            ("data or weights", report.get("inputs"), inputs),
+            ("set of variants, data or weights", report.get("inputs"), inputs),
         ):
             if one != other:
                 raise UsageError(f"{output} is of another {name}: name another --output")
+        if report["machine"] != own:
+            console.warn(
+                f"warning: {output} was begun on another machine or commit, and names only that"
+            )
         return report
     return {
         "study": study,
-        "machine": machine(torch.device("cpu")),
+        "machine": own,
         "inputs": inputs,
         "recipe": recipe.read_text(),
         "runs": [],

@@ -4,6 +4,7 @@ import zipfile
 from pathlib import Path
 
 import torch
+from PIL import ExifTags
 
 from stereo.data.io.disparities import DISPARITY_SUFFIXES
 from stereo.data.io.picture_file import NotAPictureError, check_one_frame, open_picture
@@ -45,6 +46,8 @@ def check_picture(path: Path, role: str) -> tuple[int, int, str]:
         with open_picture(path, role) as image:
             check_one_frame(image, role)
             (width, height), kind = image.size, image.format or ""
+            if image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8):  # on its side
+                width, height = height, width
     except TooLargeError:
         raise InputError(f"{role}: more pixels than this page takes; make it smaller") from None
     except NotAPictureError:

@@ -77,4 +77,7 @@ class Models:
 def _label(model: str) -> str:
     if kind_of(model) == "code":
         return Path(model).name
-    return model if model == SGBM or model in NETWORK_NAMES else Path(model).stem
+    named = (SGBM, *NETWORK_NAMES)
+    if model in named:
+        return model
+    return Path(model).name if Path(model).stem in named else Path(model).stem

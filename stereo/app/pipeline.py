@@ -208,11 +208,15 @@ def _perform(request: Request, models: Models, folder: Path, progress: Progress)
     progress(0.8, "Writing files")
     own = sample.right if request.view == "right" else sample.left
     truth = None if request.view == "right" else sample.disparity
+    valid = None
+    if truth is not None and sample.valid is not None:
+        rules = get_protocol("pooled").with_range(matcher.min_disparity)
+        valid = rules.valid_pixels(truth, sample.valid)
     cloud = _cloud_context(calibration, own, request)
     output = PairOutput(
         result.disparity,
         truth,
-        None if truth is None else sample.valid,
+        valid,
         None if calibration is None else cloud,
         confidence,
         certainty=result.certainty,
@@ -325,7 +329,7 @@ def _score(
     stored = stored_scale(request.truth, request.truth_scale)
     ratios = [] if score.ratio is None else [score.ratio]
     hint = scale_hint(ratios, "--ground-truth-scale", stored)
-    notes = out_of_reach_notes(count_reach(sample, matcher, rules), matcher)
+    notes = out_of_reach_notes(count_reach(sample, matcher, rules), matcher, rules)
     notes += [hint] if hint else []
     if score.skipped:
         return {}, notes

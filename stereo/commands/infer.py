@@ -84,7 +84,7 @@ def infer(matcher: Matcher | Callable[[], Matcher], options: InferOptions) -> in
         run.match_pairs(done)
         scores, failed = gather_scores(run.scores, run.failed)
         if options.ground_truth is not None:
-            say_out_of_reach(run.reach, model)
+            say_out_of_reach(run.reach, model, run.rules)
     finally:
         if log is not None and is_main():
             log.close(plan.targets)
@@ -114,7 +114,7 @@ class _Run:
     Attributes:
         scores: of the pairs with ground truth.
         failed: place and name of each map that was not written.
-        reach: how many pixels have ground truth, and how many of it lie below and beyond the range.
+        reach: the counts of ``count_reach``.
     """
 
     def __init__(self, plan: Plan, model: Matcher, log: ResumeLog | None) -> None:
@@ -124,7 +124,7 @@ class _Run:
         self.rules = get_protocol("pooled").with_range(model.min_disparity)
         self.scores: list[ImageScore] = []
         self.failed: list[tuple[int, str]] = []
-        self.reach = np.zeros(3, np.int64)
+        self.reach = np.zeros(4, np.int64)
         self.keeper = PictureKeeper(plan.folder, len(plan.pairs))
         self.peak = PeakMemory(torch.device(model.description["device"]))
         self._written: set[str] = set()
@@ -282,6 +282,7 @@ def _resume_log(plan: Plan, model: Matcher) -> ResumeLog | None:
         "left": options.left,
         "right": options.right,
         "packing": options.packing,
+        "first_frame": None if plan.film is None else plan.maps[0].name,
         "model": facts.pop("name"),
         **facts,
         "calibration": None if plan.calibration is None else plan.calibration.to_dict(),
@@ -302,12 +303,15 @@ def _begin(plan: Plan, log: ResumeLog | None) -> set[str]:
         done = {
             each.name for each in plan.maps if log.has(each.name, each.source.files(), each.targets)
         }
-        if done and plan.shares_colors and plan.maps[0].name not in done:
-            log.forget()  # the others' colours are those of a first frame that is no more
+        if done and plan.film is not None and plan.maps[0].name not in done:
+            log.forget()  # the others have the colours and bit depth of another first frame
             done = set()
     wait_for_all()
     if is_main():
-        if log is None:  # the maps of an earlier run are about to be replaced
+        if not plan.options.resume:  # the maps of an earlier run are about to be replaced
+            for name in ("metrics.json", "report.html"):
+                (plan.folder / name).unlink(missing_ok=True)
+        if log is None:
             (plan.folder / RESUME_LOG).unlink(missing_ok=True)
         else:
             log.start()

@@ -119,7 +119,8 @@ def submit(
                 inside = rules.path(item, method)
                 with _blamed_on(inside):  # now, not after all the others
                     _check_range(result.disparity)
-                zipped.writestr(inside, _encode(inside, result.disparity))
+                    encoded = _encode(inside, result.disparity)
+                zipped.writestr(inside, encoded)
                 if rules.timed is not None:
                     seconds = f"{rules.time_word}{result.seconds:.4f}\n"
                     zipped.writestr(rules.timed(inside, method), seconds)
@@ -291,6 +292,11 @@ def _check_time(data: bytes, word: str) -> None:
 def _encode(inside: str, disparity: np.ndarray) -> bytes:
     if inside.endswith(".png"):
         stored = np.rint(disparity.astype(np.float64) * PNG16_SCALE)
+        if stored.max() > 65535:
+            raise InputError(
+                f"disparities of up to {disparity.max():g} px; this benchmark's PNGs hold up to "
+                f"{65535 / PNG16_SCALE:.3f}: search a smaller range"
+            )
         buffer = io.BytesIO()
         # 0 means "no estimate", which would be filled in from its neighbours.
         Image.fromarray(stored.clip(1, 65535).astype(np.uint16)).save(buffer, "PNG")

@@ -168,7 +168,7 @@ def _score(
     failed: list[tuple[int, str]] = []
     keeper = PictureKeeper(folder, len(files))
     peak = PeakMemory(torch.device(model.description["device"]))
-    reach = np.zeros(3, np.int64)
+    reach = np.zeros(4, np.int64)
     for index, item in console.progress(own_share(files), "evaluate"):
         try:
             sample = item.read(nonoccluded=True)
@@ -183,7 +183,7 @@ def _score(
         console.say(tables.score_line(scores[-1]), everyone=True)
         keep_pictures(keeper, sample, result, scores[-1], rules)
     scores, names = gather_scores(scores, failed)
-    say_out_of_reach(reach, model)
+    say_out_of_reach(reach, model, rules)
     run = run_facts(model, peak)
     report = metrics_report(model, facts, rules, scores, names, keeper.records, run)
     write_metrics(folder / "metrics.json", report)
@@ -191,9 +191,9 @@ def _score(
 
 
 def count_reach(sample: Sample, model: Matcher, rules: Protocol) -> np.ndarray:
-    """Count true disparities: all, below the search range, beyond it.
+    """Count true disparities: all, below the search range, beyond it, beyond the protocol's bound.
 
-    Beyond the range only those count that the protocol counts: it may have an upper bound.
+    Beyond the range only those count that the protocol counts.
     """
     assert sample.disparity is not None and sample.valid is not None
     known = sample.valid & np.isfinite(sample.disparity)
@@ -201,16 +201,17 @@ def count_reach(sample: Sample, model: Matcher, rules: Protocol) -> np.ndarray:
     counted = rules.valid_pixels(sample.disparity, sample.valid)
     below = known & (sample.disparity < low)
     beyond = counted & (sample.disparity >= low + count)
-    return np.array([known.sum(), below.sum(), beyond.sum()])
+    ignored = known & (sample.disparity >= (np.inf if rules.below is None else rules.below))
+    return np.array([known.sum(), below.sum(), beyond.sum(), ignored.sum()])
 
 
-def say_out_of_reach(reach: np.ndarray, model: Matcher) -> None:
+def say_out_of_reach(reach: np.ndarray, model: Matcher, rules: Protocol) -> None:
     """Report how much of the ground truth lies outside the search range."""
-    for note in out_of_reach_notes(np.sum(gather([reach]), axis=0), model):
+    for note in out_of_reach_notes(np.sum(gather([reach]), axis=0), model, rules):
         console.say(f"note: {note}")
 
 
-def out_of_reach_notes(reach: np.ndarray, model: Matcher) -> list[str]:
+def out_of_reach_notes(reach: np.ndarray, model: Matcher, rules: Protocol) -> list[str]:
     """Return the notes of ``say_out_of_reach`` for counts summed over processes."""
     notes = []
     low, count = model.min_disparity, model.description["max_disparity"]
@@ -218,7 +219,7 @@ def out_of_reach_notes(reach: np.ndarray, model: Matcher) -> list[str]:
         (f"below {low} px", "--min-disparity"),
         (f"from {low + count} px on", "--max-disparity"),
     )
-    for out, (where, option) in zip(reach[1:], ends, strict=True):
+    for out, (where, option) in zip(reach[1:3], ends, strict=True):
         share = out / max(reach[0], 1)
         if share > OUT_OF_REACH:
             fixed = model.fixed_range and option == "--max-disparity"
@@ -227,6 +228,12 @@ def out_of_reach_notes(reach: np.ndarray, model: Matcher) -> list[str]:
                 f"{model.description['name']} searched; "
                 + ("it takes no other" if fixed else f"see {option}")
             )
+    ignored = reach[3] / max(reach[0], 1)
+    if ignored > OUT_OF_REACH:
+        notes.append(
+            f"{100 * ignored:.1f} % of the ground truth lies from {rules.below} px on, which the "
+            f"protocol '{rules.name}' does not score"
+        )
     return notes
 
 

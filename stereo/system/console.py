@@ -31,14 +31,19 @@ def progress(items: Iterable[T], label: str, count: int | None = None) -> Iterat
 def say(line: str, *, everyone: bool = False) -> None:
     """Print a line without breaking a progress bar."""
     if sys.stdout is not None and (everyone or is_main()):
-        tqdm.write(line, file=sys.stdout)
+        tqdm.write(_printable(line), file=sys.stdout)
         sys.stdout.flush()
 
 
 def warn(line: str) -> None:
     """Print a warning or an error on stderr without breaking a progress bar."""
     if sys.stderr is not None:
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(_printable(line), file=sys.stderr)
+
+
+def _printable(text: str) -> str:
+    """Escape what file names can hold and a terminal would obey; lines and tabs stay."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def run_script(main: Callable[[], None]) -> None:

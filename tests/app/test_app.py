@@ -153,6 +153,35 @@ def test_the_page_starts_with_a_models_own_range(tmp_path):
     assert [models.max_disparity(name) for name in ("mine", SGBM)] == [32, 192]
 
 
+def test_an_own_file_named_like_a_bundled_model_hides_none(tmp_path):
+    path = tmp_path / "ea_stereo.safetensors"
+    config = NetworkConfig("ea_stereo_fast", 32)
+    save_checkpoint(path, Checkpoint(config, build_network(config).state_dict()))
+    models = Models(own=str(path))
+    assert models.names[:2] == ["ea_stereo.safetensors", "ea_stereo"]
+    assert [models.max_disparity(name) for name in models.names[:2]] == [32, 192]
+
+
+def test_an_image_stored_on_its_side_has_the_size_of_the_upright_one(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 40)).save(tmp_path / "view.jpg", exif=exif)
+    assert limits.check_picture(tmp_path / "view.jpg", "left image")[:2] == (40, 60)
+
+
+def test_the_error_map_shows_the_pixels_that_are_scored(tmp_path):
+    left, right = cropped_pair(tmp_path)
+    truth = read_disparity(TRUTH)[60:140, 60:220].copy()
+    truth[:, :80] = 250
+    np.save(tmp_path / "truth.npy", truth)
+    request = Request(left, right, SGBM, 320, truth=tmp_path / "truth.npy")
+    page = perform(request, Models(), tmp_path, quiet)
+    with Image.open(tmp_path / "left_error.png") as error:
+        shown = np.asarray(error)[:80, :70].reshape(-1, 3)
+    assert (shown == shown[0]).all()  # grey: not scored
+    assert "from 192 px on, which the protocol" in html.result(page, "results/x/")
+
+
 def test_other_models_take_what_they_can_of_the_options():
     """The operator's device is not sgbm's."""
     assert Models(MatchOptions(device="cuda")).get(SGBM, 64).description["max_disparity"] == 64

@@ -352,3 +352,34 @@ def test_a_name_that_is_no_text_is_found_again(tmp_path):
         assert log.has(name, [view], [made]) is known
         log.start()
         log.add(name, [view], [made])
+
+
+def test_all_frames_are_matched_anew_when_the_first_is_another(infer, pair, out, rng):
+    """Its bit depth is theirs."""
+    assert infer(32).status == 0
+    for path in pair:
+        Image.fromarray(rng.integers(0, 256, (*SIZE, 3), np.uint8)).save(str(path) % 0)
+    assert f"{COUNT} of {COUNT} pairs written to {out}" in infer(32, "--resume").out
+
+
+def test_frames_without_their_first_one_are_not_resumed(infer, pair, out):
+    assert infer(32, formats="color").status == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for path in pair:
+        os.remove(str(path) % 0)
+    result = infer(32, "--resume", formats="color")
+    assert result.status == 1
+    assert "its maps were made with first frame 000000, not 000001" in result.errors[-1]
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_another_run_removes_the_metrics_of_the_maps_that_it_replaces(tmp_path, stereo, pair, out):
+    views = [str(path) % 0 for path in pair]
+    np.save(tmp_path / "truth.npy", np.full(SIZE, 5, np.float32))
+    call = ("infer", *views, "--output", out, *SGBM, "--max-disparity", 32)
+    assert stereo(*call, "--ground-truth", tmp_path / "truth.npy").status == 0
+    assert (out / "metrics.json").exists()
+    assert (out / "report.html").exists()
+    assert stereo(*call, "--formats", "pfm").status == 0
+    assert not (out / "metrics.json").exists()
+    assert not (out / "report.html").exists()

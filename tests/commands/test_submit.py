@@ -351,6 +351,23 @@ def test_a_map_out_of_range_ends_the_run_at_once(tmp_path, matcher):
     assert not (tmp_path / "x.zip").exists()
 
 
+def test_a_map_that_the_pngs_cannot_hold_is_refused(tmp_path, matcher):
+    write_tree(tmp_path / "data", "kitti2015")
+    for path in tmp_path.glob("data/**/image_*/*.png"):
+        Image.new("RGB", (400, 32)).save(path)
+
+    class Near:
+        min_disparity, description = 0, matcher.description
+
+        def __call__(self, left, right):
+            result = matcher(left, right)
+            return dataclasses.replace(result, disparity=result.disparity * 0 + 300)
+
+    with pytest.raises(InputError, match=r"up to 300 px; .* hold up to 255\.996"):
+        submit(Near, "kitti2015", tmp_path / "data", tmp_path / "x.zip", partial=True)
+    assert not (tmp_path / "x.zip").exists()
+
+
 def test_submit_from_the_command_line(stereo, tmp_path):
     write_tree(tmp_path / "data", "eth3d")
     call = ("submit", "eth3d", "--root", tmp_path / "data", "--output", tmp_path / "x.zip")

@@ -34,10 +34,10 @@ class View:
         if law == "mixed":
             law = rng.pick(["uniform", "log"])
             if rng.chance(0.85):
-                high = rng.log_uniform(max(0.04 * high, 8.0 * least), high)
+                high = rng.log_uniform(min(max(0.04 * high, 8.0 * least), high), high)
         low = least
         if place != OUTDOORS:
-            low = rng.log_uniform(max(least, 0.01 * high), 0.15 * high)
+            low = rng.log_uniform(max(least, 0.01 * high), max(least, 0.15 * high))
         floor = None
         if rng.chance({ROOM: 0.85, HEAP: 0.4, OUTDOORS: 1.0}[place]):
             horizon = rng.uniform(-0.6, 0.55) * config.height

@@ -507,7 +507,7 @@ def test_processes_write_the_same_bytes_from_the_command_line(tmp_path, stereo, 
     # The other split with the same seed would be the same scenes.
     done = stereo("data", "synthesize", "--root", tmp_path / "one", "--split", "test", *common)
     assert (done.status, len(done.errors)) == (1, 1)
-    assert "its train split has these very scenes; give another --seed" in done.errors[0]
+    assert "its train split has scenes of this seed; give another --seed" in done.errors[0]
     # The same folder with another seed would be a mixture of two sets.
     done = stereo("data", "synthesize", "--root", tmp_path / "one", "--count", 9)
     assert done.status == 1
@@ -557,3 +557,16 @@ def test_unwritable_or_foreign_roots_get_one_line(tmp_path, stereo):
     assert (done.status, len(done.errors)) == (1, 1)
     assert "not rendered here" in done.errors[0]
     assert frame.read_bytes() == b""
+
+
+@pytest.mark.parametrize("distribution", ["mixed", "uniform", "log"])
+@pytest.mark.parametrize("least", [12.0, 16.0])
+def test_scenes_of_a_high_least_disparity_have_a_surface_everywhere(distribution, least):
+    config = SyntheticConfig(
+        height=48, width=96, max_disparity=64, min_disparity=least, distribution=distribution,
+        places=("room", "heap"), seed=3,
+    )  # fmt: skip
+    scenes = SyntheticScenes(config)
+    for index in range(14):
+        disparity = scenes.render(index).disparity
+        assert least <= disparity.min() <= disparity.max() < 64
