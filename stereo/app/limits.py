@@ -46,6 +46,7 @@ def check_picture(path: Path, role: str) -> tuple[int, int, str]:
         with open_picture(path, role) as image:
             check_one_frame(image, role)
             (width, height), kind = image.size, image.format or ""
+            _check_pixels(width, height, role)
             if image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8):  # on its side
                 width, height = height, width
     except TooLargeError:
@@ -54,12 +55,15 @@ def check_picture(path: Path, role: str) -> tuple[int, int, str]:
         raise InputError(
             f"{role}: not an image, or a damaged one; give PNG, JPEG, WebP, TIFF or the like"
         ) from None
+    return width, height, kind
+
+
+def _check_pixels(width: int, height: int, role: str) -> None:
     if width * height > MAX_PIXELS:
         raise InputError(
             f"{role}: {width}x{height} are {width * height / 1e6:.0f} megapixels, this page takes "
             f"{MAX_PIXELS // 10**6}; make both images smaller, or use 'stereo infer'"
         )
-    return width, height, kind
 
 
 def check_sizes_agree(left: tuple[int, int], right: tuple[int, int]) -> None:

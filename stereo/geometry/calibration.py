@@ -11,10 +11,16 @@ from typing import Any
 import numpy as np
 
 from stereo.errors import InputError, UsageError
-from stereo.geometry.parameters import FORMAT, Camera, StereoParameters, check_camera
+from stereo.geometry.parameters import (
+    FORMAT,
+    Camera,
+    StereoParameters,
+    check_camera,
+    check_pose,
+    check_size,
+)
 from stereo.geometry.readers import read_parameters
 from stereo.system.files import staged
-from stereo.system.limits import MAX_SIDE
 
 POSSIBLE_BASELINES = (1e-5, 1e5)  # metres; beyond them a number is damaged
 BASELINES = (0.002, 20.0)  # metres, of pairs that people have; beyond them a unit is likely wrong
@@ -27,7 +33,6 @@ of, refused; along y warned of. KITTI's differ by 1.02, its crops' by 1.2 along 
 SQUARE_PIXELS = (1.1, 1.5)  # ratio of fx and fy, or fy and fx: warned of, refused
 WORTH_A_WARNING = 0.05  # of a map's pixels
 BEHIND_INFINITY = 0.02  # of the focal length: how negative doffs may be, a degree between the axes
-ORTHONORMAL = 0.01  # how far a rotation as printed may be from one
 RECTIFIED_TOLERANCE = 1e-3  # of focal lengths, and of the baseline across the rows
 RECTIFIED_PIXELS = 0.25  # that an angle between the cameras or other rows may move a point
 SMALLEST_DISPARITY = 1 / 512  # pixels from infinity: less rounds to 0 in PNGs of 1/256 px
@@ -55,11 +60,11 @@ class Calibration(StereoParameters):
     uncut: "Calibration | None" = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check_size(self.size)
+        check_size(self.size)
         for name, camera in (("left", self.left), ("right", self.right)):
             check_camera(name, camera)
             _warn_of_focal_length(name, camera.fx, None if self.size is None else self.size[0])
-        _check_pose(self.rotation, self.translation)
+        check_pose(self.rotation, self.translation)
         if self.baseline == 0:
             raise InputError("the baseline is 0: the cameras stand at the same place")
         if not POSSIBLE_BASELINES[0] <= self.baseline <= POSSIBLE_BASELINES[1]:
@@ -343,11 +348,9 @@ class Calibration(StereoParameters):
         assert self.size is not None
         if width == self.size[0] or height == self.size[1]:
             return False  # a crop
-        scales = [
-            ((new - ROUNDING) / old, (new + ROUNDING) / old)
-            for new, old in zip((width, height), self.size, strict=True)
-        ]
-        return max(low for low, _ in scales) <= min(high for _, high in scales)
+        sides = list(zip((width, height), self.size, strict=True))
+        least = max((new - ROUNDING) / old for new, old in sides)
+        return least <= min((new + ROUNDING) / old for new, old in sides)
 
     def _check_centre(self, width: int, height: int) -> None:
         """Detect resized or cropped images where the calibration states no size."""
@@ -444,24 +447,4 @@ def _warn_of_focal_length(name: str, focal: float, width: int | None) -> None:
             f"the {name} focal length is {focal:.7g} px, which is very long{wide}: it must be "
             "in pixels; is its decimal point lost? Depth is proportional to it",
             stacklevel=4,
-        )
-
-
-def _check_size(size: tuple[int, int] | None) -> None:
-    if size is not None and not 1 <= min(size) <= max(size) <= MAX_SIDE:
-        raise InputError(
-            f"the size is {size[0]}x{size[1]} pixels: both must be positive, at most {MAX_SIDE}"
-        )
-
-
-def _check_pose(rotation: tuple[tuple[float, ...], ...], translation: tuple[float, ...]) -> None:
-    if [len(row) for row in rotation] != [3, 3, 3]:
-        raise InputError("the rotation is not 3 rows of 3 numbers")
-    turn = np.array(rotation, np.float64)
-    if len(translation) != 3 or not (np.isfinite(turn).all() and np.isfinite(translation).all()):
-        raise InputError("the translation or rotation has numbers that are missing or not finite")
-    if np.abs(turn @ turn.T - np.eye(3)).max() > ORTHONORMAL or np.linalg.det(turn) < 0:
-        raise InputError(
-            "the rotation is invalid: its rows must have length 1, be at right angles to each "
-            "other and not mirror"
         )

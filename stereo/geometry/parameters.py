@@ -10,12 +10,14 @@ import numpy as np
 from numpy.polynomial import Polynomial
 
 from stereo.errors import InputError
+from stereo.system.limits import MAX_SIDE
 
 LENSES = ("pinhole", "fisheye")
 POSSIBLE_FOCAL_LENGTHS = (1.0, 1e7)  # pixels; beyond them a number is damaged
 POSSIBLE_POINT = 1e6  # pixels from the first one, of a principal point
 POSSIBLE_COEFFICIENT = 1e6  # of a lens
 LIKELY_METRES = 1.0  # of a baseline whose unit is not certain; more are likely centimetres
+ORTHONORMAL = 0.01  # how far a rotation as printed may be from one
 LENS_COUNTS = (0, 4, 5, 8, 12, 14)  # coefficients that OpenCV's pinhole model can have
 FISHEYE_COUNT = 4
 FORMAT = "stereo calibration, pixels and metres"
@@ -175,6 +177,28 @@ def check_camera(name: str, camera: Camera) -> None:
             f"the {name} lens has {count} coefficients; OpenCV's model has "
             f"{', '.join(map(str, LENS_COUNTS[:-1]))} or {LENS_COUNTS[-1]} (k1, k2, p1, p2, k3, "
             "...): add zeros for those that are missing"
+        )
+
+
+def check_size(size: tuple[int, int] | None) -> None:
+    """Raise ``InputError`` for an impossible width and height, pixels."""
+    if size is not None and not 1 <= min(size) <= max(size) <= MAX_SIDE:
+        raise InputError(
+            f"the size is {size[0]}x{size[1]} pixels: both must be positive, at most {MAX_SIDE}"
+        )
+
+
+def check_pose(rotation: tuple[tuple[float, ...], ...], translation: tuple[float, ...]) -> None:
+    """Raise ``InputError`` unless these are a rotation, (3, 3), and a translation, metres."""
+    if [len(row) for row in rotation] != [3, 3, 3]:
+        raise InputError("the rotation is not 3 rows of 3 numbers")
+    turn = np.array(rotation, np.float64)
+    if len(translation) != 3 or not (np.isfinite(turn).all() and np.isfinite(translation).all()):
+        raise InputError("the translation or rotation has numbers that are missing or not finite")
+    if np.abs(turn @ turn.T - np.eye(3)).max() > ORTHONORMAL or np.linalg.det(turn) < 0:
+        raise InputError(
+            "the rotation is invalid: its rows must have length 1, be at right angles to each "
+            "other and not mirror"
         )
 
 
