@@ -74,14 +74,9 @@ def plan_rectification(
         )
     raw = calibration.fitted(width, height)
     raw.check_side_by_side()
-    if raw.left.lens != raw.right.lens:
-        raise InputError("one camera has a pinhole lens, the other a fisheye: not supported")
+    _check_lenses(raw, (width, height), keep_all=keep_all)
     model = cv2.fisheye if raw.left.lens == "fisheye" else cv2
     cameras = {"left": raw.left, "right": raw.right}
-    for side, camera in cameras.items():
-        corners = keep_all and model is cv2
-        if not camera.sees_all((width, height), corners=corners):
-            raise InputError(_model_ends(side, camera, "corners" if corners else "sides"))
     matrices = [camera.matrix() for camera in (raw.left, raw.right)]
     lenses = [np.array(camera.distortion or (0.0,) * 5) for camera in (raw.left, raw.right)]
     size = (width, height)
@@ -116,13 +111,7 @@ def plan_rectification(
     if right[1, 3]:  # OpenCV took them for a vertical rig
         raise InputError(_NO_PAIR.format(" (the cameras stand rather above each other)"))
     if not keep_all:
-        blind = [
-            _model_ends(side, camera, "corners")
-            for side, camera in cameras.items()
-            if model is cv2 and not camera.sees_all(size, corners=True)
-        ]
-        advice = blind[0] if blind else "--keep-all keeps all of it"
-        _check_kept(min(_kept(each) for each in maps), advice)
+        _check_kept(raw, min(_kept(each) for each in maps), size)
     try:
         rectified = Calibration.rectified(
             fx=float(left[0, 0]),
@@ -138,6 +127,16 @@ def plan_rectification(
     # OpenCV's valid part is approximate: without the choice of black, a few pixels are repeated.
     border = cv2.BORDER_CONSTANT if keep_all else cv2.BORDER_REPLICATE
     return Rectification(rectified, (maps[0], maps[1]), (turn_left, turn_right), border)
+
+
+def _check_lenses(raw: Calibration, size: tuple[int, int], *, keep_all: bool) -> None:
+    """Raise ``InputError`` for lenses of two kinds, or models that end within the image."""
+    if raw.left.lens != raw.right.lens:
+        raise InputError("one camera has a pinhole lens, the other a fisheye: not supported")
+    corners = keep_all and raw.left.lens == "pinhole"  # OpenCV keeps the sides of a fisheye's image
+    for side, camera in (("left", raw.left), ("right", raw.right)):
+        if not camera.sees_all(size, corners=corners):
+            raise InputError(_model_ends(side, camera, "corners" if corners else "sides"))
 
 
 def _model_ends(side: str, camera: Camera, where: str) -> str:
@@ -173,8 +172,13 @@ def _kept(maps: tuple[np.ndarray, np.ndarray]) -> float:
     return import_cv2().contourArea(np.stack(ends, axis=1).astype(np.float32)) / maps[0].size
 
 
-def _check_kept(share: float, advice: str) -> None:
+def _check_kept(raw: Calibration, share: float, size: tuple[int, int]) -> None:
     """Warn of a rectified pair that shows little of the raw one, or refuse it."""
+    advice = "--keep-all keeps all of it"
+    for side, camera in (("left", raw.left), ("right", raw.right)):
+        if camera.lens == "pinhole" and not camera.sees_all(size, corners=True):
+            advice = _model_ends(side, camera, "corners")  # which --keep-all would refuse
+            break
     told = (
         f"the rectified pair shows only {share:.0%} of an image, the rectangle without black "
         f"around it: {advice}"
