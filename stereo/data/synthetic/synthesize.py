@@ -192,7 +192,8 @@ def _note(root: Path, facts: dict[str, Any], split: str) -> None:
                 "choose another --root, or give the same options to continue"
             )
         other_split = "test" if split == "train" else "train"
-        if noted.get(other_split, {}).get("seed") == facts["seed"]:
+        beside = noted.get(other_split)
+        if isinstance(beside, dict) and beside.get("seed") == facts["seed"]:
             raise InputError(
                 f"{root}: its {other_split} split has scenes of this seed; give another --seed"
             )
