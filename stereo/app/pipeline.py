@@ -35,7 +35,7 @@ from stereo.evaluation.outputs import (
     pair_targets,
     write_pair,
 )
-from stereo.evaluation.protocols import get_protocol
+from stereo.evaluation.protocols import Protocol, get_protocol
 from stereo.evaluation.truth_scale import scale_hint
 from stereo.geometry import Calibration
 from stereo.geometry.check import check_pair
@@ -210,8 +210,7 @@ def _perform(request: Request, models: Models, folder: Path, progress: Progress)
     truth = None if request.view == "right" else sample.disparity
     valid = None
     if truth is not None and sample.valid is not None:
-        rules = get_protocol("pooled").with_range(matcher.min_disparity)
-        valid = rules.valid_pixels(truth, sample.valid)
+        valid = _rules(matcher).valid_pixels(truth, sample.valid)
     cloud = _cloud_context(calibration, own, request)
     output = PairOutput(
         result.disparity,
@@ -317,12 +316,16 @@ def _write_files(folder: Path, name: str, output: PairOutput) -> tuple[list[Path
     return pair_targets(folder, name, formats), notes
 
 
+def _rules(matcher: Matcher) -> Protocol:
+    return get_protocol("pooled").with_range(matcher.min_disparity)
+
+
 def _score(
     sample: Sample, result: Result, matcher: Matcher, request: Request, path: Path
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
     """Write ``metrics.json``; return the metrics, and notes about the ground truth."""
     assert request.truth is not None
-    rules = get_protocol("pooled").with_range(matcher.min_disparity)
+    rules = _rules(matcher)
     score = score_result(sample, result, 0, rules)
     facts = rules.to_dict() | {"split": None, "pass": None}
     write_metrics(path, metrics_report(matcher, facts, rules, [score]))

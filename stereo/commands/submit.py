@@ -299,7 +299,7 @@ def _encode(inside: str, disparity: np.ndarray) -> bytes:
             )
         buffer = io.BytesIO()
         # 0 means "no estimate", which would be filled in from its neighbours.
-        Image.fromarray(stored.clip(1, 65535).astype(np.uint16)).save(buffer, "PNG")
+        Image.fromarray(stored.clip(1).astype(np.uint16)).save(buffer, "PNG")
         return buffer.getvalue()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "map.pfm"
