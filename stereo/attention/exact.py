@@ -35,18 +35,28 @@ def softmax_attention(
     """
     if key_mask is None:
         attn_mask = None if bias is None else bias.to(queries.dtype)[None]
-        return F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=attn_mask, scale=scale
-        )
+        return _fused(queries, keys, values, attn_mask, scale)
     some = key_mask.any(dim=2, keepdim=True)
     # A row without any key would be NaN, and its gradient too: attend to all keys, then zero it.
     attn_mask = (key_mask | ~some).transpose(2, 3)  # (B, 1, 1, M)
     if bias is not None:
         attn_mask = torch.where(attn_mask, bias.to(queries.dtype), -torch.inf)
-    attended = F.scaled_dot_product_attention(
-        queries, keys, values, attn_mask=attn_mask, scale=scale
-    )
-    return attended * some
+    return _fused(queries, keys, values, attn_mask, scale) * some
+
+
+def _fused(
+    queries: Tensor, keys: Tensor, values: Tensor, attn_mask: Tensor | None, scale: float | None
+) -> Tensor:
+    """Attend by PyTorch's fused kernels, which take contiguous tensors of one width alone.
+
+    Zeros fill up the narrower ones: they change no product. Otherwise PyTorch holds the map.
+    """
+    key_width, value_width = queries.shape[3], values.shape[3]
+    width = max(key_width, value_width)
+    q, k, v = (F.pad(t, (0, width - t.shape[3])).contiguous() for t in (queries, keys, values))
+    scale = key_width**-0.5 if scale is None else scale
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, scale=scale)
+    return attended[..., :value_width]
 
 
 def in_slices(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stereo.attention.efficient import EfficientAttention
-from stereo.attention.volume import Size, VolumeAttention
+from stereo.attention.volume import Size
 
 
 class FactorizedAttention(EfficientAttention):
@@ -20,19 +20,21 @@ class FactorizedAttention(EfficientAttention):
     Args:
         channels: C of the volume.
         normalization: ``softmax`` equals ``efficient``; ``scaling`` is C (B^T V) divided by the
-            number of channels of B, those of one head, so its weights do not sum to one.
-        options: see ``VolumeAttention``.
+            number of channels of B, those of one head, so its weights do not sum to one, and its
+            result grows with the number of cells: crops and whole pictures differ in size.
+        options: see ``EfficientAttention``.
 
     Raises:
-        ValueError: an unknown normalisation.
+        ValueError: an unknown normalisation, or a temperature with ``scaling``.
     """
 
     def __init__(self, channels: int, *, normalization: str = "softmax", **options: Any) -> None:
-        VolumeAttention.__init__(self, channels, **options)
+        super().__init__(channels, **options)
         if normalization not in ("softmax", "scaling"):
             raise ValueError(f"normalization '{normalization}'; known: scaling, softmax")
+        if normalization == "scaling" and self.temperature != 1:
+            raise ValueError("temperature is for the softmax normalization")
         self.normalization = normalization
-        self.temperature = 1.0
         self.weights_sum_to_one = normalization == "softmax"
         self.streams = self.streams_with(normalization=normalization)
 

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stereo.attention.linearized import linearized_attention
+from stereo.attention.linearized import log_linearized_attention
 from stereo.attention.reference import convolution_map, neighbour_taps, weighted_average
 from stereo.attention.volume import Size, VolumeAttention, check_odd, to_tokens, to_volume
+
+MAX_POWER = 100
 
 
 class FocusedAttention(VolumeAttention):
@@ -34,27 +36,29 @@ class FocusedAttention(VolumeAttention):
     ) -> None:
         super().__init__(channels, **options)
         check_odd(kernel=kernel)
-        if isinstance(power, bool) or not isinstance(power, int | float) or not power > 0:
-            raise ValueError(f"power is {power!r}, expected a positive number")
+        is_number = isinstance(power, int | float) and not isinstance(power, bool)
+        if not is_number or not 0 < power <= MAX_POWER:
+            raise ValueError(f"power is {power!r}, expected a number above 0, at most {MAX_POWER}")
         self.power = power
         self.scale = nn.Parameter(torch.zeros(self.heads, 1, self.key_width))
         width = self.value_width
         self.depthwise = nn.Conv3d(width, width, kernel, padding=kernel // 2, groups=width)
 
     def focus(self, tokens: Tensor) -> Tensor:  # (B, heads, N, K), shape kept
-        """Apply phi: sharpen the direction of each token, keep its norm over all heads."""
-        positive = (F.relu(tokens) + 1e-6) / F.softplus(self.scale.to(tokens.dtype))
-        norm = _norm(positive)
-        # Sharpen the unit vector: powers of raw values would leave the range of float32.
-        sharpened = (positive / norm) ** self.power
-        return sharpened * (norm / _norm(sharpened))
+        """Return log phi: sharpen the direction of each token, keep its norm over all heads.
+
+        The logarithm, because the features of a head whose tokens are all below 0 are (1e-6)^p.
+        """
+        logs = (F.relu(tokens) + 1e-6).log() - F.softplus(self.scale.to(tokens.dtype)).log()
+        sharpened = self.power * logs
+        return sharpened + _log_norm(logs) - _log_norm(sharpened)
 
     def attend(  # noqa: D102
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
     ) -> Tensor:
         if key_mask is not None:
             values = torch.where(key_mask, values, 0)
-        attended = linearized_attention(self.focus(queries), self.focus(keys), values, key_mask)
+        attended = log_linearized_attention(self.focus(queries), self.focus(keys), values, key_mask)
         # The heads share one convolution: let them be part of the batch.
         conv = self.depthwise
         assert conv.bias is not None
@@ -70,7 +74,7 @@ class FocusedAttention(VolumeAttention):
     def attend_explicitly(  # noqa: D102
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
     ) -> Tensor:
-        weights = self.focus(queries) @ self.focus(keys).transpose(2, 3)
+        weights = self.focus(queries).exp() @ self.focus(keys).exp().transpose(2, 3)
         attended = weighted_average(weights, values, key_mask)
         kernel = self.depthwise.kernel_size
         taps = neighbour_taps(size, (kernel[0], kernel[1], kernel[2]), values.device)
@@ -82,5 +86,5 @@ class FocusedAttention(VolumeAttention):
         return attended + local + self.depthwise.bias
 
 
-def _norm(tokens: Tensor) -> Tensor:  # (B, heads, N, K) -> (B, 1, N, 1)
-    return tokens.square().sum(dim=(1, 3), keepdim=True).sqrt()
+def _log_norm(logs: Tensor) -> Tensor:  # (B, heads, N, K) -> (B, 1, N, 1)
+    return (2 * logs).logsumexp(dim=(1, 3), keepdim=True) / 2

@@ -6,7 +6,7 @@ phi(q_i) . sum_j phi(k_j) v_j / phi(q_i) . sum_j phi(k_j), phi(x) = elu(x) + 1. 
 import torch
 from torch import Tensor
 
-from stereo.attention.linearized import leave_out, linearized_attention
+from stereo.attention.linearized import log_linearized_attention
 from stereo.attention.reference import weighted_average
 from stereo.attention.volume import Size, VolumeAttention
 
@@ -21,14 +21,7 @@ class LinearAttention(VolumeAttention):
     def attend(  # noqa: D102
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size
     ) -> Tensor:
-        # One factor per query, and one per key channel that its queries give back, leave the ratio
-        # as it is, and no sum of products below the smallest number.
-        keys = _log_phi(keys)
-        known = keys if key_mask is None else leave_out(keys, key_mask)
-        largest = known.detach().amax(dim=2, keepdim=True)
-        queries = _log_phi(queries) + largest
-        queries = queries - queries.detach().amax(dim=3, keepdim=True)
-        return linearized_attention(queries.exp(), (keys - largest).exp(), values, key_mask)
+        return log_linearized_attention(_log_phi(queries), _log_phi(keys), values, key_mask)
 
     def attend_explicitly(  # noqa: D102
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size

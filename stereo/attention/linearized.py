@@ -20,6 +20,26 @@ def linearized_attention(
     return (query_features @ context) / torch.where(norm > 0, norm, 1)
 
 
+def log_linearized_attention(
+    log_query_features: Tensor,  # (B, heads, N, F)
+    log_key_features: Tensor,  # (B, heads, N, F)
+    values: Tensor,  # (B, heads, N, V)
+    key_mask: Tensor | None = None,  # (B, 1, N, 1) bool
+) -> Tensor:  # (B, heads, N, V)
+    """As ``linearized_attention``, of features given by logarithms, which may lie far apart.
+
+    One factor per query, and one per key channel that its queries give back, leave the ratio as it
+    is, and no sum of products below the smallest number.
+    """
+    known = log_key_features if key_mask is None else leave_out(log_key_features, key_mask)
+    largest = known.detach().amax(dim=2, keepdim=True)
+    log_query_features = log_query_features + largest
+    log_query_features = log_query_features - log_query_features.detach().amax(dim=3, keepdim=True)
+    return linearized_attention(
+        log_query_features.exp(), (log_key_features - largest).exp(), values, key_mask
+    )
+
+
 def leave_out(
     logits: Tensor,  # (B, heads, N, F)
     key_mask: Tensor,  # (B, 1, N, 1) bool

@@ -46,6 +46,8 @@ class LocalGlobalAttention(VolumeAttention):
         **options: Any,
     ) -> None:
         super().__init__(channels, key_channels, value_channels, heads, **options)
+        if local_heads is not None:
+            check_counts(local_heads=local_heads)
         self.local_heads = heads // 2 if local_heads is None else local_heads
         if not 0 < self.local_heads < heads:
             raise ValueError(

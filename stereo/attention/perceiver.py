@@ -1,8 +1,9 @@
 """Perceiver (Jaegle et al., ICML 2021): latents attend to the volume, and the volume to them.
 
-L = softmax(latents K^T / sqrt(K)) V over positions, then softmax(Q keys(L)^T / sqrt(K)) L over the
-latents, as Perceiver IO decodes. O(N M (K + V)) time for M latents. Dropped: the latents' own
-self-attention blocks and the position code of the input.
+L = softmax(latents K^T / sqrt(K)) V over positions, then softmax(Q M^T / sqrt(K)) L over the
+latents, M = keys(L) + latents, as Perceiver IO decodes. O(N M (K + V)) time for M latents. Added:
+the latents in the keys, which tell them apart. Dropped: the latents' residual connection and
+self-attention blocks, and the position code of the input.
 """
 
 from typing import Any

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stereo.attention.linearized import leave_out, linearized_attention
 from stereo.attention.reference import weighted_average
-from stereo.attention.volume import Size, VolumeAttention, check_counts
+from stereo.attention.volume import Size, VolumeAttention, check_counts, check_seed
 
 EPSILON = 1e-4
 
@@ -50,6 +50,7 @@ class PerformerAttention(VolumeAttention):
         if features is None:
             features = max(width, int(width * math.log(width)))
         check_counts(features=features, redraw_every=redraw_every)
+        check_seed(seed)
         self.features = features
         self.redraw_every = redraw_every
         self.seed = seed

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from stereo.attention.exact import MAP_ELEMENTS, in_slices
 from stereo.attention.reference import softmax_map
-from stereo.attention.volume import Size, VolumeAttention, check_counts, to_tokens
+from stereo.attention.volume import Size, VolumeAttention, check_counts, check_seed, to_tokens
 
 SELF_LOGIT = -1e5
 MAX_ROUNDS = 64
@@ -58,6 +58,7 @@ class ReformerAttention(VolumeAttention):
     ) -> None:
         super().__init__(channels, **options)
         check_counts(chunk=chunk, rounds=rounds, map_elements=map_elements)
+        check_seed(seed)
         if rounds > MAX_ROUNDS:
             raise ValueError(f"rounds is {rounds}, expected at most {MAX_ROUNDS}")
         del self.keys

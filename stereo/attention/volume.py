@@ -347,6 +347,12 @@ def check_counts(**values: object) -> None:
             raise ValueError(f"{name} is {value!r}, expected a whole number of at least 1")
 
 
+def check_seed(seed: object) -> None:
+    """Raise ``ValueError`` unless it is a whole number of 32 bits from 0 on."""
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed!r}, expected a whole number from 0 to 2^32 - 1")
+
+
 def check_flags(**values: object) -> None:
     """Raise ``ValueError`` unless each is true or false."""
     for name, value in values.items():

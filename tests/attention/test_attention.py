@@ -501,6 +501,35 @@ def test_linear_is_exact_far_below_0():
         torch.testing.assert_close(masked, torch.full_like(mean, 0.5))
 
 
+@pytest.mark.parametrize("power", [3.0, 6.0])
+@pytest.mark.parametrize("size", [1.0, 100.0])
+def test_focused_is_exact_where_all_tokens_of_a_head_are_below_0(power, size):
+    exact = build("focused", {"power": power}, heads=2)
+    quick = build("focused", {"power": power}, heads=2).float()
+    quick.load_state_dict(exact.state_dict())
+    tokens = [size * volume_of((2, 60, width), batch=1, channels=1)[0] for width in (2, 2, 4)]
+    tokens = [tokens[0], tokens[1].roll(1, 2), tokens[2]]
+    for each in tokens[:2]:
+        each[:, 0] = -each[:, 0].abs()
+    found = [each.float().requires_grad_() for each in tokens]
+    attended = quick.attend(*found, None, SIZE)
+    assert (attended - exact.attend(*tokens, None, SIZE)).abs().max() < 1e-5 * size
+    attended.sum().backward()
+    assert all(each.grad.isfinite().all() for each in found)
+
+
+@pytest.mark.parametrize("name", ["dot_product", "window", "disparity", "linformer", "perceiver"])
+@pytest.mark.parametrize("key_channels", [4, 12])
+def test_softmax_attention_holds_no_map(name, key_channels):
+    """Its kernel is the fused one, which PyTorch takes only for contiguous tensors of one width."""
+    module = ATTENTIONS[name](8, key_channels=key_channels, heads=1, **SMALL.get(name, {})).eval()
+    with torch.inference_mode(), torch.profiler.profile() as profile:
+        module(volume_of(dtype=torch.float32))
+    names = {event.key for event in profile.key_averages()}
+    assert any("scaled_dot_product_flash" in each for each in names)
+    assert not any("scaled_dot_product_attention_math" in each for each in names)
+
+
 def test_the_explicit_map_of_dot_product_is_no_half_precision_one():
     volume = 30 * volume_of(dtype=torch.float32)
     found = []
@@ -628,6 +657,12 @@ def test_infinite_contents_of_masked_cells_do_not_matter(name):
         ("aft_conv", {"kernel": 4}),
         ("focused", {"kernel": 2}),
         ("focused", {"power": "3"}),
+        ("focused", {"power": float("inf")}),
+        ("local_global", {"heads": 4, "local_heads": 1.5}),
+        ("reformer", {"seed": "x"}),
+        ("reformer", {"seed": 2**62}),
+        ("performer", {"seed": 0.5}),
+        ("factorized", {"normalization": "scaling", "temperature": True}),
         ("reformer", {"chunk": 0}),
         ("reformer", {"rounds": 0}),
         ("perceiver", {"latents": 0}),
@@ -637,7 +672,7 @@ def test_infinite_contents_of_masked_cells_do_not_matter(name):
     ids=str,
 )
 def test_impossible_options_are_refused_when_built(name, options):
-    with pytest.raises(ValueError, match=r"expected|divide|two heads"):
+    with pytest.raises(ValueError, match=r"expected|divide|two heads|is for"):
         ATTENTIONS[name](8, **options)
 
 
