@@ -78,6 +78,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once, sharing the cores")
     arguments = parser.parse_args()
+    for name in ("seeds", "jobs"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name} {getattr(arguments, name)}: expected at least 1")
     recipe, variants = STUDIES_FOLDER / f"{arguments.study}.yaml", STUDIES[arguments.study]
     if arguments.variants:
         if unknown := set(arguments.variants).difference(variants):
@@ -151,13 +154,15 @@ def begun(output: Path, study: str, recipe: Path, inputs: dict[str, Any]) -> dic
     own = machine(torch.device("cpu"))
     if output.is_file():
         report: dict[str, Any] = parse_json(output.read_text(), str(output))
+        if not isinstance(report, dict) or not {"recipe", "runs", "costs"} <= report.keys():
+            raise UsageError(f"{output} is no report of a study: name another --output")
         for name, one, other in (
             ("recipe", parse_yaml(report["recipe"], str(output)), read_fields(recipe)),
             ("set of variants, data or weights", report.get("inputs"), inputs),
         ):
             if one != other:
                 raise UsageError(f"{output} is of another {name}: name another --output")
-        if report["machine"] != own:
+        if report.get("machine") != own:
             console.warn(
                 f"warning: {output} was begun on another machine or commit, and names only that"
             )

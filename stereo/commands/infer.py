@@ -1,8 +1,8 @@
 """``stereo infer``: disparity maps of the user's own pairs."""
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from stereo.data.io.colors import disparity_scale
 from stereo.data.io.disparities import stored_scale
 from stereo.data.io.videos import write_video
 from stereo.data.sets.sample import Sample
-from stereo.errors import StereoError
+from stereo.errors import InputError, StereoError
 from stereo.evaluation import tables
 from stereo.evaluation.evaluate import (
     Scored,
@@ -35,6 +35,7 @@ from stereo.evaluation.metrics import ImageScore
 from stereo.evaluation.outputs import PairOutput, PointCloudContext, write_pair
 from stereo.evaluation.protocols import get_protocol
 from stereo.evaluation.report import PictureKeeper
+from stereo.evaluation.report.runs import forget_run, read_run
 from stereo.geometry import Calibration
 from stereo.geometry.check import check_pair
 from stereo.matching.loading import loaded
@@ -129,8 +130,7 @@ class _Run:
         self.peak = PeakMemory(torch.device(model.description["device"]))
         self._written: set[str] = set()
         self._steady = {side: Steady() for side in plan.options.sides if plan.options.steady}
-        self._color_scale: tuple[float, float] | None = None
-        self._shares_colors = plan.shares_colors
+        self._color_scales: dict[str, tuple[float, float]] = {}  # by view
 
     def match_pairs(self, done: set[str]) -> None:
         """Match this process's share of the pairs, without the maps in ``done``."""
@@ -163,31 +163,34 @@ class _Run:
             for result in results:
                 result.confidence  # noqa: B018 - matched here, not while others are written
         matched = _Matched(list(zip(pair.maps, results, strict=True)), calibration)
-        if self._shares_colors:
-            self._shares_colors = False
-            self._color_scale = self._first_scale(matched)
+        if self.plan.shares_colors:
+            for job, result in matched.maps:
+                if job.side not in self._color_scales:
+                    first = self._first_map(pair.index, job.side)
+                    disparity = result.disparity if first is None else first
+                    self._color_scales[job.side] = disparity_scale(disparity)
         return matched
 
-    def _first_scale(self, matched: _Matched) -> tuple[float, float] | None:
-        """Return the colour scale that all frames of a video share: the first frame's.
+    def _first_map(self, index: int, side: str) -> np.ndarray | None:
+        """Return the map whose colour scale all frames share: the first one that can be made.
 
-        It is matched apart where this process does not make its map: resumed, or another's share.
-        Where it cannot be matched, it is that of the first frame that can.
+        It is matched apart where this process does not make it: resumed, or another's share. None
+        if it is the one at ``index``.
         """
-        first = self.plan.maps[0]
-        for job, result in matched.maps:
-            if job is first:
-                return disparity_scale(result.disparity)
-        sample, result = self.plan.first, matched.maps[0][1]
-        if sample is not None:
-            with contextlib.suppress(StereoError):  # the frame is named when its turn comes
-                result = self.model(sample.left, sample.right, view=first.side)
-        return disparity_scale(result.disparity)
+        for pair in self.plan.pairs[:index]:
+            try:
+                sample = pair.source.read()
+                return self.model(sample.left, sample.right, view=side).disparity
+            except StereoError:
+                continue  # the frame is named when its turn comes
+        return None
 
     def _write(self, _: PairJob, sample: Sample, matched: _Matched) -> list[str]:
         """Write a pair's maps; return notes about them."""
         options = self.plan.options
         notes = []
+        if not self._written and not options.resume:
+            _forget_scores(self.plan.folder)  # its maps are about to be replaced
         for job, result in matched.maps:
             cloud = None
             if matched.calibration is not None:
@@ -210,12 +213,12 @@ class _Run:
                 valid=valid,
                 cloud=cloud,
                 confidence=confidence,
-                scale=self._color_scale,
+                scale=self._color_scales.get(job.side),
                 certainty=result.certainty,
             )
             notes += write_pair(self.plan.folder, job.name, job.formats, files)
             if self.log is not None:
-                self.log.add(job.name, job.source.files(), job.targets)
+                self.log.add(job.name, self.plan.inputs_of(job), job.targets)
             self._written.add(job.name)
         return notes
 
@@ -225,12 +228,15 @@ class _Run:
         self.failed += [
             (pair.index, each.name) for each in pair.maps if each.name not in self._written
         ]
-        if outcome.error is not None or sample is None or matched is None:
+        if outcome.error is not None:
             console.warn(f"stereo infer: error: {outcome.error}")
+        if sample is None or matched is None:
             return
-        for note in outcome.written:
+        for note in outcome.written or ():
             console.warn(f"warning: {note}")
         for job, result in matched.maps:
+            if job.name not in self._written:
+                continue
             console.say(_map_line(job, result), everyone=True)
             if sample.disparity is not None and not job.is_right:
                 self.scores.append(score_result(sample, result, pair.index, self.rules))
@@ -282,7 +288,7 @@ def _resume_log(plan: Plan, model: Matcher) -> ResumeLog | None:
         "left": options.left,
         "right": options.right,
         "packing": options.packing,
-        "first_frame": None if plan.film is None else plan.maps[0].name,
+        "first_frame": None if plan.film is None else plan.pairs[0].source.name,
         "model": facts.pop("name"),
         **facts,
         "calibration": None if plan.calibration is None else plan.calibration.to_dict(),
@@ -301,22 +307,28 @@ def _begin(plan: Plan, log: ResumeLog | None) -> set[str]:
     if log is not None and plan.options.resume:
         log.read(plan.targets)
         done = {
-            each.name for each in plan.maps if log.has(each.name, each.source.files(), each.targets)
+            each.name
+            for each in plan.maps
+            if log.has(each.name, plan.inputs_of(each), each.targets)
         }
-        if done and plan.film is not None and plan.maps[0].name not in done:
-            log.forget()  # the others have the colours and bit depth of another first frame
-            done = set()
     wait_for_all()
     if is_main():
-        if not plan.options.resume:  # the maps of an earlier run are about to be replaced
-            for name in ("metrics.json", "report.html"):
-                (plan.folder / name).unlink(missing_ok=True)
         if log is None:
             (plan.folder / RESUME_LOG).unlink(missing_ok=True)
         else:
             log.start()
     wait_for_all()
     return done
+
+
+def _forget_scores(folder: Path) -> None:
+    """Remove the figures and the report of maps that ``infer`` wrote here before."""
+    try:
+        run = read_run(folder)
+    except InputError:
+        return
+    if "dataset" not in run.protocol:  # 'stereo evaluate' scores no map of this folder
+        forget_run(folder)
 
 
 def _write_metrics(run: _Run, scores: list[ImageScore], failed: list[str]) -> None:

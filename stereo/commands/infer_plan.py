@@ -70,6 +70,14 @@ class Plan:
         """The files of all maps."""
         return [path for each in self.maps for path in each.targets]
 
+    def inputs_of(self, job: MapJob) -> list[Path]:
+        """Return the files that a map depends on.
+
+        In a film the first frame is one of them, by its bit depth and its colour scale.
+        """
+        first = [] if self.film is None else self.pairs[0].source.files()
+        return [*job.source.files(), *first]
+
     @property
     def needs_confidence(self) -> bool:
         """Whether the confidence of each map is computed."""
@@ -77,7 +85,7 @@ class Plan:
 
     @property
     def shares_colors(self) -> bool:
-        """Whether all maps are coloured on one scale, the first frame's."""
+        """Whether all maps of a view are coloured on one scale, its first frame's."""
         return self.film is not None and "color" in self.formats
 
     @functools.cached_property

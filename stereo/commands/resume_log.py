@@ -62,10 +62,6 @@ class ResumeLog:
         ):
             raise InputError(f"{self.path.parent}: its maps were made with {difference}; {_REMEDY}")
 
-    def forget(self) -> None:
-        """Let no map count as finished."""
-        self._finished = {}
-
     def start(self) -> None:
         """Rewrite the log with the settings and the maps that ``read`` found."""
         with staged(self.path) as (temporary,):

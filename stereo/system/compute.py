@@ -22,8 +22,8 @@ class ComputeOptions:
     device: str = "auto"
     """Where to run: cpu, cuda, cuda:N or mps; auto: cuda if there is a GPU, else cpu."""
     precision: Precision = "auto"
-    """Precision of networks; auto: bf16 for EA-Stereo on hardware that is fast at it, else fp32
-    (never TF32)."""
+    """Precision of networks; auto: bf16 on hardware that is fast at it, fp32 (never TF32)
+    elsewhere and for networks of the ``align_corners`` and ``half_pixel`` conventions."""
     kernels: Kernels = "auto"
     """Kernels of regression and attention; auto: torch; triton: for NVIDIA GPUs."""
 

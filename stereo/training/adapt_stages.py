@@ -187,7 +187,7 @@ def training_run(
             warmup_share=0.1,
             clip_norm=1.0,
         ),
-        loss=LossConfig(beta=0.5, planes=0.0 if "psmnet" in config.name else 1.0),
+        loss=LossConfig(beta=0.5, planes=1.0 if config.upsampling == "unbiased" else 0.0),
         trainer=TrainerConfig(
             max_steps=steps,
             batch_size=BATCH,

@@ -77,7 +77,7 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> TrainingRun:
         _compare_conventions(loaded.config, config, weights)
         seen = loaded.trained_on
     facts: dict[str, Any] = {
-        "recipe": _without_folders(dataclasses.asdict(recipe)),
+        "recipe": _without_folders(_in_use(recipe)),
         "weights": None if weights is None else Path(weights).name,
         "weights_sha256": None if weights is None else file_sha256(weights_file(weights)),
         "version": __version__,
@@ -199,6 +199,17 @@ def _identity(pair: Readable) -> object:
     if isinstance(pair, SampleFiles):
         return (pair.disparity or pair.left).resolve()
     return pair.name
+
+
+def _in_use(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe's fields without those that its pairs leave unused."""
+    fields, data = dataclasses.asdict(recipe), recipe.data
+    if data.root is not None:  # instead of scenes rendered on the spot
+        del fields["data"]["scenes"]
+        validation = data.validation
+        if not (validation.name == SYNTHETIC != data.name and validation.root is None):
+            del fields["data"]["synthetic"]
+    return fields
 
 
 def _without_folders(facts: dict[str, Any]) -> dict[str, Any]:

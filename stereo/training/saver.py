@@ -57,9 +57,10 @@ class Saver:
             Whether a validation is due: the run was killed before it.
 
         Raises:
-            StereoError: a checkpoint that cannot be used.
+            StereoError: a checkpoint that cannot be used, or that not every process sees.
         """
         found = find_resume(self.folder, choice)
+        self._refuse_unlike(None if found is None else found[2].step)
         if found is None:
             return False
         path, checkpoint, state = found
@@ -98,6 +99,16 @@ class Saver:
         done = step == trainer.max_steps and not due
         console.say(f"resumed from step {step}{', the last: nothing to do' if done else ''}")
         return due
+
+    def _refuse_unlike(self, step: int | None) -> None:
+        """Raise ``UsageError`` unless all processes would begin at this step, None for anew."""
+        steps = dict.fromkeys(gather_object([step]))
+        if len(steps) > 1:
+            told = " and ".join("none" if each is None else f"step {each}" for each in steps)
+            raise UsageError(
+                f"{self.folder}: the processes see different checkpoints ({told}); --output must "
+                "be a folder that all machines share"
+            )
 
     def save(self) -> None:
         """Write ``last-STEP.safetensors``; every process must call it."""

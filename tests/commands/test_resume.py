@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 import stereo.commands.infer
+import stereo.evaluation.evaluate as stereo_evaluation
 from stereo.commands.resume_log import RESUME_LOG, ResumeLog
 from stereo.data.io.disparities import read_disparity
 from stereo.errors import OutputError
+from stereo.system.bundled import samples_root
 
 COUNT = 4
 SIZE = (24, 48)
@@ -383,3 +385,69 @@ def test_another_run_removes_the_metrics_of_the_maps_that_it_replaces(tmp_path, 
     assert stereo(*call, "--formats", "pfm").status == 0
     assert not (out / "metrics.json").exists()
     assert not (out / "report.html").exists()
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_the_figures_of_an_evaluation_stay(stereo, pair, tmp_path, out, damaged):
+    view = str(pair[0]) % 0
+    np.save(tmp_path / "truth.npy", np.full(SIZE, 5, np.float32))
+    entry = {"name": "a", "left": "L/000000.png", "right": "R/000000.png", "gt": "truth.npy"}
+    (tmp_path / "manifest.json").write_text(json.dumps([entry]))
+    evaluate = ("evaluate", "--dataset", "manifest", "--root", tmp_path, "--protocol", "pooled")
+    result = stereo(*evaluate, *SGBM, "--max-disparity", 16, "--output", out)
+    assert result.status == 0, result.errors
+    before = (out / "metrics.json").read_bytes()
+    if damaged:
+        Path(view).write_bytes(b"no image")
+    status = stereo("infer", view, str(pair[1]) % 0, "--output", out, *SGBM).status
+    assert status == int(damaged)
+    assert (out / "metrics.json").read_bytes() == before
+    assert (out / "report.html").exists()
+
+
+def test_figures_do_not_outlive_the_pictures_that_they_name(stereo, tmp_path, out, monkeypatch):
+    """An evaluation that is interrupted has replaced some of the last one's pictures."""
+    root = samples_root()
+    call = ("evaluate", "--dataset", "sceneflow", "--root", root, "--output", out, *SGBM)
+    assert stereo(*call, "--max-disparity", 64).status == 0
+    assert (out / "metrics.json").exists()
+    keep = stereo_evaluation.keep_pictures
+
+    def keep_one(*arguments):
+        keep(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stereo_evaluation, "keep_pictures", keep_one)
+    assert stereo(*call, "--max-disparity", 32).status == 130
+    assert not (out / "metrics.json").exists()
+    assert not (out / "report.html").exists()
+
+
+def test_a_left_map_is_scored_if_only_the_right_one_cannot_be_written(stereo, pair, tmp_path, out):
+    np.save(tmp_path / "truth.npy", np.full(SIZE, 5, np.float32))
+    (out / "000000_right_disparity.pfm").mkdir(parents=True)
+    views = [str(path) % 0 for path in pair]
+    options = ("--view", "both", "--formats", "pfm", "--ground-truth", tmp_path / "truth.npy")
+    result = stereo("infer", *views, "--output", out, *SGBM, "--max-disparity", 16, *options)
+    assert result.status == 1
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert [image["name"] for image in metrics["images"]] == ["000000"]
+    assert metrics["summary"]["failed_names"] == ["000000_right"]
+
+
+def test_frames_behind_one_that_cannot_be_read_are_resumed(infer, pair, out):
+    (pair[0].parent / "000000.png").write_bytes(b"no image")
+    colors = infer(16, formats="pfm,color")
+    assert f"3 of {COUNT} pairs" in colors.out
+    before = {path.name: path.read_bytes() for path in out.glob("*.png")}
+    assert f"0 of {COUNT} pairs written to {out}, 3 were there" in infer(16, "--resume").out
+    (out / "000003_color.png").unlink()
+    assert "1 of 4" in infer(16, "--resume", formats="pfm,color").out
+    assert {path.name: path.read_bytes() for path in out.glob("*.png")} == before
+
+
+@pytest.mark.parametrize("views", [("right", "both"), ("both", "right")])
+def test_another_view_of_a_film_is_resumed(infer, views):
+    first, then = (infer(16, "--resume", "--view", view, formats="color") for view in views)
+    assert (first.status, then.status) == (0, 0), then.errors
+    assert f"{COUNT} were there" in then.out

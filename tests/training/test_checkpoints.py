@@ -375,6 +375,14 @@ def test_a_resumed_run_draws_what_it_would_have_drawn(tiny, scripted, tmp_path):
     assert [random_state(learner.device)] == find_resume(tmp_path, "auto")[2].random
 
 
+def test_processes_that_see_different_checkpoints_stop(here, tmp_path, monkeypatch):
+    """Machines without a common folder: only the first one writes checkpoints."""
+    here(tmp_path, "--trainer.max_steps", 1)
+    monkeypatch.setattr(saver, "gather_object", lambda own: [*own, None])
+    output = here(tmp_path, "--trainer.max_steps", 2, status=2)
+    assert "see different checkpoints (step 1 and none)" in output
+
+
 def test_a_finished_run_says_so(here, tmp_path):
     here(tmp_path, "--trainer.max_steps", 2)
     assert "nothing to do" in here(tmp_path, "--trainer.max_steps", 2)

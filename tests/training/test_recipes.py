@@ -534,11 +534,27 @@ def test_attention_of_equal_options_is_the_same_attention(tmp_path, capsys):
 
 
 def test_a_checkpoint_names_no_folder_of_the_machine(tiny, tmp_path):
-    scenes = SyntheticConfig(textures=str(tmp_path / "pictures"), meshes=str(tmp_path / "things"))
-    data = DataConfig("manifest", str(tiny()), synthetic=scenes)
-    facts = prepare(Recipe(network=NetworkConfig("ea_stereo_fast", 32), data=data)).facts
-    assert str(tmp_path) not in json.dumps(facts)
-    assert facts["recipe"]["data"]["synthetic"]["meshes"] == "things"
+    image(tmp_path / "pictures" / "one.png")
+    scenes = SyntheticConfig(textures=str(tmp_path / "pictures"))
+    network = NetworkConfig("ea_stereo_fast", 32)
+    for data in (DataConfig("manifest", str(tiny())), DataConfig(synthetic=scenes)):
+        facts = prepare(Recipe(network=network, data=data)).facts
+        assert str(tmp_path) not in json.dumps(facts)
+    assert facts["recipe"]["data"]["synthetic"]["textures"] == "pictures"
+
+
+def test_a_checkpoint_tells_the_settings_that_were_used(tiny, tmp_path):
+    scenes = SyntheticConfig(height=64, width=96, max_disparity=16)
+    network = NetworkConfig("ea_stereo_fast", 32)
+    on_disk = DataConfig("manifest", str(tiny()), synthetic=scenes)
+    rendered = ValidationConfig("synthetic", limit=1)
+    for data, used in (
+        (on_disk, set()),
+        (dataclasses.replace(on_disk, validation=rendered), {"synthetic"}),
+        (DataConfig(synthetic=scenes), {"synthetic", "scenes"}),
+    ):
+        facts = prepare(Recipe(network=network, data=data)).facts
+        assert {"synthetic", "scenes"} & facts["recipe"]["data"].keys() == used
 
 
 @pytest.mark.parametrize("render_pass", ["final", "clean"])

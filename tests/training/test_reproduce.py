@@ -12,6 +12,8 @@ from PIL import Image
 
 from stereo.data.io.disparities import read_disparity, write_disparity
 from stereo.system.bundled import samples_root
+from stereo.system.parsing import parse_yaml
+from stereo.training.recipe import RECIPES
 
 COMMANDS = re.findall(
     r"^(?:stereo|torchrun) .*$",
@@ -71,6 +73,20 @@ def call(stereo, monkeypatch):
         return done.stdout
 
     return run
+
+
+def test_every_training_command_takes_ten_epochs():
+    """Ten of the 35,454 pairs, whatever the batch."""
+    commands = [each for each in COMMANDS if "--config" in each]
+    assert len(commands) == 3
+    for each in commands:
+        (name,) = re.findall(r"--config (\w+)", each)
+        trainer = parse_yaml((RECIPES / f"{name}.yaml").read_text(), name)["trainer"]
+        given = re.findall(r"--trainer\.(\w+) (\d+)", each)
+        trainer |= {key: int(value) for key, value in given}
+        batch, steps = trainer["batch_size"], trainer["max_steps"]
+        assert abs(batch * steps - 10 * 35_454) < batch
+        assert abs(10 * trainer["validate_every"] - steps) < 10
 
 
 @pytest.mark.slow

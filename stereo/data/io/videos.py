@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from stereo.data.io.images import check_readable, is_picture, read_image
+from stereo.data.io.images import check_readable, is_picture
 from stereo.errors import InputError, OutputError, UsageError
 from stereo.system.limits import check_pixels
 from stereo.system.opencv import import_cv2, quiet_opencv
@@ -186,6 +187,15 @@ def _open(source: str) -> Any:
     return capture
 
 
+def _own_picture(path: Path) -> np.ndarray:
+    """Read an image of ours, which may be larger than the limit for others'."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+
+
 def write_video(path: Path, pictures: list[Path], rate: float, name: str) -> None:
     """Write images of one size as an MP4 file, which errors call ``name``.
 
@@ -194,14 +204,14 @@ def write_video(path: Path, pictures: list[Path], rate: float, name: str) -> Non
         InputError: an image that cannot be read.
     """
     cv2 = import_cv2()
-    height, width = read_image(pictures[0]).shape[:2]
+    height, width = _own_picture(pictures[0]).shape[:2]
     size = width - width % 2, height - height % 2  # what MPEG-4 takes
     with quiet_opencv():
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
         if not writer.isOpened():
             raise OutputError(f"{name}: this OpenCV cannot write MP4; leave the format video out")
         for picture in pictures:
-            frame = read_image(picture)
+            frame = _own_picture(picture)
             if frame.shape[:2] != (height, width):  # which OpenCV leaves out without a word
                 raise InputError(
                     f"{picture}: is {frame.shape[1]}x{frame.shape[0]}, the first frame "

@@ -15,6 +15,7 @@ from stereo.evaluation.report.images import RATES, image_cards, image_row
 from stereo.evaluation.report.page import NONE, flattened, memory, number, seconds, write_page
 from stereo.evaluation.report.pictures import WORST
 from stereo.evaluation.report.runs import (
+    REPORT_FILE,
     Comparison,
     EvaluationRun,
     Key,
@@ -27,7 +28,6 @@ from stereo.evaluation.report.runs import (
 from stereo.system import console
 from stereo.system.files import output_folder
 
-REPORT_FILE = "report.html"
 INTERVALS = "Differences, means over images, with 95 % of their bootstrap over images"
 OPEN_AT_FIRST = 6  # images; the others are one click away
 

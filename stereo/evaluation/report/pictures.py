@@ -9,6 +9,7 @@ from PIL import Image
 
 from stereo.data.io import colors
 from stereo.errors import OutputError
+from stereo.evaluation.report.runs import forget_run
 from stereo.system.files import output_folder, staged
 from stereo.system.opencv import import_cv2
 
@@ -58,6 +59,8 @@ class PictureKeeper:
             heapq.heappush(self._worst, (epe, index))
             if len(self._worst) > WORST:
                 self._forget(heapq.heappop(self._worst)[1])
+        if not self.records:
+            forget_run(self._folder)  # its pictures are about to be replaced
         output_folder(self._folder / FOLDER)
         self.records[index] = write_pictures(
             self._folder, f"{index:05d}", left, disparity, truth, valid

@@ -15,7 +15,7 @@ from stereo.evaluation.protocols import AVERAGING_TEXT, Averaging
 from stereo.evaluation.regions import BINS
 from stereo.system.parsing import read_json
 
-METRICS_FILE = "metrics.json"
+METRICS_FILE, REPORT_FILE = "metrics.json", "report.html"
 _SAME = ("name", "mask", "averaging", "region", "dataset", "split", "pass")
 _WORDS = {"name": "protocol", "dataset": "data set"}
 _FEW = 5
@@ -97,6 +97,12 @@ def read_run(path: Path) -> EvaluationRun:
     name, summary = str(metrics["model"]["name"]), metrics["summary"]
     noc, every = metrics.get(NOC, {}), metrics.get(ALL, summary)
     return EvaluationRun(name, file.parent, metrics, images, summary, noc, every)
+
+
+def forget_run(folder: Path) -> None:
+    """Remove an earlier run's figures and report before what they show is replaced."""
+    for name in (METRICS_FILE, REPORT_FILE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def match_runs(runs: Sequence[EvaluationRun]) -> Comparison:

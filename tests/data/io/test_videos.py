@@ -222,6 +222,15 @@ def test_a_video_has_the_size_of_its_images_except_for_an_odd_row(tmp_path):
     assert video.read(0).shape == (20, 32, 3)
 
 
+def test_our_own_pictures_have_no_limit(tmp_path, monkeypatch):
+    """A colour bar makes them larger than the frames."""
+    monkeypatch.setattr("stereo.system.limits.max_pixels", lambda: 100)
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (32, 20), "red").save(picture)
+    monkeypatch.setattr("stereo.data.io.videos.check_pixels", lambda *_: None)  # of the MP4
+    write_video(tmp_path / "a.mp4", [picture, picture], 5.0, "a.mp4")
+
+
 def test_a_frame_of_another_size_is_named(tmp_path):
     pictures = [tmp_path / "a.png", tmp_path / "b.png"]
     for picture, size in zip(pictures, ((32, 20), (32, 24)), strict=True):
