@@ -187,7 +187,7 @@ def _perform(request: Request, models: Models, folder: Path, progress: Progress)
     height, width = sample.left.shape[:2]
     progress(0.1, f"Loading {request.model}")
     matcher = models.get(request.model, request.max_disparity, request.min_disparity)
-    searched = matcher.description["max_disparity"]
+    searched = matcher.searched(width)
     progress(0.2, "Checking the pair")
     found = check_pair(
         request.left,

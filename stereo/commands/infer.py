@@ -264,7 +264,7 @@ def _report_check(sample: Sample, matcher: Matcher, *, notes: bool) -> None:
     found = check_pair(
         sample.left,
         sample.right,
-        matcher.description["max_disparity"],
+        matcher.searched(sample.left.shape[1]),
         min_disparity=matcher.min_disparity,
         fixed_range=matcher.fixed_range,
         quick=True,

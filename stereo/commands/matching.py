@@ -142,7 +142,7 @@ def _load_model(name: str, options: MatchOptions) -> Any:
 
     matcher = load(name, options)
     facts = matcher.description
-    if facts.get("weights") == "untrained":
+    if "untrained" in (facts.get("weights"), facts.get("exported_from")):
         warn(f"warning: '{facts['name']}' runs with random weights; its map means nothing")
     say(
         f"model {facts['name']}, max disparity {facts['max_disparity']} px, "

@@ -197,7 +197,7 @@ def count_reach(sample: Sample, model: Matcher, rules: Protocol) -> np.ndarray:
     """
     assert sample.disparity is not None and sample.valid is not None
     known = sample.valid & np.isfinite(sample.disparity)
-    low, count = model.min_disparity, model.description["max_disparity"]
+    low, count = model.min_disparity, model.searched(sample.left.shape[1])
     counted = rules.valid_pixels(sample.disparity, sample.valid)
     below = known & (sample.disparity < low)
     beyond = counted & (sample.disparity >= low + count)
@@ -219,6 +219,8 @@ def out_of_reach_notes(reach: np.ndarray, model: Matcher, rules: Protocol) -> li
         (f"below {low} px", "--min-disparity"),
         (f"from {low + count} px on", "--max-disparity"),
     )
+    if model.description.get("fixed_size") is not None:  # whose range follows each image's width
+        ends = (ends[0], ("beyond", ends[1][1]))
     for out, (where, option) in zip(reach[1:3], ends, strict=True):
         share = out / max(reach[0], 1)
         if share > OUT_OF_REACH:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from stereo.matching.onnx_engine import OnnxEngine
 from stereo.models import NetworkConfig
 
 MAX_MEAN_ERROR, MAX_ERROR = 1e-3, 0.05  # pixels by which a map may differ from PyTorch's
+MAX_CERTAINTY_ERROR = 1e-3  # on average
 TIMES = 4
 UNSEEN = ((1, 240, 400), (3, 121, 203))
 """Batch, height and width of what an export is checked at: none that was traced, and one that is
@@ -28,12 +30,14 @@ class Difference:
 
     mean: float
     largest: float
+    certainty: float
+    """How far their certainties lie apart on average, 0 to 1."""
     rounding: float | None = None
     """How far apart the maps of PyTorch in fp32 and in float64 lie, where that was asked."""
 
-    def within(self, mean: float, largest: float) -> bool:
+    def within(self, mean: float, largest: float, certainty: float) -> bool:
         """Return whether it is within a limit; False for NaN."""
-        return self.mean <= mean and self.largest <= largest
+        return self.mean <= mean and self.largest <= largest and self.certainty <= certainty
 
 
 def rendered(
@@ -63,33 +67,41 @@ def check_against_pytorch(
     for batch, height, width in UNSEEN:
         pairs = rendered(height, width, reference.description["max_disparity"], batch)
         lefts, rights = [pair.left for pair in pairs], [pair.right for pair in pairs]
-        ours = np.stack([result.disparity for result in reference.batch(lefts, rights)])
-        theirs = np.stack([estimate.disparity for estimate in exported(lefts, rights)])
-        found = _difference(ours, theirs)
-        if found.within(MAX_MEAN_ERROR, np.inf if untrained else MAX_ERROR):
+        ours = _stacked(reference.batch(lefts, rights))
+        found = _difference(ours, _stacked(exported(lefts, rights)))
+        most = np.inf if untrained else MAX_ERROR
+        if found.within(MAX_MEAN_ERROR, most, MAX_CERTAINTY_ERROR):
             differences.append(found)
             continue
         assert reference.network is not None
         exact = Exportable(reference.network, config).double().eval()
         with torch.inference_mode():
-            disparity, _ = exact(*(exported.padded(views).double() for views in (lefts, rights)))
-        own = _difference(disparity.numpy()[:, -height:, :width], ours)
+            whole = exact(*(exported.padded(views).double() for views in (lefts, rights)))
+        own = _difference([each.numpy()[..., -height:, :width] for each in whole], ours)
         found = dataclasses.replace(found, rounding=own.largest)
         if not found.within(
-            max(MAX_MEAN_ERROR, TIMES * own.mean), max(MAX_ERROR, TIMES * own.largest)
+            max(MAX_MEAN_ERROR, TIMES * own.mean),
+            max(MAX_ERROR, TIMES * own.largest),
+            max(MAX_CERTAINTY_ERROR, TIMES * own.certainty),
         ):
             raise StereoError(
                 f"the exported network differs from PyTorch by {found.mean:.2g} px on average and "
                 f"{found.largest:.2g} px at most at {width}x{height}, PyTorch itself from its own "
-                f"map in float64 by {own.mean:.2g} and {own.largest:.2g}; nothing was written"
+                f"map in float64 by {own.mean:.2g} and {own.largest:.2g}; certainties by "
+                f"{found.certainty:.2g} and {own.certainty:.2g}; nothing was written"
             )
         differences.append(found)
     return differences
 
 
-def _difference(ours: np.ndarray, theirs: np.ndarray) -> Difference:
-    apart = np.abs(ours.astype(np.float64) - theirs)
-    return Difference(float(apart.mean()), float(apart.max()))
+def _stacked(found: Sequence[Any]) -> list[np.ndarray]:  # (B, H, W), (B, 2, H, W)
+    return [np.stack([getattr(e, name) for e in found]) for name in ("disparity", "certainty")]
+
+
+def _difference(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> Difference:
+    """Compare disparities and certainties."""
+    apart, unsure = (np.abs(a.astype(np.float64) - b) for a, b in zip(ours, theirs, strict=True))
+    return Difference(float(apart.mean()), float(apart.max()), float(unsure.mean()))
 
 
 def mean_error(matcher: Matcher, pairs: Sequence[RenderedPair]) -> float:

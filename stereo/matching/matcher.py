@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import time
 import warnings
 from collections.abc import Sequence
@@ -70,6 +71,16 @@ class Matcher:
     def fixed_range(self) -> bool:
         """Whether the model searches its own number of disparities and no other."""
         return bool(getattr(self.engine, "fixed_range", True))
+
+    def searched(self, width: int) -> int:
+        """Return how many disparities are searched in images of this width, pixels.
+
+        They are ``max_disparity``, but for a graph of one size, which images are resized to.
+        """
+        count, size = int(self.description["max_disparity"]), self.description.get("fixed_size")
+        if size is None:
+            return count
+        return math.ceil(count * width / int(size.partition("x")[0]))
 
     def __repr__(self) -> str:
         facts = self.description
@@ -172,7 +183,7 @@ class Matcher:
             InputError: unreadable, of different sizes, or more of one view than of the other.
             StereoError: the network's output is not finite.
         """
-        if isinstance(lefts, str) or isinstance(rights, str):
+        if isinstance(lefts, str | Path) or isinstance(rights, str | Path):
             raise InputError("a batch takes two sequences of images, not two images")
         if len(lefts) != len(rights):
             raise InputError(f"{len(lefts)} left and {len(rights)} right images: give as many")
@@ -228,7 +239,7 @@ class Matcher:
                 stacklevel=2,
             )
         maps = model.predict(self._features(estimate, left, right, other))
-        end = self.min_disparity + self.description["max_disparity"]
+        end = self.min_disparity + self.searched(left.shape[1])
         upsampling = self.description.get("network", {}).get("upsampling", "unbiased")
         before = 0 if upsampling == "unbiased" else PUBLISHED_END
         # Beyond the end are maps of models whose range is not theirs to keep.
@@ -250,12 +261,13 @@ class Matcher:
         return confidence_features(estimate, other, left, right)
 
     def _estimate(self, lefts: list[np.ndarray], rights: list[np.ndarray]) -> list[Estimate]:
-        low = self.min_disparity
-        self.check_reach(lefts[0].shape[1])
+        low, width = self.min_disparity, lefts[0].shape[1]
+        self.check_reach(width)
         try:
             if low:
-                return _matched_from(low, self.engine, lefts, rights)
-            return self.engine(lefts, rights)
+                found = _matched_from(low, self.engine, lefts, rights)
+            else:
+                found = self.engine(lefts, rights)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -266,10 +278,21 @@ class Matcher:
                 f"out of memory matching {width}x{height} pixels with "
                 f"{self.description['name']}; use {remedy}smaller images"
             ) from error
+        self._refuse_beyond(found, low + max(2 * self.searched(width), width + abs(low)))
+        return found
+
+    def _refuse_beyond(self, found: Sequence[Estimate], most: int) -> None:
+        """Raise ``StereoError`` for maps far outside the range; those of random weights may be."""
+        name, highest = self.description["name"], max(float(e.disparity.max()) for e in found)
+        if highest > most and self.description.get("weights") != "untrained":
+            raise StereoError(
+                f"{name} gave disparities of up to {highest:g} px, where none can be beyond "
+                f"{most}; are they in pixels?"
+            )
 
     def check_reach(self, width: int) -> None:
         """Raise ``InputError`` where no pixel could have a match in the range searched."""
-        low, count = self.min_disparity, self.description["max_disparity"]
+        low, count = self.min_disparity, self.searched(width)
         if low >= width or low + count <= 1 - width:
             raise InputError(
                 f"disparities of {_range_text(low, count)} cannot be in images {width} pixels "

@@ -19,7 +19,15 @@ from stereo.benchmark.networks import calibrate_batch_norms
 from stereo.commands.cli import run
 from stereo.errors import InputError, StereoError, UsageError
 from stereo.export import export
-from stereo.export.check import MAX_ERROR, MAX_MEAN_ERROR, Difference, maps_of, rendered
+from stereo.export.check import (
+    MAX_CERTAINTY_ERROR,
+    MAX_ERROR,
+    MAX_MEAN_ERROR,
+    Difference,
+    check_against_pytorch,
+    maps_of,
+    rendered,
+)
 from stereo.export.graph import OPSET, Exportable, check_exportable, export_graph
 from stereo.export.quiet import quiet_loggers
 from stereo.matching.onnx_engine import FACTS, OnnxEngine
@@ -203,9 +211,25 @@ def _engine(proto, folder):
 
 
 def test_a_few_pixels_far_apart_are_a_difference_too():
-    assert Difference(1e-4, 0.01).within(MAX_MEAN_ERROR, MAX_ERROR)
-    for mean, largest in ((1e-2, 0.01), (1e-4, 1.0), (np.nan, np.nan)):
-        assert not Difference(mean, largest).within(MAX_MEAN_ERROR, MAX_ERROR)
+    limits = (MAX_MEAN_ERROR, MAX_ERROR, MAX_CERTAINTY_ERROR)
+    assert Difference(1e-4, 0.01, 1e-4).within(*limits)
+    for apart in ((1e-2, 0.01, 0), (1e-4, 1.0, 0), (1e-4, 0.01, 0.1), (np.nan, np.nan, 0)):
+        assert not Difference(*apart).within(*limits)
+
+
+def test_the_certainty_is_compared_too(path, in_pytorch, monkeypatch):
+    monkeypatch.setattr("stereo.export.check.UNSEEN", ((1, 48, 96),))
+    config = NetworkConfig.from_dict(in_pytorch.description["network"])
+    exported = OnnxEngine(path)
+    assert len(check_against_pytorch(in_pytorch, config, exported)) == 1
+    match = OnnxEngine.__call__
+
+    def unsure(*arguments):
+        return [dataclasses.replace(e, certainty=0 * e.certainty) for e in match(*arguments)]
+
+    monkeypatch.setattr(OnnxEngine, "__call__", unsure)
+    with pytest.raises(StereoError, match="certainties by"):
+        check_against_pytorch(in_pytorch, config, exported)
 
 
 def test_a_file_keeps_what_its_checkpoint_knows(tmp_path, monkeypatch):
@@ -216,7 +240,7 @@ def test_a_file_keeps_what_its_checkpoint_knows(tmp_path, monkeypatch):
     # Neither traced nor compared, which takes a minute.
     monkeypatch.setattr("stereo.export.writer.export_graph", lambda *_: graph())
     monkeypatch.setattr(
-        "stereo.export.writer.check_against_pytorch", lambda *_: [Difference(0, 0)] * 2
+        "stereo.export.writer.check_against_pytorch", lambda *_: [Difference(0, 0, 0)] * 2
     )
     export(weights, path, max_disparity=RANGE)
     found = stereo.load(path)

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 import stereo as package
+from stereo.data.sets.sample import Sample
 from stereo.errors import InputError, StereoError, UsageError
+from stereo.evaluation.evaluate import count_reach
+from stereo.evaluation.protocols import get_protocol
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (extra export)")
@@ -153,6 +156,18 @@ def test_a_fixed_size_scales_the_disparity_and_is_said(theirs, pair):
         warnings.simplefilter("error")
         matcher(*pair)  # said once
     assert matcher.description["fixed_size"] == "60x30"
+
+
+def test_a_fixed_size_searches_its_range_at_its_own_size(theirs, pair):
+    """16 px of 60 columns are 24 of 90, where nothing lies beyond and the end is certain."""
+    views = {"left": [1, 3, 30, 60], "right": [1, 3, 30, 60]}
+    write(theirs, views, grey("left"), yaml=f"{SCALING}max_disparity: 16\n")
+    matcher = package.load(theirs)
+    assert (matcher.searched(60), matcher.searched(90)) == (16, 24)
+    truth = np.full((60, 90), 20, np.float32)
+    sample = Sample("a", *pair, truth, np.ones(truth.shape, bool))
+    counts = count_reach(sample, matcher, get_protocol("pooled")).tolist()
+    assert counts == [5400, 0, 0, 0]
 
 
 def test_the_padding_is_cut_off_the_map(theirs, rng):

@@ -112,6 +112,7 @@ def test_a_function_may_change_its_views(views):
         ([[1.0]], "list; expected an"),
         (None, "NoneType; expected an"),
         (np.full((40, 70), 1e300), "not finite"),
+        (np.full((40, 70), 1e4), "up to 10000 px, where none can be beyond 384"),
     ],
 )
 def test_a_map_that_cannot_be_is_one_line_that_names_the_function(views, found, says):
