@@ -104,7 +104,10 @@ class RunFolder:
         if not self._steps.is_file():
             with staged(self._steps) as (temporary,):
                 temporary.write_text(str(planned), encoding="utf-8")
-        return int(self._steps.read_text(encoding="utf-8"))
+        try:
+            return int(self._steps.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{self._steps}: damaged; remove {self.path} to begin anew") from error
 
     def has_steps(self) -> bool:
         """Return whether an interrupted call has planned its training."""

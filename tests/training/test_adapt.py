@@ -181,6 +181,12 @@ def interrupted(adapt, quick, monkeypatch):
 
 
 @pytest.mark.usefixtures("interrupted")
+def test_a_damaged_count_of_steps_is_one_line(tmp_path):
+    (tmp_path / "steps").write_text("1e")
+    with pytest.raises(InputError, match="damaged; remove"):
+        RunFolder(tmp_path).steps(100)
+
+
 def test_an_interrupted_call_resumes_from_existing_files(adapt, folders, quick, monkeypatch):
     quick(BEFORE, AFTER)  # not measured before again
     monkeypatch.setattr(module, "train", end_at_once)

@@ -72,8 +72,8 @@ class SyntheticConfig:
     cabinets: float = 0.35
     """Share of the rooms and heaps with a plain cabinet that fills much of the picture."""
     frames: int = 1
-    """Frames of a film: pair i is frame i modulo ``frames`` of scene i divided by ``frames``, with
-    a camera and objects that move; 1 for a scene per pair."""
+    """Frames of a sequence: pair i is frame i modulo ``frames`` of scene i divided by ``frames``,
+    with a camera and objects that move; 1 for a scene per pair."""
     seed: int = 0
     """Seed of the set, which has no end."""
 
@@ -103,7 +103,7 @@ class SyntheticConfig:
         if not 0 <= self.objects[0] <= self.objects[1] <= 200:
             raise UsageError(f"objects {self.objects}: expected 0 <= least <= largest <= 200")
         if not 1 <= self.frames <= 1000:
-            raise UsageError(f"{self.frames} frames of a film: must lie between 1 and 1000")
+            raise UsageError(f"{self.frames} frames of a sequence: must lie between 1 and 1000")
         if self.seed < 0:
             raise UsageError(f"seed {self.seed} of rendered scenes: expected 0 or more")
         for name in _SHARES:

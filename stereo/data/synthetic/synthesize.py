@@ -51,7 +51,7 @@ def synthesize(
     Args:
         root: folder for the data set; made if need be.
         config: what to render.
-        count: number of pairs in all, up to 300,000; of films with ``--frames``.
+        count: number of pairs, up to 300,000; with ``--frames``, of sequences.
         split: Scene Flow's folder, TRAIN or TEST.
         workers: processes that render; their number changes no byte.
 
