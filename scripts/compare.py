@@ -81,6 +81,8 @@ def main() -> None:
     for name in ("seeds", "jobs"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} {getattr(arguments, name)}: expected at least 1")
+    if arguments.output.suffix != ".json" or arguments.output.is_dir():
+        parser.error(f"--output {arguments.output}: expected a file whose name ends in .json")
     recipe, variants = STUDIES_FOLDER / f"{arguments.study}.yaml", STUDIES[arguments.study]
     if arguments.variants:
         if unknown := set(arguments.variants).difference(variants):
@@ -154,8 +156,13 @@ def begun(output: Path, study: str, recipe: Path, inputs: dict[str, Any]) -> dic
     own = machine(torch.device("cpu"))
     if output.is_file():
         report: dict[str, Any] = parse_json(output.read_text(), str(output))
-        if not isinstance(report, dict) or not {"recipe", "runs", "costs"} <= report.keys():
-            raise UsageError(f"{output} is no report of a study: name another --output")
+        match report:
+            case {"recipe": str(), "runs": list(runs), "costs": dict()} if all(
+                isinstance(run, dict) and {"variant", "seed"} <= run.keys() for run in runs
+            ):
+                pass
+            case _:
+                raise UsageError(f"{output} is no report of a study: name another --output")
         for name, one, other in (
             ("recipe", parse_yaml(report["recipe"], str(output)), read_fields(recipe)),
             ("set of variants, data or weights", report.get("inputs"), inputs),

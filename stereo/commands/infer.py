@@ -35,7 +35,7 @@ from stereo.evaluation.metrics import ImageScore
 from stereo.evaluation.outputs import PairOutput, PointCloudContext, write_pair
 from stereo.evaluation.protocols import get_protocol
 from stereo.evaluation.report import PictureKeeper
-from stereo.evaluation.report.runs import forget_run, read_run
+from stereo.evaluation.report.runs import METRICS_FILE, forget_run, read_run
 from stereo.geometry import Calibration
 from stereo.geometry.check import check_pair
 from stereo.matching.loading import loaded
@@ -130,7 +130,9 @@ class _Run:
         self.peak = PeakMemory(torch.device(model.description["device"]))
         self._written: set[str] = set()
         self._steady = {side: Steady() for side in plan.options.sides if plan.options.steady}
-        self._color_scales: dict[str, tuple[float, float]] = {}  # by view
+        # By view: the colour scale of a film, and the index of the frame that set it.
+        self._color_scales: dict[str, tuple[tuple[float, float], int]] = {}
+        self._scored = _scored_before(plan.folder)
 
     def match_pairs(self, done: set[str]) -> None:
         """Match this process's share of the pairs, without the maps in ``done``."""
@@ -166,31 +168,28 @@ class _Run:
         if self.plan.shares_colors:
             for job, result in matched.maps:
                 if job.side not in self._color_scales:
-                    first = self._first_map(pair.index, job.side)
-                    disparity = result.disparity if first is None else first
-                    self._color_scales[job.side] = disparity_scale(disparity)
+                    found = self._first_map(pair.index, job.side, result.disparity)
+                    self._color_scales[job.side] = disparity_scale(found[0]), found[1]
         return matched
 
-    def _first_map(self, index: int, side: str) -> np.ndarray | None:
-        """Return the map whose colour scale all frames share: the first one that can be made.
+    def _first_map(self, index: int, side: str, own: np.ndarray) -> tuple[np.ndarray, int]:
+        """Return the map whose colour scale all frames share, the first one, and its index.
 
-        It is matched apart where this process does not make it: resumed, or another's share. None
-        if it is the one at ``index``.
+        It is matched apart where this process does not make it: resumed, or another's share.
         """
         for pair in self.plan.pairs[:index]:
             try:
                 sample = pair.source.read()
-                return self.model(sample.left, sample.right, view=side).disparity
+                return self.model(sample.left, sample.right, view=side).disparity, pair.index
             except StereoError:
                 continue  # the frame is named when its turn comes
-        return None
+        return own, index
 
     def _write(self, _: PairJob, sample: Sample, matched: _Matched) -> list[str]:
         """Write a pair's maps; return notes about them."""
         options = self.plan.options
-        notes = []
-        if not self._written and not options.resume:
-            _forget_scores(self.plan.folder)  # its maps are about to be replaced
+        notes: list[str] = []
+        errors: list[StereoError] = []
         for job, result in matched.maps:
             cloud = None
             if matched.calibration is not None:
@@ -213,14 +212,29 @@ class _Run:
                 valid=valid,
                 cloud=cloud,
                 confidence=confidence,
-                scale=self._color_scales.get(job.side),
+                scale=self._color_scales.get(job.side, (None,))[0],
                 certainty=result.certainty,
             )
-            notes += write_pair(self.plan.folder, job.name, job.formats, files)
-            if self.log is not None:
-                self.log.add(job.name, self.plan.inputs_of(job), job.targets)
-            self._written.add(job.name)
+            try:
+                notes += write_pair(self.plan.folder, job.name, job.formats, files)
+                if self._scored is None or job.name in self._scored:
+                    forget_run(self.plan.folder)
+                    self._scored = frozenset()
+                if self.log is not None:
+                    self.log.add(job.name, self._inputs_of(job), job.targets)
+            except StereoError as error:
+                errors.append(error)  # the other view's map may still be written
+            else:
+                self._written.add(job.name)
+        if errors:
+            raise StereoError("; ".join(map(str, errors))) from errors[0]
         return notes
+
+    def _inputs_of(self, job: MapJob) -> list[Path]:
+        """Return the files that a map was made from, those behind its colour scale too."""
+        _, last = self._color_scales.get(job.side, (None, 0))
+        tried = (path for pair in self.plan.pairs[: last + 1] for path in pair.source.files())
+        return [*self.plan.inputs_of(job), *tried]
 
     def _report(self, outcome: Outcome[PairJob, Sample, _Matched]) -> None:
         """Print the outcome of a pair, and score its map."""
@@ -321,14 +335,17 @@ def _begin(plan: Plan, log: ResumeLog | None) -> set[str]:
     return done
 
 
-def _forget_scores(folder: Path) -> None:
-    """Remove the figures and the report of maps that ``infer`` wrote here before."""
+def _scored_before(folder: Path) -> frozenset[str] | None:
+    """Return which maps of an earlier ``infer`` the folder has figures of; None if any may be."""
+    if not (folder / METRICS_FILE).exists():
+        return frozenset()
     try:
         run = read_run(folder)
     except InputError:
-        return
-    if "dataset" not in run.protocol:  # 'stereo evaluate' scores no map of this folder
-        forget_run(folder)
+        return None
+    if "dataset" in run.protocol:  # of 'stereo evaluate', which writes no maps
+        return frozenset()
+    return frozenset(name for name, _ in run.images)
 
 
 def _write_metrics(run: _Run, scores: list[ImageScore], failed: list[str]) -> None:

@@ -38,7 +38,7 @@ class ResumeLog:
         self._finished: dict[str, dict[str, Any]] = {}
         self._end = ""  # of a line that was cut off as the disk was full
         # Size and time of change of each input, as it was before it was read.
-        self._seen = file_stamps(inputs)
+        self._seen = {_plain(path): stamp for path, stamp in file_stamps(inputs).items()}
 
     def read(self, targets: Iterable[Path]) -> None:
         """Read what an earlier run has logged.
@@ -70,11 +70,12 @@ class ResumeLog:
             temporary.write_text(text, encoding="utf-8")
 
     def has(self, name: str, inputs: Sequence[Path], files: Sequence[Path]) -> bool:
-        """Return whether a map is finished."""
+        """Return whether a map is finished, and nothing that it was made from has changed."""
         noted = self._finished.get(_plain(name))
         return (
             noted is not None
-            and noted["inputs"] == self._stamps(inputs)
+            and noted["inputs"].keys() >= self._stamps(inputs).keys()
+            and all(self._seen.get(path) == stamp for path, stamp in noted["inputs"].items())
             and all(noted["files"].get(_plain(file.name), -1) == _size(file) for file in files)
         )
 
@@ -110,8 +111,8 @@ class ResumeLog:
             self.path.unlink(missing_ok=True)
 
     def _stamps(self, inputs: Sequence[Path]) -> dict[str, list[int]]:
-        known = [str(path) for path in inputs if str(path) in self._seen]
-        return {_plain(path): self._seen[path] for path in known}
+        names = (_plain(str(path)) for path in inputs)
+        return {name: self._seen[name] for name in names if name in self._seen}
 
     def _lines(self) -> list[dict[str, Any]]:
         """Return the settings and the finished maps, skipping truncated lines."""

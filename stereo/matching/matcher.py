@@ -77,10 +77,13 @@ class Matcher:
 
         They are ``max_disparity``, but for a graph of one size, which images are resized to.
         """
-        count, size = int(self.description["max_disparity"]), self.description.get("fixed_size")
-        if size is None:
-            return count
-        return math.ceil(count * width / int(size.partition("x")[0]))
+        return math.ceil(self.description["max_disparity"] * self._resized_by(width))
+
+    def _resized_by(self, width: int) -> float:
+        """Return how many pixels of an image one of the engine stands for."""
+        size = self.description.get("fixed_size")
+        canvas = width + abs(self.min_disparity)  # see ``_matched_from``
+        return 1.0 if size is None else canvas / int(size.partition("x")[0])
 
     def __repr__(self) -> str:
         facts = self.description
@@ -243,7 +246,8 @@ class Matcher:
         upsampling = self.description.get("network", {}).get("upsampling", "unbiased")
         before = 0 if upsampling == "unbiased" else PUBLISHED_END
         # Beyond the end are maps of models whose range is not theirs to keep.
-        at_end = (estimate.disparity >= end - before - 1) & (estimate.disparity <= end)
+        last = end - before - max(1.0, self._resized_by(left.shape[1]))
+        at_end = (estimate.disparity >= last) & (estimate.disparity <= end)
         maps.confidence[at_end] = np.minimum(maps.confidence[at_end], CONFIDENCE_AT_END)
         return maps
 
@@ -278,17 +282,29 @@ class Matcher:
                 f"out of memory matching {width}x{height} pixels with "
                 f"{self.description['name']}; use {remedy}smaller images"
             ) from error
-        self._refuse_beyond(found, low + max(2 * self.searched(width), width + abs(low)))
-        return found
+        if getattr(self.engine, "sign", "") is None:  # random weights, which may give anything
+            return found
+        most = low + max(2 * self.searched(width), width + abs(low))
+        return [self._within(each, most) for each in found]
 
-    def _refuse_beyond(self, found: Sequence[Estimate], most: int) -> None:
-        """Raise ``StereoError`` for maps far outside the range; those of random weights may be."""
-        name, highest = self.description["name"], max(float(e.disparity.max()) for e in found)
-        if highest > most and self.description.get("weights") != "untrained":
-            raise StereoError(
-                f"{name} gave disparities of up to {highest:g} px, where none can be beyond "
-                f"{most}; are they in pixels?"
-            )
+    def _within(self, estimate: Estimate, most: int) -> Estimate:
+        """Cut disparities that cannot be, with a warning.
+
+        Raises:
+            StereoError: more than half are such.
+        """
+        beyond = estimate.disparity > most
+        if not beyond.any():
+            return estimate
+        name, share = self.description["name"], 100 * float(beyond.mean())
+        told = (
+            f"{name} gave disparities of up to {float(estimate.disparity.max()):g} px, where none "
+            f"can be beyond {most}"
+        )
+        if share > 50:
+            raise StereoError(f"{told}; are they in pixels?")
+        warnings.warn(f"{told}; {share:.2g} % are cut to that", stacklevel=2)
+        return dataclasses.replace(estimate, disparity=np.minimum(estimate.disparity, most))
 
     def check_reach(self, width: int) -> None:
         """Raise ``InputError`` where no pixel could have a match in the range searched."""

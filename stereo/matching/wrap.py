@@ -51,8 +51,8 @@ def wrap(
             change, and returns the left view's map: (H, W), a floating-point array or tensor,
             pixels.
         name: stands in reports; None for the function's own.
-        max_disparity: what the function searches, pixels, a multiple of 16; for reports, which
-            name what lies beyond.
+        max_disparity: what the function searches, pixels, a multiple of 16. Reports name what lies
+            beyond; maps mostly beyond twice as much and the width are refused.
         min_disparity: where the range starts, as in ``stereo.load``: the function is given wider
             views, of which one is moved, and searches from 0.
         sign: ``positive``, or ``negative`` for the flow of the left view, x_right - x_left.
@@ -61,7 +61,8 @@ def wrap(
         UsageError: an invalid option.
 
     The model raises ``StereoError`` for a map of another shape or type, with pixels that are not
-    finite, or of the wrong sign, and for an error of the function. What is below 0 becomes 0.
+    finite, of the wrong sign or mostly far beyond the range, and for an error of the function. What
+    is below 0 becomes 0, and what is far beyond is cut with a warning.
     """
     name = name or str(getattr(function, "__name__", type(function).__name__))
     engine = _FunctionEngine(function, name, sign)

@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from stereo.data.sets.sample import packed, unpacked
-from stereo.errors import InputError, OutputError, UsageError
+from stereo.errors import InputError, OutputError, StereoError, UsageError
 from stereo.models.checkpoint import Checkpoint, load_weights, save_checkpoint
 from stereo.system import console
 from stereo.system.distributed import is_main
@@ -59,8 +59,7 @@ class Saver:
         Raises:
             StereoError: a checkpoint that cannot be used, or that not every process sees.
         """
-        found = find_resume(self.folder, choice)
-        self._refuse_unlike(None if found is None else found[2].step)
+        found = self._found_alike(choice)
         if found is None:
             return False
         path, checkpoint, state = found
@@ -100,15 +99,24 @@ class Saver:
         console.say(f"resumed from step {step}{', the last: nothing to do' if done else ''}")
         return due
 
-    def _refuse_unlike(self, step: int | None) -> None:
-        """Raise ``UsageError`` unless all processes would begin at this step, None for anew."""
-        steps = dict.fromkeys(gather_object([step]))
-        if len(steps) > 1:
-            told = " and ".join("none" if each is None else f"step {each}" for each in steps)
+    def _found_alike(self, choice: str) -> tuple[Path, Checkpoint, RunState] | None:
+        """Return what ``find_resume`` finds, the same in all processes; else all of them stop."""
+        found, failure = None, None
+        try:
+            found = find_resume(self.folder, choice)
+        except StereoError as error:
+            failure = error
+        own = "an error" if failure else "none" if found is None else f"step {found[2].step}"
+        all_found = dict.fromkeys(gather_object([own]))
+        if failure is not None:
+            raise failure
+        if len(all_found) > 1:
+            told = " and ".join(all_found)
             raise UsageError(
                 f"{self.folder}: the processes see different checkpoints ({told}); --output must "
                 "be a folder that all machines share"
             )
+        return found
 
     def save(self) -> None:
         """Write ``last-STEP.safetensors``; every process must call it."""

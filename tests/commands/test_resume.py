@@ -435,6 +435,32 @@ def test_a_left_map_is_scored_if_only_the_right_one_cannot_be_written(stereo, pa
     assert metrics["summary"]["failed_names"] == ["000000_right"]
 
 
+def test_the_figures_of_other_maps_stay(stereo, pair, tmp_path, out):
+    np.save(tmp_path / "truth.npy", np.full(SIZE, 5, np.float32))
+    first, second = ([str(path) % number for path in pair] for number in (0, 1))
+    call = ("--output", out, *SGBM, "--max-disparity", 16, "--formats", "pfm")
+    assert stereo("infer", *first, *call, "--ground-truth", tmp_path / "truth.npy").status == 0
+    assert stereo("infer", *second, *call).status == 0
+    assert (out / "metrics.json").exists()
+    (out / "000000_disparity.pfm").unlink()
+    (out / "000000_disparity.pfm").mkdir()
+    assert stereo("infer", *first, *call).status == 1
+    assert (out / "metrics.json").exists()
+    (out / "000000_disparity.pfm").rmdir()
+    (out / "metrics.json").write_text("{")
+    assert stereo("infer", *first, *call).status == 0
+    assert not (out / "metrics.json").exists()
+    assert not (out / "report.html").exists()
+
+
+def test_a_right_map_is_written_if_only_the_left_one_cannot_be(stereo, pair, out):
+    (out / "000000_disparity.pfm").mkdir(parents=True)
+    views = [str(path) % 0 for path in pair]
+    result = stereo("infer", *views, "--output", out, *SGBM, "--view", "both", "--formats", "pfm")
+    assert result.status == 1
+    assert (out / "000000_right_disparity.pfm").is_file()
+
+
 def test_frames_behind_one_that_cannot_be_read_are_resumed(infer, pair, out):
     (pair[0].parent / "000000.png").write_bytes(b"no image")
     colors = infer(16, formats="pfm,color")
@@ -444,6 +470,12 @@ def test_frames_behind_one_that_cannot_be_read_are_resumed(infer, pair, out):
     (out / "000003_color.png").unlink()
     assert "1 of 4" in infer(16, "--resume", formats="pfm,color").out
     assert {path.name: path.read_bytes() for path in out.glob("*.png")} == before
+    noise = np.random.default_rng(1).integers(0, 256, (*SIZE, 3), np.uint8)
+    Image.fromarray(noise).save(pair[1].with_name("000001.png"))  # whose colours the others have
+    infer(16, "--resume", formats="pfm,color")
+    resumed = {path.name: path.read_bytes() for path in out.glob("*.png")}
+    infer(16, formats="pfm,color")
+    assert {path.name: path.read_bytes() for path in out.glob("*.png")} == resumed
 
 
 @pytest.mark.parametrize("views", [("right", "both"), ("both", "right")])

@@ -112,7 +112,7 @@ def test_a_function_may_change_its_views(views):
         ([[1.0]], "list; expected an"),
         (None, "NoneType; expected an"),
         (np.full((40, 70), 1e300), "not finite"),
-        (np.full((40, 70), 1e4), "up to 10000 px, where none can be beyond 384"),
+        (np.full((40, 70), 1e4), "up to 10000 px, where none can be beyond 384; are they"),
     ],
 )
 def test_a_map_that_cannot_be_is_one_line_that_names_the_function(views, found, says):
@@ -120,6 +120,22 @@ def test_a_map_that_cannot_be_is_one_line_that_names_the_function(views, found, 
     with pytest.raises(StereoError, match=rf"^theirs gave .*{says}") as error:
         matcher(*views)
     assert "\n" not in str(error.value)
+
+
+def test_single_disparities_far_beyond_the_range_are_cut(views):
+    found = np.full((40, 70), 7.0)
+    found[0, :7] = 1e30
+    matcher = package.wrap(lambda left, right: found, name="mine")
+    with pytest.warns(UserWarning, match=r"mine gave .*1e\+30 px.*beyond 384; 0.25 % are cut"):
+        disparity = matcher(*views).disparity
+    assert np.array_equal(disparity, np.minimum(found, 384))
+
+
+def test_random_weights_may_give_anything(views):
+    network = torch.nn.Module()
+    network.forward = lambda left, right: left[:, 0] * 0 + 1e5
+    matcher = package.wrap_network(network, name="random", sign=None, device="cpu")
+    assert (matcher(*views).disparity == 1e5).all()
 
 
 def test_what_lies_below_0_becomes_0(views):

@@ -378,7 +378,7 @@ def test_a_resumed_run_draws_what_it_would_have_drawn(tiny, scripted, tmp_path):
 def test_processes_that_see_different_checkpoints_stop(here, tmp_path, monkeypatch):
     """Machines without a common folder: only the first one writes checkpoints."""
     here(tmp_path, "--trainer.max_steps", 1)
-    monkeypatch.setattr(saver, "gather_object", lambda own: [*own, None])
+    monkeypatch.setattr(saver, "gather_object", lambda own: [*own, "none"])
     output = here(tmp_path, "--trainer.max_steps", 2, status=2)
     assert "see different checkpoints (step 1 and none)" in output
 
