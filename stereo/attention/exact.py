@@ -10,6 +10,9 @@ from torch.utils.checkpoint import checkpoint
 MAP_ELEMENTS = 2**24
 """Entries of the attention map that may exist at once: 64 MiB in float32."""
 
+MANY_QUERIES = 1024
+"""Queries of all sequences from which the fused kernel is the faster one."""
+
 MAX_SEQUENCES = 4096
 """Windows or lines attended at once: CUDA kernels take 65,535 sequences times heads at most."""
 
@@ -49,13 +52,19 @@ def _fused(
 ) -> Tensor:
     """Attend by PyTorch's fused kernels, which take contiguous tensors of one width alone.
 
-    Zeros fill up the narrower ones: they change no product. Otherwise PyTorch holds the map.
+    Zeros fill up the narrower ones: they change no product. Otherwise PyTorch holds the map, which
+    is faster where few queries attend to all cells.
     """
     key_width, value_width = queries.shape[3], values.shape[3]
-    width = max(key_width, value_width)
-    q, k, v = (F.pad(t, (0, width - t.shape[3])).contiguous() for t in (queries, keys, values))
+    if not torch.compiler.is_exporting() and queries.shape[:3].numel() >= MANY_QUERIES:
+        width = max(key_width, value_width)
+        queries, keys, values = (
+            F.pad(each, (0, width - each.shape[3])).contiguous() for each in (queries, keys, values)
+        )
     scale = key_width**-0.5 if scale is None else scale
-    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, scale=scale)
+    attended = F.scaled_dot_product_attention(
+        queries, keys, values, attn_mask=attn_mask, scale=scale
+    )
     return attended[..., :value_width]
 
 

@@ -220,7 +220,7 @@ def _run(
     function = forward if case.direction == "forward" else backward
     peak = measure.peak_bytes(function, device)  # the first call: it warms up, too
     timed = measure.seconds(function, device, repeats=repeats, limit=time_limit)
-    # Counting decomposes the fused kernel: it must not be part of the timed or weighed call.
+    # Counting takes another kernel: it must not be part of the timed or weighed call.
     macs = measure.count_macs(function)[1]
     return {"seconds": timed, "peak_bytes": peak, "macs": macs}
 

@@ -518,13 +518,13 @@ def test_focused_is_exact_where_all_tokens_of_a_head_are_below_0(power, size):
     assert all(each.grad.isfinite().all() for each in found)
 
 
-@pytest.mark.parametrize("name", ["dot_product", "window", "disparity", "linformer", "perceiver"])
+@pytest.mark.parametrize("name", ["dot_product", "window", "disparity", "linformer"])
 @pytest.mark.parametrize("key_channels", [4, 12])
 def test_softmax_attention_holds_no_map(name, key_channels):
     """Its kernel is the fused one, which PyTorch takes only for contiguous tensors of one width."""
     module = ATTENTIONS[name](8, key_channels=key_channels, heads=1, **SMALL.get(name, {})).eval()
     with torch.inference_mode(), torch.profiler.profile() as profile:
-        module(volume_of(dtype=torch.float32))
+        module(volume_of((8, 8, 16), dtype=torch.float32))
     names = {event.key for event in profile.key_averages()}
     assert any("scaled_dot_product_flash" in each for each in names)
     assert not any("scaled_dot_product_attention_math" in each for each in names)

@@ -355,6 +355,12 @@ def test_operations_are_counted_forward_and_backward():
         assert measure.count_macs(lambda: image[0, 0] @ image[0, 1].T)[1] == 6 * 6 * 10
 
 
+def test_the_products_of_a_fused_kernel_are_counted():
+    tokens = torch.ones(1, 2, 40, 16)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    assert measure.count_macs(lambda: attend(tokens, tokens, tokens))[1] == 2 * 2 * 40 * 40 * 16
+
+
 @pytest.mark.parametrize("channels, planes", [(32, 4), (8, 1)], ids=["by planes", "single"])
 def test_winograd_convolutions_are_counted_as_direct_ones(channels, planes):
     conv = Conv3d(channels, channels, 3, padding=1, bias=False)
