@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 MAP_ELEMENTS = 2**24
 """Entries of the attention map that may exist at once: 64 MiB in float32."""
 
-MANY_QUERIES = 1024
+MANY_QUERIES = 256
 """Queries of all sequences from which the fused kernel is the faster one."""
 
 MAX_SEQUENCES = 4096
