@@ -180,13 +180,13 @@ def interrupted(adapt, quick, monkeypatch):
     assert "the same command goes on" in result.out
 
 
-@pytest.mark.usefixtures("interrupted")
 def test_a_damaged_count_of_steps_is_one_line(tmp_path):
     (tmp_path / "steps").write_text("1e")
     with pytest.raises(InputError, match="damaged; remove"):
         RunFolder(tmp_path).steps(100)
 
 
+@pytest.mark.usefixtures("interrupted")
 def test_an_interrupted_call_resumes_from_existing_files(adapt, folders, quick, monkeypatch):
     quick(BEFORE, AFTER)  # not measured before again
     monkeypatch.setattr(module, "train", end_at_once)
