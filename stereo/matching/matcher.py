@@ -293,14 +293,11 @@ class Matcher:
         Raises:
             StereoError: more than half are such.
         """
-        beyond = estimate.disparity > most
-        if not beyond.any():
+        highest = float(estimate.disparity.max())
+        if highest <= most:
             return estimate
-        name, share = self.description["name"], 100 * float(beyond.mean())
-        told = (
-            f"{name} gave disparities of up to {float(estimate.disparity.max()):g} px, where none "
-            f"can be beyond {most}"
-        )
+        name, share = self.description["name"], 100 * float((estimate.disparity > most).mean())
+        told = f"{name} gave disparities of up to {highest:g} px, where none can be beyond {most}"
         if share > 50:
             raise StereoError(f"{told}; are they in pixels?")
         warnings.warn(f"{told}; {share:.2g} % are cut to that", stacklevel=2)
