@@ -191,6 +191,7 @@ class _Run:
         notes: list[str] = []
         errors: list[StereoError] = []
         for job, result in matched.maps:
+            scale, scale_from = self._color_scales.get(job.side, (None, 0))
             cloud = None
             if matched.calibration is not None:
                 cloud = PointCloudContext(
@@ -212,7 +213,7 @@ class _Run:
                 valid=valid,
                 cloud=cloud,
                 confidence=confidence,
-                scale=self._color_scales.get(job.side, (None,))[0],
+                scale=scale,
                 certainty=result.certainty,
             )
             try:
@@ -221,7 +222,7 @@ class _Run:
                     forget_run(self.plan.folder)
                     self._scored = frozenset()
                 if self.log is not None:
-                    self.log.add(job.name, self._inputs_of(job), job.targets)
+                    self.log.add(job.name, self.plan.inputs_of(job, scale_from), job.targets)
             except StereoError as error:
                 errors.append(error)  # the other view's map may still be written
             else:
@@ -229,12 +230,6 @@ class _Run:
         if errors:
             raise StereoError("; ".join(map(str, errors))) from errors[0]
         return notes
-
-    def _inputs_of(self, job: MapJob) -> list[Path]:
-        """Return the files that a map was made from, those behind its colour scale too."""
-        _, last = self._color_scales.get(job.side, (None, 0))
-        tried = (path for pair in self.plan.pairs[: last + 1] for path in pair.source.files())
-        return [*self.plan.inputs_of(job), *tried]
 
     def _report(self, outcome: Outcome[PairJob, Sample, _Matched]) -> None:
         """Print the outcome of a pair, and score its map."""

@@ -70,13 +70,15 @@ class Plan:
         """The files of all maps."""
         return [path for each in self.maps for path in each.targets]
 
-    def inputs_of(self, job: MapJob) -> list[Path]:
+    def inputs_of(self, job: MapJob, scale_from: int = 0) -> list[Path]:
         """Return the files that a map depends on.
 
-        In a film the first frame is one of them, by its bit depth and its colour scale.
+        In a film the first frame is one of them, by its bit depth, and all up to the one that its
+        colour scale is from.
         """
-        first = [] if self.film is None else self.pairs[0].source.files()
-        return [*job.source.files(), *first]
+        first = () if self.film is None else self.pairs[: scale_from + 1]
+        sources = (job.source, *(pair.source for pair in first))
+        return [path for source in sources for path in source.files()]
 
     @property
     def needs_confidence(self) -> bool:

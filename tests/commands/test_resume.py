@@ -478,6 +478,15 @@ def test_frames_behind_one_that_cannot_be_read_are_resumed(infer, pair, out):
     assert {path.name: path.read_bytes() for path in out.glob("*.png")} == resumed
 
 
+def test_pairs_that_are_no_frames_do_not_depend_on_the_first(stereo, pair, out):
+    folders = [path.parent for path in pair]
+    call = ("infer", *folders, "--output", out, *SGBM, "--formats", "pfm,color", "--resume")
+    assert stereo(*call).status == 0
+    replaced = folders[0] / "000000.png"
+    Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(replaced)
+    assert f"1 of {COUNT} pairs written to {out}, 3 were there" in stereo(*call).out
+
+
 @pytest.mark.parametrize("views", [("right", "both"), ("both", "right")])
 def test_another_view_of_a_film_is_resumed(infer, views):
     first, then = (infer(16, "--resume", "--view", view, formats="color") for view in views)
