@@ -11,10 +11,11 @@ from stereo.data.finding.sources import Film, Source, find_sources
 from stereo.data.io.videos import is_address
 from stereo.data.sets.sample import Sample
 from stereo.errors import InputError, StereoError, UsageError
-from stereo.evaluation.outputs import OF_POINTS, pair_targets, parse_formats
+from stereo.evaluation.outputs import IN_METRES, OF_POINTS, pair_targets, parse_formats
 from stereo.evaluation.report.pictures import picture_targets
 from stereo.geometry import Calibration
 from stereo.matching.matcher import Matcher
+from stereo.system import console
 from stereo.system.distributed import process_count
 from stereo.system.files import refuse_overwriting
 
@@ -169,7 +170,13 @@ def make_plan(options: InferOptions) -> Plan:
     folder = Path(options.output)
     pairs = tuple(
         PairJob(
-            index, source, tuple(_map_job(source, side, formats, folder) for side in options.sides)
+            index,
+            source,
+            tuple(
+                job
+                for job in (_map_job(source, side, formats, folder) for side in options.sides)
+                if job.formats
+            ),
         )
         for index, source in enumerate(sources)
     )
@@ -202,6 +209,11 @@ def _parsed_formats(options: InferOptions) -> list[str]:
         raise UsageError(
             f"{about_points[0]} applies to points: add --calibration, and "
             f"{' or '.join(OF_POINTS)} to --formats"
+        )
+    if options.calibration is not None and not set(IN_METRES) & set(names):
+        console.warn(
+            "warning: --calibration changes no file of these formats; add "
+            f"{' or '.join(IN_METRES)} to --formats"
         )
     return names
 

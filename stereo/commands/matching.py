@@ -113,6 +113,9 @@ def _submit(config: Namespace) -> int:
 
     if (config.output is None) == (config.validate is None):
         raise UsageError("give --output FILE.zip to write an archive, or --validate FILE.zip")
+    unused = (config.model, MatchOptions(**read_options(config, MatchOptions)))
+    if config.validate is not None and unused != (DEFAULT_MODEL, MatchOptions()):
+        raise UsageError("--validate matches nothing: leave out --model and its options")
     pairs = {"method": config.method, "layout": config.layout, "partial": config.partial}
     if config.validate is not None:
         validate_archive(config.validate, config.benchmark, config.root, **pairs)

@@ -36,6 +36,7 @@ class Learner:
         step: steps done.
         epe: of the latest validation, px; None where no pixel counted, or before the first one.
         epe_step: the step of that validation.
+        not_taken: steps in a row that fp16's gradient scaler has left out.
     """
 
     def __init__(self, run: TrainingRun) -> None:
@@ -84,6 +85,7 @@ class Learner:
         self.step = 0
         self.epe: float | None = None
         self.epe_step: int | None = None
+        self.not_taken = 0
         self._optimizer_config, self._trainer = run.optimizer, trainer
 
     @property
@@ -118,6 +120,7 @@ class Learner:
     def end_step(self) -> None:
         """Take the optimiser step."""
         self.optimizer.step()
+        self.not_taken = self.not_taken + 1 if self.optimizer.step_was_skipped else 0
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(self.network)
         self.step += 1

@@ -31,6 +31,7 @@ from stereo.training.validation import validate
 
 FIRST_VALIDATION_PAIRS = 2
 FEW_VALIDATION_PAIRS = 16
+MAX_NOT_TAKEN = 30  # fp16 halves the scale each time, from 65536: then no scale helps
 
 
 @writes_alone
@@ -163,6 +164,12 @@ def _step(
             "the learning rate, use --trainer.precision fp32, or look at that batch"
         )
     learner.end_step()
+    if learner.not_taken == MAX_NOT_TAKEN:
+        raise StereoError(
+            f"fp16: the gradients of {MAX_NOT_TAKEN} steps in a row, to step {learner.step}, were "
+            "not finite at any scale, and the network no longer learns; use --trainer.precision "
+            "bf16 or fp32, and --resume auto to begin from the last checkpoint"
+        )
     log.step(learner, loss=loss, rate=rate, norm=norm)
 
 

@@ -1,4 +1,4 @@
-"""What ``infer`` does once only: the first frame's match, the fit of a calibration."""
+"""What `infer` does only once, or not at all."""
 
 import numpy as np
 import pytest
@@ -82,3 +82,21 @@ def test_a_calibration_is_fitted_once_for_pairs_of_one_size(stereo, frames, monk
     assert stereo(*call, *SGBM, "--output", frames / "out").status == 0
     assert len(list((frames / "out").glob("*.ply"))) == COUNT
     assert calls == [(48, 24)]
+
+
+def test_a_view_without_a_file_is_not_matched(stereo, frames, matches):
+    np.save(frames / "truth.npy", np.full((24, 48), 5, np.float32))
+    views = (frames / "L" / "000000.png", frames / "R" / "000000.png", *SGBM)
+    options = ("--ground-truth", frames / "truth.npy", "--formats", "error", "--view", "both")
+    called = stereo("infer", *views, "--output", frames / "out", *options)
+    assert "1 of 1 maps written" in called.out
+    assert len(matches) == 1
+
+
+def test_a_calibration_that_no_format_uses_is_said(stereo, frames):
+    Calibration.rectified(fx=40, cx0=24, cy=12, baseline=0.1).write(frames / "calibration.json")
+    views = (frames / "L", frames / "R", *SGBM, "--calibration", frames / "calibration.json")
+    for formats, warned in (("color,pfm", True), ("color,depth", False)):
+        called = stereo("infer", *views, "--output", frames / formats, "--formats", formats)
+        said = "--calibration changes no file of these formats; add depth or ply or glb"
+        assert any(said in line for line in called.errors) == warned

@@ -292,7 +292,7 @@ def test_folder_entries_of_other_programs_are_ignored(tmp_path, archives):
 
 def test_an_archive_that_exists_is_validated_without_a_model(stereo, tmp_path, archives):
     whole, _ = archives["middlebury_v3"]
-    call = ("submit", "middlebury_v3", "--root", whole.parent, "--partial", "--model", "absent")
+    call = ("submit", "middlebury_v3", "--root", whole.parent, "--partial")
     called = stereo(*call, "--validate", whole)
     assert (called.status, called.errors) == (0, [])
     assert f"{whole}: 2 maps, valid" in called.out
@@ -303,6 +303,10 @@ def test_an_archive_that_exists_is_validated_without_a_model(stereo, tmp_path, a
         called = stereo(*call, *options)
         assert called.status == 2
         assert "give --output FILE.zip" in called.errors[0]
+    for options in (("--model", "sgbm"), ("--scale", "2")):
+        called = stereo(*call, "--validate", whole, *options)
+        assert called.status == 2
+        assert "leave out --model and its options" in called.errors[0]
 
 
 def test_scenes_beyond_the_range_trigger_a_warning(tmp_path, stereo):

@@ -9,6 +9,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import PartialState
 from conftest import posix_only
 from safetensors.torch import load_file
@@ -192,6 +193,15 @@ def test_a_loss_that_is_not_finite_keeps_the_last_scalars(tiny, scripted, monkey
     with pytest.raises(StereoError, match="step 3 is not finite"):
         train(run, out)
     assert curve(out, "train/loss")[0] == [1, 2]
+
+
+def test_fp16_that_takes_no_step_at_all_stops(tiny, scripted, monkeypatch, tmp_path):
+    skips = iter([True] * 5 + [False] + [True] * 40)
+    monkeypatch.setattr(AcceleratedOptimizer, "step_was_skipped", property(lambda _: next(skips)))
+    scripted(9.0)
+    run = tiny_run(tiny(), max_steps=50, validate_every=100, checkpoint_every=100)
+    with pytest.raises(StereoError, match="30 steps in a row, to step 36, were not finite"):
+        train(run, tmp_path / "run")
 
 
 def test_every_step_follows_the_settings_of_the_optimizer(tiny, scripted, monkeypatch, tmp_path):
