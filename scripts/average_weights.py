@@ -16,7 +16,7 @@ from stereo.system.console import run_script  # before PyTorch, whose threads it
 # isort: split
 import torch
 
-from stereo.data.sets.sample import packed
+from stereo.data.sets.fingerprints import packed
 from stereo.errors import UsageError
 from stereo.models.checkpoint import (
     Checkpoint,

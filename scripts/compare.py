@@ -242,7 +242,7 @@ def cost(recipe: Path, variant: Variant) -> dict[str, float]:
     left, right = torch.randn(2, batch, 3, height, width)
 
     device, precision = torch.device("cpu"), fields["trainer"].get("precision", "auto")
-    dtype = pick_dtype(precision, device, bf16_serves=config.bf16_serves)
+    dtype = pick_dtype(precision, device, bf16_by_default=config.bf16_by_default)
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):

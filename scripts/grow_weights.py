@@ -13,6 +13,7 @@ from stereo.system.console import run_script  # before PyTorch, whose threads it
 # isort: split
 import torch
 
+from stereo.data.sets.fingerprints import packed
 from stereo.models import NetworkConfig, build_network
 from stereo.models.checkpoint import (
     Checkpoint,
@@ -49,7 +50,8 @@ def main() -> None:
         else:
             new.copy_(old)
         kept += old.numel()
-    save_checkpoint(output, Checkpoint(config, weights, {"grown from": "ea_stereo_fast"}))
+    facts = {"grown from": "ea_stereo_fast", "trained_on": packed(trained.trained_on)}
+    save_checkpoint(output, Checkpoint(config, weights, facts))
     total = sum(each.numel() for each in weights.values())
     print(f"{output}: {kept} of {total} values come from ea_stereo_fast")
 

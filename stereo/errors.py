@@ -7,7 +7,7 @@ class StereoError(Exception):
     """Base of this package's errors; the command line prints it as one line, exit status 1.
 
     Args:
-        message: what is wrong and how to mend it. Unprintable characters, including line
+        message: what is wrong and how to fix it. Unprintable characters, including line
             breaks and terminal escapes, are escaped.
     """
 

@@ -30,10 +30,6 @@ FLOORS = [
     ["__init__", "__main__"],
 ]
 DATA_FLOORS = ["io", "sets", "finding", "augmentation", "synthetic", "check"]
-WRITERS = (
-    *("commands/infer", "evaluation/evaluate", "commands/demo", "data/synthetic/synthesize"),
-    *("geometry/cameras", "training/loop"),
-)
 
 
 def imports_of(path):
@@ -220,12 +216,6 @@ def test_a_built_release_installs_and_runs_the_demo(tmp_path):
         [python.with_name("stereo"), "demo", "--output", "out"], check=True, cwd=tmp_path
     )
     assert (tmp_path / "out" / "metrics.json").is_file()
-
-
-def test_commands_that_write_many_files_lock_their_folder():
-    for name in WRITERS:
-        text = (REPOSITORY / "stereo" / f"{name}.py").read_text()
-        assert "@writes_alone" in text and "alone=True" in text, name
 
 
 def test_one_file_imports_opencv_and_one_torchvision():

@@ -52,8 +52,8 @@ def _fused(
 ) -> Tensor:
     """Attend by PyTorch's fused kernels, which take contiguous tensors of one width alone.
 
-    Zeros fill up the narrower ones: they change no product. Otherwise PyTorch holds the map, which
-    is faster where few queries attend to all cells.
+    The narrower ones are zero-padded, which changes no product. Otherwise PyTorch holds the map,
+    which is faster where few queries attend to all cells.
     """
     key_width, value_width = queries.shape[3], values.shape[3]
     if not torch.compiler.is_exporting() and queries.shape[:3].numel() >= MANY_QUERIES:

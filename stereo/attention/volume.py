@@ -5,7 +5,6 @@ N = D * H * W positions in row-major order. Windows and disparity lines are toke
 batch multiplied by their number.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -374,8 +373,3 @@ def check_size(name: str, value: object) -> Size:
     if len(parts) != 3 or any(type(part) is not int or part < 1 for part in parts):
         raise ValueError(f"{name} is {value!r}, expected three whole numbers (D, H, W) from 1 on")
     return parts[0], parts[1], parts[2]
-
-
-def cells(size: Size) -> int:
-    """Return the number of positions N."""
-    return math.prod(size)

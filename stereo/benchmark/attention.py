@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stereo.attention import ATTENTIONS, VolumeAttention
-from stereo.attention.volume import Size, cells
+from stereo.attention.volume import Size
 from stereo.benchmark import measure
 from stereo.benchmark.ceilings import pick_precisions
 from stereo.benchmark.plot import growth_plot, require_matplotlib
@@ -106,7 +106,9 @@ def benchmark_attention(
         for precision in precisions:
             for direction in directions:
                 case = Case(name, direction, precision)
-                rows += _measure_case(case, sorted(sizes, key=cells), where, time_limit, repeats)
+                rows += _measure_case(
+                    case, sorted(sizes, key=math.prod), where, time_limit, repeats
+                )
     report = {
         "benchmark": "attention",
         "machine": machine(where),
@@ -172,14 +174,19 @@ def _measure_case(
             "direction": case.direction,
             "precision": case.precision,
             "size": list(size),
-            "cells": cells(size),
+            "cells": math.prod(size),
             "parameters": parameters,
         }
         if case.member == "dot_product":
             row |= _need_of_dot_product(size, parameters, module.key_width + module.value_width)
         last = next((each for each in reversed(rows) if "seconds" in each), None)
         reason = _reason_not_to_run(
-            last, cells(size), row.get("computed_macs", 0), module.linear_cost, time_limit, device
+            last,
+            math.prod(size),
+            row.get("computed_macs", 0),
+            module.linear_cost,
+            time_limit,
+            device,
         )
         if reason is None:
             try:
@@ -227,7 +234,7 @@ def _run(
 
 def _need_of_dot_product(size: Size, parameters: int, width: int) -> dict[str, int]:
     """Return the bytes of the float32 map and the forward multiply-accumulates, computed."""
-    count = cells(size)
+    count = math.prod(size)
     return {"map_bytes": 4 * count**2, "computed_macs": count**2 * width + count * parameters}
 
 

@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if leaving.code == TERMINATED and is_main():
             _tell("stereo: terminated; each file written so far is whole")
         raise
-    except Exception as error:  # what bad input raises is a StereoError; this is ours to mend
+    except Exception as error:  # what bad input raises is a StereoError; this is ours to fix
         if os.environ.get(TRACEBACK):
             raise
         told = f"{type(error).__name__}: {' '.join(str(error).split())}"

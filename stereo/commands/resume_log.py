@@ -14,7 +14,7 @@ from typing import Any
 from stereo.data.finding.sources import file_stamps
 from stereo.errors import InputError, OutputError
 from stereo.system.files import staged, why_not_written
-from stereo.system.limits import check_bytes
+from stereo.system.limits import check_file
 from stereo.system.parsing import parse_json
 
 RESUME_LOG = "infer.jsonl"
@@ -117,7 +117,7 @@ class ResumeLog:
     def _lines(self) -> list[dict[str, Any]]:
         """Return the settings and the finished maps, skipping truncated lines."""
         if self.path.exists():
-            check_bytes(self.path, _MAX_BYTES, "the log of a run")
+            check_file(self.path, _MAX_BYTES, "the log of a run", may_be_empty=True)
         try:
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:

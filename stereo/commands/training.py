@@ -17,13 +17,13 @@ class _RecipeFile(ActionConfigFile):
     def __call__(
         self, parser: Any, cfg: Any, values: Any, option_string: str | None = None
     ) -> None:
-        from stereo.system.limits import check_bytes
+        from stereo.system.limits import check_file
         from stereo.system.parsing import MAX_YAML_BYTES, parse_yaml
         from stereo.training.recipe import recipe_path
 
         path = recipe_path(values)
         try:
-            check_bytes(path, MAX_YAML_BYTES, "a recipe")
+            check_file(path, MAX_YAML_BYTES, "a recipe")
             # Here it is bounded; in jsonargparse it is not.
             sections = parse_yaml(path.read_text(encoding="utf-8"), str(path))
             if not isinstance(sections, dict):

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from stereo.data.sets.datasets import Dataset, chosen_dataset, get_description, open_dataset
-from stereo.data.sets.sample import Readable, Sample, fingerprints
+from stereo.data.sets.fingerprints import fingerprints
+from stereo.data.sets.sample import Readable, Sample
 from stereo.errors import OutputError, StereoError, UsageError
 from stereo.evaluation import tables
 from stereo.evaluation.metrics import ImageScore, figures, image_record, score_image, summaries

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from stereo.data.sets.sample import packed
+from stereo.data.sets.fingerprints import packed
 from stereo.errors import StereoError, UsageError, unknown_name
 from stereo.export.check import UNSEEN, Difference, check_against_pytorch, mean_error, rendered
 from stereo.export.graph import check_exportable, export_graph, set_metadata

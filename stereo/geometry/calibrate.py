@@ -68,8 +68,8 @@ def calibrate(pairs: Sequence[PairFiles], board: Board, lens: str = "pinhole") -
     median and above a pixel, are left out one by one.
 
     Raises:
-        InputError: too few pairs that show the board, one held alike in all of them (Zhang, PAMI
-            2000: parallel planes say no more than one), or images of several sizes.
+        InputError: too few pairs that show the board, the board in one orientation in all of them
+            (Zhang, PAMI 2000: parallel planes add no constraint), or images of several sizes.
     """
     views: list[BoardView] = []
     left_out: dict[str, str] = {}
@@ -99,8 +99,9 @@ def calibrate(pairs: Sequence[PairFiles], board: Board, lens: str = "pinhole") -
             tilts = _tilts(found, views, size)
         if tilts < LEAST_TILTS:
             raise InputError(
-                f"the board is held alike in all pairs, its tilts within {tilts:.1f} degrees, "
-                "which leaves the focal length open: tilt it by 20 to 40 degrees, to every side"
+                "the board has one orientation in all pairs, its tilts within "
+                f"{tilts:.1f} degrees, which leaves the focal length open: tilt it by "
+                "20 to 40 degrees, to every side"
             )
         errors, away = found.errors, _away_from_the_others(found)
         worst = int(np.argmax(away))
@@ -203,8 +204,8 @@ def _away_from_the_others(found: "_Solution") -> list[float]:
 def _tilts(found: "_Solution", views: Sequence[BoardView], size: tuple[int, int]) -> float:
     """Return the largest angle between two of the board's normals, degrees.
 
-    A solution for boards held alike is itself off, tilts and all; a pinhole camera whose focal
-    length is the width of the image gives about the right ones.
+    A solution for boards of one orientation is itself off, tilts and all; a pinhole camera whose
+    focal length is the width of the image gives about the right ones.
     """
     cv2 = import_cv2()
     width, height = size

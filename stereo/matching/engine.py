@@ -66,7 +66,7 @@ class NetworkEngine:
         self.config = config
         self.options = options
         self.device = device
-        self.dtype = pick_dtype(options.precision, device, bf16_serves=config.bf16_serves)
+        self.dtype = pick_dtype(options.precision, device, bf16_by_default=config.bf16_by_default)
         # In fp32 the volumes of 3D networks would not fit the gaps that others leave.
         compact = self.dtype is not torch.float32 or config.name in EA_STEREOS
         self.keeps_large = compact and device.type == "cpu"

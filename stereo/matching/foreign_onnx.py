@@ -28,7 +28,7 @@ from stereo.matching.wrap import SIGNS, are_numbers, checked_map, of_255
 from stereo.models.checkpoint import file_sha256
 from stereo.models.config import check_max_disparity
 from stereo.system.bundled import DEFAULT_MAX_DISPARITY
-from stereo.system.limits import check_bytes
+from stereo.system.limits import check_file
 from stereo.system.parsing import parse_yaml
 
 _TYPES = {
@@ -275,7 +275,7 @@ def _stored_reading(path: Path) -> OnnxReading:
     beside = path.with_suffix(".yaml")
     if not beside.is_file():
         return OnnxReading()
-    check_bytes(beside, _MOST_YAML, "a YAML file")
+    check_file(beside, _MOST_YAML, "a YAML file")
     try:
         stored = parse_yaml(beside.read_text(encoding="utf-8"), beside.name)
     except (OSError, UnicodeDecodeError) as error:

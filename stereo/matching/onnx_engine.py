@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stereo.data.sets.sample import unpacked
+from stereo.data.sets.fingerprints import unpacked
 from stereo.errors import InputError, StereoError
 from stereo.matching.engine import FREE_SHARE, NOT_FINITE, pad_to_multiple
 from stereo.matching.estimate import Estimate
@@ -204,7 +204,7 @@ class OnnxEngine:
         return disparity.clip(0, self.max_disparity), certainty.clip(0, 1)
 
     def padded(self, views: Sequence[np.ndarray]) -> Tensor:  # (B, 3, H', W')
-        """Return (H, W, 3) uint8 views as the graph takes them, filled up to its stride."""
+        """Return (H, W, 3) uint8 views as the graph takes them, padded to its stride."""
         pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).float()
         if self.config.padding == "replicate":
             return pad_to_multiple(pixels, self.stride, "replicate").contiguous()

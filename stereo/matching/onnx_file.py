@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stereo.data.io.images import check_readable
 from stereo.errors import InputError
 from stereo.system.extras import import_extra
-from stereo.system.limits import check_bytes
+from stereo.system.limits import check_file
 
 MOST_BYTES = 2**30
 MOST_NODES = 50_000
@@ -35,8 +34,7 @@ def read_onnx(path: Path) -> bytes:
     """
     onnx = import_extra("onnx", "export", "an .onnx file")
     import_extra("onnx.shape_inference", "export", "an .onnx file")
-    check_readable(path)
-    check_bytes(path, MOST_BYTES, "an ONNX file")
+    check_file(path, MOST_BYTES, "an ONNX file")
     data = path.read_bytes()
     try:
         proto = onnx.ModelProto.FromString(data)

@@ -19,11 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from stereo.data.io.images import check_readable
-from stereo.data.sets.sample import unpacked
+from stereo.data.sets.fingerprints import unpacked
 from stereo.errors import InputError, StereoError, UsageError
 from stereo.models import NetworkConfig, StereoNetwork, build_network
 from stereo.system.files import staged
+from stereo.system.limits import check_file
 from stereo.system.parsing import parse_json
 from stereo.version import __version__
 
@@ -48,7 +48,7 @@ class Checkpoint:
 
     @property
     def trained_on(self) -> frozenset[str]:
-        """``stereo.data.sets.sample.fingerprints`` of the pairs on disk that it was trained on."""
+        """Fingerprints (``stereo.data.sets.fingerprints``) of the pairs on disk that taught it."""
         return unpacked(self.training.get("trained_on"))
 
 
@@ -106,7 +106,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             weights do not belong to the network that its metadata describe.
     """
     path = Path(path)
-    check_readable(path)
+    check_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

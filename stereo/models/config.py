@@ -138,8 +138,8 @@ class NetworkConfig:
         object.__setattr__(self, "attention", attention)
 
     @property
-    def bf16_serves(self) -> bool:
-        """Whether ``auto`` may be bf16: in our convention, since published figures are of fp32."""
+    def bf16_by_default(self) -> bool:
+        """Whether ``auto`` may be bf16; not in PSMNet's conventions, whose figures are of fp32."""
         return self.upsampling == "unbiased"
 
     def to_dict(self) -> dict[str, Any]:

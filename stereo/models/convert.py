@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stereo.data.io.images import check_readable
 from stereo.errors import InputError
 from stereo.models import NetworkConfig, build_network
 from stereo.models.checkpoint import Checkpoint, check_shapes, load_weights
-from stereo.system.limits import check_bytes
+from stereo.system.limits import check_file
 
 # The authors' names and ours. `.0.` and `.1.` at the end are convolution and batch norm.
 _FEATURES = [
@@ -128,9 +127,8 @@ def _rename(key: str, rules: list[Any]) -> str:
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
-    check_readable(path)
     refusal = f"{path}: not a PSMNet checkpoint"
-    check_bytes(path, MAX_BYTES, "such a checkpoint")
+    check_file(path, MAX_BYTES, "such a checkpoint")
     try:
         is_zip = _check_pickles(path)
         with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():

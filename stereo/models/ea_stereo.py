@@ -7,7 +7,6 @@ the right one warped to it, as HITNet does (Tankovich et al., CVPR 2021).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -220,8 +219,13 @@ class EAStereo(FastStereo):
     refinement_type = StateRefinement
     feature_factors = (HALF_FACTOR, FINE_FACTOR, VOLUME_FACTOR)
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(
+        self,
+        attentions: Mapping[str, nn.Module],
+        max_disparity: int,
+        mask_invalid: bool = False,
+    ) -> None:
+        super().__init__(attentions, max_disparity, mask_invalid)
         self.half_refinement = HalfRefinement(HALF_CHANNELS)
 
     def _match(

@@ -206,6 +206,9 @@ class FastStereo(nn.Module):
 
         Returns:
             Disparity in pixels; in training mode every stage's, and the logits of the volume.
+
+        Raises:
+            ValueError: the shapes differ, or are not multiples of 16.
         """
         check_views(left, right)
         return self.match(self.extract(left), self.extract(right))
@@ -214,7 +217,11 @@ class FastStereo(nn.Module):
         """Return a view's features, one tensor per entry of ``feature_factors``."""
         return self.features(view)
 
-    def match(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor | TrainingOutputs:
+    def match(
+        self,
+        left: Sequence[Tensor],  # (B, C, H / k, W / k) for each k of `feature_factors`
+        right: Sequence[Tensor],
+    ) -> Tensor | TrainingOutputs:  # (B, H, W)
         """Match the features of two views; ``forward`` after ``extract``."""
         stages, best, logits = self._match(left, right, self.max_disparity)
         if not self.training:

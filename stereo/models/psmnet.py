@@ -68,7 +68,11 @@ class PSMNet(nn.Module):
         """Return a view's features, one tensor per entry of ``feature_factors``."""
         return (self.features(view),)
 
-    def match(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor | TrainingOutputs:
+    def match(
+        self,
+        left: Sequence[Tensor],  # (B, C, H / k, W / k) for each k of `feature_factors`
+        right: Sequence[Tensor],
+    ) -> Tensor | TrainingOutputs:  # (B, H, W)
         """Match the features of two views; ``forward`` after ``extract``."""
         if not self.training:
             return self._search(left, right, self.max_disparity)[0]

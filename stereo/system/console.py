@@ -73,8 +73,12 @@ def show_warnings_as_lines() -> None:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return an aligned Markdown table; numbers are right-aligned with two decimals."""
-    text = [[f"{c:.2f}" if isinstance(c, float) else str(c) for c in row] for row in rows]
-    widths = [max(len(str(r[i])) for r in [header, *text]) for i in range(len(header))]
+
+    def cell(value: object) -> str:
+        return f"{value:.2f}" if isinstance(value, float) else str(value).replace("|", "\\|")
+
+    head, *text = ([cell(value) for value in row] for row in (header, *rows))
+    widths = [max(2, *map(len, column)) for column in zip(head, *text, strict=True)]
     numeric = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
@@ -87,4 +91,4 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     rule = [
         "-" * (w - 1) + (":" if right else "-") for w, right in zip(widths, numeric, strict=True)
     ]
-    return "\n".join([line(header), line(rule), *(line(row) for row in text)])
+    return "\n".join([line(head), line(rule), *(line(row) for row in text)])

@@ -47,7 +47,7 @@ def max_pixels() -> int:
 def picture_limit(megapixels: float | None) -> Iterator[None]:
     """Set the limit, for processes started in the block too; None leaves it.
 
-    Pillow's own, which readers raise to ours, is what it was when the block ends.
+    Pillow's own limit, which readers raise, is restored afterwards.
 
     Raises:
         UsageError: not a positive number.
@@ -85,22 +85,34 @@ def check_pixels(width: int, height: int, name: str) -> None:
         )
 
 
-def check_bytes(path: Path, most: int, what: str) -> None:
-    """Raise ``InputError`` if a path is not a regular file, or too large for its kind.
+def check_file(
+    path: Path, most: int | None = None, what: str = "a file", *, may_be_empty: bool = False
+) -> None:
+    """Raise ``InputError`` unless ``path`` is a file that can be read.
 
     Opening a pipe may take forever, and reading a device does.
+
+    Args:
+        path: the path.
+        most: bytes that it may have.
+        what: what such a file is called.
+        may_be_empty: whether an empty one is right.
     """
     try:
         found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise InputError(f"{path}: is a folder, expected a file")
+        if not stat.S_ISREG(found.st_mode):
+            raise InputError(f"{path}: is a pipe or a device, expected a file")
+        path.open("rb").close()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    if stat.S_ISDIR(found.st_mode):
-        raise InputError(f"{path}: cannot be read: is a folder, expected a file")
-    if not stat.S_ISREG(found.st_mode):
-        raise InputError(f"{path}: is a pipe or a device, expected a file")
-    size = found.st_size
-    if size > most:
+    if found.st_size == 0 and not may_be_empty:
+        raise InputError(f"{path}: the file is empty")
+    if most is not None and found.st_size > most:
         raise InputError(
-            f"{path}: {size / 2**20:.1f} MiB, more than the {most / 2**20:g} MiB that {what} "
-            "may have"
+            f"{path}: {found.st_size / 2**20:.1f} MiB, more than the {most / 2**20:g} MiB that "
+            f"{what} may have"
         )

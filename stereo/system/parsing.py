@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stereo.errors import InputError
-from stereo.system.limits import check_bytes
+from stereo.system.limits import check_file
 
 MAX_JSON_BYTES = 2**26
 MAX_JSON_DEPTH = 64
@@ -69,7 +69,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_json(path: Path) -> Any:
     """Parse an untrusted JSON file; ``InputError`` if it is missing or as in ``parse_json``."""
-    check_bytes(path, MAX_JSON_BYTES, "a JSON file")
+    check_file(path, MAX_JSON_BYTES, "a JSON file")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:

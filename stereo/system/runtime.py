@@ -62,19 +62,21 @@ def pick_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def pick_dtype(precision: str, device: torch.device, *, bf16_serves: bool = False) -> torch.dtype:
+def pick_dtype(
+    precision: str, device: torch.device, *, bf16_by_default: bool = False
+) -> torch.dtype:
     """Resolve a precision name to the dtype of autocast.
 
     Args:
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         device: where to compute.
-        bf16_serves: whether ``auto`` may be bf16, which it is where the hardware is fast at it.
+        bf16_by_default: whether ``auto`` may be bf16, which it is where the hardware is fast at it.
 
     Raises:
         UsageError: an unknown precision, or fp16 on the CPU, which has no fast path for it.
     """
     if precision == "auto":
-        return torch.bfloat16 if bf16_serves and fast_at_bf16(device) else torch.float32
+        return torch.bfloat16 if bf16_by_default and fast_at_bf16(device) else torch.float32
     if precision not in _DTYPES:
         raise unknown_name("precision", precision, ["auto", *_DTYPES])
     if precision == "fp16" and device.type == "cpu":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stereo.data.finding.sources import Source, file_stamps, find_sources
-from stereo.data.sets.sample import packed
+from stereo.data.sets.fingerprints import fingerprints_of, packed
 from stereo.errors import InputError, UsageError
 from stereo.models.checkpoint import file_sha256, load_checkpoint, save_checkpoint
 from stereo.system import console
@@ -152,7 +152,9 @@ def _adapt(
             "after": choice.values,
         }
         found = load_checkpoint(choice.path)
-        training = {"adapted": about, "trained_on": packed(load_checkpoint(start).trained_on)}
+        own = fingerprints_of({path for source in sources for path in source.files()})
+        seen = packed(load_checkpoint(start).trained_on | own)
+        training = {"adapted": about, "trained_on": seen}
         save_checkpoint(target, dataclasses.replace(found, training=training))
         console.say(f"{target}: better on {judges} {STAGES[choice.stage]}{few}")
     else:

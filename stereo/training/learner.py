@@ -173,8 +173,10 @@ class MovingAverage:
 
 def _mixed_precision(run: TrainingRun) -> Literal["no", "bf16", "fp16"]:
     """Return accelerate's name of the run's precision."""
-    serves = run.network_config.bf16_serves
-    dtype = pick_dtype(run.trainer.precision, pick_device(run.trainer.device), bf16_serves=serves)
+    serves = run.network_config.bf16_by_default
+    dtype = pick_dtype(
+        run.trainer.precision, pick_device(run.trainer.device), bf16_by_default=serves
+    )
     if dtype is torch.float32:
         return "no"
     return "bf16" if dtype is torch.bfloat16 else "fp16"

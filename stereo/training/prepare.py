@@ -13,8 +13,9 @@ from torch import Tensor
 from stereo.attention import ATTENTIONS
 from stereo.data.augmentation.training_pair import TrainingPair
 from stereo.data.sets.datasets import get_description, open_dataset
+from stereo.data.sets.fingerprints import fingerprints, packed
 from stereo.data.sets.layouts import SYNTHETIC
-from stereo.data.sets.sample import Readable, SampleFiles, fingerprints, packed
+from stereo.data.sets.sample import Readable, SampleFiles
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.data.synthetic.samples import RenderedSample, held_out
 from stereo.errors import UsageError, unknown_name

@@ -10,7 +10,7 @@ import numpy as np
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from stereo.data.sets.sample import packed, unpacked
+from stereo.data.sets.fingerprints import packed, unpacked
 from stereo.errors import InputError, OutputError, StereoError, UsageError
 from stereo.models.checkpoint import Checkpoint, load_weights, save_checkpoint
 from stereo.system import console
@@ -128,7 +128,7 @@ class Saver:
         scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
         raw = {name: tensor.detach() for name, tensor in learner.network.state_dict().items()}
         state = RunState(learner.step, raw, learner.optimizer.state_dict(), scaler, generators)
-        save_run(last_path(self.folder, learner.step), self._shipped(), state)
+        save_run(last_path(self.folder, learner.step), self._inference_checkpoint(), state)
         remove_old(self.folder, learner.step, self.run.trainer.keep_last)
 
     def keep_best(self) -> None:
@@ -138,9 +138,9 @@ class Saver:
         if self.best_epe is None or epe < self.best_epe:
             self.best_epe = epe
             if self.learner.accelerator.is_main_process:
-                save_checkpoint(best_path(self.folder), self._shipped())
+                save_checkpoint(best_path(self.folder), self._inference_checkpoint())
 
-    def _shipped(self) -> Checkpoint:
+    def _inference_checkpoint(self) -> Checkpoint:
         learner = self.learner
         facts = {
             "step": learner.step,

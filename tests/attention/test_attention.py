@@ -5,6 +5,7 @@ fails.
 """
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -15,7 +16,6 @@ from stereo.attention import ATTENTIONS
 from stereo.attention.reference import weighted_average
 from stereo.attention.volume import (
     VolumeAttention,
-    cells,
     clip_window,
     from_windows,
     to_tokens,
@@ -183,7 +183,7 @@ def test_class_attributes_match_the_expected_properties():
 def test_permuting_positions_permutes_the_output(name, options):
     module = build(name, options)
     volume = volume_of()
-    order = torch.randperm(cells(SIZE), generator=torch.Generator().manual_seed(1))
+    order = torch.randperm(math.prod(SIZE), generator=torch.Generator().manual_seed(1))
     permuted = volume.flatten(2)[..., order].unflatten(2, SIZE)
     expected = module(volume).flatten(2)[..., order].unflatten(2, SIZE)
     equal = (module(permuted) - expected).abs().max() < 1e-10
@@ -372,7 +372,7 @@ def test_factorized_equals_efficient_and_its_scaling_divides_by_the_bases():
 def test_efficient_scaling_is_the_dot_product_map_over_n():
     module = build("efficient_scaling")
     q, k, v = module.project(volume_of())
-    expected = q @ k.transpose(2, 3) / cells(SIZE) @ v
+    expected = q @ k.transpose(2, 3) / math.prod(SIZE) @ v
     assert (module.attend(q, k, v, None, SIZE) - expected).abs().max() < 1e-12
 
 
@@ -388,7 +388,7 @@ def test_explicit_dot_product_refuses_what_does_not_fit_and_states_the_bytes():
     module = build("dot_product", {"form": "explicit"}, heads=1, dtype=torch.float32)
     # 48x136x240 positions, a 544x960 image: 1,566,720 squared in four bytes.
     size = (48, 136, 240)
-    tokens = torch.zeros(1).expand(1, 1, cells(size), 4)
+    tokens = torch.zeros(1).expand(1, 1, math.prod(size), 4)
     with pytest.raises(ValueError, match=r"9,818,446,233,600 bytes \(9,818\.4 GB\)"):
         module.attend(tokens, tokens, tokens, None, size)
     assert torch.equal(module(volume_of(dtype=torch.float32)).isfinite().all(), torch.tensor(True))

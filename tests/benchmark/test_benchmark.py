@@ -14,7 +14,6 @@ from conftest import slow_but
 from PIL import Image
 
 from stereo.attention import ATTENTIONS
-from stereo.attention.volume import cells
 from stereo.benchmark import attention as attention_benchmark
 from stereo.benchmark import ceilings, inference, measure, networks, training
 from stereo.benchmark.attention import benchmark_attention, check_against_definition
@@ -74,7 +73,7 @@ def test_memory_of_linear_members_grows_no_faster_than_the_volume(name):
     peaks = [math.inf] * len(sizes)
     for _ in range(3):  # resident memory is noisy upwards: what else the process keeps comes on top
         peaks = [min(p, forward_peak(name, s)) for p, s in zip(peaks, sizes, strict=True)]
-        slope = np.polyfit(np.log([cells(s) for s in sizes]), np.log(peaks), 1)[0]
+        slope = np.polyfit(np.log([math.prod(s) for s in sizes]), np.log(peaks), 1)[0]
         if slope <= 1.05:
             break
     assert slope <= 1.05
@@ -84,7 +83,7 @@ def test_memory_of_linear_members_grows_no_faster_than_the_volume(name):
 @needs_linux
 def test_dot_product_never_holds_its_map():
     size = (16, 32, 24)  # a map of 604 MB, far above what slices and libraries take
-    assert forward_peak("dot_product", size) < 0.5 * 4 * cells(size) ** 2
+    assert forward_peak("dot_product", size) < 0.5 * 4 * math.prod(size) ** 2
 
 
 def test_turns_are_summed_up_by_their_median():

@@ -18,6 +18,7 @@ from stereo.geometry import Calibration
 from stereo.matching.matcher import Matcher
 from stereo.models import NetworkConfig, build_network
 from stereo.models.checkpoint import Checkpoint, save_checkpoint
+from stereo.system.locks import locked
 
 SIZE = (24, 32)
 SHORT = ("--max-disparity", "16")
@@ -839,3 +840,35 @@ def test_an_archive_that_cannot_be_read_is_one_line(stereo, tmp_path, kind):
     assert stereo(*call, "--output", archive, "--model", "sgbm", *SHORT).status == 0
     damage(archive, kind)
     assert_one_line(stereo(*call, "--validate", archive), 1, f"{archive}: ")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ("infer", "left.png", "right.png", "--model", "sgbm"),
+        ("evaluate", "--dataset", "manifest", "--root", "set", "--model", "sgbm"),
+        ("demo",),
+        ("rectify", "left.png", "right.png", "--calibration", "cameras.json"),
+    ],
+    ids=lambda call: call[0],
+)
+def test_a_folder_that_another_run_writes_to_is_refused(stereo, tmp_path, monkeypatch, call):
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "left.png")
+    picture(tmp_path / "right.png", seed=1)
+    entry = {"name": "a", "left": "../left.png", "right": "../right.png", "gt": "gt.npy"}
+    truth(tmp_path / "set" / "gt.npy")
+    (tmp_path / "set" / "manifest.json").write_text(json.dumps([entry]))
+    Calibration.rectified(fx=40, cx0=16, cy=12, baseline=0.1).write(tmp_path / "cameras.json")
+    (tmp_path / "out").mkdir()
+    with locked(tmp_path / "out"):
+        result = stereo(*call, "--output", "out")
+    assert result.status == 1
+    assert "another run" in result.errors[-1] and "is writing to out" in result.errors[-1]
+    assert written(tmp_path / "out") == []
+
+
+def test_a_folder_that_scenes_are_rendered_to_is_refused(stereo, tmp_path):
+    with locked(tmp_path):
+        result = stereo("data", "synthesize", "--root", tmp_path, "--count", 1)
+    assert_one_line(result, 1, "another run", f"is writing to {tmp_path}")

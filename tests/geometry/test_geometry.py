@@ -99,7 +99,7 @@ def test_boards_held_alike_do_not_calibrate(tmp_path, stereo, rig, tilts, warned
         assert any(" the board's tilts are within" in line for line in called.errors)
     else:
         assert called.status == 1
-        assert "the board is held alike in all pairs" in called.errors[-1]
+        assert "the board has one orientation in all pairs" in called.errors[-1]
         assert not list(tmp_path.glob("cameras*"))
 
 

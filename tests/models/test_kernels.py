@@ -22,7 +22,7 @@ def test_kernels_equal_their_plain_forms_in_the_interpreter():
         call, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    assert "17 passed" in done.stdout
+    assert "passed" in done.stdout and "skipped" not in done.stdout
 
 
 def test_missing_kernels_are_an_error():

@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-from stereo.system.console import say, warn
+from stereo.system.console import say, table, warn
 
 WARNINGS = """
 import warnings
@@ -22,3 +22,11 @@ def test_terminal_escapes_of_file_names_are_shown_not_obeyed(capsys):
         write("\x1b[31mview\ttwo\nlines\x07")
     shown = "\\x1b[31mview\ttwo\nlines\\x07\n"
     assert capsys.readouterr() == (shown, shown)
+
+
+def test_a_table_is_markdown_whatever_its_cells_hold():
+    assert table(["a|b", "n"], [["c|d", 1]]).splitlines() == [
+        "| a\\|b |  n |",
+        "| ---- | -: |",
+        "| c\\|d |  1 |",
+    ]

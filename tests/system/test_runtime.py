@@ -298,7 +298,7 @@ def test_fp16_on_the_cpu_and_emulated_bf16_are_not_used(monkeypatch):
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation
     )
     assert runtime.pick_dtype("fp16", CUDA) == torch.float16
-    assert runtime.pick_dtype("auto", CUDA, bf16_serves=True) == torch.float32
+    assert runtime.pick_dtype("auto", CUDA, bf16_by_default=True) == torch.float32
 
 
 @pytest.mark.parametrize("options", [MatchOptions, TrainerConfig])
@@ -342,7 +342,7 @@ def test_auto_is_bf16_where_that_is_faster(
     cpu = torch.device("cpu")
     assert runtime.has_bf16(cpu) == bool(instructions)
     expected = torch.bfloat16 if fast else torch.float32
-    assert runtime.pick_dtype("auto", cpu, bf16_serves=True) == expected
+    assert runtime.pick_dtype("auto", cpu, bf16_by_default=True) == expected
     assert runtime.pick_dtype("auto", cpu) == torch.float32
 
 

@@ -11,12 +11,15 @@ import psutil
 import pytest
 import torch
 from conftest import posix_only
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from training_runs import Killed, best_of, command, finish, samples, tiny_run, wait_for
 
+from stereo.data.io.disparities import write_disparity
 from stereo.data.sets.datasets import open_dataset
-from stereo.data.sets.sample import fingerprints, unpacked
+from stereo.data.sets.fingerprints import fingerprints, unpacked
+from stereo.data.sets.sample import SampleFiles
 from stereo.errors import InputError, UsageError
 from stereo.models import NetworkConfig, build_network
 from stereo.models.checkpoint import Checkpoint, load_checkpoint
@@ -347,7 +350,21 @@ def test_fine_tuned_weights_know_the_pairs_of_those_they_began_with(tiny, script
     recipe = Recipe(NetworkConfig("ea_stereo_fast", 32), DataConfig("manifest", str(other)))
     tuned = unpacked(prepare(recipe, weights=str(first)).facts["trained_on"])
     assert tuned > load_checkpoint(first).trained_on
-    assert len(tuned) == 6  # four images, and two maps that both data sets have
+    assert len(tuned) == 8  # four images and their maps
+
+
+@pytest.mark.parametrize("suffix", [".pfm", ".npy"])
+def test_maps_of_one_rig_are_told_apart_by_more_than_their_borders(tmp_path, rng, suffix):
+    pairs = []
+    for number in range(3):  # rows that begin and end without ground truth
+        disparity = rng.uniform(5, 50, (240, 384)).astype(np.float32)
+        disparity[:, :140] = disparity[:, -32:] = np.inf
+        write_disparity(tmp_path / f"{number}{suffix}", disparity)
+        left = tmp_path / f"{number}.png"
+        Image.fromarray(rng.integers(0, 256, (240, 384), np.uint8)).save(left)
+        pairs.append(SampleFiles(str(number), left, left, tmp_path / f"{number}{suffix}"))
+    assert not fingerprints(pairs[:1]) & fingerprints(pairs[1:])
+    assert len(fingerprints(pairs)) == 3
 
 
 def test_a_resumed_run_takes_other_settings_of_the_optimizer(tiny, scripted, tmp_path):

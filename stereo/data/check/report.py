@@ -118,7 +118,7 @@ class Section:
             f"{100 * count / valid:.4g} % {kind}" for kind, count in groups.items() if count
         )
         return [
-            f"{self.label}: no disparity lies between {low} and {high} px: {shares}; mend the sign "
+            f"{self.label}: no disparity lies between {low} and {high} px: {shares}; fix the sign "
             "or the scale of the ground truth, or name another --min-disparity or --max-disparity"
         ]
 

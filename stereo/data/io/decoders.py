@@ -15,10 +15,9 @@ import numpy as np
 from PIL import Image
 
 from stereo.data.io.disparities import read_disparity
-from stereo.data.io.images import check_readable
 from stereo.data.io.picture_file import check_one_frame, open_picture
 from stereo.errors import InputError
-from stereo.system.limits import check_bytes
+from stereo.system.limits import check_file
 from stereo.system.parsing import MAX_JSON_BYTES, parse_json
 
 Shape: TypeAlias = tuple[int, int]
@@ -129,8 +128,7 @@ def decode_falling_things(path: Path, _shape: Shape) -> np.ndarray:
         InputError: missing or damaged depth or camera settings.
     """
     settings = path.with_name("_camera_settings.json")
-    check_readable(settings)
-    check_bytes(settings, MAX_JSON_BYTES, "camera settings")
+    check_file(settings, MAX_JSON_BYTES, "camera settings")
     told = parse_json(settings.read_bytes(), str(settings))
     try:
         focal_px = float(told["camera_settings"][0]["intrinsic_settings"]["fx"])
@@ -208,7 +206,7 @@ def _read_grey(path: Path) -> np.ndarray:
 
 
 def _read_picture(path: Path) -> np.ndarray:
-    check_readable(path)
+    check_file(path)
     with open_picture(path, str(path)) as image:
         check_one_frame(image, str(path))
         plain = image.convert("RGB") if image.mode in ("P", "RGBA") else image

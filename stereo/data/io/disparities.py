@@ -15,10 +15,9 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from stereo.data.io.images import check_readable
 from stereo.data.io.picture_file import check_one_frame, largest_of_ppm, open_picture
 from stereo.errors import InputError, UsageError
-from stereo.system.limits import check_pixels
+from stereo.system.limits import check_file, check_pixels
 
 DISPARITY_SUFFIXES = frozenset([".pfm", ".png", ".npy", ".npz", ".tif", ".tiff", ".pgm"])
 PNG16_SCALE = 256.0
@@ -64,7 +63,7 @@ def read_disparity(path: str | Path, scale: float | None = None) -> np.ndarray:
     """
     path = Path(path)
     check_scale(scale)
-    check_readable(path)
+    check_file(path)
     suffix = path.suffix.lower()
     if suffix not in DISPARITY_SUFFIXES:
         known = ", ".join(sorted(DISPARITY_SUFFIXES))
@@ -142,10 +141,12 @@ def store_disparity(
         buffer = io.BytesIO()
         Image.fromarray(values).save(buffer, "PPM" if suffix == ".pfm" else "TIFF")
         path.write_bytes(buffer.getvalue())
-    elif suffix == ".npy":
-        np.save(path, values)
-    elif suffix == ".npz":
-        np.savez_compressed(path, disparity=values)
+    elif suffix in (".npy", ".npz"):
+        with path.open("wb") as file:  # given a name, NumPy would append its suffix to .NPY
+            if suffix == ".npy":
+                np.save(file, values)
+            else:
+                np.savez_compressed(file, disparity=values)
     else:
         raise UsageError(f"{path}: unknown disparity format '{suffix}'")
     return clamped

@@ -27,7 +27,7 @@ from stereo.data.io.picture_file import (
     open_picture,
 )
 from stereo.errors import InputError
-from stereo.system.limits import check_pixels
+from stereo.system.limits import check_file, check_pixels
 from stereo.system.opencv import import_cv2, quiet_opencv
 
 ImageLike: TypeAlias = "np.ndarray | Image.Image | str | Path"
@@ -100,7 +100,7 @@ def as_samples(image: ImageLike, name: str) -> np.ndarray:
 def read_samples(path: str | Path) -> np.ndarray:
     """As ``read_image``, but at the stored depth: (H, W, 1) or (H, W, 3), uint8 or uint16."""
     path, name = Path(path), str(path)
-    check_readable(path)
+    check_file(path)
     try:
         with open_picture(path, name) as image:
             check_one_frame(image, name)
@@ -127,7 +127,7 @@ def read_both_views(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         InputError: as ``read_image``, or the file does not hold two views.
     """
     path, name = Path(path), str(path)
-    check_readable(path)
+    check_file(path)
     with open_picture(path, name) as image:
         if not holds_both_views(image):
             raise InputError(f"{name}: does not hold both views, as an MPO's two frames would")
@@ -207,22 +207,6 @@ def is_hidden(path: Path, folder: Path) -> bool:
         folder: the one that is looked through.
     """
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
-
-
-def check_readable(path: Path) -> None:
-    """Raise ``InputError`` unless ``path`` is a non-empty file."""
-    try:
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder, expected a file")
-        if not path.exists():
-            raise InputError(f"{path}: no such file")
-        if not path.is_file():  # opening a pipe may take forever, reading a device does
-            raise InputError(f"{path}: is a pipe or a device, expected a file")
-        with path.open("rb") as file:
-            if not file.read(1):
-                raise InputError(f"{path}: the file is empty")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _decode(image: ImageFile, path: Path, name: str) -> np.ndarray:

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from stereo.errors import InputError, StereoError
-from stereo.system.limits import TooLargeError, check_bytes, check_pixels, max_pixels
+from stereo.system.limits import TooLargeError, check_file, check_pixels, max_pixels
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF", "JPEG2000", "AVIF")
 """Pillow's names. It knows others, and one of them starts Ghostscript."""
@@ -46,7 +46,8 @@ def open_picture(
     """
     try:
         if isinstance(source, Path):
-            check_bytes(source, MAX_BYTES_PER_PIXEL * max_pixels() + MAX_METADATA, "an image")
+            most = MAX_BYTES_PER_PIXEL * max_pixels() + MAX_METADATA
+            check_file(source, most, "an image", may_be_empty=True)
         _check_webp(source, name)  # Pillow allocates two canvases on opening one
         _check_ppm(source, name)  # and reads a header byte by byte
         _let_pillow_open_what_we_allow()

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stereo.data.io.images import check_readable, is_picture
+from stereo.data.io.images import is_picture
 from stereo.errors import InputError, OutputError, UsageError
-from stereo.system.limits import check_pixels
+from stereo.system.limits import check_file, check_pixels
 from stereo.system.opencv import import_cv2, quiet_opencv
 
 VIDEO_SUFFIXES = frozenset(
@@ -99,7 +99,7 @@ class Video:
         self.source = str(source)
         self.path = Path(source)
         if not is_address(self.source):
-            check_readable(self.path)
+            check_file(self.path)
         self._last: tuple[int, np.ndarray] | None = None
         self._lock = threading.Lock()
         self._rewind()

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stereo.data.io.images import check_readable
 from stereo.data.sets.layouts import Layout, Part, Split
 from stereo.data.sets.patterns import Fields, PathPattern
 from stereo.data.sets.sample import SampleFiles
 from stereo.errors import InputError, UsageError
-from stereo.system.limits import check_bytes
+from stereo.system.limits import check_file
 
 MAX_LIST_BYTES = 2**24
 
@@ -192,8 +191,7 @@ def read_unused(path: Path) -> frozenset[str]:
     Raises:
         InputError: not readable, or a line of another form.
     """
-    check_readable(path)
-    check_bytes(path, MAX_LIST_BYTES, "a list of frames")
+    check_file(path, MAX_LIST_BYTES, "a list of frames")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:

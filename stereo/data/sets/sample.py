@@ -1,9 +1,5 @@
 """A stereo pair with its ground truth: on disk, and in memory."""
 
-import contextlib
-import hashlib
-import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,9 +9,6 @@ import numpy as np
 from stereo.data.io.decoders import Decoder, MaskReader, decode_stored
 from stereo.data.io.images import as_images
 from stereo.errors import InputError
-
-FINGERPRINT = 12  # digits; of 8, 35,000 pairs and 4,000 others share one in 3 % of cases
-SOME_PARTS, SOME_BYTES = 7, 512  # of a file
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,40 +124,6 @@ class SampleFiles:
             _check_size(path, mask, self.left, left, "occlusion mask")
             together = mask if together is None else together & mask
         return together
-
-
-def fingerprints(pairs: Iterable[Readable]) -> frozenset[str]:
-    """Return twelve hexadecimal digits for each file of pairs on disk, by which to know them again.
-
-    The files are the left images and the ground truth, which other passes of a scene share. The
-    digits are of their sizes and some of their bytes, whatever they are called. Files that cannot
-    be read are left out: whoever needs them says so.
-    """
-    found = set()
-    files = (pair for pair in pairs if isinstance(pair, SampleFiles))
-    for path in (path for pair in files for path in (pair.left, pair.disparity)):
-        if path is None or not path.is_file():
-            continue
-        with contextlib.suppress(OSError), path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            facts = f"{size} ".encode()
-            for part in range(1, SOME_PARTS + 1):
-                file.seek(size * part // (SOME_PARTS + 1))
-                facts += file.read(SOME_BYTES)
-            found.add(hashlib.sha256(facts).hexdigest()[:FINGERPRINT])
-    return frozenset(found)
-
-
-def packed(found: frozenset[str]) -> str:
-    """Return fingerprints as one text, for a checkpoint."""
-    return "".join(sorted(found))
-
-
-def unpacked(text: object) -> frozenset[str]:
-    """Return the fingerprints of such a text; none of anything else."""
-    if not isinstance(text, str):
-        return frozenset()
-    return frozenset(text[at : at + FINGERPRINT] for at in range(0, len(text), FINGERPRINT))
 
 
 def read_pair(left: Path, right: Path, least_depth: int = 8) -> tuple[np.ndarray, np.ndarray]:

@@ -9,10 +9,11 @@ import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
-from stereo.data.io.images import IMAGE_SUFFIXES, check_readable, is_hidden, read_image
+from stereo.data.io.images import IMAGE_SUFFIXES, is_hidden, read_image
 from stereo.data.io.picture_file import open_picture
 from stereo.data.synthetic.rng import SceneRng
 from stereo.errors import InputError
+from stereo.system.limits import check_file
 
 LARGEST_PHOTOGRAPH = 1024  # longer sides are reduced to it on reading, pixels
 
@@ -37,7 +38,7 @@ def find_photographs(folder: str) -> list[Path]:
     if not found:
         raise InputError(f"{root}: holds no pictures; --textures names a folder of pictures")
     for path in found:
-        check_readable(path)
+        check_file(path)
         with open_picture(path, str(path)):
             pass  # the header is enough here: what is damaged further on is named when it is read
     return found

@@ -20,7 +20,7 @@ from stereo.geometry.parameters import (
     check_camera,
     number,
 )
-from stereo.system.limits import check_bytes
+from stereo.system.limits import check_file
 
 MAX_BYTES = 2**20  # of a calibration file
 MAX_NUMBERS = 20_000  # of one matrix
@@ -29,7 +29,7 @@ SAME_ROW = 1.0  # pixels
 BESIDE = 0.05  # of the baseline: how far rectified cameras may stand above or before each other
 NO_SKEW = 0.01  # pixels
 EXACT = 1e-6  # of entries that are 0 or 1 in a pinhole camera's matrix
-FILLED_COUNT = 8  # coefficients of the shortest list that may hold a fisheye's and zeros
+PADDED_COUNT = 8  # coefficients of the shortest list that may be a fisheye's and zeros
 SIDES = (("left", "right"), ("cam0", "cam1"), ("camera0", "camera1"), ("infra1", "infra2"))
 HALVES = (("intrinsics", "extrinsics"), ("intrinsic", "extrinsic"))
 MODELS = {
@@ -70,7 +70,7 @@ def read_text(path: Path) -> str:
     Raises:
         InputError: it cannot be read, is no regular file or too large, or is no text.
     """
-    check_bytes(path, MAX_BYTES, "a calibration file")
+    check_file(path, MAX_BYTES, "a calibration file")
     try:
         return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
@@ -171,12 +171,12 @@ def coefficients(given: Iterable[float], lens: str) -> tuple[float, ...]:
     Five are always a pinhole's, for whom k3 = 0 is usual.
     """
     found = tuple(float(each) for each in given)
-    return found[:FISHEYE_COUNT] if lens == "fisheye" and is_filled_up(found) else found
+    return found[:FISHEYE_COUNT] if lens == "fisheye" and is_zero_padded(found) else found
 
 
-def is_filled_up(given: Sequence[float]) -> bool:
+def is_zero_padded(given: Sequence[float]) -> bool:
     """Return whether a list of 8 or more coefficients is zero after the first four."""
-    return len(given) >= FILLED_COUNT and not any(given[FISHEYE_COUNT:])
+    return len(given) >= PADDED_COUNT and not any(given[FISHEYE_COUNT:])
 
 
 def pinhole(

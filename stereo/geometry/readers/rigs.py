@@ -17,7 +17,7 @@ from stereo.geometry.readers.common import (
     coefficients,
     find_partner,
     first,
-    is_filled_up,
+    is_zero_padded,
     matrix,
     numbers,
     only,
@@ -147,7 +147,7 @@ def _opencv_lens(
     lens = settle_lens(None if said is None else str(said), source)
     guessed = said is None and source.lens is None
     if guessed and any(
-        any(each) and (len(each) == GUESSED_COUNT or is_filled_up(each)) for each in distortions
+        any(each) and (len(each) == GUESSED_COUNT or is_zero_padded(each)) for each in distortions
     ):
         warnings.warn(
             f"{source.path}: 4 lens coefficients can be of OpenCV's pinhole model or of "

@@ -57,6 +57,13 @@ def valid_file(folder, suffix):
     return path
 
 
+@pytest.mark.parametrize("suffix", [*FLOAT_SUFFIXES, ".png"])
+def test_a_suffix_in_capitals_is_kept(tmp_path, suffix):
+    path = valid_file(tmp_path, suffix.upper())
+    assert list(tmp_path.iterdir()) == [path]
+    assert read_disparity(path).shape == (16, 24)
+
+
 @pytest.mark.parametrize("suffix", FLOAT_SUFFIXES)
 @given(bits=hnp.arrays(np.uint32, SHAPES, elements=FLOAT_BITS))
 @properties
