@@ -82,7 +82,7 @@ class Matcher:
     def _resized_by(self, width: int) -> float:
         """Return how many pixels of an image one of the engine stands for."""
         size = self.description.get("fixed_size")
-        canvas = width + abs(self.min_disparity)  # see ``_matched_from``
+        canvas = width - self.min_disparity  # see ``_matched_from``
         return 1.0 if size is None else canvas / int(size.partition("x")[0])
 
     def __repr__(self) -> str:
@@ -318,24 +318,30 @@ def _matched_from(
 ) -> list[Estimate]:
     """Match over a range that starts at ``low`` with an engine whose own starts at 0.
 
-    On a canvas that is |low| columns wider, one view is moved to the right by so much that
-    disparity d becomes d - low: the left one where ``low`` is negative, else the right one.
+    Disparity d becomes d - low. Below 0, the left view gets -low columns before its own and the
+    right one behind. Above 0, the left one is matched without its first ``low`` columns, the right
+    one without its last, which the other view cannot show: columns in their place would be matched
+    where nothing should. The map there is that of the column beside.
     """
-    by, width = abs(low), lefts[0].shape[1]
+    width, before, behind = lefts[0].shape[1], max(-low, 0), max(low, 0)
+    if low < 0:
+        lefts = [np.pad(view, ((0, 0), (before, 0), (0, 0)), mode="edge") for view in lefts]
+        rights = [np.pad(view, ((0, 0), (0, before), (0, 0)), mode="edge") for view in rights]
+    else:
+        lefts = [view[:, low:] for view in lefts]
+        rights = [view[:, : width - low] for view in rights]
 
-    def widened(views: Sequence[np.ndarray], moved: bool) -> list[np.ndarray]:
-        columns = (by, 0) if moved else (0, by)
-        return [np.pad(view, ((0, 0), columns, (0, 0)), mode="edge") for view in views]
+    def own(values: np.ndarray) -> np.ndarray:  # (..., W - low) -> (..., W)
+        sides = [(0, 0)] * (values.ndim - 1)
+        return np.pad(values[..., before:], [*sides, (behind, 0)], mode="edge")
 
-    found = engine(widened(lefts, low < 0), widened(rights, low > 0))
-    inside = slice(by, by + width) if low < 0 else slice(width)
     return [
         dataclasses.replace(
             each,
-            disparity=each.disparity[:, inside] + np.float32(low),
-            certainty=None if each.certainty is None else each.certainty[..., inside].copy(),
+            disparity=own(each.disparity) + np.float32(low),
+            certainty=None if each.certainty is None else own(each.certainty),
         )
-        for each in found
+        for each in engine(lefts, rights)
     ]
 
 

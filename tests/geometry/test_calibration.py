@@ -480,7 +480,7 @@ def test_files_that_are_not_calibrations_are_refused(tmp_path):
         Calibration.read(tmp_path / "d.txt")
     with pytest.raises(InputError, match="no such file"):
         Calibration.read(tmp_path / "absent.txt")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is a folder, expected a file"):
         Calibration.read(tmp_path)
 
 

@@ -164,8 +164,8 @@ def test_a_fixed_size_searches_its_range_at_its_own_size(theirs, pair):
     write(theirs, views, grey("left"), yaml=f"{SCALING}max_disparity: 16\n")
     matcher = package.load(theirs)
     assert (matcher.searched(60), matcher.searched(90)) == (16, 24)
-    for low in (-30, 30):  # on a wider canvas
-        assert package.load(theirs, min_disparity=low).searched(90) == 32
+    for low, count in ((-30, 32), (30, 16)):  # of a wider canvas, of a narrower one
+        assert package.load(theirs, min_disparity=low).searched(90) == count
     truth = np.full((60, 90), 20, np.float32)
     sample = Sample("a", *pair, truth, np.ones(truth.shape, bool))
     counts = count_reach(sample, matcher, get_protocol("pooled")).tolist()
