@@ -12,7 +12,7 @@ from pathlib import Path
 
 from stereo.app.models import Models
 from stereo.app.pipeline import collect_warnings
-from stereo.errors import UsageError
+from stereo.errors import StereoError, UsageError
 from stereo.matching.options import MatchOptions
 from stereo.system.console import say
 from stereo.system.extras import import_extra
@@ -62,9 +62,11 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(
+    except OverflowError as error:
+        raise UsageError(f"--port {port}: expected 0 to 65535") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StereoError(
             f"cannot listen on {host}, port {port}: {reason}; choose another --port"
         ) from error
 

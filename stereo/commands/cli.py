@@ -191,7 +191,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     name, config = _chosen(config)
     if not name:
         parser.print_help()
-        return 2
+        return _fail("", "name a command", 2)
     from stereo.system.console import show_warnings_as_lines
 
     if process_count() > 1 and not commands[name].distributed:

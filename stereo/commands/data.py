@@ -1,5 +1,7 @@
 """Commands about data sets: ``data list``, ``check``, ``preview`` and ``synthesize``."""
 
+from typing import Any
+
 from jsonargparse import ArgumentParser, Namespace
 
 from stereo.commands.command import Command, add_options, from_function, read_options
@@ -38,6 +40,14 @@ def _synthesize(config: Namespace) -> int:
     return 0
 
 
+def _check_status(report: dict[str, Any]) -> int:
+    from stereo.system.console import warn
+
+    if not report["ok"]:
+        warn("stereo data check: error: faults were found; they are listed above, on stdout")
+    return 0 if report["ok"] else 1
+
+
 COMMANDS = (
     from_function(
         "data list",
@@ -50,7 +60,7 @@ COMMANDS = (
         "stereo.data.check:check_dataset",
         "check every file of a data set; exit status 1 when something is wrong",
         "stereo data check --dataset sceneflow --root DIR --output report",
-        status=lambda report: 0 if report["ok"] else 1,
+        status=_check_status,
         reads_pictures=True,
     ),
     from_function(

@@ -78,6 +78,7 @@ def infer(matcher: Matcher | Callable[[], Matcher], options: InferOptions) -> in
     output_folder(plan.folder, alone=True)
     model = loaded(matcher)
     plan.check_first(model)
+    plan.warn_of_range(model)
     log = _resume_log(plan, model)
     done = _begin(plan, log)
     run = _Run(plan, model, log)

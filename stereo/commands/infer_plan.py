@@ -1,6 +1,7 @@
 """The plan of ``stereo infer``: which maps, from which pairs, to which files."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from stereo.errors import InputError, StereoError, UsageError
 from stereo.evaluation.outputs import IN_METRES, OF_POINTS, pair_targets, parse_formats
 from stereo.evaluation.report.pictures import picture_targets
 from stereo.geometry import Calibration
+from stereo.geometry.readers.texts import stated_disparities
 from stereo.matching.matcher import Matcher
 from stereo.system import console
 from stereo.system.distributed import process_count
@@ -117,6 +119,22 @@ class Plan:
             return self._fit(width, height)
         except InputError as error:
             raise InputError(f"{sample.name}: {error}") from error
+
+    def warn_of_range(self, model: Matcher) -> None:
+        """Warn if the calibration states more disparities (``ndisp``) than are searched."""
+        calibration, first = self.calibration, self.first
+        if calibration is None or calibration.size is None or first is None:
+            return
+        stated = stated_disparities(Path(str(self.options.calibration)))
+        width = first.left.shape[1]
+        needed = (stated or 0) * width / calibration.size[0]
+        if needed > model.min_disparity + model.searched(width):
+            count = 16 * math.ceil((needed - model.min_disparity) / 16)
+            use = "another model" if model.fixed_range else f"--max-disparity {count}"
+            console.warn(
+                f"warning: {self.options.calibration}: its scene has disparities of up to "
+                f"{needed:.0f} px, more than are looked for; use {use}"
+            )
 
     def check_first(self, model: Matcher | None = None) -> None:
         """Check the first pair before any work; a list's pairs may differ, frames may not.

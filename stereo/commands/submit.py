@@ -37,6 +37,7 @@ from stereo.data.io.images import read_image
 from stereo.data.sets.datasets import open_dataset
 from stereo.data.sets.sample import SampleFiles
 from stereo.errors import InputError, UsageError, unknown_name
+from stereo.geometry.readers.texts import stated_disparities
 from stereo.matching.loading import loaded
 from stereo.matching.matcher import Matcher
 from stereo.system import console
@@ -132,15 +133,9 @@ def submit(
 
 def _warn_of_range(items: Sequence[SampleFiles], matcher: Matcher) -> None:
     """Warn if scenes have more disparities, by Middlebury's ``ndisp``, than are searched."""
-    most = []
-    for item in items:
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            text = (item.left.parent / "calib.txt").read_text(encoding="ascii")
-            most += [
-                int(found) for found in re.findall(r"^ndisp *= *(\d{1,4})\s*$", text, re.MULTILINE)
-            ]
+    stated = (stated_disparities(item.left.parent / "calib.txt") for item in items)
     searched = matcher.min_disparity + matcher.description["max_disparity"]
-    beyond = [count for count in most if count > searched]
+    beyond = [count for count in stated if count is not None and count > searched]
     if beyond:
         needed = 16 * -(-max(beyond) // 16)
         console.warn(

@@ -20,6 +20,7 @@ from stereo.geometry.calibrate import (
     coverage_picture,
 )
 from stereo.geometry.calibration import Calibration
+from stereo.geometry.check import check_pair
 from stereo.geometry.parameters import LIKELY_METRES
 from stereo.geometry.rectify import Rectification, plan_rectification, with_lines
 from stereo.system import console
@@ -28,6 +29,7 @@ from stereo.system.opencv import import_cv2
 
 GOOD_RMS = 0.5  # pixels
 CALIBRATION_FILE = "calibration.json"
+ANY_RANGE = 192  # pixels; no fault depends on it
 Lens = Literal["pinhole", "fisheye"]
 
 
@@ -116,7 +118,7 @@ def rectify_pairs(
         right: right views: the same kind of thing, matched by name.
         output: folder for NAME_left.png, NAME_right.png, NAME_lines.png and calibration.json.
         calibration: of the raw pair, of any known kind.
-        keep_all: keep all raw pixels, with black around them.
+        keep_all: keep all raw pixels, with black around them; of a fisheye's within 135 degrees.
         lens: where the calibration does not say (OpenCV's).
 
     Returns:
@@ -143,7 +145,7 @@ def rectify_pairs(
     output_folder(folder, alone=True)
     kept = _calibration_of_others(folder, targets)
     plans: dict[tuple[int, ...], Rectification] = {}
-    failed = 0
+    done = failed = 0
     for pair in console.progress(pairs, "rectify", len(pairs)):
         try:
             views = _read_samples(pair)
@@ -163,6 +165,8 @@ def rectify_pairs(
                     )
                 plans[size] = plan
             rectified = plans[size].apply(*views)
+            if not done:
+                _warn_of_faults(pair.name, *rectified)
             _write(folder, pair.name, *rectified)
         except UsageError:
             raise
@@ -172,10 +176,21 @@ def rectify_pairs(
             failed += 1
             continue
         console.say(f"{pair.name}: {size[0]}x{size[1]}")
-    done = len(pairs) - failed
+        done += 1
     with_it = " with their calibration" if done else ""
     console.say(f"{done} of {len(pairs)} pairs are in {folder}{with_it}")
     return failed
+
+
+def _warn_of_faults(name: str, left: np.ndarray, right: np.ndarray) -> None:
+    """Warn if a rectified pair does not fit: swapped views, a calibration of other cameras."""
+    found = check_pair(left, right, ANY_RANGE, quick=True)
+    for fault in (each for each in found.faults if not each.startswith(("blank", "small"))):
+        what = fault.partition("; rectify the pair")[0]
+        console.warn(
+            f"warning: {name}, rectified: {what}; is the calibration of these cameras, in this "
+            "order?"
+        )
 
 
 def _calibration_of_others(folder: Path, targets: Sequence[Path]) -> Calibration | None:

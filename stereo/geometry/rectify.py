@@ -22,6 +22,7 @@ _NO_PAIR = (
 )
 LEAST_KEPT = 0.05
 GOOD_KEPT = 0.5
+WIDEST, WIDEST_OF_ALL = 120.0, 135.0  # degrees across that a fisheye's pair shows, with all kept
 REMAP_LIMIT = 32767  # sides of this many pixels and more are beyond OpenCV's remap
 
 
@@ -55,13 +56,15 @@ def plan_rectification(
 ) -> Rectification:
     """Compute the rectification (Bouguet's method, OpenCV's ``stereoRectify``).
 
-    Cameras with fisheye lenses are rectified to pinhole ones, by ``cv2.fisheye``.
+    Cameras with fisheye lenses are rectified to pinhole ones, by ``cv2.fisheye``, of at most 120
+    degrees from left to right: of more, the middle would be left with few pixels.
 
     Args:
         calibration: of the raw pair; scaled to the images where they were resized as a whole.
         width: pixels.
         height: pixels.
-        keep_all: keep every raw pixel, with black around them, instead of only valid pixels.
+        keep_all: keep every raw pixel, with black around them, instead of only valid pixels; of a
+            fisheye's, those within 135 degrees.
 
     Raises:
         InputError: cameras above or before each other, a calibration that gives no pair, or
@@ -78,7 +81,9 @@ def plan_rectification(
     model = cv2.fisheye if raw.left.lens == "fisheye" else cv2
     cameras = {"left": raw.left, "right": raw.right}
     matrices = [camera.matrix() for camera in (raw.left, raw.right)]
-    lenses = [np.array(camera.distortion or (0.0,) * 5) for camera in (raw.left, raw.right)]
+    lenses = [
+        np.array(camera.distortion or (0.0,) * 5, np.float64) for camera in (raw.left, raw.right)
+    ]
     size = (width, height)
     free = {"balance": float(keep_all)} if model is not cv2 else {"alpha": float(keep_all)}
     try:
@@ -93,6 +98,9 @@ def plan_rectification(
             flags=cv2.CALIB_ZERO_DISPARITY,
             **free,
         )
+        if model is not cv2:
+            widest = WIDEST_OF_ALL if keep_all else WIDEST
+            left, right = _narrowed(left, right, size, widest, raw.baseline)
         maps = tuple(
             model.initUndistortRectifyMap(matrix, lens, turn, new, size, cv2.CV_32FC1)
             for matrix, lens, turn, new in zip(
@@ -127,6 +135,25 @@ def plan_rectification(
     # OpenCV's valid part is approximate: without the choice of black, a few pixels are repeated.
     border = cv2.BORDER_CONSTANT if keep_all else cv2.BORDER_REPLICATE
     return Rectification(rectified, (maps[0], maps[1]), (turn_left, turn_right), border)
+
+
+def _narrowed(
+    left: np.ndarray,  # (3, 4), what OpenCV projects with
+    right: np.ndarray,
+    size: tuple[int, int],
+    degrees: float,
+    baseline: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the projections, or where they are of a wider field of view, or none, of this one."""
+    focal = size[0] / 2 / math.tan(math.radians(degrees / 2))
+    if left[0, 0] >= focal:  # not where it is NaN
+        return left, right
+    new = np.array(
+        [[focal, 0, (size[0] - 1) / 2, 0], [0, focal, (size[1] - 1) / 2, 0], [0, 0, 1, 0]]
+    )
+    other = new.copy()
+    other[0, 3] = -baseline * focal
+    return new, other
 
 
 def _check_lenses(raw: Calibration, size: tuple[int, int], *, keep_all: bool) -> None:
@@ -175,6 +202,8 @@ def _kept(maps: tuple[np.ndarray, np.ndarray]) -> float:
 def _check_kept(raw: Calibration, share: float, size: tuple[int, int]) -> None:
     """Warn of a rectified pair that shows little of the raw one, or refuse it."""
     advice = "--keep-all keeps all of it"
+    if raw.left.lens == "fisheye":
+        advice = f"--keep-all keeps what lies within {WIDEST_OF_ALL:g} degrees"
     for side, camera in (("left", raw.left), ("right", raw.right)):
         if camera.lens == "pinhole" and not camera.sees_all(size, corners=True):
             advice = _model_ends(side, camera, "corners")  # which --keep-all would refuse

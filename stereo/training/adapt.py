@@ -158,7 +158,7 @@ def _adapt(
         save_checkpoint(target, dataclasses.replace(found, training=training))
         console.say(f"{target}: better on {judges} {STAGES[choice.stage]}{few}")
     else:
-        console.say(f"{judges} are matched no better: {target} is not written, keep {name}{few}")
+        console.warn(f"{judges} are matched no better: {target} is not written, keep {name}{few}")
     folder.remove()
     return choice.stage is not None
 

@@ -31,6 +31,7 @@ from stereo.training.validation import validate
 
 FIRST_VALIDATION_PAIRS = 2
 FEW_VALIDATION_PAIRS = 16
+LEAVING = 4.0  # seconds of a time limit kept for starting Python, the last save, and leaving
 MAX_NOT_TAKEN = 30  # fp16 halves the scale each time, from 65536: then no scale helps
 
 
@@ -95,6 +96,8 @@ def _train(
     # Step and watch.
     steps: deque[float] = deque(maxlen=9)  # seconds; their median ignores a pause
     log.restart_watch()
+    # A run that ends before its first validation is validated then, if that is not most of it.
+    fits = max_seconds is not None and 2 * validation < end - time.monotonic()
     exact = exact_fp32(enabled=learner.precision == "fp32")
     with exact, StopRequest() as stop, explain_errors(), batches_of(loader) as batches:
         while learner.step < trainer.max_steps:
@@ -109,12 +112,18 @@ def _train(
                 saver.save()  # a validation that fails loses nothing
                 validation = _validate(run, learner, saver, log)
                 log.restart_watch()
-            needed = median(steps) + validation * trainer.validates_at(learner.step + 1)
-            late = max_seconds is not None and time.monotonic() + 2 * needed > end
-            stopping = learner.any_process(late or stop.signal is not None)
+            unjudged = saver.best_epe is None and fits
+            validates_next = unjudged or trainer.validates_at(learner.step + 1)
+            needed = 2 * (median(steps) + validation * validates_next) + LEAVING
+            late = max_seconds is not None and time.monotonic() + needed > end
+            signalled = learner.any_process(stop.signal is not None)
+            stopping = signalled or learner.any_process(late)
             if learner.step % trainer.checkpoint_every == 0 or done or stopping:
                 saver.save()
             if stopping:
+                if learner.any_process(unjudged) and not signalled:
+                    _validate(run, learner, saver, log)
+                    saver.save()
                 break
 
     log.finish(learner.step, saver.best_epe)

@@ -100,3 +100,20 @@ def test_a_calibration_that_no_format_uses_is_said(stereo, frames):
         called = stereo("infer", *views, "--output", frames / formats, "--formats", formats)
         said = "--calibration changes no file of these formats; add depth or ply or glb"
         assert any(said in line for line in called.errors) == warned
+
+
+def test_disparities_that_the_calibration_states_are_searched_or_said(stereo, frames):
+    text = "cam0=[40 0 24; 0 40 12; 0 0 1]\ncam1=[40 0 24; 0 40 12; 0 0 1]\ndoffs=0\n"
+    text += "baseline=100\nwidth={}\nheight={}\nndisp=30\n"
+    views = (frames / "L", frames / "R", *SGBM)
+    for number, (width, height, said) in enumerate(((48, 24, "30"), (24, 12, "60"), (96, 48, ""))):
+        path = frames / "calib.txt"
+        path.write_text(text.format(width, height))
+        call = ("--output", frames / f"out{number}", "--calibration", path)
+        found = [
+            line for line in stereo("infer", *views, *call).errors if "disparities of up" in line
+        ]
+        assert len(found) == bool(said)
+        assert all(
+            f"disparities of up to {said} px, more than are looked for" in each for each in found
+        )

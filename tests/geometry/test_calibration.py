@@ -545,7 +545,7 @@ def test_plausible_focal_lengths_and_baselines_trigger_no_warning(tmp_path):
     for text in (MIDDLEBURY, ETH3D, KITTI, KITTI_RAW, K_TXT, KALIBR):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            Calibration.read(kept(tmp_path, text))
+            Calibration.read(kept(tmp_path, text), pictures=tmp_path / "image_2")
 
 
 def test_depth_is_metres_and_zero_where_there_is_none():
@@ -1564,3 +1564,29 @@ def test_a_q_beside_the_raw_cameras_is_of_the_rectified_pair(tmp_path):
     assert found.size == (640, 480)
     assert not raw.is_rectified
     assert raw.fx == 500
+
+
+@pytest.mark.parametrize(("name", "size"), [("frame_size", (640, 480)), ("image_shape", None)])
+def test_a_size_of_unknown_order_is_said_not_guessed(tmp_path, name, size):
+    eye = "[400, 0, 320, {}, 0, 400, 240, 0, 0, 0, 1, 0]"
+    text = f'{{"P1": {eye.format(0)}, "P2": {eye.format(-40)}, "{name}": [640, 480]}}'
+    path = kept(tmp_path, text, "a.json")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert Calibration.read(path).size == size
+    assert [f"'{name}' may be width and height" in str(each.message) for each in said] == (
+        [] if size else [True]
+    )
+
+
+def test_a_kitti_file_of_two_pairs_says_which_one_is_taken(tmp_path):
+    rows = {0: 0, 1: -386.1, 2: 45.0, 3: -338.3}
+    text = "".join(f"P{n}: 721.5 0 609.6 {x} 0 721.5 172.9 0 0 0 1 0\n" for n, x in rows.items())
+    path = kept(tmp_path, text, "calib.txt")
+    with pytest.warns(UserWarning, match="the colour one's is taken"):
+        assert Calibration.read(path).baseline == pytest.approx(383.3 / 721.5)
+    for folder, baseline in (("image_2", 383.3), ("image_0", 386.1)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = Calibration.read(path, pictures=tmp_path / folder / "000000.png")
+        assert found.baseline == pytest.approx(baseline / 721.5)

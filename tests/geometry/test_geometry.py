@@ -440,6 +440,32 @@ def test_a_vertical_offset_is_reported_with_its_direction(rows, direction):
     assert f"features lie 5.0 px {direction} in the right view" in fault
 
 
+@pytest.mark.parametrize(
+    ("degrees", "zoom", "cause"),
+    [
+        (0.3, 1, "left to right, as if one were turned by 0.29 degrees"),
+        (0, 1.006, "top to bottom, as if one were 0.6 % larger"),
+    ],
+)
+def test_rows_that_drift_apart_are_a_fault(degrees, zoom, cause):
+    right = read_image(RIGHT)
+    height, width = right.shape[:2]
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, zoom)
+    for quick in (True, False):
+        (fault,) = check_pair(
+            LEFT, cv2.warpAffine(right, turn, (width, height)), 192, quick=quick
+        ).faults
+        assert fault.startswith("vertical: the views' rows drift apart by")
+        assert cause in fault
+
+
+def test_cameras_above_each_other_are_told_to_be_turned():
+    one, other = (np.rot90(read_image(path)) for path in (LEFT, RIGHT))
+    found = check_pair(one, other, 192)
+    assert ["turn both views by 90 degrees" in fault for fault in found.faults] == [True]
+    assert found.range is None
+
+
 def test_two_mirrored_views_look_swapped_and_the_advice_says_so():
     left, right = read_image(LEFT), read_image(RIGHT)
     (fault,) = check_pair(left[:, ::-1], right[:, ::-1], 192).faults
@@ -663,6 +689,18 @@ def test_fisheye_pairs_are_rectified_to_pinhole_ones(fisheye_rig, rng, keep_all)
     assert np.abs(maps[0] - maps[1]).max() > 10  # so that the test tells the models
 
 
+@pytest.mark.parametrize("keep_all", [False, True])
+@pytest.mark.parametrize("focal", [210, 160])  # fields of view of 175 and 229 degrees
+def test_the_middle_of_a_wide_fisheye_keeps_its_pixels(recwarn, focal, keep_all):
+    camera = Camera(focal, focal, 319.5, 239.5, (0, 0, 0, 0), "fisheye")
+    rig = Calibration(camera, camera, (-0.1, 0.0, 0.0), size=SIZE)
+    own = plan_rectification(rig, *SIZE, keep_all=keep_all).calibration
+    degrees = 2 * np.degrees(np.arctan(320 / own.fx))
+    assert degrees == pytest.approx(135 if keep_all else 120)
+    assert own.baseline == pytest.approx(0.1)
+    assert not [each for each in recwarn if "millimetres" in str(each.message)]
+
+
 def test_a_known_fisheye_rig_is_recovered(fisheye_rig, rng):
     from stereo.geometry import calibrate as module
 
@@ -782,6 +820,18 @@ def test_rectify_leaves_no_pair_beside_another_calibration(tmp_path, stereo, rig
     assert "holds other pairs, of another calibration.json" in called.errors[-1]
     assert {path: path.read_bytes() for path in output.iterdir()} == before
     assert rectify("*", "--keep-all").status == 0  # all of them anew
+
+
+def test_rectify_says_that_its_result_does_not_fit(tmp_path, stereo):
+    camera = Camera(400, 400, 240, 134, (0.1, 0, 0, 0, 0))
+    size = Image.open(LEFT).size
+    Calibration(camera, camera, (-0.1, 0.0, 0.0), size=size).write(tmp_path / "raw.json")
+    call = ("--calibration", tmp_path / "raw.json", "--output")
+    assert stereo("rectify", LEFT, RIGHT, *call, tmp_path / "right").errors == []
+    called = stereo("rectify", RIGHT, LEFT, *call, tmp_path / "wrong")
+    assert called.status == 0
+    (line,) = called.errors
+    assert ", rectified: swapped: " in line and "in this order?" in line
 
 
 def test_rectify_names_a_pair_of_another_size_and_keeps_the_calibration(tmp_path, stereo, rig):

@@ -172,7 +172,7 @@ def test_points_have_the_colours_of_their_view(stereo, tmp_path, rng, view):
     [
         (["--formats", "ply"], "needs --calibration"),
         (["--max-depth", "3"], "add --calibration"),
-        (["--calibration", "absent.txt"], "cannot be read"),
+        (["--calibration", "absent.txt"], "no such file"),
         (["--calibration", "K.txt", "--max-depth", "0"], "expected a positive number"),
         (["--calibration", "raw.json"], "run 'stereo rectify' first"),
     ],

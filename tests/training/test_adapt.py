@@ -342,7 +342,7 @@ def test_nothing_is_written_if_held_out_pairs_do_not_improve(adapt, folders, qui
     quick(BEFORE, BEFORE, BEFORE)
     result = adapt()
     assert result.status == 1
-    assert "the pairs held out (2 of 10) are matched no better" in result.out
+    assert "the pairs held out (2 of 10) are matched no better" in result.errors[-1]
     assert {path.name for path in folders.iterdir()} == {"left", "right"}
 
 

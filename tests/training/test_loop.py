@@ -49,7 +49,7 @@ pytest_plugins = ["training_runs"]
     ("truth", "words"),
     [
         (0.0, "has ground truth"),  # 0 is none in a manifest
-        (-5.0, "(-5 to -5 px) are 100 % negative"),
+        (-5.0, " to -5 px) are 100 % negative"),
         (500.0, "100 % at 32 px or beyond; correct the scale"),
         (np.inf, "has ground truth"),
     ],
@@ -408,6 +408,17 @@ def test_the_time_left_fits_steps_and_validations_each(
     monkeypatch.setattr(loop, "validate", validated)
     run = tiny_run(tiny(), max_steps=100, validate_every=5)
     assert train(run, tmp_path / "run", max_seconds=seconds) == stops_at
+
+
+def test_a_run_that_ends_before_its_first_validation_has_best_weights(tiny, tmp_path, monkeypatch):
+    clock = iter(range(10**6))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(clock)))
+    run = tiny_run(tiny(), max_steps=1000, validate_every=1000)
+    step = train(run, tmp_path / "run", max_seconds=60)
+    assert 1 < step < 60
+    best = load_checkpoint(tmp_path / "run" / "best.safetensors").training
+    assert best["validation_step"] == step
+    assert load_checkpoint(last_path(tmp_path / "run", step)).training == best
 
 
 def test_a_damaged_pair_is_named_and_optionally_skipped_and_counted(here, tmp_path):

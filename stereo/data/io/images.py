@@ -245,11 +245,10 @@ def _from_array(array: np.ndarray, name: str) -> np.ndarray:
     if _is_16_bit(array):
         array = array.astype(np.uint16)
     elif array.dtype != np.uint8:
-        remedy = (
-            "; multiply samples of 0 to 1 by 255 and convert them"
-            if array.dtype.kind == "f"
-            else ""
-        )
+        remedy = ""
+        if array.dtype.kind == "f":
+            first = "" if array.max() > 1 else "multiply the samples of 0 to 1 by 255 and "
+            remedy = f"; {first}round and convert them"
         raise InputError(f"{name}: expected uint8 or uint16 samples, got {array.dtype}{remedy}")
     return np.array(array[..., :3], order="C")  # a copy: callers use their buffers again
 

@@ -68,7 +68,7 @@ def read_parameters(
     raise InputError(
         f"{path}: no calibration in a known format (Middlebury, ETH3D, KITTI, DrivingStereo, "
         "OpenCV, K.txt, Scene Flow, ROS camera_info, Kalibr, EuRoC, ORB-SLAM, or this program's "
-        "JSON)"
+        f"JSON); {_WRITE_K}"
     )
 
 

@@ -39,7 +39,8 @@ _NUMBERS = (("1", "2"), ("_1", "_2"), ("_left", "_right"), ("Left", "Right"), ("
 _MATRICES = ("M", "K", "cameraMatrix", "camera_matrix")
 _LENSES = ("D", "distCoeffs", "distCoeff", "dist_coeffs", "dist")
 _ROI = ("x_offset", "y_offset", "width", "height")
-_SIZES = ("image_size", "imageSize", "size", "img_size")
+_SIZES = ("image_size", "imageSize", "size", "img_size", "resolution", "frame_size", "frameSize")
+_SHAPES = ("image_shape", "imageShape", "img_shape", "shape")  # in either order
 
 
 def read_ours(source: Source) -> StereoParameters:
@@ -88,6 +89,13 @@ def read_opencv(source: Source) -> StereoParameters:
         size = picture_size(*numbers(fields[only(fields, *named)])[:2])
     elif "image_width" in fields:
         size = picture_size(fields["image_width"], fields["image_height"])
+    shape = next((name for name in _SHAPES if name in fields), None)
+    if size is None and shape is not None:
+        warnings.warn(
+            f"{source.path}: '{shape}' may be width and height or the reverse, and is not read: "
+            "images of another size would not be noticed; write image_size: [width, height]",
+            stacklevel=2,
+        )
     projections = _find(fields, "P")
     if not source.raw and None not in projections:
         return projected_pair([matrix(each, 3, 4) for each in projections], size)

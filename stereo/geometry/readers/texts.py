@@ -1,8 +1,11 @@
 """Files of lines: Middlebury and ETH3D, KITTI and DrivingStereo, K.txt, Scene Flow."""
 
+import contextlib
 import dataclasses
 import math
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +18,7 @@ from stereo.geometry.readers.common import (
     pinhole,
     projected_pair,
     raw_pair,
+    read_text,
     rectified_pair,
     same_size,
     words,
@@ -23,6 +27,7 @@ from stereo.geometry.readers.common import (
 SIDE_BY_SIDE = 0.99  # of the distance of rendered cameras, along the left one's x axis
 SHORT_LENS = "15mm_focallength"  # the folder of that part of Scene Flow's Driving
 GREY_FOLDERS = {"image_0", "image_1", "image_00", "image_01"}  # of KITTI
+COLOR_FOLDERS = {"image_2", "image_02", "colored_0"}
 SAME_BASELINE = 0.05  # of the baseline, between P and the cameras' places
 _GREY: tuple[tuple[str, str, str], ...] = (("P", "0", "1"), ("P_rect_", "00", "01"))
 _COLOR: tuple[tuple[str, str, str], ...] = (
@@ -88,16 +93,33 @@ def _check_end(text: str) -> None:
         )
 
 
+def stated_disparities(path: Path) -> int | None:
+    """Return the number of disparities, ``ndisp``, of a Middlebury calib.txt; None without one."""
+    with contextlib.suppress(OSError, UnicodeDecodeError, InputError):
+        found = re.search(r"^ndisp *= *(\d{1,4})\s*$", read_text(path), re.MULTILINE)
+        return None if found is None else int(found[1])
+    return None
+
+
 def read_kitti(source: Source) -> StereoParameters:
     """A KITTI or DrivingStereo calibration."""
     fields = _pairs(source.text, ":")
-    names = _COLOR[:2] + _GREY + _COLOR[2:]
-    if source.pictures is not None:
-        is_grey = bool(GREY_FOLDERS & set(source.pictures.parts))
-        is_color = bool({"image_2", "image_02", "colored_0"} & set(source.pictures.parts))
-        names = _GREY if is_grey else _COLOR if is_color else names
+    folders = set() if source.pictures is None else set(source.pictures.parts)
+    is_grey, is_color = bool(GREY_FOLDERS & folders), bool(COLOR_FOLDERS & folders)
+    names = _GREY if is_grey else _COLOR if is_color else _COLOR[:2] + _GREY + _COLOR[2:]
     for prefix, left, right in names:
         if prefix + left in fields or prefix + right in fields:
+            if (
+                not (is_grey or is_color)
+                and left.endswith("2")
+                and prefix + "0" * len(left) in fields
+            ):
+                warnings.warn(
+                    f"{source.path}: is of a grey pair and a colour pair, whose baselines differ; "
+                    "the colour one's is taken, since no folder's name tells: put the left images "
+                    "into image_0 if they are grey, else into image_2",
+                    stacklevel=2,
+                )
             if source.raw and f"K_{left}" in fields:
                 return _raw_kitti(fields, left, right)
             return _rectified_kitti(source, fields, prefix, (left, right))
@@ -154,7 +176,11 @@ def _raw_kitti(fields: dict[str, str], left: str, right: str) -> StereoParameter
 
 def read_matrix_and_baseline(source: Source) -> StereoParameters:
     """A K.txt (nine numbers, then the baseline)."""
-    entries = numbers(source.text, 10)
+    entries = numbers(source.text)
+    if len(entries) == 9:
+        raise InputError("is a camera matrix alone: add the baseline in metres below it")
+    if len(entries) != 10:
+        raise InputError(f"expected 9 numbers and the baseline, found {len(entries)}")
     camera = pinhole(entries[:9])
     if not source.text.endswith(("\n", " ", "]", ",", ";")):
         warnings.warn(
