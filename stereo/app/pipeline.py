@@ -263,8 +263,8 @@ def _read(request: Request) -> tuple[Sample, Calibration | None]:
         raise InputError(f"least confidence {request.min_confidence:g}: expected 0 to 1")
     left = limits.check_picture(request.left, "left image")[:2]
     limits.check_sizes_agree(left, limits.check_picture(request.right, "right image")[:2])
-    columns = left[0] + abs(request.min_disparity)
-    limits.check_memory(request.model, (columns, left[1]), request.max_disparity)
+    columns = left[0] - request.min_disparity
+    limits.check_memory(request.model, (max(columns, 1), left[1]), request.max_disparity)
     if request.truth is not None:
         limits.check_truth(request.truth, "ground truth")
     calibration = None

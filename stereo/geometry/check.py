@@ -17,8 +17,9 @@ ENOUGH_FEATURES = 200  # in either view, to tell anything
 ENOUGH_MATCHES = 20  # that agree; unrelated images have about ten
 VERTICAL_MEDIAN = 1.0  # pixels
 VERTICAL_SPREAD = 2.5  # pixels, of nine matches in ten
-ROW_DRIFT = 1.2  # pixels over the features; 0.7 at most in 21 pairs of seven data sets
+ROW_DRIFT = 1.2  # pixels over the features
 ROW_NOISE = 0.5  # pixels
+DRIFT_FITS, DRIFT_GAIN = 0.7, 0.25  # of the matches within the noise, and more than without drift
 SIDEWAYS = 1.5  # pixels that nine matches in ten of a vertical rig keep to
 ON_ROWS = 0.7  # of the matches, within a pixel: with more, the others are wrong ones
 SWAPPED_SHARE = 0.8
@@ -186,18 +187,20 @@ def _row_drift(matches: Matches) -> tuple[np.ndarray, np.ndarray]:
     A plane is fitted by least squares, iterated with Cauchy's weights.
 
     Returns:
-        (2,) pixels a pixel, and (2,) pixels, 0 where it is within three standard errors.
+        (2,) pixels a pixel, and (2,) pixels; 0 where the plane does not explain the matches far
+        better than one offset, since wrong matches gather in places.
     """
     places = matches.left - matches.left.mean(axis=0)
     terms = np.column_stack([np.ones(len(places)), places])
+    plane: np.ndarray = np.zeros(3)
     off, weights = np.zeros(len(places)), np.ones(len(places))
     for _ in range(20):
         plane = np.linalg.lstsq(terms * weights[:, None], matches.vertical * weights, rcond=None)[0]
         off = matches.vertical - terms @ plane
         weights = (1 + (off / ROW_NOISE) ** 2) ** -0.5
-    weighted = terms * weights[:, None]
-    variance = np.diag(np.linalg.pinv(weighted.T @ weighted)) * np.mean((weights * off) ** 2)
-    slopes = np.where(np.abs(plane) > 3 * np.sqrt(variance), plane, 0)[1:]
+    level = matches.vertical - np.median(matches.vertical)
+    fits, before = (float(np.mean(np.abs(each) < ROW_NOISE)) for each in (off, level))
+    slopes = plane[1:] * (fits >= DRIFT_FITS and fits - before >= DRIFT_GAIN)
     low, high = np.percentile(matches.left, [1, 99], axis=0)
     return slopes, slopes * (high - low)
 

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,47 +71,17 @@ def plan_rectification(
         InputError: cameras above or before each other, a calibration that gives no pair, or
             images that it is not for.
     """
-    cv2 = import_cv2()
     if max(width, height) >= REMAP_LIMIT:
         raise InputError(
             f"{width}x{height} pixels: images to rectify may be {REMAP_LIMIT - 1} px a side at most"
         )
-    raw = calibration.fitted(width, height)
+    raw, size = calibration.fitted(width, height), (width, height)
     raw.check_side_by_side()
-    _check_lenses(raw, (width, height), keep_all=keep_all)
-    model = cv2.fisheye if raw.left.lens == "fisheye" else cv2
+    _check_lenses(raw, size, keep_all=keep_all)
+    turns, (left, right), maps = _by_opencv(raw, size, keep_all=keep_all)
     cameras = {"left": raw.left, "right": raw.right}
-    matrices = [camera.matrix() for camera in (raw.left, raw.right)]
-    lenses = [
-        np.array(camera.distortion or (0.0,) * 5, np.float64) for camera in (raw.left, raw.right)
-    ]
-    size = (width, height)
-    free = {"balance": float(keep_all)} if model is not cv2 else {"alpha": float(keep_all)}
-    try:
-        turn_left, turn_right, left, right, *_ = model.stereoRectify(
-            matrices[0],
-            lenses[0],
-            matrices[1],
-            lenses[1],
-            size,
-            np.array(raw.rotation, np.float64),
-            np.array(raw.translation, np.float64).reshape(3, 1),
-            flags=cv2.CALIB_ZERO_DISPARITY,
-            **free,
-        )
-        if model is not cv2:
-            widest = WIDEST_OF_ALL if keep_all else WIDEST
-            left, right = _narrowed(left, right, size, widest, raw.baseline)
-        maps = tuple(
-            model.initUndistortRectifyMap(matrix, lens, turn, new, size, cv2.CV_32FC1)
-            for matrix, lens, turn, new in zip(
-                matrices, lenses, (turn_left, turn_right), (left, right), strict=True
-            )
-        )
-    except cv2.error as error:
-        raise InputError(_NO_PAIR.format("")) from error
     for (side, camera), turn, new, (across, _) in zip(
-        cameras.items(), (turn_left, turn_right), (left, right), maps, strict=True
+        cameras.items(), turns, (left, right), maps, strict=True
     ):
         unseen = _unseen(camera, new[:, :3] @ turn, size)
         if not keep_all and unseen.any():
@@ -133,27 +104,81 @@ def plan_rectification(
     except InputError as error:
         raise InputError(_NO_PAIR.format(f" ({error})")) from error
     # OpenCV's valid part is approximate: without the choice of black, a few pixels are repeated.
+    cv2 = import_cv2()
     border = cv2.BORDER_CONSTANT if keep_all else cv2.BORDER_REPLICATE
-    return Rectification(rectified, (maps[0], maps[1]), (turn_left, turn_right), border)
+    return Rectification(rectified, maps, turns, border)
+
+
+_Two = tuple[np.ndarray, np.ndarray]
+
+
+def _by_opencv(
+    raw: Calibration, size: tuple[int, int], *, keep_all: bool
+) -> tuple[_Two, _Two, tuple[Any, Any]]:
+    """Return for either view the rotation, the projection (3, 4), and the maps."""
+    cv2 = import_cv2()
+    model = cv2.fisheye if raw.left.lens == "fisheye" else cv2
+    cameras = raw.left, raw.right
+    matrices = [camera.matrix() for camera in cameras]
+    lenses = [np.array(camera.distortion or (0.0,) * 5, np.float64) for camera in cameras]
+    free = {"balance": float(keep_all)} if model is not cv2 else {"alpha": float(keep_all)}
+    try:
+        turn_left, turn_right, *projections = model.stereoRectify(
+            matrices[0],
+            lenses[0],
+            matrices[1],
+            lenses[1],
+            size,
+            np.array(raw.rotation, np.float64),
+            np.array(raw.translation, np.float64).reshape(3, 1),
+            flags=cv2.CALIB_ZERO_DISPARITY,
+            **free,
+        )[:4]
+
+        def maps_of(*projections: np.ndarray) -> tuple[Any, Any]:
+            one, other = (
+                model.initUndistortRectifyMap(matrix, lens, turn, new, size, cv2.CV_32FC1)
+                for matrix, lens, turn, new in zip(
+                    matrices, lenses, (turn_left, turn_right), projections, strict=True
+                )
+            )
+            return one, other
+
+        left, right = projections
+        if model is not cv2:
+            left, right = _narrowed((left, right), maps_of, size, raw.baseline, keep_all=keep_all)
+        return (turn_left, turn_right), (left, right), maps_of(left, right)
+    except cv2.error as error:
+        raise InputError(_NO_PAIR.format("")) from error
 
 
 def _narrowed(
-    left: np.ndarray,  # (3, 4), what OpenCV projects with
-    right: np.ndarray,
+    projections: _Two,  # (3, 4) each, of OpenCV
+    maps_of: Callable[[np.ndarray, np.ndarray], tuple[Any, Any]],
     size: tuple[int, int],
-    degrees: float,
     baseline: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the projections, or where they are of a wider field of view, or none, of this one."""
+    *,
+    keep_all: bool,
+) -> _Two:
+    """Return the projections, or narrower ones where they are too wide, or none, for a pinhole.
+
+    Without ``keep_all`` they are narrowed further until they show nothing beyond a raw image.
+    """
+    degrees = WIDEST_OF_ALL if keep_all else WIDEST
     focal = size[0] / 2 / math.tan(math.radians(degrees / 2))
-    if left[0, 0] >= focal:  # not where it is NaN
-        return left, right
-    new = np.array(
-        [[focal, 0, (size[0] - 1) / 2, 0], [0, focal, (size[1] - 1) / 2, 0], [0, 0, 1, 0]]
-    )
-    other = new.copy()
-    other[0, 3] = -baseline * focal
-    return new, other
+    if projections[0][0, 0] >= focal:  # not where it is NaN
+        return projections
+    while True:
+        left = np.array(
+            [[focal, 0, (size[0] - 1) / 2, 0], [0, focal, (size[1] - 1) / 2, 0], [0, 0, 1, 0]]
+        )
+        right = left.copy()
+        right[0, 3] = -baseline * focal
+        sides = [zip(each, size, strict=True) for each in maps_of(left, right)]
+        inside = all(m.min() >= -1 and m.max() <= side for maps in sides for m, side in maps)
+        if keep_all or inside or focal > 2 * size[0]:
+            return left, right
+        focal *= 1.05
 
 
 def _check_lenses(raw: Calibration, size: tuple[int, int], *, keep_all: bool) -> None:

@@ -53,8 +53,8 @@ def wrap(
         name: stands in reports; None for the function's own.
         max_disparity: what the function searches, pixels, a multiple of 16. Reports name what lies
             beyond; maps mostly beyond twice as much and the width are refused.
-        min_disparity: where the range starts, as in ``stereo.load``: the function is given wider
-            views, of which one is moved, and searches from 0.
+        min_disparity: where the range starts, as in ``stereo.load``: the function
+            searches from 0, in views with more columns (a start below 0) or fewer.
         sign: ``positive``, or ``negative`` for the flow of the left view, x_right - x_left.
 
     Raises:

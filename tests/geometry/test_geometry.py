@@ -459,6 +459,15 @@ def test_rows_that_drift_apart_are_a_fault(degrees, zoom, cause):
         assert cause in fault
 
 
+def test_wrong_matches_in_one_place_are_no_drift_of_rows(rng):
+    left = rng.uniform(0, 400, (300, 2))
+    right = left - (20, 0) + rng.normal(0, 0.2, (300, 2))
+    right[left[:, 1] > 340, 1] += rng.uniform(0, 5, np.count_nonzero(left[:, 1] > 340))
+    assert check._vertical_fault(check.Matches(left, right), 0.0, 2.0) is None
+    right[:, 1] += 0.01 * left[:, 0]
+    assert "drift apart" in check._vertical_fault(check.Matches(left, right), 0.0, 2.0)
+
+
 def test_cameras_above_each_other_are_told_to_be_turned():
     one, other = (np.rot90(read_image(path)) for path in (LEFT, RIGHT))
     found = check_pair(one, other, 192)
@@ -699,6 +708,22 @@ def test_the_middle_of_a_wide_fisheye_keeps_its_pixels(recwarn, focal, keep_all)
     assert degrees == pytest.approx(135 if keep_all else 120)
     assert own.baseline == pytest.approx(0.1)
     assert not [each for each in recwarn if "millimetres" in str(each.message)]
+
+
+@pytest.mark.parametrize(
+    ("focals", "centre"),
+    [((245, 245), (319.5, 120)), ((193, 193), (160, 239.5)), ((193, 480), None)],
+)
+def test_a_narrowed_fisheye_shows_no_column_that_no_camera_saw(focals, centre):
+    x, y = centre or (319.5, 239.5)
+    cameras = [Camera(focal, focal, x, y, (0, 0, 0, 0), "fisheye") for focal in focals]
+    rig = Calibration(*cameras, (-0.1, 0.0, 0.0), size=SIZE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the share that is shown
+        plan = plan_rectification(rig, *SIZE)
+    for across, down in plan.maps:
+        assert across.min() >= -1 and across.max() <= SIZE[0]
+        assert down.min() >= -1 and down.max() <= SIZE[1]
 
 
 def test_a_known_fisheye_rig_is_recovered(fisheye_rig, rng):
