@@ -323,8 +323,10 @@ def test_external_text_is_escaped():
 def test_a_port_in_use_is_one_line(stereo):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = stereo("app", "--port", taken.getsockname()[1])
-    assert done.status == 2
+    assert done.status == 1
     assert len(done.errors) == 1 and "another --port" in done.errors[0]
+    done = stereo("app", "--port", 99999)
+    assert done.status == 2 and done.errors[0].endswith("99999: expected 0 to 65535")
 
 
 @needs_gradio

@@ -330,5 +330,7 @@ def test_a_result_is_of_the_frame_it_was_matched_from(rng):
     assert np.array_equal(left.confidence, expected)
     with pytest.raises(InputError, match="two sequences of images"):
         matcher.batch("left.png", "right.png")
-    with pytest.raises(InputError, match="multiply samples of 0 to 1 by 255"):
+    with pytest.raises(InputError, match="multiply the samples of 0 to 1 by 255"):
         matcher(frames[0] / 255.0, frames[1] / 255.0)
+    with pytest.raises(InputError, match="got float64; round and convert them"):
+        matcher(frames[0] + 2.0, frames[1] + 2.0)
