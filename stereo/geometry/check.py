@@ -205,19 +205,23 @@ def _row_drift(matches: Matches) -> tuple[np.ndarray, np.ndarray]:
     return slopes, slopes * (high - low)
 
 
+def _are_off_rows(matches: Matches, median: float, spread: float) -> bool:
+    """Return whether vertical offsets differ, not by a few wrong matches alone."""
+    on_rows = float(np.mean(np.abs(matches.vertical - median) < 1))
+    return spread > VERTICAL_SPREAD and on_rows < ON_ROWS
+
+
+def _is_vertical_rig(matches: Matches, median: float, spread: float) -> bool:
+    """Return whether features move by their depth up or down, and all alike to the side."""
+    sideways = float(np.median(matches.disparity))
+    apart = float(np.percentile(np.abs(matches.disparity - sideways), 90))
+    alike = apart < SIDEWAYS and abs(sideways) < max(abs(median), spread)
+    return alike and _are_off_rows(matches, median, spread)
+
+
 def _vertical_fault(matches: Matches, median: float, spread: float) -> str | None:
     """Return what is wrong with the rows, and what to do about it."""
-    on_rows = float(np.mean(np.abs(matches.vertical - median) < 1))
-    off_rows = spread > VERTICAL_SPREAD and on_rows < ON_ROWS
-    sideways = float(np.median(matches.disparity))
-    apart = np.percentile(np.abs(matches.disparity - sideways), 90)
-    if off_rows and apart < SIDEWAYS and abs(sideways) < max(abs(median), spread):
-        return (
-            f"vertical: features move by {abs(median):.1f} px up or down, with a spread of "
-            f"{spread:.1f} px, and all alike to the side; if the cameras stand one above the "
-            "other, turn both views by 90 degrees"
-        )
-    if abs(median) > VERTICAL_MEDIAN or off_rows:
+    if abs(median) > VERTICAL_MEDIAN or _are_off_rows(matches, median, spread):
         return (
             f"vertical: features lie {abs(median):.1f} px {'lower' if median > 0 else 'higher'} in "
             f"the right view, with a spread of {spread:.1f} px; rectify the pair (stereo rectify)"
@@ -263,11 +267,16 @@ def _judge(
             "another scene? If the cameras stand one above the other, turn both views by 90 degrees"
         )
         return
+    if _is_vertical_rig(matches, median, spread):
+        found.faults.append(
+            f"vertical: features move by {abs(median):.1f} px up or down, with a spread of "
+            f"{spread:.1f} px, and all alike to the side; if the cameras stand one above the "
+            "other, turn both views by 90 degrees"
+        )
+        return
     vertical = _vertical_fault(matches, median, spread)
     if vertical is not None:
         found.faults.append(vertical)
-        if "90 degrees" in vertical:
-            return
     supported = _supported_disparities(matches)
     low, high = (float(value) for value in np.percentile(supported, [1, 99]))
     start = RANGE_STEP * math.floor((low - RANGE_MARGIN * abs(low)) / RANGE_STEP)

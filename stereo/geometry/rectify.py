@@ -145,39 +145,44 @@ def _by_opencv(
             return one, other
 
         left, right = projections
-        if model is not cv2:
-            left, right = _narrowed((left, right), maps_of, size, raw.baseline, keep_all=keep_all)
-        return (turn_left, turn_right), (left, right), maps_of(left, right)
+        focal = _least_focal_length(size[0], keep_all=keep_all)
+        if model is cv2 or left[0, 0] >= focal:  # not where it is NaN
+            return (turn_left, turn_right), (left, right), maps_of(left, right)
+        narrowed = _narrowed(focal, maps_of, size, raw.baseline, keep_all=keep_all)
+        return (turn_left, turn_right), *narrowed
     except cv2.error as error:
         raise InputError(_NO_PAIR.format("")) from error
 
 
+def _least_focal_length(width: int, *, keep_all: bool) -> float:
+    """Return the focal length, pixels, of the widest field of view of a fisheye's pair."""
+    degrees = WIDEST_OF_ALL if keep_all else WIDEST
+    return width / 2 / math.tan(math.radians(degrees / 2))
+
+
 def _narrowed(
-    projections: _Two,  # (3, 4) each, of OpenCV
+    focal: float,
     maps_of: Callable[[np.ndarray, np.ndarray], tuple[Any, Any]],
     size: tuple[int, int],
     baseline: float,
     *,
     keep_all: bool,
-) -> _Two:
-    """Return the projections, or narrower ones where they are too wide, or none, for a pinhole.
+) -> tuple[_Two, tuple[Any, Any]]:
+    """Return projections of this focal length, pixels, and their maps.
 
-    Without ``keep_all`` they are narrowed further until they show nothing beyond a raw image.
+    Without ``keep_all`` it is raised until they show nothing beyond a raw image.
     """
-    degrees = WIDEST_OF_ALL if keep_all else WIDEST
-    focal = size[0] / 2 / math.tan(math.radians(degrees / 2))
-    if projections[0][0, 0] >= focal:  # not where it is NaN
-        return projections
     while True:
         left = np.array(
             [[focal, 0, (size[0] - 1) / 2, 0], [0, focal, (size[1] - 1) / 2, 0], [0, 0, 1, 0]]
         )
         right = left.copy()
         right[0, 3] = -baseline * focal
-        sides = [zip(each, size, strict=True) for each in maps_of(left, right)]
-        inside = all(m.min() >= -1 and m.max() <= side for maps in sides for m, side in maps)
+        maps = maps_of(left, right)
+        sides = (zip(each, size, strict=True) for each in maps)
+        inside = all(m.min() >= -1 and m.max() <= side for view in sides for m, side in view)
         if keep_all or inside or focal > 2 * size[0]:
-            return left, right
+            return (left, right), maps
         focal *= 1.05
 
 
