@@ -182,27 +182,28 @@ def _vertical_offset(matches: Matches) -> tuple[float, float]:
 
 
 def _row_drift(matches: Matches) -> tuple[np.ndarray, np.ndarray]:
-    """Return the slope of the vertical offset along x and y, and its change over the features.
+    """Fit the vertical offset by a + b x + c y + d x y, as views turned, zoomed or toed in have it.
 
-    A plane is fitted by least squares, iterated with Cauchy's weights.
+    Least squares, iterated with Cauchy's weights; x and y count from the mean of the features.
 
     Returns:
-        (2,) pixels a pixel, and (2,) pixels; 0 where the plane does not explain the matches far
-        better than one offset, since wrong matches gather in places.
+        (3,) b and c, pixels a pixel, and d, pixels a pixel squared; (3,) the change of each term
+        over the features, pixels. All are 0 where they do not explain the matches far better than
+        one offset, since wrong matches gather in places.
     """
-    places = matches.left - matches.left.mean(axis=0)
-    terms = np.column_stack([np.ones(len(places)), places])
-    plane: np.ndarray = np.zeros(3)
-    off, weights = np.zeros(len(places)), np.ones(len(places))
+    x, y = (matches.left - matches.left.mean(axis=0)).T
+    terms = np.column_stack([np.ones(len(x)), x, y, x * y])
+    fit: np.ndarray = np.zeros(4)
+    off, weights = np.zeros(len(x)), np.ones(len(x))
     for _ in range(20):
-        plane = np.linalg.lstsq(terms * weights[:, None], matches.vertical * weights, rcond=None)[0]
-        off = matches.vertical - terms @ plane
+        fit = np.linalg.lstsq(terms * weights[:, None], matches.vertical * weights, rcond=None)[0]
+        off = matches.vertical - terms @ fit
         weights = (1 + (off / ROW_NOISE) ** 2) ** -0.5
     level = matches.vertical - np.median(matches.vertical)
     fits, before = (float(np.mean(np.abs(each) < ROW_NOISE)) for each in (off, level))
-    slopes = plane[1:] * (fits >= DRIFT_FITS and fits - before >= DRIFT_GAIN)
-    low, high = np.percentile(matches.left, [1, 99], axis=0)
-    return slopes, slopes * (high - low)
+    slopes = fit[1:] * (fits >= DRIFT_FITS and fits - before >= DRIFT_GAIN)
+    width, height = np.diff(np.percentile(matches.left, [1, 99], axis=0), axis=0)[0]
+    return slopes, slopes * np.array([width, height, width * height / 2])
 
 
 def _are_off_rows(matches: Matches, median: float, spread: float) -> bool:
@@ -226,17 +227,19 @@ def _vertical_fault(matches: Matches, median: float, spread: float) -> str | Non
             f"vertical: features lie {abs(median):.1f} px {'lower' if median > 0 else 'higher'} in "
             f"the right view, with a spread of {spread:.1f} px; rectify the pair (stereo rectify)"
         )
-    slopes, (across, down) = _row_drift(matches)
-    if max(abs(across), abs(down)) <= ROW_DRIFT:
+    slopes, changes = _row_drift(matches)
+    largest = int(np.argmax(np.abs(changes)))
+    if abs(changes[largest]) <= ROW_DRIFT:
         return None
-    if abs(across) > abs(down):
-        way = "left to right"
-        cause = f"turned by {math.degrees(math.atan(abs(slopes[0]))):.2g} degrees"
-    else:
-        way, cause = "top to bottom", f"{100 * abs(slopes[1]):.2g} % larger"
+    angle = math.degrees(math.atan(abs(slopes[0])))
+    way, cause = (
+        ("left to right", f"one were turned by {angle:.2g} degrees"),
+        ("top to bottom", f"one were {100 * abs(slopes[1]):.2g} % larger"),
+        ("corner to corner", "the cameras were turned towards or away from each other"),
+    )[largest]
     return (
-        f"vertical: the views' rows drift apart by {max(abs(across), abs(down)):.1f} px from {way},"
-        f" as if one were {cause}; rectify the pair (stereo rectify)"
+        f"vertical: the views' rows drift apart by {abs(changes[largest]):.1f} px from {way}, as "
+        f"if {cause}; rectify the pair (stereo rectify)"
     )
 
 

@@ -441,20 +441,23 @@ def test_a_vertical_offset_is_reported_with_its_direction(rows, direction):
 
 
 @pytest.mark.parametrize(
-    ("degrees", "zoom", "cause"),
+    ("roll", "zoom", "yaw", "cause"),
     [
-        (0.3, 1, "left to right, as if one were turned by 0.29 degrees"),
-        (0, 1.006, "top to bottom, as if one were 0.6 % larger"),
+        (0.3, 1, 0, "left to right, as if one were turned by 0.29 degrees"),
+        (0, 1.006, 0, "top to bottom, as if one were 0.6 % larger"),
+        (0, 1, 2, "corner to corner, as if the cameras were turned"),
+        (0, 1, -2, "corner to corner, as if the cameras were turned"),
     ],
 )
-def test_rows_that_drift_apart_are_a_fault(degrees, zoom, cause):
+def test_rows_that_drift_apart_are_a_fault(roll, zoom, yaw, cause):
     right = read_image(RIGHT)
     height, width = right.shape[:2]
-    turn = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, zoom)
+    camera = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]])
+    turn, _ = cv2.Rodrigues(np.radians([0.0, yaw, -roll]))
+    warp = camera @ turn @ np.diag([zoom, zoom, 1]) @ np.linalg.inv(camera)
     for quick in (True, False):
-        (fault,) = check_pair(
-            LEFT, cv2.warpAffine(right, turn, (width, height)), 192, quick=quick
-        ).faults
+        turned = cv2.warpPerspective(right, warp, (width, height), borderMode=cv2.BORDER_REFLECT)
+        (fault,) = check_pair(LEFT, turned, 192, quick=quick, min_disparity=-64).faults
         assert fault.startswith("vertical: the views' rows drift apart by")
         assert cause in fault
 
