@@ -77,7 +77,8 @@ class PSMNet(nn.Module):
         if not self.training:
             return self._search(left, right, self.max_disparity)[0]
         logits = self.aggregation(left[0], right[0], self._searched(self.max_disparity) // FACTOR)
-        return TrainingOutputs(tuple(self._regress(each) for each in logits), logits[0], FACTOR)
+        maps = tuple(self._regress(each) for each in logits)
+        return TrainingOutputs(maps, logits[0], FACTOR, centred=True)
 
     def estimate(
         self, left: Sequence[Tensor], right: Sequence[Tensor], max_disparity: int | None = None

@@ -21,7 +21,9 @@ def loss_sum(
     total = smooth_l1_sum(outputs.disparities, truth, counted, config.weights, config.beta)
     if not config.planes:
         return total
-    planes = plane_cross_entropy_sum(outputs.logits, truth, counted, outputs.spacing)
+    planes = plane_cross_entropy_sum(
+        outputs.logits, truth, counted, outputs.spacing, centred=outputs.centred
+    )
     return total + config.planes * planes
 
 
@@ -62,31 +64,41 @@ def plane_cross_entropy_sum(
     truth: Tensor,  # (B, H, W), pixels
     counted: Tensor,  # (B, H, W) bool
     spacing: int,
+    *,
+    centred: bool = False,
 ) -> Tensor:
     """Return the cross entropy of a volume's planes, summed over counted pixels.
 
-    The target of a cell is the disparities of the pixels in its block, each shared between the two
-    planes around it: at an edge it has two modes (Xu et al., Adaptive Multi-Modal Cross-Entropy
-    Loss for Stereo Matching, CVPR 2024, model the same with Laplacians).
+    The target of a cell is the disparities of the pixels that it stands for, each shared between
+    the two planes around it: at an edge it has two modes (Xu et al., Adaptive Multi-Modal
+    Cross-Entropy Loss for Stereo Matching, CVPR 2024, model the same with Laplacians).
 
     Args:
         logits: plane k stands for k times the spacing.
-        truth: ground truth; H and W are multiples of h and w by one factor, the block's side.
+        truth: ground truth; H and W are multiples of h and w by one factor, f.
         counted: pixels that take part; below D times the spacing.
         spacing: pixels of disparity from plane to plane.
+        centred: whether cell i stands for the pixels from f i - f / 2 to f i + f / 2, with half the
+            weight at the ends, as ``unbiased`` reads it; otherwise for f i to f i + f - 1.
     """
     batch, planes, height, width = logits.shape
     side = truth.shape[2] // width
+    taps = torch.ones(side + centred, device=logits.device)
+    if centred:
+        taps[[0, -1]] = 0.5
+    weights = torch.outer(taps, taps).reshape(1, -1, 1, 1)
 
-    def blocks(pixels: Tensor) -> Tensor:  # (B, H, W) -> (B, side^2, h, w)
-        cells = pixels.reshape(batch, height, side, width, side)
-        return cells.permute(0, 2, 4, 1, 3).reshape(batch, side * side, height, width)
+    def cells(pixels: Tensor) -> Tensor:  # (B, H, W) -> (B, len(taps)^2, h, w)
+        padding = side // 2 if centred else 0
+        found = F.unfold(pixels[:, None], len(taps), padding=padding, stride=side)
+        return found.unflatten(2, (height, width))
 
     place = torch.where(counted, truth.float(), 0).clamp(min=0) / spacing
     below = place.floor()
     share = (place - below) * counted
+    rest = counted.float() - share
     target = torch.zeros(batch, planes, height, width, device=logits.device)
-    index = blocks(below).long()
-    target.scatter_add_(1, index.clamp(max=planes - 1), blocks(counted.float() - share))
-    target.scatter_add_(1, (index + 1).clamp(max=planes - 1), blocks(share))
+    index = cells(below).long()
+    target.scatter_add_(1, index.clamp(max=planes - 1), weights * cells(rest))
+    target.scatter_add_(1, (index + 1).clamp(max=planes - 1), weights * cells(share))
     return -(target * logits.float().log_softmax(dim=1)).sum()

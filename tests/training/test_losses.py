@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stereo.errors import StereoError, UsageError
-from stereo.models import NetworkConfig
+from stereo.models import NetworkConfig, build_network
 from stereo.models.outputs import TrainingOutputs
 from stereo.training.config import LossConfig, OptimizerConfig
 from stereo.training.interrupt import explain_errors
@@ -114,6 +114,27 @@ def test_cross_entropy_of_planes_shares_each_pixel_between_its_two_planes():
     assert plane_cross_entropy_sum(logits, truth, counted, 2) == pytest.approx(float(expected))
     wider = -(2.25 * log[0] + 0.75 * log[1])  # planes 4 px apart: 0, 0.25 and 0.5 of the way
     assert plane_cross_entropy_sum(logits, truth, counted, 4) == pytest.approx(float(wider))
+
+
+@pytest.mark.parametrize(("centred", "offset"), [(True, 0.0), (False, 1.5)])
+def test_cross_entropy_of_planes_looks_at_the_pixels_that_a_cell_stands_for(centred, offset):
+    """PSMNets read cell i at pixel 4i; EA-Stereos enlarge it to pixels 4i to 4i + 3."""
+    rows, columns = torch.meshgrid(torch.arange(16.0), torch.arange(24.0), indexing="ij")
+    truth = (8 + 0.25 * columns + 0.5 * rows)[None]
+    logits = torch.zeros(1, 8, 4, 6, requires_grad=True)
+    counted = torch.ones_like(truth).bool()
+    plane_cross_entropy_sum(logits, truth, counted, 4, centred=centred).backward()
+    target = 16 / 8 - logits.grad  # the gradient at uniform logits is 16 / D less the target
+    means = 4 * (target * torch.arange(8.0).view(1, 8, 1, 1)).sum(dim=1) / 16
+    places = 4 * torch.arange(1, 4.0) + offset  # those without the border
+    expected = 8 + 0.25 * places[None] + 0.5 * places[:, None]
+    torch.testing.assert_close(means[0, 1:, 1:4], expected)
+
+
+@pytest.mark.parametrize(("name", "centred"), [("psmnet_basic", True), ("ea_stereo_fast", False)])
+def test_networks_say_what_their_cells_stand_for(name, centred):
+    network = build_network(NetworkConfig(name, max_disparity=16))
+    assert network(*torch.zeros(2, 2, 3, 64, 64)).centred is centred
 
 
 def test_cross_entropy_of_planes_is_least_at_the_shares_of_the_pixels():
