@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -10,6 +11,8 @@ from stereo.errors import StereoError, UsageError
 from stereo.system.distributed import process_count
 from stereo.system.runtime import is_out_of_memory
 from stereo.system.stop import check_stop, end_by
+
+AGAIN = 1.0  # seconds; torchrun and a queue may both pass on one signal
 
 
 class StopRequest:
@@ -21,6 +24,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._since = 0.0
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -34,9 +38,10 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.signal is not None:
+        if self.signal is None:
+            self.signal, self._since = number, time.monotonic()
+        elif time.monotonic() - self._since > AGAIN:
             end_by(number)  # asked twice: do not wait for the step to end
-        self.signal = number
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ from stereo.models import AttentionConfig, NetworkConfig
 from stereo.models.checkpoint import load_checkpoint
 from stereo.models.fast import FastFeatures
 from stereo.system.locks import locked
-from stereo.training import data, loop
+from stereo.training import data, interrupt, loop
 from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
 from stereo.training.learner import Learner
 from stereo.training.loop import train
@@ -131,6 +131,7 @@ def test_a_signal_stops_training_like_other_commands(
     def validate(*_, **__):
         if last_path(out, 1).exists():  # in the loop
             signal.raise_signal(number)
+            signal.raise_signal(number)  # torchrun and a queue may both pass it on
         return {"epe_image": 9.0, "images": 1, "skipped": 0}, []
 
     monkeypatch.setattr(loop, "validate", validate)
@@ -143,6 +144,15 @@ def test_a_signal_stops_training_like_other_commands(
     captured = capsys.readouterr()
     assert "stopped at step 1 of 9" in captured.out
     assert words in captured.err
+
+
+def test_a_second_signal_ends_training_at_once_if_it_comes_later(monkeypatch):
+    with interrupt.StopRequest() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+        monkeypatch.setattr(interrupt, "AGAIN", -1.0)
+        with pytest.raises(SystemExit):
+            signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.mark.parametrize("truth", [0.0, -5.0, 500.0])
