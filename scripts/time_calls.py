@@ -52,7 +52,7 @@ def main() -> None:
     calls = (COMMAND, *SCRIPTS)
     maps = [one_call(name, options.left, options.right)[2] for name in calls]  # and files are read
     if not all(np.array_equal(each, maps[0]) for each in maps):
-        sys.exit("the maps differ; nothing is timed")
+        sys.exit("the maps differ; nothing was timed")
     times: dict[tuple[str, int], list[tuple[float, ...]]] = {}
     for _ in range(options.repeats):
         for count in (0, options.busy):

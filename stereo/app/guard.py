@@ -190,11 +190,11 @@ class Guard:
         outside = exchange.header(b"x-forwarded-host").split(",")[0].strip().lower() or host
         origin = exchange.header(b"origin").lower()
         if not _HOST.fullmatch(outside) or (origin and _place(origin) != outside):
-            raise Refused(403, "a request of another page")
+            raise Refused(403, "requests from other sites are refused")
         site = exchange.header(b"sec-fetch-site") or "none"
         link = scope["path"] == "/" and exchange.header(b"sec-fetch-mode") == "navigate"
         if site not in ("none", "same-origin") and not (link and scope["method"] == "GET"):
-            raise Refused(403, "a request of another page")
+            raise Refused(403, "requests from other sites are refused")
 
     def _check_route(self, scope: Any) -> None:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
@@ -202,7 +202,7 @@ class Guard:
         if not known:
             raise Refused(404, "no such page")
         if method not in known:
-            raise Refused(405, f"takes {known.pop()} alone")
+            raise Refused(405, f"only {known.pop()} is allowed here")
 
     def _recognise(self, scope: Any, exchange: _Exchange) -> None:
         """Identify the visitor by a cookie that this process signed, or set one."""

@@ -100,7 +100,9 @@ def check_range(max_disparity: int, min_disparity: int = 0) -> None:
     """Raise an error unless the page allows this disparity range."""
     check_max_disparity(max_disparity)
     if max_disparity > MAX_DISPARITY:
-        raise InputError(f"max disparity {max_disparity}: this page searches {MAX_DISPARITY} px")
+        raise InputError(
+            f"max disparity {max_disparity}: this page searches at most {MAX_DISPARITY} px"
+        )
     if abs(min_disparity) > MAX_DISPARITY:
         raise InputError(
             f"min disparity {min_disparity}: this page starts at {-MAX_DISPARITY} to "

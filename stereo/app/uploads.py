@@ -56,7 +56,7 @@ class Uploads:
                 if taken > limits.MAX_BYTES + limits.FORM_BYTES:
                     raise InputError(f"this page takes files of {limits.MAX_BYTES >> 20} MiB")
                 if self._kept.total() + self._arriving > limits.ALL_UPLOADS:
-                    raise InputError("this page holds as many files as it may; come back later")
+                    raise InputError("this page's storage for uploads is full; try again later")
 
         try:
             yield take

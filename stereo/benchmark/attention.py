@@ -152,7 +152,7 @@ def check_against_definition(name: str) -> None:
     difference = max(float((one - other).abs().max()) for one, other in pairs)
     if not difference < TOLERANCE:
         raise StereoError(
-            f"'{name}' differs from its explicit form by {difference:.1e}; nothing is timed"
+            f"'{name}' differs from its explicit form by {difference:.1e}; nothing was timed"
         )
 
 

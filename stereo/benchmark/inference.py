@@ -71,7 +71,7 @@ def benchmark_inference(
 
     The reference of a network is the original, if it is there, else its plain form, in fp32 unless
     only others are named. Maps in fp32 must first be the reference's within 1e-3 px on average,
-    else nothing is timed; maps in bf16 and fp16 are compared, but never stop it. Then all take
+    else nothing was timed; maps in bf16 and fp16 are compared, but never stop it. Then all take
     turns, so that a slow minute of the machine slows all of them. The ceilings
     of the machine are measured before anything else, and each row has its share of them.
 
@@ -209,7 +209,7 @@ def _compare(cases: Sequence[InferenceCase], device: torch.device) -> list[dict[
             own = torch.device("cpu") if case.on_cpu else device
             disparity, row["peak_bytes"] = measure.weigh(case.match, own)
         if not np.isfinite(disparity).all():
-            raise StereoError(f"{case.label}: a map that is not finite; nothing is timed")
+            raise StereoError(f"{case.label}: a map that is not finite; nothing was timed")
         rows.append(row)
         if case.form == OPENCV:
             continue
@@ -220,7 +220,7 @@ def _compare(cases: Sequence[InferenceCase], device: torch.device) -> list[dict[
         if case.precision == "fp32" and mean > TOLERANCE:
             raise StereoError(
                 f"{case.label} is {mean:.2g} px from its reference on average, more than "
-                f"{TOLERANCE}; nothing is timed"
+                f"{TOLERANCE}; nothing was timed"
             )
         row |= {"mean_difference_px": mean, "largest_difference_px": largest}
     return rows

@@ -216,7 +216,7 @@ def _compare(calls: Sequence[tuple[TrainingCase, Callable[[], tuple[float, float
             if case.precision == "fp32" and not abs(own - expected) <= limit * abs(expected):
                 raise StereoError(
                     f"{case.label} has a {what} of {own:.6g}, the first form one of "
-                    f"{expected:.6g}; nothing is timed"
+                    f"{expected:.6g}; nothing was timed"
                 )
 
 

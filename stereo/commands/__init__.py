@@ -15,13 +15,13 @@ GROUPS = {
 COMMANDS: tuple[Command, ...] = (
     *matching.COMMANDS,
     *models.COMMANDS,
-    from_function("app", "stereo.app.server:serve", "the web page", "stereo app --port 7860"),
+    from_function("app", "stereo.app.server:serve", "serve the web page", "stereo app --port 7860"),
     *geometry.COMMANDS,
     *training.COMMANDS,
     from_function(
         "export",
         "stereo.export:export",
-        "a network as an ONNX file, checked in ONNX Runtime",
+        "export a network to ONNX and check it in ONNX Runtime",
         "stereo export ea_stereo --output stereo.onnx\n"
         "  stereo infer left.png right.png --output maps --model stereo.onnx",
         positional=("model",),

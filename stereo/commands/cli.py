@@ -29,7 +29,7 @@ _NAMES = "|".join(
     for name in sorted({*GROUPS, *(command.name for command in COMMANDS)}, key=len, reverse=True)
 )
 _TYPES = {
-    "str": "a text",
+    "str": "a string",
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",

@@ -34,7 +34,7 @@ def add_picture_limit(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--max-megapixels",
         type=float,
-        help=f"of an image, a disparity map or a frame; larger files are refused (default: "
+        help=f"size of the largest image, disparity map or frame that is read (default: "
         f"{DEFAULT_MAX_MEGAPIXELS:g}, or {MAX_MEGAPIXELS_VARIABLE})",
     )
 
@@ -175,7 +175,7 @@ def comma_list(text: str) -> list[str]:
     """
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
-        raise UsageError(f"'{text}' names nothing; write names with commas between them")
+        raise UsageError(f"'{text}' is empty; expected names separated by commas")
     return parts
 
 

@@ -52,7 +52,7 @@ COMMANDS = (
     from_function(
         "data list",
         "stereo.data.check:list_datasets",
-        "the data sets known, with splits, published counts and trees",
+        "list the known data sets, with splits, published counts and trees",
         "stereo data list",
     ),
     from_function(
@@ -66,7 +66,7 @@ COMMANDS = (
     from_function(
         "data preview",
         "stereo.data.augmentation.preview:preview",
-        "a contact sheet of what training sees, each augmentation alone",
+        "draw a contact sheet of what training sees, each augmentation alone",
         "stereo data preview --dataset sceneflow --root datasets/samples --output sheet.png",
         reads_pictures=True,
     ),
@@ -74,7 +74,7 @@ COMMANDS = (
         "data synthesize",
         _synthesize_arguments,
         _synthesize,
-        "render a Scene Flow-shaped set with exact ground truth; continues where it stopped",
+        "render scenes with exact ground truth in Scene Flow's tree; continues where it stopped",
         "stereo data synthesize --root rendered --count 1000 --seed 1 --textures photographs",
         reads_pictures=True,
     ),

@@ -82,7 +82,7 @@ COMMANDS = (
         "check-pair",
         _check_pair_arguments,
         _check_pair,
-        "tell whether a pair is fit to match, and what to do if not",
+        "check whether a pair can be matched, and say what to do if not",
         "stereo check-pair left.png right.png",
         reads_pictures=True,
     ),
@@ -90,7 +90,7 @@ COMMANDS = (
         "calibrate",
         _calibrate_arguments,
         _calibrate,
-        "images of a chessboard or ChArUco board to a calibration",
+        "calibrate two cameras from images of a chessboard or ChArUco board",
         "stereo calibrate 'board/left*.jpg' 'board/right*.jpg' --board 9x6 --square 0.025 "
         "--output cameras.json",
         reads_pictures=True,
@@ -98,7 +98,7 @@ COMMANDS = (
     from_function(
         "rectify",
         "stereo.geometry.cameras:rectify_pairs",
-        "raw pairs and their calibration to rectified pairs and theirs",
+        "rectify raw pairs, given their calibration",
         "stereo rectify left.png right.png --calibration cameras.json --output rectified",
         positional=("left", "right"),
         status=lambda failed: 1 if failed else 0,

@@ -160,13 +160,16 @@ def _load_model(name: str, options: MatchOptions) -> Any:
 
 COMMANDS = (
     from_function(
-        "demo", "stereo.commands.demo:demo", "map the bundled pairs and print EPE", "stereo demo"
+        "demo",
+        "stereo.commands.demo:demo",
+        "run the default model on the bundled pairs and print EPE",
+        "stereo demo",
     ),
     Command(
         "infer",
         _infer_arguments,
         _infer,
-        "disparity maps of your own rectified pairs",
+        "compute disparity maps of your own rectified pairs",
         "stereo infer left.png right.png --calibration calib.txt --output maps\n"
         "  stereo infer video.mp4 --packing side-by-side --formats video --output maps --resume\n"
         "  stereo infer 'scenes/*/im0.png' 'scenes/*/im1.png' --output maps",
@@ -177,7 +180,7 @@ COMMANDS = (
         "evaluate",
         _evaluate_arguments,
         _evaluate,
-        "metrics over a data set under a named protocol",
+        "score a model on a data set under a named protocol",
         "stereo evaluate --dataset sceneflow --root DIR --protocol pooled --output results "
         "--against sgbm",
         distributed=True,
@@ -187,14 +190,14 @@ COMMANDS = (
         "compare",
         _compare_arguments,
         _compare,
-        "one report from several runs of evaluate, or of infer with ground truth",
+        "report several runs of evaluate, or of infer with ground truth, side by side",
         "stereo compare results results_sgbm --output comparison",
     ),
     Command(
         "submit",
         _submit_arguments,
         _submit,
-        "a validated archive for KITTI's, Middlebury's or ETH3D's server",
+        "write a validated archive for KITTI's, Middlebury's or ETH3D's server",
         "stereo submit kitti2015 --root KITTI2015 --output kitti2015.zip\n"
         "  stereo submit kitti2015 --root KITTI2015 --validate kitti2015.zip",
         reads_pictures=True,

@@ -40,7 +40,7 @@ COMMANDS = (
     from_function(
         "models",
         "stereo.commands.models:list_models",
-        "the models by name, with their licences",
+        "list the models, with their licences",
         "stereo models",
     ),
 )

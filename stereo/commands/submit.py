@@ -212,7 +212,7 @@ def validate(
         # Other programs store folders as well.
         names = sorted(member for member in zipped.namelist() if not member.endswith("/"))
         if names != sorted([*maps, *times]):
-            raise InputError(f"does not hold what it should: {_difference(names, [*maps, *times])}")
+            raise InputError(f"wrong contents: {_difference(names, [*maps, *times])}")
         for inside, (height, width) in zip(maps, sizes, strict=True):
             with _blamed_on(inside):
                 data = _read_member(zipped, inside, 4 * height * width)
@@ -268,7 +268,7 @@ def _difference(names: list[str], expected: list[str]) -> str:
             first = some[0] if some[0].isprintable() else ascii(some[0])
             more = f" and {len(some) - 1} more" if len(some) > 1 else ""
             parts.append(f"{word} {first}{more}")
-    return ", ".join(parts) or "a name stands twice"
+    return ", ".join(parts) or "a name appears twice"
 
 
 def _check_time(data: bytes, word: str) -> None:

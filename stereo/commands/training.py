@@ -93,7 +93,7 @@ def _train(config: Namespace) -> int:
     began = time.monotonic()
     for name in ("output", "resume", "weights", "max_time"):
         if isinstance(config[name], list | dict):
-            raise UsageError(f"'{name}' is {config[name]}; expected a text")
+            raise UsageError(f"'{name}' is {config[name]}; expected a string")
         config[name] = None if config[name] is None else str(config[name])
     seconds = None if config.max_time is None else parse_duration(config.max_time)
     keep_freed_memory()
@@ -123,7 +123,7 @@ COMMANDS = (
         "train",
         _train_arguments,
         _train,
-        "train a network by a recipe, with exact resume",
+        "train a network with a recipe, with exact resume",
         "stereo train --config quickstart --output runs/first --max-time 10m\n"
         "  stereo train --config psmnet_sceneflow --data.root DIR --output runs/psmnet "
         "--trainer.batch_size 8\n"
@@ -134,7 +134,7 @@ COMMANDS = (
     from_function(
         "adapt",
         "stereo.training.adapt:adapt",
-        "fit the weights to your own pairs, if measures without ground truth improve",
+        "adapt weights to your own pairs without ground truth; kept only if they improve",
         "stereo adapt left right --output mine.safetensors --max-time 10m\n"
         "  stereo infer left right --model mine.safetensors --output maps",
         positional=("left", "right"),
@@ -145,7 +145,7 @@ COMMANDS = (
         "convert",
         _convert_arguments,
         _convert,
-        "a published PSMNet checkpoint into this project's form",
+        "convert a published PSMNet checkpoint",
         "stereo convert pretrained_sceneflow.tar --output psmnet.safetensors --align-corners true",
     ),
     from_function(

@@ -56,7 +56,7 @@ def evaluate(
     Args:
         matcher: the model, or a function that loads it, called after all other checks.
         dataset: its name (default: detected from the folder).
-        root: the data set's folder; 'synthetic' does without.
+        root: the data set's folder; not needed for 'synthetic'.
         output: folder for metrics.json, report.html and the images it shows.
         protocol: pooled, psmnet, gwcnet, raft, kitti2012, kitti2015, middlebury or eth3d.
         split: a split of the data set, such as train or test (default: the data set's own).

@@ -85,10 +85,11 @@ def check_against_pytorch(
             max(MAX_CERTAINTY_ERROR, TIMES * own.certainty),
         ):
             raise StereoError(
-                f"the exported network differs from PyTorch by {found.mean:.2g} px on average and "
-                f"{found.largest:.2g} px at most at {width}x{height}, PyTorch itself from its own "
-                f"map in float64 by {own.mean:.2g} and {own.largest:.2g}; certainties by "
-                f"{found.certainty:.2g} and {own.certainty:.2g}; nothing was written"
+                f"at {width}x{height} the exported network differs from PyTorch by "
+                f"{found.mean:.2g} px on average and {found.largest:.2g} px at most, and by "
+                f"{found.certainty:.2g} in certainty; PyTorch's own error in fp32 is "
+                f"{own.mean:.2g}, {own.largest:.2g} and {own.certainty:.2g}; nothing was "
+                "written; please report this"
             )
         differences.append(found)
     return differences

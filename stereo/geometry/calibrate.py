@@ -167,8 +167,8 @@ def _solve(
 
 def _impossible(board: Board, told: str) -> InputError:
     return InputError(
-        f"no two cameras see a board of {board.columns}x{board.rows} like this ({told}): check "
-        f"--board ({INNER_CORNERS}); a smaller one than the board's is found in part"
+        f"calibration failed for a board of {board.columns}x{board.rows} ({told}): check --board "
+        f"({INNER_CORNERS}); with too small a value only a part of the board is found"
     )
 
 

@@ -241,8 +241,8 @@ class Calibration(StereoParameters):
             )
         if z > x:
             raise InputError(
-                "one camera stands before the other, which no rectification mends: check the "
-                "order and the signs of the translation"
+                "the baseline lies mostly along the optical axis, so the pair cannot be rectified: "
+                "check the order and the signs of the translation"
             )
 
     def check_rectified(self) -> None:

@@ -163,7 +163,9 @@ def check_camera(name: str, camera: Camera) -> None:
             f"the {name} principal point ({camera.cx:g}, {camera.cy:g}) does not fit an image"
         )
     if any(abs(each) > POSSIBLE_COEFFICIENT for each in camera.distortion):
-        raise InputError(f"the {name} lens has coefficients that no lens has")
+        raise InputError(
+            f"the {name} lens has implausible distortion coefficients: check their order and scale"
+        )
     if camera.lens not in LENSES:
         raise InputError(f"the {name} lens is '{camera.lens}'; known: {', '.join(LENSES)}")
     count = len(camera.distortion)

@@ -130,11 +130,11 @@ class ForeignOnnxEngine:
         first = given[0]
         told = [f"{each.name} {each.type} {each.shape}" for each in given]
         if any(each.type not in _TYPES or len(each.shape) != 4 for each in given):
-            raise InputError(f"its inputs, {told}, are no pictures of four dimensions")
+            raise InputError(f"its inputs, {told}, are not 4D image tensors of a supported type")
         by_dimension = zip(*(each.shape for each in given), strict=True)
         fixed = [{each for each in sizes if isinstance(each, int)} for sizes in by_dimension]
         if max(map(len, fixed)) > 1 or len({each.type for each in given}) > 1:
-            raise InputError(f"its inputs, {told}, differ, as those of a pair do not")
+            raise InputError(f"its inputs, {told}, must have the same shape and type")
         if not fixed[0] <= {1}:
             raise InputError(f"its graph takes {first.shape[0]} pairs at once; export it for one")
         self._dtype = _TYPES[first.type]
@@ -148,9 +148,9 @@ class ForeignOnnxEngine:
         ]
         if len(fitting) != 1:
             raise InputError(
-                f"its input '{first.name}' {first.shape} tells no channels of "
-                f"{'a picture' if views == 1 else 'both views'} ({views} or {3 * views}); "
-                "where two dimensions could be those, write 'layout: NCHW' or NHWC beside it"
+                f"the channels ({views} or {3 * views}) of its input '{first.name}' "
+                f"{first.shape} cannot be told; if two dimensions could be those, write "
+                "'layout: NCHW' or 'layout: NHWC' in the .yaml file next to it"
             )
         self.layout = fitting[0]
         self.channels = by_layout[self.layout] // views

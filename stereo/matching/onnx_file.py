@@ -44,7 +44,7 @@ def read_onnx(path: Path) -> bytes:
         _check_graph(proto)
         _check_constants(onnx, proto, max(MOST_CONSTANT_BYTES, 8 * len(data)))
     except InputError as error:
-        raise InputError(f"{path}: {error}; refused unrun") from error
+        raise InputError(f"{path}: {error}; rejected before running") from error
     return data
 
 
@@ -53,9 +53,9 @@ def _check_graph(proto: Any) -> None:
     if len(nodes) > MOST_NODES:
         raise InputError(f"a graph of {len(nodes)} nodes, more than {MOST_NODES}")
     if proto.functions:
-        raise InputError("a graph with functions of its own; write it without")
+        raise InputError("the graph defines functions; export it without")
     if graph.sparse_initializer:
-        raise InputError("a graph with sparse weights; write them in full")
+        raise InputError("the graph has sparse weights; store them densely")
     for node in nodes:
         if node.domain not in _DOMAINS:
             raise InputError(f"the operator {node.op_type} of '{node.domain}' is not ONNX's own")
@@ -63,12 +63,18 @@ def _check_graph(proto: Any) -> None:
             if node.op_type == "If" and attribute.HasField("g") and _is_small(attribute.g):
                 continue
             if attribute.HasField("g") or attribute.graphs:
-                raise InputError(f"the operator {node.op_type} holds a graph that it may repeat")
+                raise InputError(
+                    f"the operator {node.op_type} has a subgraph; export without control flow"
+                )
             if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
-                raise InputError(f"the operator {node.op_type} holds sparse numbers")
+                raise InputError(
+                    f"the operator {node.op_type} has a sparse tensor; store it densely"
+                )
     for tensor in _tensors(graph):
         if tensor.external_data or tensor.data_location:
-            raise InputError(f"the tensor '{tensor.name}' lies in another file; write one file")
+            raise InputError(
+                f"the tensor '{tensor.name}' is stored in another file; export a single file"
+            )
         # No type of number takes less than half a byte.
         if min(tensor.dims, default=1) < 0 or math.prod(tensor.dims) > 2 * tensor.ByteSize():
             raise InputError(f"the tensor '{tensor.name}' is larger than what is stored of it")

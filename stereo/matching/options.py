@@ -75,7 +75,7 @@ class MatchOptions(ComputeOptions):
                     value = str(int(value))
                     object.__setattr__(self, each.name, value)
                 if not isinstance(value, str):
-                    raise UsageError(f"{each.name} {value!r}: expected a text")
+                    raise UsageError(f"{each.name} {value!r}: expected a string")
                 if get_origin(hint) is Literal and value not in get_args(hint):
                     raise unknown_name(each.name, value, get_args(hint))
         super().__post_init__()

@@ -26,9 +26,9 @@ class Result:
     # 0 unless `min_disparity` says otherwise
     disparity: np.ndarray
     seconds: float  # time of the match, without reading the images
-    # computes `confidence_maps`; None for a result made by hand
+    # computes `confidence_maps`; None for one that no matcher returned
     compute_confidence: Callable[[], ConfidenceMaps] | None = None
-    # (H, W, 3) uint8 RGB, the view that the map is of; None for a result made by hand
+    # (H, W, 3) uint8 RGB, the view that the map is of; None for one that no matcher returned
     image: np.ndarray | None = None
     path: Path | None = None  # of the left image; None if it was no file
     is_right: bool = False  # whether the map is of the right view
@@ -58,7 +58,7 @@ class Result:
     def confidence_maps(self) -> ConfidenceMaps:
         """``confidence`` and the simpler measures beside it."""
         if self.compute_confidence is None:
-            raise UsageError("a result made by hand has no confidence")
+            raise UsageError("this Result was not returned by a matcher, so it has no confidence")
         return self.compute_confidence()
 
     def depth(self, calibration: Calibration | str | Path) -> np.ndarray:
@@ -99,10 +99,12 @@ class Result:
         Raises:
             InputError: a calibration that cannot be used.
             UsageError: an option out of its range, what is neither a calibration nor a path, or a
-                result made by hand, without a view.
+                result that no matcher returned, without a view.
         """
         if self.image is None:
-            raise UsageError("a result made by hand has no view to take the points' colours from")
+            raise UsageError(
+                "this Result was not returned by a matcher, so it has no view to colour points with"
+            )
         if max_depth is not None and not (isinstance(max_depth, numbers.Real) and max_depth > 0):
             raise UsageError(f"max_depth {max_depth}: expected a positive number of metres")
         if not (isinstance(min_confidence, numbers.Real) and 0 <= min_confidence <= 1):

@@ -103,7 +103,7 @@ def wrap_network(
         UsageError: an invalid option.
     """
     if not isinstance(module, nn.Module):
-        raise UsageError(f"{module!r} is no torch module; stereo.wrap takes functions")
+        raise UsageError(f"{module!r} is not a torch.nn.Module; use stereo.wrap for functions")
     name = name or type(module).__name__
     where = pick_device(str(device))
     engine = _ModuleEngine(module, name, (mean, std), multiple, sign, where, precision)

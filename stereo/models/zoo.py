@@ -99,7 +99,7 @@ class ZooNetwork:
         except Exception as error:
             raise StereoError(
                 f"{ZOO}{self.name} cannot be built ({_first_sentence(error)}): its library "
-                "downloads parts of it; go online once"
+                "downloads parts of it; connect to the internet once"
             ) from error
 
     def load(self) -> nn.Module:
@@ -115,8 +115,8 @@ class ZooNetwork:
         except Exception as error:
             cause = error.__cause__ or error
             raise StereoError(
-                f"{ZOO}{self.name}: its weights cannot be had ({_first_sentence(cause)}); go "
-                "online once, or add --allow-untrained for random ones"
+                f"{ZOO}{self.name}: its weights cannot be downloaded ({_first_sentence(cause)}); "
+                "connect to the internet once, or add --allow-untrained for random ones"
             ) from error
 
 

@@ -37,7 +37,7 @@ class ComputeOptions:
 def check_device(device: str) -> None:
     """Raise ``UsageError`` unless it is one of ``DEVICES``, whether or not this machine has it."""
     if not isinstance(device, str):
-        raise UsageError(f"device {device!r}: expected a text")
+        raise UsageError(f"device {device!r}: expected a string")
     # The one CPU and the one MPS device have a number where torch or accelerate name them.
     if not re.fullmatch(r"auto|(cpu|mps)(:0)?|cuda(:(0|[1-9][0-9]*))?", device):
         raise unknown_name("device", device, DEVICES)

@@ -75,6 +75,6 @@ def check_joined(count: int) -> None:
     """Raise ``StereoError`` unless ``count`` processes joined; else each would do all the work."""
     if count != process_count():
         raise StereoError(
-            f"{process_count()} processes were started but {count} met; is torch.distributed "
-            "available, and CUDA for all of them?"
+            f"only {count} of {process_count()} processes joined; check that torch.distributed is "
+            "available and that every process has a CUDA device"
         )

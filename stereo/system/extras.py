@@ -16,6 +16,6 @@ def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise StereoError(
-            f"{purpose} needs the package {module} ({error}): run pip install "
-            f"'stereo-efficient-attention[{extra}]', or pip install -e '.[{extra}]' in a clone"
+            f"{purpose} needs the package {module} ({error}): in a clone of this project, run pip "
+            f"install -e '.[{extra}]'"
         ) from error

@@ -32,7 +32,7 @@ def parse_json(text: str | bytes, name: str) -> Any:
 
     Raises:
         InputError: not JSON, larger than ``MAX_JSON_BYTES``, nested deeper than
-            ``MAX_JSON_DEPTH``, with a key that stands twice in an object, or with text or whole
+            ``MAX_JSON_DEPTH``, with a key that appears twice in an object, or with text or whole
             numbers that nothing else can hold.
     """
     if len(text) > MAX_JSON_BYTES:
@@ -62,7 +62,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"'{key[:40]}' stands twice")
+            raise ValueError(f"'{key[:40]}' appears twice; remove one")
         found[key] = value
     return found
 
@@ -93,7 +93,7 @@ def parse_yaml(text: str, name: str) -> Any:
 
     Raises:
         InputError: not YAML; larger, deeper or with more nodes (aliases counted as what they stand
-            for) than the limits above; a key that stands twice; a tag other than YAML's own.
+            for) than the limits above; a key that appears twice; a tag other than YAML's own.
     """
     import yaml
 
@@ -128,7 +128,7 @@ def _check_yaml(events: Iterable[Any], name: str) -> None:
         if isinstance(event, yaml.AliasEvent):
             size = anchors.get(event.anchor)
             if event.anchor in anchors and size is None:
-                raise InputError(f"{name}: YAML that holds itself")
+                raise InputError(f"{name}: a YAML alias refers to itself")
             sizes[-1] += size or 1
         elif isinstance(event, yaml.ScalarEvent):
             is_text = event.style and event.tag is None
@@ -169,7 +169,7 @@ def _yaml_loader() -> Any:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in found:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"'{key.value}' stands twice", key.start_mark
+                        None, None, f"'{key.value}' appears twice; remove one", key.start_mark
                     )
                 found.add(key.value)
         return dict(loader.construct_mapping(node, deep=True))

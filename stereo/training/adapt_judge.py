@@ -188,7 +188,7 @@ def find_unusable(start: Path, sources: Sequence[Source], max_disparity: int) ->
         raise InputError(
             f"{len(faults)} of {judged} checked pairs cannot be matched; the first, {name}: {fault}"
         )
-    unusable = faults | dict.fromkeys(blank, "it shows nothing")
+    unusable = faults | dict.fromkeys(blank, "the image is blank")
     if len(sources) - len(unusable) < MIN_PAIRS:
         name, fault = next(iter(unusable.items()))
         raise InputError(

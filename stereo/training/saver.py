@@ -187,10 +187,10 @@ def _compare_settings(path: Path, checkpoint: Checkpoint, run: TrainingRun) -> N
     before, now = (f.get("recipe", {}) for f in (checkpoint.training, run.facts))
     apart = _differences(before, json.loads(json.dumps(now)))
     if apart and is_main():
-        console.warn(f"warning: the run goes on with other settings: {apart}")
+        console.warn(f"warning: the run resumes with changed settings: {apart}")
     pairs = {facts.get("training_sha256") for facts in (checkpoint.training, run.facts)} - {None}
     if len(pairs) > 1 and is_main():
-        console.warn("warning: the run goes on with other training pairs, or fewer, or more")
+        console.warn("warning: the run resumes with a different set of training pairs")
     given = run.facts.get("weights_sha256")
     if given not in (None, checkpoint.training.get("weights_sha256")) and is_main():
         console.warn(

@@ -103,7 +103,7 @@ def test_no_step_is_timed_that_differs(tmp_path, monkeypatch, change):
         return loss * (1.01 if case.form == training.OURS and change == "loss" else 1)
 
     monkeypatch.setattr(training, "_backward", wrong)
-    with pytest.raises(StereoError, match=f"has a {change}.*nothing is timed"):
+    with pytest.raises(StereoError, match=f"has a {change}.*nothing was timed"):
         training.benchmark_training(
             tmp_path / "t.json",
             models=["ea_stereo_fast"],
@@ -406,7 +406,7 @@ def test_nothing_is_timed_where_the_fast_path_differs(tmp_path, monkeypatch, cap
     path = tmp_path / "inference.json"
     small = ("--size", "32x64", "--max-disparity", "16")
     assert run(inference_call(path, "--models", "psmnet", "--precisions", "fp32", *small)) == 1
-    assert "nothing is timed" in capsys.readouterr().err
+    assert "nothing was timed" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -539,7 +539,7 @@ def test_no_step_is_timed_if_the_losses_differ(tmp_path, monkeypatch, capsys):
     path = tmp_path / "training.json"
     small = ("--crop", "32x64", "--max-disparity", "16")
     assert run(training_call(path, "--models", "psmnet", "--precisions", "fp32", *small)) == 1
-    assert "nothing is timed" in capsys.readouterr().err
+    assert "nothing was timed" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

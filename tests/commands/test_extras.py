@@ -81,7 +81,7 @@ def test_a_missing_package_is_one_line_with_the_pip_command(
     done = stereo(*call)
     assert (done.status, len(done.errors)) == (1, 1), done.errors
     assert f"needs the package {missing} " in done.errors[0]
-    assert f"pip install 'stereo-efficient-attention[{extra}]'" in done.errors[0]
+    assert f"pip install -e '.[{extra}]'" in done.errors[0]
     assert [path.name for path in tmp_path.iterdir()] == ["meshes"]
 
 

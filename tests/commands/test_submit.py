@@ -191,8 +191,8 @@ GOOD_PNG = png(np.ones(SIZES["a"], np.uint16))
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({SECOND: None}, f"does not hold what it should: lacks {SECOND}"),
-        ({"readme": b"hello"}, "does not hold what it should: has in excess readme"),
+        ({SECOND: None}, f"wrong contents: lacks {SECOND}"),
+        ({"readme": b"hello"}, "wrong contents: has in excess readme"),
         ({FIRST: png(np.ones((3, 4), np.uint16))}, f"{FIRST}: is 4x3, its left view is 60x40"),
         ({FIRST: png(np.ones(SIZES["a"], np.uint8))}, f"{FIRST}: not a 16-bit image"),
         ({FIRST: png(np.zeros(SIZES["a"], np.uint16))}, f"{FIRST}: has pixels without an estimate"),
@@ -298,7 +298,7 @@ def test_an_archive_that_exists_is_validated_without_a_model(stereo, tmp_path, a
     assert f"{whole}: 2 maps, valid" in called.out
     called = stereo(*call, "--validate", whole, "--method", "Other")
     assert called.status == 1
-    assert f"{whole}: does not hold what it should: lacks" in called.errors[0]
+    assert f"{whole}: wrong contents: lacks" in called.errors[0]
     for options in ((), ("--validate", whole, "--output", tmp_path / "x.zip")):
         called = stereo(*call, *options)
         assert called.status == 2

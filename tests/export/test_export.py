@@ -361,7 +361,7 @@ def test_files_that_are_not_exported_networks_are_one_line(path, tmp_path):
     onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), foreign)
     for file, words in [
         (cut, "not a complete ONNX file"),
-        (foreign, "no pictures of four dimensions"),
+        (foreign, "not 4D image tensors"),
         (empty, "empty"),
         (tmp_path / "none.onnx", "no such file"),
     ]:

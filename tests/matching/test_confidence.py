@@ -213,7 +213,7 @@ def test_the_right_view_has_the_confidence_of_its_mirror(pair):
 
 
 def test_a_result_made_by_hand_has_no_confidence():
-    with pytest.raises(UsageError, match="made by hand"):
+    with pytest.raises(UsageError, match="not returned by a matcher"):
         package.Result(np.zeros((2, 3), np.float32), 0.1).confidence  # noqa: B018
 
 

@@ -122,7 +122,8 @@ def test_every_network_is_listed_with_its_licences(stereo):
 @pytest.mark.parametrize("name", ["aanet", "foundation-stereo", "igev-stereo"])
 def test_missing_weights_are_one_line(name):
     with pytest.raises(
-        StereoError, match=f"^zoo:{name}: its weights cannot be had .*go online once"
+        StereoError,
+        match=f"^zoo:{name}: its weights cannot be downloaded .*connect to the internet once",
     ):
         package.load(f"zoo:{name}")
 
@@ -136,7 +137,7 @@ def test_attempts_to_download_are_not_said_one_by_one(monkeypatch):
 
     network = library.MODEL_REGISTRY.get_model_cls("raft-stereo")
     monkeypatch.setattr(network, "from_pretrained", unreachable)
-    with pytest.raises(StereoError, match=r"cannot be had \(no route\)"):
+    with pytest.raises(StereoError, match=r"cannot be downloaded \(no route\)"):
         package.load("zoo:raft-stereo")
     assert said == [False] and hub.isEnabledFor(logging.WARNING)
 
@@ -197,6 +198,6 @@ class Runs:
 def test_weights_that_hold_code_do_not_run_it(tmp_path):
     path = _cached(tmp_path, "igev_stereo", "igev-stereo")
     torch.save({"state_dict": Runs(tmp_path / "made")}, path)
-    with pytest.raises(StereoError, match="zoo:igev-stereo: its weights cannot be had"):
+    with pytest.raises(StereoError, match="zoo:igev-stereo: its weights cannot be downloaded"):
         package.load("zoo:igev-stereo")
     assert not (tmp_path / "made").exists()

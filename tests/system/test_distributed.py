@@ -95,5 +95,5 @@ def test_errors_of_all_processes_are_reported_once(tmp_path):
 def test_processes_that_do_not_meet_are_an_error(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     check_joined(2)
-    with pytest.raises(StereoError, match="2 processes were started but 1 met"):
+    with pytest.raises(StereoError, match="only 1 of 2 processes joined"):
         check_joined(1)

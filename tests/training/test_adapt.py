@@ -472,7 +472,7 @@ def spoil(folders, kind):
             view = np.full_like(view, 90)
         Image.fromarray(view).save(path)
     if kind == "one colour":
-        return "10 of the 10 cannot be used; the first, 0: it shows nothing"
+        return "10 of the 10 cannot be used; the first, 0: the image is blank"
     return "checked pairs cannot be matched"
 
 

@@ -286,7 +286,7 @@ def test_checkpoints_of_an_abandoned_run_are_set_aside(tmp_path):
 def test_resuming_with_other_settings_is_reported(here, tmp_path):
     here(tmp_path, "--trainer.max_steps", 1)
     output = here(tmp_path, "--trainer.max_steps", 2, "--optimizer.learning_rate", 5e-4)
-    assert "warning: the run goes on with other settings:" in output
+    assert "warning: the run resumes with changed settings:" in output
     assert "optimizer.learning_rate: 0.001 -> 0.0005" in output
     assert "trainer.max_steps: 1 -> 2" in output
 
@@ -298,7 +298,7 @@ def test_resuming_on_other_pairs_is_reported(tiny, scripted, tmp_path, capsys):
     train(tiny_run(one, max_steps=2), tmp_path / "run")
     assert "training pairs" not in capsys.readouterr().err
     train(tiny_run(other, max_steps=3), tmp_path / "run")
-    assert "the run goes on with other training pairs" in capsys.readouterr().err
+    assert "the run resumes with a different set of training pairs" in capsys.readouterr().err
     seen = load_checkpoint(last_path(tmp_path / "run", 3)).trained_on
     assert seen == fingerprints(
         pair for root in (one, other) for pair in open_dataset("manifest", root).samples[:2]

@@ -69,7 +69,7 @@ FAST = "network: {name: ea_stereo_fast, "
         (FAST + "attention: efficient}", "--network.attention.name NAME"),
         (FAST + "attention: {options: {head: 3}}}", "known: heads, key_channels, temperature"),
         (FAST + "max_disparity: 1.5}", "'network.max_disparity' is 1.5; expected a whole number"),
-        ("data: {root: 5}", "'data.root' is 5; expected a text (see 'stereo train -"),
+        ("data: {root: 5}", "'data.root' is 5; expected a string (see 'stereo train -"),
         ("data: {name: kitti2012, root: nowhere}", "nowhere: no such folder; the root is"),
         ("data: {synthetic: {height: a}}", "'data.synthetic.height' is a; expected a whole"),
         ("data: {skip_damaged: maybe}", "'data.skip_damaged' is maybe; expected true or false"),

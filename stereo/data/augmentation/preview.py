@@ -54,7 +54,7 @@ def preview(
     Args:
         output: the .png file to write.
         dataset: its name (default: detected from the folder).
-        root: the data set's folder; 'synthetic' does without.
+        root: the data set's folder; not needed for 'synthetic'.
         count: pairs shown, spread over the set.
         seed: of the augmentation.
         split: train or test, where the data set has them.

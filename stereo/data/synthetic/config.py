@@ -36,21 +36,21 @@ class SyntheticConfig:
     places: tuple[str, ...] = PLACES
     """What scenes show, in equal parts: rooms with furniture, dense heaps, outdoors."""
     objects: tuple[int, int] = (10, 30)
-    """Least and largest number of objects that float or lie about; heaps hold up to seven times
+    """Minimum and maximum number of objects that float or lie about; heaps hold up to seven times
     as many."""
     textures: str | None = None
-    """A folder of pictures to cover surfaces with, looked through with its sub-folders; None for
-    procedural textures alone."""
+    """A folder of images used as textures, searched with its sub-folders; without it textures are
+    procedural."""
     meshes: str | None = None
-    """A folder of triangle meshes to stand and float among the objects, looked through with its
-    sub-folders; None for none. It needs trimesh and embreex (the extra ``render``), and its pairs
-    may differ in rounding from one kind of processor to another."""
+    """A folder of triangle meshes to place among the objects, searched with its sub-folders. It
+    needs trimesh and embreex (the extra ``render``), and its pairs may differ in
+    rounding from one kind of processor to another."""
     photographs: float = 0.7
     """Share of the surfaces that show a photograph, where there is a folder of them."""
     shine: float = 1.0
     """Strength of highlights, which sit elsewhere on the surface in either view; 0 for none."""
     reflections: float = 1.0
-    """Strength of mirrored pictures, which have a disparity of their own; 0 for none."""
+    """Strength of mirrored images, which have a disparity of their own; 0 for none."""
     photometric: float = 1.0
     """Strength of exposure, colour balance and gamma that differ between the views; 0 for none."""
     noise: float = 1.0
@@ -62,20 +62,20 @@ class SyntheticConfig:
     misalignment: float = 1.0
     """Largest vertical offset of the right view, pixels; 0 for exact rectification."""
     plain: float = 0.0
-    """Least share of the surfaces without texture; 0 leaves it to each scene."""
+    """Minimum share of the surfaces without texture; 0 leaves it to each scene."""
     repetition: float = 0.0
-    """Least share of the surfaces under a periodic texture, half of them weathered; 0 leaves it to
-    their kind."""
+    """Minimum share of the surfaces under a periodic texture, half of them weathered; 0 leaves it
+    to their kind."""
     haze: float = 0.0
     """Strength of haze: at 1, what has a twentieth of the largest disparity keeps 1/e of its light;
     0 for none."""
     cabinets: float = 0.35
-    """Share of the rooms and heaps with a plain cabinet that fills much of the picture."""
+    """Share of the rooms and heaps with a plain cabinet that fills much of the image."""
     frames: int = 1
-    """Frames of a sequence: pair i is frame i modulo ``frames`` of scene i divided by ``frames``,
-    with a camera and objects that move; 1 for a scene per pair."""
+    """Frames of a sequence. With N above 1, pair i is frame i modulo N of scene i // N, and the
+    camera and objects move; 1 for a scene per pair."""
     seed: int = 0
-    """Seed of the set, which has no end."""
+    """Random seed; the sequence of scenes is unlimited."""
 
     def __post_init__(self) -> None:
         if not (32 <= self.height <= 8192 and 64 <= self.width <= 8192):

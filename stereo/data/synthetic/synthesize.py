@@ -49,7 +49,7 @@ def synthesize(
     ``ROOT/synthetic.json``, so that two sets are never mixed.
 
     Args:
-        root: folder for the data set; made if need be.
+        root: folder for the data set; created if missing.
         config: what to render.
         count: number of pairs, up to 300,000; with ``--frames``, of sequences.
         split: Scene Flow's folder, TRAIN or TEST.

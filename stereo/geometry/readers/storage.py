@@ -62,7 +62,7 @@ def _parse_xml(text: str, name: str) -> dict[str, Any]:
         value = "".join(texts).strip().strip('"') if is_leaf else children
         siblings = open_elements[-1][0]
         if tag in siblings and tag != "_":  # OpenCV calls the entries of a list _
-            raise InputError(f"{name}: '{tag[:40]}' stands twice")
+            raise InputError(f"{name}: '{tag[:40]}' appears twice; remove one")
         siblings[tag] = value
 
     parser.StartElementHandler = begin

@@ -45,7 +45,7 @@ def _pairs(text: str, sign: str) -> dict[str, str]:
         if there:
             name = name.strip()
             if name in found:
-                raise InputError(f"'{name[:40]}' stands twice")
+                raise InputError(f"'{name[:40]}' appears twice; remove one")
             found[name] = value.strip()
     return found
 
@@ -213,7 +213,10 @@ def read_scene_flow(source: Source) -> StereoParameters:
     move = poses["R"][:3, 3] - poses["L"][:3, 3]
     baseline = float(move @ poses["L"][:3, 0])
     if abs(baseline) < SIDE_BY_SIDE * float(np.linalg.norm(move)):
-        raise InputError("the right view does not stand beside the left one: not a rectified pair")
+        raise InputError(
+            "the right camera does not lie along the left one's x axis, so this is not a rectified "
+            "pair; check the L and R matrices"
+        )
     # The file has no intrinsics: they are those of the data set's description.
     short = SHORT_LENS in source.path.resolve().parts
     focal = 450.0 if short else 1050.0
