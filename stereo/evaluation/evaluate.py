@@ -172,7 +172,7 @@ def _score(
     reach = np.zeros(4, np.int64)
     for index, item in console.progress(own_share(files), "evaluate"):
         try:
-            sample = item.read(nonoccluded=True)
+            sample = rules.crop(item.read(nonoccluded=True))
             result = model(sample.left, sample.right)
             measures = result.confidence_maps.measures() if confidence else None
         except StereoError as error:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from stereo.data.sets.sample import Sample
 from stereo.errors import UsageError, unknown_name
 
 Averaging = Literal["pixel", "image", "group8", "mixed"]
@@ -36,7 +37,7 @@ class Protocol:
     images: str = "all"  # which images take part, in words
     render_pass: str = "final"  # the pass of rendered data that the protocol's users score
     nonoccluded_only: bool = False  # whether the headline leaves out occluded pixels
-    # (rows, columns) kept at the bottom right, or None for the whole frame
+    # (rows, columns) at the bottom right that are matched and scored; None for the whole frame
     bottom_right_crop: tuple[int, int] | None = None
     # images are skipped of whose pixels with d > 0 a smaller share counts
     min_valid_share: float = 0.0
@@ -64,6 +65,18 @@ class Protocol:
             return self
         return dataclasses.replace(self, above=None, least=float(min_disparity))
 
+    def crop(self, sample: Sample) -> Sample:
+        """Return the part of a sample that is matched and scored."""
+        if self.bottom_right_crop is None:
+            return sample
+        rows, columns = self.bottom_right_crop
+        arrays = {
+            name: np.ascontiguousarray(value[-rows:, -columns:])
+            for name, value in vars(sample).items()
+            if isinstance(value, np.ndarray)
+        }
+        return dataclasses.replace(sample, **arrays)
+
     def valid_pixels(self, disparity: np.ndarray, valid: np.ndarray) -> np.ndarray:
         """Return the (H, W) bool mask of pixels that count, before any occlusion mask.
 
@@ -79,11 +92,6 @@ class Protocol:
                 counted &= disparity >= self.least
             if self.below is not None:
                 counted &= disparity < self.below
-        if self.bottom_right_crop is not None:
-            rows, columns = self.bottom_right_crop
-            inside = np.zeros_like(counted)
-            inside[-rows:, -columns:] = True
-            counted &= inside
         return counted
 
     def enough_valid(self, counted: np.ndarray, disparity: np.ndarray, valid: np.ndarray) -> bool:
@@ -120,8 +128,8 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("pooled", "pixel", above=0, below=192),
         # PSMNet main.py: `disp < maxdisp`, so zeros count; test batches of 8; clean pass.
         Protocol("psmnet", "group8", above=None, below=192, render_pass="clean"),
-        # GwcNet: the bottom right 960x512; images are skipped with under 10 % of the pixels that
-        # have d > 0 in range.
+        # GwcNet, datasets/sceneflow_dataset.py: views and truth are cropped to the bottom right
+        # 960x512 first; images are skipped with under 10 % of the pixels that have d > 0 in range.
         Protocol(
             "gwcnet",
             "image",

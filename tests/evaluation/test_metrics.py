@@ -1,12 +1,17 @@
 """Metrics against a plain numpy reference and figures worked by hand."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stereo.data.sets.datasets import open_dataset
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.errors import UsageError
+from stereo.evaluation.evaluate import evaluate
 from stereo.evaluation.metrics import (
     ImageScore,
     error_sums,
@@ -22,6 +27,8 @@ from stereo.evaluation.protocols import PROTOCOLS, get_protocol
 from stereo.evaluation.regions import BINS, EDGE_REACH, is_flat, near_edges, regions, seen_by_right
 from stereo.evaluation.tables import score_line, summary_table
 from stereo.evaluation.truth_scale import constant_ratio, ratio_to_map, scale_hint
+from stereo.matching.wrap import wrap
+from stereo.system.bundled import samples_root
 
 
 def scored(estimate, truth, protocol="pooled", index=0, valid=None, nonoccluded=None):
@@ -107,11 +114,28 @@ def test_psmnet_protocol_averages_groups_of_8_and_counts_zeros(rng):
     assert summarize(scores[::-1], "group8") == summarize(scores, "group8")
 
 
-def test_gwcnet_protocol_crops_and_skips_images_with_little_truth():
+def test_gwcnet_protocol_matches_and_scores_the_bottom_right_alone(tmp_path, monkeypatch):
+    """GwcNet's loader crops views and truth before the network sees them."""
+    rules, seen = get_protocol("gwcnet"), []
+    assert rules.bottom_right_crop == (512, 960)
+    monkeypatch.setitem(PROTOCOLS, "gwcnet", dataclasses.replace(rules, bottom_right_crop=(64, 96)))
+
+    def match(left, right):
+        seen.append((left, right))
+        return np.full(left.shape[:2], 20, np.float32)
+
+    matcher = wrap(match, name="mine", max_disparity=192)
+    evaluate(matcher, "sceneflow", samples_root(), tmp_path, protocol="gwcnet", limit=1)
+    whole = open_dataset("sceneflow", samples_root()).samples[0].read()
+    for view, own in zip((whole.left, whole.right), seen[-1], strict=True):
+        assert np.array_equal(own, view[-64:, -96:])
+    (image,) = json.loads((tmp_path / "metrics.json").read_bytes())["images"]
+    truth = whole.disparity[-64:, -96:]
+    assert image["valid_pixels"] == np.count_nonzero((truth > 0) & (truth < 192))
+
+
+def test_gwcnet_protocol_skips_images_with_little_truth():
     truth = np.full((540, 960), 10.0, np.float32)
-    estimate = truth.copy()
-    estimate[:28] = 100  # the rows that the crop leaves out
-    assert figures(scored(estimate, truth, "gwcnet").sums["all"])["epe"] == 0
     truth[40:] = np.nan
     assert not scored(
         np.nan_to_num(truth), truth, "gwcnet"
