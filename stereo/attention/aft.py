@@ -95,6 +95,9 @@ class AFTSimpleAttention(VolumeAttention):
 class AFTConvAttention(AFTSimpleAttention):
     """AFT-conv: the global term of AFT-simple plus a convolution with exp(w) - 1.
 
+    In float32 the two cancel where a dominant key has a strongly negative w: to 1e-4 at -8, to
+    1e-2 at -13. It begins near 0.
+
     Args:
         channels: C of the volume.
         kernel: extent of the kernel, odd.

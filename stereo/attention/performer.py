@@ -4,6 +4,9 @@ The softmax kernel by positive orthogonal random features, phi(x) = m^-1/2 (exp(
 max) + eps), then linear attention. O(N m V) time. Features are redrawn in training and fixed in
 evaluation; every draw is a function of the seed and the step. The training loop announces each
 step (``begin_step``).
+
+The maximum over all keys grows with N, and with it the weight of eps: the larger the volume, the
+flatter the attention, so a crop and a whole frame differ.
 """
 
 import math

@@ -1,7 +1,8 @@
 """Linear Attention Mechanism (Li et al., 2020): the first-order Taylor form of softmax attention.
 
 sum_j (1 + q_i . k_j) v_j / sum_j (1 + q_i . k_j) with q and k of unit L2 norm, so that no weight is
-negative. O(N K V) time.
+negative. Where all keys oppose a query the sums cancel: what divides is at least 1e-4 times the
+number of keys. O(N K V) time.
 """
 
 import torch
@@ -11,6 +12,8 @@ from torch.nn import functional as F
 from stereo.attention.linearized import linearized_attention
 from stereo.attention.reference import weighted_average
 from stereo.attention.volume import Size, VolumeAttention
+
+FLOOR = 1e-4  # a thousand times the rounding errors of the sums
 
 
 class TaylorAttention(VolumeAttention):
@@ -25,9 +28,8 @@ class TaylorAttention(VolumeAttention):
     ) -> Tensor:
         queries, keys = F.normalize(queries, dim=3), F.normalize(keys, dim=3)
         one = queries.new_ones(1).expand(*queries.shape[:3], 1)
-        return linearized_attention(
-            torch.cat([one, queries], dim=3), torch.cat([one, keys], dim=3), values, key_mask
-        )
+        queries, keys = torch.cat([one, queries], dim=3), torch.cat([one, keys], dim=3)
+        return linearized_attention(queries, keys, values, key_mask, floor=FLOOR)
 
     def attend_explicitly(  # noqa: D102
         self, queries: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, size: Size

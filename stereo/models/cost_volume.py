@@ -54,9 +54,10 @@ def valid_cells(volume: Tensor) -> Tensor:  # (B, C, D, H, W) -> (B, 1, D, H, W)
 
 
 def check_views(left: Tensor, right: Tensor) -> None:
-    """Raise ``ValueError`` unless both views are (B, 3, H, W), H and W multiples of 16."""
-    if left.shape != right.shape or left.shape[2] % STRIDE or left.shape[3] % STRIDE:
+    """Raise ``ValueError`` unless both views are (B, 3, H, W), B > 0, H and W multiples of 16."""
+    fits = left.ndim == 4 and left.shape[1] == 3 and left.numel() > 0
+    if left.shape != right.shape or not fits or any(side % STRIDE for side in left.shape[2:]):
         raise ValueError(
             f"left {tuple(left.shape)} and right {tuple(right.shape)} must be equal "
-            f"(B, 3, H, W) with H and W multiples of {STRIDE}"
+            f"(B, 3, H, W), not empty, with H and W multiples of {STRIDE}"
         )

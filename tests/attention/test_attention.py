@@ -489,6 +489,29 @@ def test_linear_and_taylor_by_their_formulas():
             assert (attended[i] - weights @ v / weights.sum()).abs().max() < 1e-10
 
 
+def test_taylor_stays_bounded_where_all_keys_oppose_a_query():
+    """1 + q . k cancels to nothing there, and fp32 divided noise by noise."""
+    torch.manual_seed(0)
+    module = build("taylor", heads=1).float()
+    keys = torch.randn(1, 1, 1, 8).expand(1, 1, 1024, 8)
+    queries = (3e-4 * torch.randn(1, 1, 1024, 8) - keys).requires_grad_()
+    mean = module.attend(queries, keys, torch.ones(1, 1, 1024, 1), None, (1, 32, 32))
+    assert mean.abs().max() <= 1
+    (gradient,) = torch.autograd.grad(mean.sum(), queries)
+    assert gradient.abs().max() < 100
+
+
+def test_focused_has_finite_gradients_beside_masked_cells_that_outweigh_all():
+    module = build("focused", heads=1, power=12.0).float()
+    tokens = torch.ones(1, 1, 60, 4)
+    tokens[:, :, 1:, 0] = 0
+    mask = torch.arange(60).view(1, 1, 60, 1) > 0
+    keys = tokens.clone().requires_grad_()
+    module.attend(tokens, keys, torch.ones(1, 1, 60, 8), mask, SIZE).sum().backward()
+    assert keys.grad.isfinite().all()
+    assert module.scale.grad.isfinite().all()
+
+
 def test_linear_is_exact_far_below_0():
     module = build("linear").float()
     for logit in (-20.0, -60.0, -1e4):

@@ -304,11 +304,14 @@ def test_configuration_survives_plain_data():
     assert dataclasses.replace(config, max_disparity=32).max_disparity == 32
 
 
-def test_sizes_that_are_not_multiples_of_16_are_refused_by_the_network():
-    network = build_network(NetworkConfig("psmnet", 32))
-    for size in [(24, 32), (32, 24)]:
-        with pytest.raises(ValueError, match="multiples of 16"):
-            network(torch.zeros(1, 3, *size), torch.zeros(1, 3, *size))
+@pytest.mark.parametrize("name", ["psmnet", "ea_stereo"])
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 24, 32), (1, 3, 32, 24), (3, 32, 32), (1, 1, 32, 32), (0, 3, 32, 32)]
+)
+def test_views_that_do_not_fit_are_refused_by_the_network(name, shape):
+    network = build_network(NetworkConfig(name, 32))
+    with pytest.raises(ValueError, match="multiples of 16"):
+        network(torch.zeros(shape), torch.zeros(shape))
 
 
 @pytest.mark.parametrize("name", ATTENTIONS)
