@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from stereo.errors import StereoError
 from stereo.system.distributed import is_main
-from stereo.system.stop import check_stop
+from stereo.system.stop import INTERRUPTED, TERMINATED, check_stop, heed_signals
 
 T = TypeVar("T")
 
@@ -47,12 +47,21 @@ def _printable(text: str) -> str:
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's ``main``; our own errors, and those of files, end it with one line."""
+    """Run a script's ``main``; our own errors, those of files and signals end it with one line."""
     show_warnings_as_lines()
+    heed_signals()
+    name = Path(sys.argv[0]).name
     try:
         main()
     except (StereoError, OSError) as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
+        sys.exit(f"{name}: error: {error}")
+    except KeyboardInterrupt:
+        warn(f"{name}: interrupted")
+        sys.exit(INTERRUPTED)
+    except SystemExit as leaving:
+        if leaving.code == TERMINATED:
+            warn(f"{name}: terminated")
+        raise
 
 
 def show_warnings_as_lines() -> None:

@@ -5,12 +5,15 @@ stand in the output file or are finished in RUNS are not repeated, so that seeds
 """
 
 import argparse
+import functools
 import itertools
 import json
 import os
 import statistics
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -22,8 +25,9 @@ import torch
 
 from stereo.attention import ATTENTIONS
 from stereo.benchmark import measure
+from stereo.data.sets.datasets import open_dataset
 from stereo.data.sets.layouts import SYNTHETIC_NOTE
-from stereo.errors import StereoError, UsageError
+from stereo.errors import InputError, StereoError, UsageError
 from stereo.models import NetworkConfig, build_network
 from stereo.models.checkpoint import file_sha256
 from stereo.system.files import output_folder, staged
@@ -33,6 +37,7 @@ from stereo.system.runtime import pick_dtype
 from stereo.training.prepare import weights_file
 from stereo.training.state import last_path
 
+STEREO = (sys.executable, "-m", "stereo")
 STUDIES_FOLDER = Path(__file__).resolve().parent / "studies"
 SITES = ("quarter", "eighth", "sixteenth")
 COLUMNS = {
@@ -88,6 +93,7 @@ def main() -> None:
         if unknown := set(arguments.variants).difference(variants):
             parser.error(f"--variants {min(unknown)}: known are {', '.join(variants)}")
         variants = {name: variants[name] for name in arguments.variants}
+    check_pairs(arguments.held_out)
     inputs = {
         "variants": STUDIES[arguments.study],
         "data": read_note(arguments.data),
@@ -103,6 +109,7 @@ def main() -> None:
         for seed, name in itertools.product(range(arguments.seeds), variants)
         if (name, seed) not in done
     ]
+    commands = Commands()
 
     def run(seed: int, name: str) -> dict[str, Any]:
         folder = arguments.runs / f"{name.replace(', ', '-').replace(' ', '-')}-seed-{seed}"
@@ -110,8 +117,9 @@ def main() -> None:
         options = ["--data.root", str(arguments.data), "--seed", str(seed)]
         if arguments.weights is not None:
             options += ["--weights", arguments.weights]
-        trained = train(recipe, variants[name], folder, options, threads)
-        figures = judge(trained, arguments.held_out, folder / "held_out", threads)
+        run_command = functools.partial(commands.run, threads=threads)
+        trained = train(recipe, variants[name], folder, options, run_command)
+        figures = judge(trained, arguments.held_out, folder / "held_out", run_command)
         return {"variant": name, "seed": seed} | figures
 
     with ThreadPoolExecutor(arguments.jobs) as pool:
@@ -122,7 +130,7 @@ def main() -> None:
                 write(report, arguments.output)
                 console.say("{variant}, seed {seed}: EPE {epe:.3f} px".format(**future.result()))
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            commands.end()
             raise
     for name, variant in variants.items():
         if name not in report["costs"]:
@@ -133,8 +141,19 @@ def main() -> None:
 
 def read_note(folder: Path) -> dict[str, Any]:
     """Return what 'stereo data synthesize' noted about its pairs, and their number."""
-    notes = parse_json((folder / SYNTHETIC_NOTE).read_text(), str(folder))
+    note = folder / SYNTHETIC_NOTE
+    if not note.is_file():
+        raise InputError(f"{folder}: not a folder of 'stereo data synthesize'")
+    notes = parse_json(note.read_text(), str(folder))
     return {"scenes": notes, "pairs": len(list(folder.rglob("left/*.pfm")))}
+
+
+def check_pairs(held_out: Path) -> None:
+    """Raise ``InputError`` unless there are pairs to judge by."""
+    try:
+        open_dataset("synthetic", held_out, split="test")
+    except InputError as error:
+        raise InputError(f"{error}; 'stereo data synthesize --split test' renders them") from error
 
 
 def remember(path: Path, inputs: dict[str, Any]) -> None:
@@ -197,35 +216,69 @@ def read_fields(recipe: Path) -> dict[str, Any]:
     return fields
 
 
-def train(recipe: Path, variant: Variant, folder: Path, options: list[str], threads: int) -> Path:
+def train(
+    recipe: Path,
+    variant: Variant,
+    folder: Path,
+    options: list[str],
+    run_command: Callable[..., None],
+) -> Path:
     """Train one variant unless it is done; return its last checkpoint."""
     last = last_path(folder, read_fields(recipe)["trainer"]["max_steps"])
     if not last.is_file():
         overrides = [f"--{key}={json.dumps(value)}" for key, value in variant.items()]
-        words = ["train", "--config", recipe, *overrides, "--output", folder, *options]
-        stereo(*words, threads=threads)
+        run_command("train", "--config", recipe, *overrides, "--output", folder, *options)
     return last
 
 
-def judge(weights: Path, pairs: Path, output: Path, threads: int) -> dict[str, float]:
+def judge(
+    weights: Path, pairs: Path, output: Path, run_command: Callable[..., None]
+) -> dict[str, float]:
     """Return errors on held-out pairs, means over images: EPE in pixels, bad-2 in percent."""
     options = ["--dataset", "synthetic", "--root", pairs, "--split", "test", "--precision", "fp32"]
-    stereo("evaluate", *options, "--model", weights, "--output", output, threads=threads)
+    run_command("evaluate", *options, "--model", weights, "--output", output)
     summary = json.loads((output / "metrics.json").read_text())["summary"]
-    return {
-        "epe": summary["epe_image"],
-        "bad_2": summary["bad_2_image"],
-        "flat_epe": summary["regions"]["flat"]["epe_image"],
-        "textured_epe": summary["regions"]["textured"]["epe_image"],
+    regions = {
+        f"{name}_epe": summary["regions"][name]["epe_image"]
+        for name in ("flat", "textured")
+        if name in summary["regions"]
     }
+    return {"epe": summary["epe_image"], "bad_2": summary["bad_2_image"]} | regions
 
 
-def stereo(*words: Any, threads: int) -> None:
-    """Run a command of ours."""
-    command = [sys.executable, "-m", "stereo", *map(str, words)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    if subprocess.run(command, stdout=subprocess.DEVNULL, env=environment).returncode:
-        raise StereoError(f"'stereo {words[0]}' failed, see above")
+class Commands:
+    """Commands of ours, in threads, which all end with the study."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._ended = False
+
+    def run(self, *words: Any, threads: int) -> None:
+        """Run one to its end.
+
+        Raises:
+            StereoError: it failed, or the study has ended.
+        """
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        command = [*STEREO, *map(str, words)]
+        with self._lock:
+            if self._ended:
+                raise StereoError("the study has ended")
+            child = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+            self._running.add(child)
+        failed = child.wait()
+        with self._lock:
+            self._running.remove(child)
+        if failed:
+            raise StereoError(f"'stereo {words[0]}' failed, see above")
+
+    def end(self) -> None:
+        """Ask what runs to save and stop, and start nothing more."""
+        with self._lock:
+            self._ended = True
+            for child in self._running:
+                child.terminate()
 
 
 def cost(recipe: Path, variant: Variant) -> dict[str, float]:
