@@ -34,6 +34,7 @@ _TYPES = {
     "float": "a number",
     "bool": "true or false",
     "dict": "a mapping",
+    "tuple": "a list, as in [A, B]",
 }
 
 

@@ -55,7 +55,7 @@ def pick_device(device: str) -> torch.device:
     if (kind == "cuda" and int(index or 0) >= gpus) or (
         kind == "mps" and not torch.backends.mps.is_available()
     ):
-        raise UsageError(f"this machine has no '{device}' device; use --device cpu")
+        raise UsageError(f"this machine has no device '{device}'; use 'cpu'")
     local = int(os.environ.get("LOCAL_RANK", "0"))  # torchrun's processes have a GPU each
     if device == "cuda" and 0 < local < gpus:
         device = f"cuda:{local}"

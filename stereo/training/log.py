@@ -153,11 +153,11 @@ class RunLog:
             for name, value in facts.items():
                 self.writer.add_scalar(f"{group}/{name}", value, step)
 
-    def note(self, facts: dict[str, Any], data: str, device: torch.device) -> None:
-        """Write recipe, data and machine to TensorBoard."""
+    def note(self, facts: dict[str, Any], plan: str, device: torch.device) -> None:
+        """Write recipe, plan and machine to TensorBoard."""
         if self.active:
             text = json.dumps(facts | {"machine": machine(device)}, indent=2)
-            self.writer.add_text("run", f"{data}\n\n```json\n{text}\n```", self._first_step)
+            self.writer.add_text("run", f"{plan}\n\n```json\n{text}\n```", self._first_step)
 
     def close(self) -> None:
         """Close the bar and flush TensorBoard; idempotent."""

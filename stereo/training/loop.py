@@ -81,8 +81,8 @@ def _train(
     loader = _loader(run, learner)
     saver.check_disk()
     log.start(learner.step)
-    log.note(run.facts, run.data, learner.device)
-    console.say(run.data)
+    log.note(run.facts, run.plan, learner.device)
+    console.say(run.plan)
     validation = 0.0  # seconds
     with explain_errors():
         if validation_due:

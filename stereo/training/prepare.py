@@ -18,7 +18,7 @@ from stereo.data.sets.layouts import SYNTHETIC
 from stereo.data.sets.sample import Readable, SampleFiles
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.data.synthetic.samples import RenderedSample, held_out
-from stereo.errors import UsageError, unknown_name
+from stereo.errors import InputError, UsageError, unknown_name
 from stereo.models import NETWORK_NAMES, AttentionConfig, NetworkConfig, build_network
 from stereo.models.build import StereoNetwork, options_of
 from stereo.models.checkpoint import Checkpoint, file_sha256, load_checkpoint, load_weights
@@ -74,7 +74,15 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> TrainingRun:
         else:
             loaded = load_checkpoint(weights_file(weights))
         fitting = _without_other_attention(loaded, network, config, weights)
-        load_weights(network, fitting, weights, allow_new_attention=True)
+        try:
+            load_weights(network, fitting, weights, allow_new_attention=True)
+        except InputError as error:
+            if loaded.config.name == config.name:
+                raise
+            raise InputError(
+                f"{error}; the file holds a network '{loaded.config.name}', --network.name is "
+                f"'{config.name}'"
+            ) from error
         _compare_conventions(loaded.config, config, weights)
         seen = loaded.trained_on
     facts: dict[str, Any] = {
@@ -111,7 +119,7 @@ def prepare(recipe: Recipe, *, weights: str | None = None) -> TrainingRun:
         loss=recipe.loss,
         seed=recipe.seed,
         facts=facts,
-        data=_data_in_words(recipe.data, len(training), validation),
+        plan=_plan_in_words(recipe, len(training), validation),
         skip_damaged=recipe.data.skip_damaged,
     )
 
@@ -139,11 +147,14 @@ def _without_other_attention(
     return {name: tensor for name, tensor in loaded.weights.items() if name not in left_out}
 
 
-def _data_in_words(data: DataConfig, training: int, validation: Sequence[Readable]) -> str:
+def _plan_in_words(recipe: Recipe, training: int, validation: Sequence[Readable]) -> str:
+    data, trainer, crop = recipe.data, recipe.trainer, recipe.augmentation.crop
+    size = "whole images" if crop is None else f"crops of {crop[0]}x{crop[1]}"
     name = data.validation.name or data.name
     rendered = " rendered on the spot" if data.root is None else ""
     on_the_spot = " rendered on the spot" if isinstance(validation[0], RenderedSample) else ""
     return (
+        f"{recipe.network.name}, {trainer.max_steps:,} steps of {trainer.batch_size} {size}, "
         f"trained on {training:,} pairs of {data.name}{rendered}; "
         f"validated on {len(validation):,} of {name}{on_the_spot}"
     )

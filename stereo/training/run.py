@@ -27,5 +27,5 @@ class TrainingRun:
     loss: LossConfig  # what is minimised
     seed: int  # of the order of samples, and of everything random in training
     facts: dict[str, Any]  # recipe, data and the like, stored in every checkpoint
-    data: str = ""  # what it is trained and validated on, in words
+    plan: str = ""  # what is trained, how long, and on what, in words
     skip_damaged: bool = False  # whether a validation pair that cannot be read is left out

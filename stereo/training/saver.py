@@ -65,6 +65,12 @@ class Saver:
         path, checkpoint, state = found
         learner, trainer, facts = self.learner, self.run.trainer, self.run.facts
         _compare_settings(path, checkpoint, self.run)
+        before, now = len(state.random), learner.accelerator.num_processes
+        if before != now and is_main():
+            console.warn(
+                f"warning: the run resumes with another number of processes: {before} -> {now}; on "
+                "a CPU each normalises its own share of a batch"
+            )
         facts |= {name: checkpoint.training.get(name) for name in ("weights", "weights_sha256")}
         facts["trained_on"] = packed(checkpoint.trained_on | unpacked(facts.get("trained_on")))
         load_weights(learner.network, state.network, str(path))

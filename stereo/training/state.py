@@ -220,6 +220,8 @@ def find_resume(folder: Path, resume: str) -> tuple[Path, Checkpoint, RunState] 
             )
         _refuse_lone_best(folder)
         return None
+    if resume != "auto" and not Path(resume).is_file():
+        raise InputError(f"{resume}: no such file; --resume takes auto, never or a checkpoint")
     candidates: Sequence[Path] = existing if resume == "auto" else [Path(resume)]
     for path in candidates:
         try:

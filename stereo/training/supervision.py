@@ -49,6 +49,8 @@ class TruthCount:
 
     def error(self, where: str) -> InputError:
         """Return the error for pairs without a pixel that counts."""
+        if not self.pixels:
+            return InputError(f"none of {where} could be read; 'stereo data check' checks the data")
         if not self.known:
             return InputError(
                 f"no pixel of {where} has ground truth (none of {self.pixels:,}); "

@@ -22,7 +22,7 @@ from stereo.data.sets.fingerprints import fingerprints, unpacked
 from stereo.data.sets.sample import SampleFiles
 from stereo.errors import InputError, UsageError
 from stereo.models import NetworkConfig, build_network
-from stereo.models.checkpoint import Checkpoint, load_checkpoint
+from stereo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stereo.training import saver
 from stereo.training.config import OptimizerConfig
 from stereo.training.learner import Learner
@@ -34,6 +34,7 @@ from stereo.training.state import (
     checkpoints_of,
     find_resume,
     last_path,
+    load_run,
     random_state,
     remove_old,
     save_run,
@@ -289,6 +290,36 @@ def test_resuming_with_other_settings_is_reported(here, tmp_path):
     assert "warning: the run resumes with changed settings:" in output
     assert "optimizer.learning_rate: 0.001 -> 0.0005" in output
     assert "trainer.max_steps: 1 -> 2" in output
+
+
+def test_resuming_from_what_is_no_choice_lists_the_choices(tiny, tmp_path):
+    with pytest.raises(InputError, match="always: no such file; --resume takes auto, never or a"):
+        train(tiny_run(tiny()), tmp_path / "run", resume="always")
+
+
+def test_resuming_with_another_number_of_processes_is_reported(tiny, scripted, tmp_path, capsys):
+    root = tiny()
+    scripted(*[9.0] * 9)
+    train(tiny_run(root, max_steps=1), tmp_path / "run")
+    checkpoint, state = load_run(last_path(tmp_path / "run", 1))
+    save_run(
+        last_path(tmp_path / "run", 1),
+        checkpoint,
+        dataclasses.replace(state, random=state.random * 2),
+    )
+    train(tiny_run(root, max_steps=2), tmp_path / "run")
+    assert "another number of processes: 2 -> 1" in capsys.readouterr().err
+
+
+def test_weights_of_another_network_are_named(tiny, tmp_path):
+    config = NetworkConfig("psmnet_basic", 32)
+    weights = tmp_path / "basic.safetensors"
+    save_checkpoint(weights, Checkpoint(config, build_network(config).state_dict()))
+    recipe = Recipe(
+        network=NetworkConfig("ea_stereo_fast", 32), data=DataConfig("manifest", str(tiny()))
+    )
+    with pytest.raises(InputError, match=r"holds a network .psmnet_basic., --network.name is"):
+        prepare(recipe, weights=str(weights))
 
 
 def test_resuming_on_other_pairs_is_reported(tiny, scripted, tmp_path, capsys):

@@ -165,6 +165,14 @@ def test_validation_without_truth_stops_before_the_first_step(tiny, tmp_path, tr
     assert list((tmp_path / "run").iterdir()) == []
 
 
+def test_validation_pairs_that_cannot_be_read_are_not_blamed_on_their_truth(tiny, tmp_path):
+    run = dataclasses.replace(tiny_run(tiny()), skip_damaged=True)
+    for pair in run.validation_set:
+        pair.left.write_bytes(pair.left.read_bytes()[:40])
+    with pytest.raises(InputError, match="none of the validation pairs could be read"):
+        train(run, tmp_path / "run")
+
+
 def test_a_network_that_is_not_finite_is_no_damaged_pair(tiny, tmp_path):
     run = dataclasses.replace(tiny_run(tiny()), skip_damaged=True)
     for parameter in run.network.parameters():

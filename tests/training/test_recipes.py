@@ -64,7 +64,7 @@ FAST = "network: {name: ea_stereo_fast, "
         (FAST + "attention: {name: efficent}}", ATTENTION_NAMES),
         (FAST + "attention: {sites: [eigth]}}", "known: eighth, quarter, sixteenth"),
         (FAST + "attention: {sites: [quarter]}}", "known: eighth, sixteenth"),
-        (FAST + "attention: {sites: 3}}", "sites"),
+        (FAST + "attention: {sites: 3}}", "sites' is 3; expected a list, as in [A, B]"),
         (FAST + "attention: {nme: efficient}}", "fields: name, sites, options"),
         (FAST + "attention: efficient}", "--network.attention.name NAME"),
         (FAST + "attention: {options: {head: 3}}}", "known: heads, key_channels, temperature"),
@@ -579,7 +579,7 @@ def test_validation_is_on_the_pairs_asked_for(tmp_path):
     data = DataConfig("synthetic", str(tmp_path), validation=ValidationConfig(split="test"))
     run = prepare(Recipe(data=data))
     assert all(tmp_path in pair.left.parents for pair in run.validation_set)
-    assert run.data == "trained on 2 pairs of synthetic; validated on 2 of synthetic"
+    assert run.plan.endswith(" trained on 2 pairs of synthetic; validated on 2 of synthetic")
 
 
 @pytest.mark.parametrize("render_pass", [None, "clean"])

@@ -179,11 +179,9 @@ def detect_dataset(root: Path) -> str:
         return SYNTHETIC
     kinds = [name for name in DESCRIPTIONS if name not in ("sceneflow", SYNTHETIC)]
     found = [name for name in kinds if _holds(name, root)]
-    if {"flyingthings3d", "monkaa", "driving"} <= set(found):
-        found = [
-            "sceneflow",
-            *(n for n in found if n not in ("flyingthings3d", "monkaa", "driving")),
-        ]
+    parts = {"flyingthings3d", "monkaa", "driving"}
+    if len(parts.intersection(found)) > 1:
+        found = ["sceneflow", *(name for name in found if name not in parts)]
     if "flyingthings3d_subset" in found and "flyingthings3d" in found:
         found.remove("flyingthings3d_subset")
     if len(found) == 1:
