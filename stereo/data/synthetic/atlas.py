@@ -69,13 +69,13 @@ def _mirrored(index: Tensor, side: Tensor) -> Tensor:
     return torch.minimum(folded, 2 * side - 1 - folded)
 
 
-def make_atlas(pictures: list[Tensor], rng: SceneRng, device: torch.device) -> Atlas:
+def make_atlas(pictures: list[Tensor], rng: SceneRng) -> Atlas:
     """Build the pyramids of (3, S, S) pictures, S a power of two up to 1024."""
     texels, starts, octaves, total = [], [], [], 0
     for picture in pictures:
         starts.append(total)
         octaves.append(picture.shape[1].bit_length() - 1)
-        level = picture.to(device)[None]
+        level = picture[None]
         while True:
             texels.append(level[0].reshape(3, -1).t())
             total += texels[-1].shape[0]
@@ -89,8 +89,8 @@ def make_atlas(pictures: list[Tensor], rng: SceneRng, device: torch.device) -> A
             table[n, k + 1] = table[n, k] + 4 ** (n - k)
     return Atlas(
         torch.cat(texels).contiguous(),
-        torch.tensor(starts, device=device),
-        torch.tensor(octaves, dtype=torch.int32, device=device),
-        table.to(device),
-        smooth_noise(rng).to(device),
+        torch.tensor(starts),
+        torch.tensor(octaves, dtype=torch.int32),
+        table,
+        smooth_noise(rng),
     )

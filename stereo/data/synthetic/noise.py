@@ -12,19 +12,18 @@ NOISE_CELLS = 64  # along a side of smooth noise, after which it repeats
 NOISE_DENSITY = 8  # its samples per cell
 
 
-def white_noise(shape: tuple[int, ...], seed: int, device: torch.device) -> Tensor:
+def white_noise(shape: tuple[int, ...], seed: int) -> Tensor:
     """Return nearly normal noise of mean 0 and deviation 1, a hash of each element's place.
 
     Args:
         shape: of the result, fewer than 2^31 elements.
         seed: a whole number of 0 or more.
-        device: where to make it; the values do not depend on it.
 
     Returns:
         float32 of that shape, within +-3.5.
     """
     count = math.prod(shape)
-    h = torch.arange(count, dtype=torch.int32, device=device)
+    h = torch.arange(count, dtype=torch.int32)
     h += _signed(SceneRng(seed).word() & 0xFFFFFFFF)
     for shift, factor in ((15, 0x2C1B3C6D), (12, 0x297A2D39)):
         h ^= (h >> shift) & (2 ** (32 - shift) - 1)
@@ -77,7 +76,7 @@ def sample_noise(noise: Tensor, s: Tensor, t: Tensor) -> Tensor:
 
 def square_root(x: Tensor) -> Tensor:
     """Return the correctly rounded root; PyTorch's own, by MKL, depends on the processor."""
-    return torch.from_numpy(np.sqrt(x.numpy())) if x.device.type == "cpu" else x.sqrt()
+    return torch.from_numpy(np.sqrt(x.numpy()))
 
 
 def doubled(field: Tensor, *, wrap: bool = False) -> Tensor:

@@ -1,6 +1,5 @@
 """Scenes to pairs: compose, paint, trace, shade, expose."""
 
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,8 +18,6 @@ from stereo.data.synthetic.sensor import draw_sensors, expose, ideal, metered, s
 from stereo.data.synthetic.shade import picture
 from stereo.data.synthetic.textures import paint
 from stereo.data.synthetic.trace import seen_by_both, trace
-from stereo.errors import UsageError
-from stereo.system.runtime import pick_device
 
 # Each part of a sample has its own stream of chance: a change to one leaves the others alone.
 _SCENE, _PAINT, _CAMERA, _FILM = range(4)
@@ -72,16 +69,12 @@ class SyntheticScenes:
 
     Attributes:
         config: what was asked for.
-        device: where pairs are rendered.
     """
 
-    def __init__(self, config: SyntheticConfig, device: str | torch.device = "cpu") -> None:
+    def __init__(self, config: SyntheticConfig) -> None:
         self.config = config
-        self.device = pick_device(str(device))
         self._photographs = find_photographs(config.textures) if config.textures else []
         self._meshes = find_meshes(config.meshes) if config.meshes else []
-        if self._meshes and self.device.type != "cpu":
-            raise UsageError("meshes are traced on the CPU: render scenes with meshes there")
 
     def name(self, index: int) -> str:
         """Return what tells a pair from all others of this size and look."""
@@ -89,7 +82,7 @@ class SyntheticScenes:
 
     def render(self, index: int) -> RenderedPair:
         """Return pair ``index``, 0 or more."""
-        return RenderedPair(self.name(index), *(t.cpu().numpy() for t in self._render(index)))
+        return RenderedPair(self.name(index), *(t.numpy() for t in self._render(index)))
 
     def compose(self, index: int) -> Scene:
         """Return the scene of an index, the geometry and looks without pictures."""
@@ -143,11 +136,6 @@ class SyntheticScenes:
         )
 
     def _paint(self, scene: Scene, rng: SceneRng) -> Atlas:
-        # Noise is drawn on the CPU, alike everywhere, and becomes pictures on the device.
-        with nullcontext() if self.device.type == "cpu" else self.device:
-            return self._paint_here(scene, rng)
-
-    def _paint_here(self, scene: Scene, rng: SceneRng) -> Atlas:
         looks = [*(layer.look for layer in scene.layers), *scene.mesh_looks]
         used = {look.texture for look in looks}
         used |= {int(look.mirror[0]) for look in looks if look.mirror[1]}
@@ -160,4 +148,4 @@ class SyntheticScenes:
                 pictures.append(cut(own, own.pick(self._photographs), kind.size))
             else:
                 pictures.append(paint(own, kind.size, repeated=kind.repeated))
-        return make_atlas(pictures, rng, self.device)
+        return make_atlas(pictures, rng)

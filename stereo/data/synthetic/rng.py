@@ -66,10 +66,9 @@ class SceneRng:
         return rounded(math.cos(angle)), rounded(math.sin(angle))
 
     def field(self, *shape: int) -> Tensor:
-        """Return numbers from [0, 1), float32, on the default device but drawn on the CPU."""
+        """Return numbers from [0, 1), float32."""
         generator = torch.Generator().manual_seed(self.word() >> 1)
-        drawn = torch.rand(shape, generator=generator, device="cpu")
-        return drawn.to(torch.get_default_device())
+        return torch.rand(shape, generator=generator)
 
 
 def rounded(value: float) -> float:

@@ -111,13 +111,13 @@ def expose(linear: Tensor, camera: Sensor) -> Tensor:
         light = _shifted(light, camera)
     if camera.blur > 0.05:
         light = _blurred(light, camera.blur)
-    gains = torch.tensor(camera.gains, device=light.device)
+    gains = torch.tensor(camera.gains)
     if camera.vignette > 0:
         light = light * _vignette(light, camera)
     light = light * gains
     if camera.read_noise > 0 or camera.shot_noise > 0:
         shape = light.shape[:2] + ((1,) if camera.noise_grain else (3,))
-        noise = white_noise(tuple(shape), camera.noise_seed, light.device)
+        noise = white_noise(tuple(shape), camera.noise_seed)
         spread = square_root(light.clamp(min=0.0) * camera.shot_noise + camera.read_noise**2)
         light = light + spread * noise
     return _quantised(_curved(light.clamp(0.0, 1.0), camera.gamma))
@@ -145,15 +145,15 @@ def _quantised(values: Tensor) -> Tensor:
 def _curved(light: Tensor, gamma: float) -> Tensor:
     """Raise to a power by a table over the square root: alike on all machines, and fast."""
     knots = np.linspace(0.0, 1.0, CURVE) ** (2.0 * gamma)  # float64, so that float32 is exact
-    table = torch.from_numpy(knots.astype(np.float32)).to(light.device)
+    table = torch.from_numpy(knots.astype(np.float32))
     place = (square_root(light) * (CURVE - 1) + 0.5).int()
     return table.index_select(0, place.reshape(-1)).view(light.shape)
 
 
 def _vignette(light: Tensor, camera: Sensor) -> Tensor:
     height, width = light.shape[:2]
-    x = torch.arange(width, device=light.device).float() / width - camera.vignette_centre[0]
-    y = torch.arange(height, device=light.device).float() / height - camera.vignette_centre[1]
+    x = torch.arange(width).float() / width - camera.vignette_centre[0]
+    y = torch.arange(height).float() / height - camera.vignette_centre[1]
     return (1.0 - camera.vignette * (x**2 + (y**2)[:, None]) * 2.0).clamp(min=0.1)[..., None]
 
 
@@ -182,13 +182,13 @@ def _shifted(light: Tensor, camera: Sensor) -> Tensor:
 def _rows_around(values: Tensor, camera: Sensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the two rows of (H, W, C) values that a shown pixel lies between, and how far."""
     height, width, channels = values.shape
-    across = torch.arange(width, device=values.device).float() - width / 2
-    rows = torch.arange(height, device=values.device).float()[:, None]
+    across = torch.arange(width).float() - width / 2
+    rows = torch.arange(height).float()[:, None]
     place = (rows + (camera.offset + camera.roll * across)).clamp(0.0, height - 1.0)
     first = place.floor()
     part = (place - first)[..., None]
     first = first.long()
-    column = torch.arange(width, device=values.device)
+    column = torch.arange(width)
     flat = values.reshape(-1, channels)
     upper = F.embedding(first * width + column, flat)
     lower = F.embedding((first + 1).clamp(max=height - 1) * width + column, flat)

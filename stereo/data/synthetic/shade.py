@@ -32,13 +32,12 @@ def picture(
         (H, W, 3) float32, linear light, 1 for white; highlights may exceed it.
     """
     height, width = hits.layer.shape
-    looks, facets = _tables(scene, triangles, hits.x.device)
-    rows = torch.arange(height, device=hits.x.device).float()[:, None].expand(height, width)
-    columns = torch.arange(width, device=hits.x.device).float()[None].expand(height, width)
+    looks, facets = _tables(scene, triangles)
+    rows = torch.arange(height).float()[:, None].expand(height, width)
+    columns = torch.arange(width).float()[None].expand(height, width)
 
     def shade(*values: Tensor) -> Tensor:
-        size = CHUNK if looks.device.type == "cpu" else max(1, len(values[0]))
-        pieces = zip(*(v.split(size) for v in values), strict=True)
+        pieces = zip(*(v.split(CHUNK) for v in values), strict=True)
         return torch.cat([_colours(looks, facets, atlas, *piece, place=place) for piece in pieces])
 
     seen = (hits.layer, hits.x, hits.disparity, rows, columns)
@@ -68,7 +67,7 @@ def picture(
 def _dots(scene: Scene, atlas: Atlas, hits: Hits) -> Tensor:
     """Return what a projector beside the left camera adds, (H, W): dots that fade with depth."""
     _, cell, aside, reach = scene.dots
-    rows = torch.arange(hits.x.shape[0], device=hits.x.device).float()[:, None]
+    rows = torch.arange(hits.x.shape[0]).float()[:, None]
     place = (hits.x - aside * hits.disparity) / cell
     dots = ((sample_noise(atlas.noise, place, rows / cell) - 0.8) * 8.0).clamp(0.0, 1.0)
     return dots * (hits.disparity / reach).clamp(max=1.0)
@@ -86,7 +85,7 @@ def _shadows(
     """
     across, down, strength = scene.sun
     dark = torch.zeros_like(hits.x)
-    rows = torch.arange(hits.x.shape[0], device=dark.device).float()[:, None]
+    rows = torch.arange(hits.x.shape[0]).float()[:, None]
     for k, layer in enumerate(scene.layers):
         outline, (a, b, c) = layer.surface.outline, layer.surface.plane
         if outline is None or not layer.casts:
@@ -116,9 +115,7 @@ def _shadows(
     return 1.0 - strength * dark * hits.disparity.clamp(max=1.0)  # none on the sky
 
 
-def _tables(
-    scene: Scene, triangles: Triangles | None, device: torch.device
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+def _tables(scene: Scene, triangles: Triangles | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Return the parameters of looks, (P, K), and those of layers and then triangles.
 
     The latter are (5, N), slopes of disparity and light as in ``Triangles``, and (N,), their looks.
@@ -126,13 +123,13 @@ def _tables(
     flat = Surface((0.0, 0.0, 0.0))
     rows = [_row(layer.surface, layer.look) for layer in scene.layers]
     rows += [_row(flat, look) for look in scene.mesh_looks]
-    looks = torch.tensor(rows, dtype=torch.float32).t().contiguous().to(device)
+    looks = torch.tensor(rows, dtype=torch.float32).t().contiguous()
     own = [[*layer.surface.plane[:2], 0.0, 0.0, layer.light] for layer in scene.layers]
     facets, numbers = torch.tensor(own).t(), torch.arange(len(own))
     if triangles is not None:
         facets = torch.cat([facets, triangles.shading], 1)
         numbers = torch.cat([numbers, triangles.looks + len(own)])
-    return looks, (facets.contiguous().to(device), numbers.to(device))
+    return looks, (facets.contiguous(), numbers)
 
 
 def _row(surface: Surface, look: Look) -> list[float]:

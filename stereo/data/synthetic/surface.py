@@ -71,7 +71,7 @@ class Surface:
 
 def relief(surface: Surface, x: Tensor, y: Tensor) -> Tensor:
     """Return what bump and wave add to the plane's disparity at left (x, y), pixels."""
-    total = torch.zeros((), device=x.device)
+    total = torch.zeros(())
     if surface.bump[4] != 0.0:
         bx, by, u, v, height = surface.bump
         rim = (((x - bx) * u) ** 2 + ((y - by) * v) ** 2).clamp(max=1.0)

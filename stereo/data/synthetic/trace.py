@@ -100,18 +100,18 @@ def trace(
         surfaces: far ones first; the first is a backdrop that is everywhere.
         limits: a surface is there only where its disparity lies between these, pixels.
         shape: (H, W) of the views.
-        noise: for ragged outlines, on the device to render on.
+        noise: for ragged outlines.
         place: of the camera, baselines to the right of the scene's left one: 0 for the left view,
             1 for the right one.
         triangles: those of the meshes, if any.
     """
     height, width = shape
-    xs = torch.arange(width, device=noise.device).float()[None].expand(height, width)
-    ys = torch.arange(height, device=noise.device).float()[:, None]
-    best = torch.zeros(shape, device=noise.device)
+    xs = torch.arange(width).float()[None].expand(height, width)
+    ys = torch.arange(height).float()[:, None]
+    best = torch.zeros(shape)
     x_hit, share, x_partner = xs.clone(), torch.zeros_like(best), xs.clone()
     d_partner = torch.zeros_like(best)
-    layer = torch.zeros(shape, dtype=torch.int64, device=noise.device)
+    layer = torch.zeros(shape, dtype=torch.int64)
     partner = torch.zeros_like(layer)
     for k, surface in enumerate(surfaces):
         foot = footprint(surface, limits)
@@ -124,7 +124,7 @@ def trace(
         d = disparity(surface, x, y)
         ahead = (d > best[window]) & (d > limits[0]) & (d < limits[1])
         if surface.outline is None:
-            held, edge, part = ahead, ahead, torch.zeros((), device=noise.device)
+            held, edge, part = ahead, ahead, torch.zeros(())
         else:
             distance = signed_distance(surface.outline, x, y, noise)
             held = ahead & (distance < 0)
@@ -211,7 +211,7 @@ def seen_by_both(
         (H, W) bool.
     """
     height, width = hits.layer.shape
-    ys = torch.arange(height, device=noise.device).float()[:, None]
+    ys = torch.arange(height).float()[:, None]
     match = hits.x - other * hits.disparity
     seen = (match >= -0.5) & (match <= width - 0.5)
     for k, surface in enumerate(surfaces):

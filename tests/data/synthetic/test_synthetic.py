@@ -378,7 +378,7 @@ def test_haze_fades_what_is_far_towards_one_colour():
 
 
 def test_noise_has_the_moments_it_promises():
-    noise = white_noise((200, 300), 12345, torch.device("cpu"))
+    noise = white_noise((200, 300), 12345)
     assert abs(noise.mean()) < 0.02
     assert abs(noise.std() - 1) < 0.02
     shifted = (noise[:, 1:] * noise[:, :-1]).mean()
