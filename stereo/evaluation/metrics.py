@@ -66,23 +66,6 @@ class ImageScore:
         return self.has(region) and not (self.skipped and region in (self.own, NOC, OCCLUDED))
 
 
-def error_sums(estimate: np.ndarray, truth: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """Count the errors of one image.
-
-    Args:
-        estimate: (H, W) float, pixels.
-        truth: (H, W) float, pixels.
-        counted: (H, W) bool, the pixels that take part.
-
-    Returns:
-        (9,) float64: the columns of ``COLUMNS`` as sums over pixels.
-
-    Raises:
-        ValueError: the shapes differ, or an estimate that counts is not finite.
-    """
-    return _sums(*_errors(estimate, truth, counted))
-
-
 def score_image(
     name: str,
     index: int,
@@ -146,7 +129,7 @@ def score_all_pixels(
 ) -> ImageScore:
     """Score one image without regions, as validation in training does."""
     counted = protocol.valid_pixels(truth, valid)
-    sums = {ALL: error_sums(estimate, truth, counted)}
+    sums = {ALL: _sums(*_errors(estimate, truth, counted))}
     skipped, ratio = not protocol.enough_valid(counted, truth, valid), None
     if not skipped:
         ratio = ratio_to_map(estimate, truth, valid)

@@ -6,7 +6,7 @@ this package prints or stores names its protocol.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -70,7 +70,7 @@ class Protocol:
         if self.bottom_right_crop is None:
             return sample
         rows, columns = self.bottom_right_crop
-        arrays = {
+        arrays: dict[str, Any] = {
             name: np.ascontiguousarray(value[-rows:, -columns:])
             for name, value in vars(sample).items()
             if isinstance(value, np.ndarray)

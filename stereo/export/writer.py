@@ -12,7 +12,7 @@ from stereo.export.graph import check_exportable, export_graph, set_metadata
 from stereo.export.precision import halve, quantize
 from stereo.matching.loading import load
 from stereo.matching.matcher import Matcher
-from stereo.matching.onnx_engine import FORMAT, PRECISIONS, OnnxEngine
+from stereo.matching.onnx_engine import FORMAT, PRECISIONS, OnnxEngine, OnnxGraph
 from stereo.matching.options import kind_of
 from stereo.models import NETWORK_NAMES, NetworkConfig
 from stereo.system import console
@@ -78,7 +78,7 @@ def export(
         proto = export_graph(network, config)
         _write(proto, facts | {"precision": "fp32"}, temporary)
         console.say(f"checking it in ONNX Runtime against PyTorch, at {len(UNSEEN)} sizes")
-        found = check_against_pytorch(reference, config, OnnxEngine(temporary))
+        found = check_against_pytorch(reference, config, OnnxEngine(OnnxGraph(temporary)))
         for size, difference in zip(UNSEEN, found, strict=True):
             console.say(_difference_text(size, difference))
         if precision != "fp32":

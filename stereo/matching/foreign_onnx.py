@@ -102,14 +102,14 @@ class ForeignOnnxEngine:
     """Runs a graph of another exporter: normalise, resize or pad, match, undo.
 
     Args:
-        path: the file.
-        graph: the same, opened.
+        graph: that of the file.
 
     Raises:
         InputError: a graph that takes no pair, or whose YAML file is missing or wrong.
     """
 
-    def __init__(self, path: Path, graph: OnnxGraph) -> None:
+    def __init__(self, graph: OnnxGraph) -> None:
+        path = graph.path
         self.path, self._graph = path, graph
         self.name = re.sub(r"[^\w.+-]", "_", path.stem)
         try:

@@ -245,7 +245,7 @@ def open_onnx(path: Path) -> OnnxEngine | ForeignOnnxEngine:
         StereoError: ONNX Runtime is not installed.
     """
     graph = OnnxGraph(path)
-    return OnnxEngine(path, graph) if graph.is_ours else ForeignOnnxEngine(path, graph)
+    return OnnxEngine(graph) if graph.is_ours else ForeignOnnxEngine(graph)
 
 
 def _stored_confidence(stored: dict[str, Any], path: Path) -> ConfidenceModel:

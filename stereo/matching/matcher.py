@@ -5,7 +5,7 @@ import functools
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,24 +152,8 @@ class Matcher:
             self._compute_confidence, mirror, *mirrored, own.disparity[:, ::-1]
         )
         return (
-            Result(
-                own.disparity.copy(),  # the confidence reads it later
-                times[1] - times[0],
-                upright,
-                views[0],
-                path,
-                certainty=own.network_certainty,
-            ),
-            _mirrored(
-                Result(
-                    mirror.disparity.copy(),
-                    times[2] - times[1],
-                    turned,
-                    path=path,
-                    certainty=mirror.network_certainty,
-                ),
-                views[1],
-            ),
+            _result(own, times[1] - times[0], upright, views[0], path),
+            _mirrored(_result(mirror, times[2] - times[1], turned, None, path), views[1]),
         )
 
     def batch(self, lefts: Sequence[ImageLike], rights: Sequence[ImageLike]) -> list[Result]:
@@ -205,13 +189,12 @@ class Matcher:
         estimates = self._estimate(left_images, right_images)
         seconds = (time.perf_counter() - start) / len(estimates)
         return [
-            Result(
-                estimate.disparity.copy(),  # the confidence reads it later
+            _result(
+                estimate,
                 seconds,
                 functools.partial(self._compute_confidence, estimate, *views),
                 views[0],
                 _path_of(picture),
-                certainty=estimate.network_certainty,
             )
             for picture, estimate, *views in zip(
                 lefts, estimates, left_images, right_images, strict=True
@@ -360,6 +343,18 @@ def _mirrored(result: Result, right: np.ndarray) -> Result:
         is_right=True,
         certainty=None if result.certainty is None else result.certainty[..., ::-1],
     )
+
+
+def _result(
+    estimate: Estimate,
+    seconds: float,
+    compute_confidence: Callable[[], ConfidenceMaps],
+    view: np.ndarray | None,
+    path: Path | None,
+) -> Result:
+    disparity = estimate.disparity.copy()  # the confidence reads the estimate's later
+    certainty = estimate.network_certainty
+    return Result(disparity, seconds, compute_confidence, view, path, certainty=certainty)
 
 
 def _path_of(picture: ImageLike) -> Path | None:

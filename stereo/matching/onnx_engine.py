@@ -121,17 +121,15 @@ class OnnxEngine:
     """Runs an exported network on images of any size: pad, match, crop.
 
     Args:
-        path: a file that ``stereo export`` wrote.
-        graph: the same, opened; None to open it.
+        graph: that of a file that ``stereo export`` wrote.
 
     Raises:
         InputError: it is missing, damaged, or not such a file.
         StereoError: ONNX Runtime is not installed.
     """
 
-    def __init__(self, path: str | Path, graph: OnnxGraph | None = None) -> None:
-        self.path = Path(path)
-        self._graph = graph or OnnxGraph(self.path)
+    def __init__(self, graph: OnnxGraph) -> None:
+        self.path, self._graph = graph.path, graph
         facts = self._graph.facts
         names = {"input": {"left", "right"}, "output": set(OUTPUTS)}
         for kind, wanted in names.items():

@@ -161,15 +161,6 @@ class _FunctionEngine:
 class _ModuleEngine:
     """A network of PyTorch as an engine: normalise, pad, match, crop."""
 
-    mean: list[float]
-    std: list[float]
-    name: str
-    multiple: int
-    sign: str | None
-    device: torch.device
-    dtype: torch.dtype
-    module: nn.Module
-
     def __init__(
         self,
         module: nn.Module,

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
@@ -21,7 +22,6 @@ from stereo.system.locks import locked
 P = ParamSpec("P")
 T = TypeVar("T")
 _TEMPORARY = re.compile(r"\.stereo-([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{8}(?:\..*)?")
-_STATUS = Path("/proc/self/status")
 
 
 @contextlib.contextmanager
@@ -44,7 +44,7 @@ def staged(*targets: Path) -> Iterator[list[Path]]:
                 raise OSError(errno.EEXIST, "not a regular file", str(target))
             _flush_to_disk(path)
             with contextlib.suppress(OSError):  # file systems without permissions
-                path.chmod(0o666 & ~_umask())  # as any new file: some writers make theirs private
+                path.chmod(_new_mode(path))  # some writers make theirs private
         _replace_all(temporary, targets)
     except BrokenPipeError:  # of what was printed meanwhile
         raise
@@ -217,22 +217,14 @@ def _started(process: int) -> str | None:
         return None
 
 
-def _umask() -> int:
-    with contextlib.suppress(OSError, ValueError):
-        for line in _STATUS.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("Umask:"):
-                return int(line.split()[1], 8)
-    return _UMASK
-
-
-def _read_umask() -> int:
-    """Return the mask of new files; for a moment no thread may create any."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-_UMASK = _read_umask()  # once: it is the whole process's
+def _new_mode(path: Path) -> int:
+    """Return the permissions of a new file beside ``path``; to read the umask is to set it."""
+    probe = _hidden_sibling(path)
+    try:
+        probe.touch()
+        return stat.S_IMODE(probe.stat().st_mode)
+    finally:
+        _remove(probe)
 
 
 def _remove(path: Path) -> None:

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from stereo.errors import StereoError
@@ -14,23 +15,15 @@ Matched = TypeVar("Matched")
 AHEAD = 2  # pairs that wait to be matched, and to be written
 
 
+@dataclass
 class Outcome(Generic[Item, Read, Matched]):
-    """Result of one item.
+    """Result of one item."""
 
-    Attributes:
-        item: what was to be done.
-        read: what the first step gave, or None.
-        matched: what the second step gave, or None.
-        written: what the third step gave, or None.
-        error: why the item got no further, or None.
-    """
-
-    def __init__(self, item: Item) -> None:
-        self.item = item
-        self.read: Read | None = None
-        self.matched: Matched | None = None
-        self.written: Any = None
-        self.error: StereoError | None = None
+    item: Item  # what was to be done
+    read: Read | None = None  # what the first step gave
+    matched: Matched | None = None  # what the second step gave
+    written: Any = None  # what the third step gave
+    error: StereoError | None = None  # why the item got no further
 
 
 def overlap(

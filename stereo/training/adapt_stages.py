@@ -213,5 +213,5 @@ def training_run(
         run,
         training_set=training,
         validation_set=shown,
-        data=f"trained on {words}; validated on {len(shown)} such scenes",
+        plan=f"trained on {words}; validated on {len(shown)} such scenes",
     )

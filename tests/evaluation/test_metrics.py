@@ -13,8 +13,6 @@ from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.errors import UsageError
 from stereo.evaluation.evaluate import evaluate
 from stereo.evaluation.metrics import (
-    ImageScore,
-    error_sums,
     figures,
     image_record,
     score_all_pixels,
@@ -389,7 +387,7 @@ def test_an_image_without_valid_pixels_is_never_a_zero():
 
 def test_an_estimate_that_is_not_finite_is_refused():
     with pytest.raises(ValueError, match="not finite"):
-        error_sums(np.array([[np.nan]]), np.ones((1, 1)), np.ones((1, 1), bool))
+        scored([np.nan], [1.0])
 
 
 @pytest.mark.parametrize("protocol", ["pooled", "psmnet", "gwcnet"])
@@ -420,8 +418,7 @@ def test_confidence_is_scored_over_counted_pixels_alone():
 
 
 def test_records_keep_their_numbers_of_pixels():
-    score = ImageScore("a", 0, {"all": error_sums(*np.ones((2, 2, 3)), np.ones((2, 3), bool))})
-    assert image_record(score)["valid_pixels"] == 6
+    assert image_record(scored(np.ones((2, 3)), np.ones((2, 3))))["valid_pixels"] == 6
 
 
 def test_every_pixel_with_truth_lies_in_one_bin():

@@ -30,7 +30,7 @@ from stereo.export.check import (
 )
 from stereo.export.graph import OPSET, Exportable, check_exportable, export_graph
 from stereo.export.quiet import quiet_loggers
-from stereo.matching.onnx_engine import FACTS, OnnxEngine
+from stereo.matching.onnx_engine import FACTS, OnnxEngine, OnnxGraph
 from stereo.models import AttentionConfig, NetworkConfig, build_network
 from stereo.models.checkpoint import (
     Checkpoint,
@@ -220,7 +220,7 @@ def test_a_few_pixels_far_apart_are_a_difference_too():
 def test_the_certainty_is_compared_too(path, in_pytorch, monkeypatch):
     monkeypatch.setattr("stereo.export.check.UNSEEN", ((1, 48, 96),))
     config = NetworkConfig.from_dict(in_pytorch.description["network"])
-    exported = OnnxEngine(path)
+    exported = OnnxEngine(OnnxGraph(path))
     assert len(check_against_pytorch(in_pytorch, config, exported)) == 1
     match = OnnxEngine.__call__
 
@@ -398,7 +398,7 @@ def test_wrong_calls_of_export_give_one_line(tmp_path, capsys, model, output, wo
 
 
 def test_zero_padding_is_applied_after_normalisation(path):
-    engine = OnnxEngine(path)
+    engine = OnnxEngine(OnnxGraph(path))
     engine.config = dataclasses.replace(engine.config, padding="zeros")
     view = np.full((17, 40, 3), 200, np.uint8)
     padded = engine.padded([view])

@@ -59,10 +59,14 @@ def read_disparity(path: str | Path, scale: float | None = None) -> np.ndarray:
     Raises:
         InputError: missing, empty, damaged, larger than ``stereo.system.limits`` allows, of another
             kind, or with a scale missing or misplaced.
-        UsageError: as in ``check_scale``.
+        UsageError: a scale with which all disparities would be 0 or none.
     """
     path = Path(path)
-    check_scale(scale)
+    if scale is not None and not 1 / MAX_SCALE <= scale <= MAX_SCALE:
+        raise UsageError(
+            f"disparity scale {scale:g}: expected a positive number such as 256, the stored value "
+            "per pixel"
+        )
     check_file(path)
     suffix = path.suffix.lower()
     if suffix not in DISPARITY_SUFFIXES:
@@ -82,44 +86,31 @@ def read_disparity(path: str | Path, scale: float | None = None) -> np.ndarray:
     return _from_integers(values, scale, path)
 
 
-def check_scale(scale: float | None) -> None:
-    """Raise ``UsageError`` for a scale with which all disparities would be 0 or none."""
-    if scale is not None and not 1 / MAX_SCALE <= scale <= MAX_SCALE:
-        raise UsageError(
-            f"disparity scale {scale:g}: expected a positive number such as 256, the stored value "
-            "per pixel"
-        )
-
-
 def stored_scale(path: Path, scale: float | None = None) -> float | None:
     """Return the scale that ``read_disparity`` uses for a file; None if it holds pixels."""
     return scale or (PNG16_SCALE if path.suffix.lower() == ".png" else None)
 
 
-def write_disparity(path: str | Path, disparity: np.ndarray, *, scale: float | None = None) -> None:
+def write_disparity(path: str | Path, disparity: np.ndarray) -> None:
     """Write a disparity map in the format that the suffix of ``path`` names.
 
     PFM (little-endian), npy, npz and TIFF store float32 bit for bit. PNG stores
-    ``round(disparity * 256)`` as uint16 (KITTI); with ``scale`` it stores
-    ``round(disparity * scale)`` as uint8. In PNG, pixels without a disparity become 0, and what
-    does not fit is clamped with a warning.
+    ``round(disparity * 256)`` as uint16 (KITTI): pixels without a disparity become 0, and what does
+    not fit is clamped with a warning.
 
     Args:
         path: target; the caller sees to its appearing whole (``stereo.system.files.staged``).
         disparity: (H, W) float, pixels.
-        scale: 8-bit PNG only: stored value per pixel of disparity.
 
     Raises:
-        UsageError: unknown suffix, not (H, W), not floating point, or as in ``check_scale``.
+        UsageError: unknown suffix, not (H, W), or not floating point.
     """
-    clamped = store_disparity(path, disparity, scale=scale)
+    clamped = store_disparity(path, disparity)
     if clamped is not None:
         warnings.warn(clamped, stacklevel=2)
 
 
-def store_disparity(
-    path: str | Path, disparity: np.ndarray, *, scale: float | None = None
-) -> str | None:
+def store_disparity(path: str | Path, disparity: np.ndarray) -> str | None:
     """As ``write_disparity``, but return a note of what was clamped instead of warning.
 
     Warnings are not for threads: catching them in one catches those of all.
@@ -128,13 +119,12 @@ def store_disparity(
     suffix = path.suffix.lower()
     if disparity.ndim != 2:
         raise UsageError(f"{path}: a disparity map is (H, W), got shape {disparity.shape}")
-    check_scale(scale)
     if disparity.dtype.kind != "f":
         raise UsageError(f"{path}: a disparity map is floating point, got {disparity.dtype}")
     values = np.ascontiguousarray(disparity, dtype=np.float32)
     clamped = None
     if suffix == ".png":
-        stored, clamped = _to_integers(values, scale)
+        stored, clamped = _to_integers(values)
         Image.fromarray(stored).save(path)
     elif suffix in (".pfm", ".tif", ".tiff"):
         # Through memory: Pillow overlooks that a full disk takes only a part of what it writes.
@@ -286,18 +276,16 @@ def _from_integers(values: np.ndarray, scale: float | None, path: Path) -> np.nd
     return disparity
 
 
-def _to_integers(values: np.ndarray, scale: float | None) -> tuple[np.ndarray, str | None]:
-    """Return the values to store in PNG, and a note of what was clamped."""
-    dtype = np.uint16 if scale is None else np.uint8
-    largest = np.iinfo(dtype).max
-    factor = PNG16_SCALE if scale is None else scale
+def _to_integers(values: np.ndarray) -> tuple[np.ndarray, str | None]:
+    """Return the (H, W) uint16 to store in PNG, and a note of what was clamped."""
+    largest = np.iinfo(np.uint16).max
     with np.errstate(over="ignore", invalid="ignore"):
-        stored = np.rint(values.astype(np.float64) * factor)
+        stored = np.rint(values.astype(np.float64) * PNG16_SCALE)
     stored[~np.isfinite(values)] = 0
     outside = int(((stored > largest) | (stored < 0)).sum())
     clamped = None
     if outside:
-        clamped = f"{outside} disparities outside 0..{largest / factor:.3f} px were clamped"
+        clamped = f"{outside} disparities outside 0..{largest / PNG16_SCALE:.3f} px were clamped"
         if below := int((stored < 0).sum()):
             clamped += f": {below} negative ones to 0, which means none; pfm and npy keep them"
-    return np.clip(stored, 0, largest).astype(dtype), clamped
+    return np.clip(stored, 0, largest).astype(np.uint16), clamped
