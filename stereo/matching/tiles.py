@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stereo.attention import VolumeAttention
 from stereo.attention.volume import AttentionState, tile_hook
 from stereo.models.certainty import CERTAINTIES
 from stereo.models.config import STRIDE
+from stereo.models.network import StereoNetwork
 
 SEAM = 32  # pixels over which one tile blends into the next
 CONTEXT = 192  # pixels around a tile: about the receptive field of a cell of the volume
@@ -65,7 +66,7 @@ def spans(size: int, max_tile: int, context: int, reach: int = 0, grid: int = ST
 
 @torch.inference_mode()
 def match_in_tiles(
-    network: nn.Module,
+    network: StereoNetwork,
     left: Tensor,  # (B, 3, H, W)
     right: Tensor,  # (B, 3, H, W)
     max_tile: tuple[int, int],
@@ -75,7 +76,7 @@ def match_in_tiles(
     """As ``network.estimate``, tile by tile.
 
     Args:
-        network: of ``stereo.models``, in evaluation mode.
+        network: in evaluation mode.
         left: normalised; H and W are multiples of 16.
         right: the same.
         max_tile: height and width of the largest tile.
@@ -83,16 +84,16 @@ def match_in_tiles(
         max_disparity: pixels, a multiple of 16; None for the network's own.
     """
     height, width = left.shape[2:]
-    grid: int = network.coarsest_factor  # type: ignore[assignment]
-    reach: int = max_disparity or network.max_disparity  # type: ignore[assignment]
+    grid = network.coarsest_factor
+    reach = max_disparity or network.max_disparity
     rows = spans(height, max_tile[0], context, grid=grid)
     columns = spans(width, max_tile[1], context, reach, grid)
     tiles = list(itertools.product(rows, columns))
-    features = [network.extract(view) for view in (left, right)]  # type: ignore[operator]
+    features = [network.extract(view) for view in (left, right)]
 
     def match(row: Span, column: Span) -> Tensor:
-        cut = [_cut(each, network.feature_factors, row, column) for each in features]  # type: ignore[arg-type]
-        return network.estimate(*cut, reach)  # type: ignore[operator]
+        cut = [_cut(each, network.feature_factors, row, column) for each in features]
+        return network.estimate(cut[0], cut[1], reach)
 
     hook = _TileHook()
     token = tile_hook.set(hook)

@@ -1,7 +1,7 @@
 """From a configuration to a network with fresh weights."""
 
 import inspect
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,9 +14,8 @@ from stereo.models.config import EA_STEREOS, NO_ATTENTION, AttentionConfig, Netw
 from stereo.models.ea_stereo import EAStereo
 from stereo.models.fast import FastStereo
 from stereo.models.features import PyramidFeatures
+from stereo.models.network import StereoNetwork
 from stereo.models.psmnet import PSMNet
-
-StereoNetwork: TypeAlias = PSMNet | FastStereo
 
 _PSMNET_CHANNELS = {
     "quarter": aggregation.WIDTH,

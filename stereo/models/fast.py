@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from stereo.models.aggregation import attend_at_site
 from stereo.models.blocks import ConvNorm2d, ConvNorm3d, ResidualBlock2d, UpConvNorm3d, add, relu
 from stereo.models.certainty import with_certainty
-from stereo.models.config import SPARE, STRIDE
+from stereo.models.config import SPARE
 from stereo.models.convolution import Conv3d
 from stereo.models.correlation import (
     convex_upsample,
@@ -25,8 +25,7 @@ from stereo.models.correlation import (
     lookup_correlation,
     upsample_logits,
 )
-from stereo.models.cost_volume import check_views
-from stereo.models.outputs import TrainingOutputs
+from stereo.models.network import StereoNetwork, TrainingOutputs
 from stereo.models.recompute import Recomputable
 
 GROUPS = 8
@@ -167,7 +166,7 @@ class Refinement(Recomputable):
         return convex_upsample(disparity, self.weights(state), FINE_FACTOR)
 
 
-class FastStereo(nn.Module):
+class FastStereo(StereoNetwork):
     """Features, correlation, aggregation at 1/8, refinement at 1/4, convex upsampling.
 
     Args:
@@ -180,7 +179,6 @@ class FastStereo(nn.Module):
     features_type: type[FastFeatures] = FastFeatures
     aggregation_type: type[FastAggregation] = FastAggregation
     refinement_type: Any = Refinement
-    stride = STRIDE
     feature_factors: tuple[int, ...] = (FINE_FACTOR, VOLUME_FACTOR)
     coarsest_factor = 32
 
@@ -197,48 +195,23 @@ class FastStereo(nn.Module):
         self.refinement = self.refinement_type(self.features_type.fine_channels)
         self.max_disparity = self.trained_disparity = max_disparity
 
-    def forward(
-        self,
-        left: Tensor,  # (B, 3, H, W)
-        right: Tensor,  # (B, 3, H, W)
-    ) -> Tensor | TrainingOutputs:  # (B, H, W)
-        """Match a normalised pair; H and W are multiples of 16.
-
-        Returns:
-            Disparity in pixels; in training mode every stage's, and the logits of the volume.
-
-        Raises:
-            ValueError: the shapes differ, or are not multiples of 16.
-        """
-        check_views(left, right)
-        return self.match(self.extract(left), self.extract(right))
-
-    def extract(self, view: Tensor) -> tuple[Tensor, ...]:  # (B, 3, H, W)
-        """Return a view's features, one tensor per entry of ``feature_factors``."""
+    def extract(self, view: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
         return self.features(view)
 
-    def match(
+    def match(  # noqa: D102
         self,
-        left: Sequence[Tensor],  # (B, C, H / k, W / k) for each k of `feature_factors`
+        left: Sequence[Tensor],
         right: Sequence[Tensor],
-    ) -> Tensor | TrainingOutputs:  # (B, H, W)
-        """Match the features of two views; ``forward`` after ``extract``."""
+    ) -> Tensor | TrainingOutputs:
         stages, best, logits = self._match(left, right, self.max_disparity)
         if not self.training:
             return best.clamp(max=self.max_disparity)
         outputs = [upsample_disparity(each, best.shape[-1] // each.shape[-1]) for each in stages]
         return TrainingOutputs((*outputs, best), logits, VOLUME_FACTOR)
 
-    def estimate(
+    def estimate(  # noqa: D102
         self, left: Sequence[Tensor], right: Sequence[Tensor], max_disparity: int | None = None
-    ) -> Tensor:  # (B, 3, H, W)
-        """Match the features of two views; return disparity and certainty, for inference.
-
-        Args:
-            left: what ``extract`` gives.
-            right: the same.
-            max_disparity: pixels, a multiple of 16; None for the network's own.
-        """
+    ) -> Tensor:
         reach = max_disparity or self.max_disparity
         _, best, logits = self._match(left, right, reach)
         return with_certainty(best.clamp(max=reach), logits)

@@ -5,28 +5,23 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from stereo.models.certainty import with_certainty
-from stereo.models.config import SPARE, STRIDE, Upsampling
-from stereo.models.cost_volume import check_views
-from stereo.models.outputs import TrainingOutputs
+from stereo.models.config import SPARE, Upsampling
+from stereo.models.network import StereoNetwork, TrainingOutputs
 from stereo.models.regression import FACTOR, regress_disparity, regress_reference
 
 
-class PSMNet(nn.Module):
+class PSMNet(StereoNetwork):
     """Shared features, concatenation volume, 3D aggregation, regression.
 
     Args:
         features: image to (B, C, H / 4, W / 4).
         aggregation: two views' features and D to a list of logits (B, D, H / 4, W / 4), best last.
-        max_disparity: pixels; a multiple of 16. It may be changed on a built network, since no
-            weight depends on it.
+        max_disparity: pixels; a multiple of 16.
         upsampling: how logits are read at full resolution.
     """
 
-    stride = STRIDE
     feature_factors = (FACTOR,)
-    """Pixels per sample of what ``extract`` returns."""
     coarsest_factor = 16
-    """Pixels per cell where cells are largest."""
     plain = False
     """Whether to make every volume whole, as the original does, for the same result."""
 
@@ -47,49 +42,23 @@ class PSMNet(nn.Module):
         self.max_disparity = max_disparity
         self.upsampling = upsampling
 
-    def forward(
-        self,
-        left: Tensor,  # (B, 3, H, W)
-        right: Tensor,  # (B, 3, H, W)
-    ) -> Tensor | TrainingOutputs:  # (B, H, W)
-        """Match a normalised pair; H and W are multiples of 16.
-
-        Returns:
-            Disparity in pixels; in training mode every supervised output's, and the logits of the
-            first.
-
-        Raises:
-            ValueError: the shapes differ, or are not multiples of 16.
-        """
-        check_views(left, right)
-        return self.match(self.extract(left), self.extract(right))
-
-    def extract(self, view: Tensor) -> tuple[Tensor, ...]:  # (B, 3, H, W)
-        """Return a view's features, one tensor per entry of ``feature_factors``."""
+    def extract(self, view: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
         return (self.features(view),)
 
-    def match(
+    def match(  # noqa: D102
         self,
-        left: Sequence[Tensor],  # (B, C, H / k, W / k) for each k of `feature_factors`
+        left: Sequence[Tensor],
         right: Sequence[Tensor],
-    ) -> Tensor | TrainingOutputs:  # (B, H, W)
-        """Match the features of two views; ``forward`` after ``extract``."""
+    ) -> Tensor | TrainingOutputs:
         if not self.training:
             return self._search(left, right, self.max_disparity)[0]
         logits = self.aggregation(left[0], right[0], self._searched(self.max_disparity) // FACTOR)
         maps = tuple(self._regress(each) for each in logits)
         return TrainingOutputs(maps, logits[0], FACTOR, centred=True)
 
-    def estimate(
+    def estimate(  # noqa: D102
         self, left: Sequence[Tensor], right: Sequence[Tensor], max_disparity: int | None = None
-    ) -> Tensor:  # (B, 3, H, W)
-        """Match the features of two views; return disparity and certainty, for inference.
-
-        Args:
-            left: what ``extract`` gives.
-            right: the same.
-            max_disparity: pixels, a multiple of 16; None for the network's own.
-        """
+    ) -> Tensor:
         disparity, logits = self._search(left, right, max_disparity or self.max_disparity)
         return with_certainty(disparity, logits, self.upsampling)
 

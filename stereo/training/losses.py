@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stereo.errors import UsageError
-from stereo.models.outputs import TrainingOutputs
+from stereo.models.network import TrainingOutputs
 from stereo.training.config import LossConfig
 
 

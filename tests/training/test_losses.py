@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from stereo.errors import StereoError, UsageError
 from stereo.models import NetworkConfig, build_network
-from stereo.models.outputs import TrainingOutputs
+from stereo.models.network import TrainingOutputs
 from stereo.training.config import LossConfig, OptimizerConfig
 from stereo.training.interrupt import explain_errors
 from stereo.training.learner import MovingAverage
