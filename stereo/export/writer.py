@@ -16,7 +16,6 @@ from stereo.matching.onnx_engine import FORMAT, PRECISIONS, OnnxEngine, OnnxGrap
 from stereo.matching.options import kind_of
 from stereo.models import NETWORK_NAMES, NetworkConfig
 from stereo.system import console
-from stereo.system.bundled import bundled_weights
 from stereo.system.extras import import_extra
 from stereo.system.files import output_folder, staged
 from stereo.version import __version__
@@ -56,7 +55,7 @@ def export(
         OutputError: the file cannot be written.
     """
     path = Path(output)
-    _check_arguments(str(model), path, precision, allow_untrained=allow_untrained)
+    _check_arguments(str(model), path, precision)
     for name in ("onnx", "onnxscript", "onnxruntime"):
         import_extra(name, "export", "'stereo export'")
     reference = load(
@@ -92,7 +91,7 @@ def export(
     return path
 
 
-def _check_arguments(name: str, path: Path, precision: str, *, allow_untrained: bool) -> None:
+def _check_arguments(name: str, path: Path, precision: str) -> None:
     """Raise ``UsageError`` for impossible arguments."""
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
@@ -102,13 +101,7 @@ def _check_arguments(name: str, path: Path, precision: str, *, allow_untrained: 
         raise UsageError(f"{path}: is a folder; name the file to write")
     if kind_of(name) != "network":
         raise UsageError(f"'{name}' is none of our networks, and only those can be exported")
-    if name in NETWORK_NAMES:
-        if bundled_weights(name) is None and not allow_untrained:
-            raise UsageError(
-                f"'{name}' has no trained weights yet: name a .safetensors checkpoint instead, or "
-                "add --allow-untrained for random weights"
-            )
-    elif not (name.endswith(".safetensors") or Path(name).is_file()):
+    if name not in NETWORK_NAMES and not (name.endswith(".safetensors") or Path(name).is_file()):
         raise unknown_name("network", name, [*NETWORK_NAMES, "a .safetensors file"])
 
 

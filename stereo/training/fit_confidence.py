@@ -17,11 +17,11 @@ from stereo.evaluation.sparsification import WITHIN, reliability, reliability_su
 from stereo.matching.confidence import COMMON, ConfidenceModel
 from stereo.matching.loading import load
 from stereo.matching.matcher import Matcher
-from stereo.models import NETWORK_NAMES
 from stereo.models.checkpoint import load_checkpoint, save_checkpoint
 from stereo.system import console
-from stereo.system.bundled import SGBM, bundled_weights
+from stereo.system.bundled import SGBM
 from stereo.system.files import output_folder, staged
+from stereo.training.prepare import weights_file
 
 SIZES = ((256, 448), (384, 640), (480, 768))
 PIXELS = 4096  # of each pair
@@ -59,7 +59,7 @@ def fit_confidence(
         OutputError: the output cannot be written.
     """
     path = Path(output)
-    checkpoint = None if model == SGBM else _weights_of(model)
+    checkpoint = None if model == SGBM else weights_file(model)
     if path.suffix not in (".json", ".safetensors"):
         raise UsageError(f"--output {path}: expected a .safetensors or a .json file")
     if path.suffix == ".safetensors" and checkpoint is None:
@@ -97,15 +97,6 @@ def fit_confidence(
     elif whole is not None:
         save_checkpoint(path, replace(whole, confidence=fitted.to_dict()))
     return fitted.facts
-
-
-def _weights_of(model: str) -> Path:
-    if model not in NETWORK_NAMES:
-        return Path(model)
-    path = bundled_weights(model)
-    if path is None:
-        raise UsageError(f"'{model}' ships without weights; name your own checkpoint")
-    return path
 
 
 def _observe(matcher: Matcher, index: int, seed: int) -> tuple[dict[str, Tensor], Tensor]:

@@ -335,10 +335,8 @@ def weights_file(weights: str) -> Path:
         path = bundled_weights(weights)
         if path is None:
             known = ", ".join(shipped)
-            raise UsageError(
-                f"--weights {weights}: ships without weights; known: {known}, or a file"
-            )
+            raise UsageError(f"'{weights}' ships without weights; known: {known}, or a file")
         return path
     if not weights or not (weights.endswith(".safetensors") or Path(weights).exists()):
-        raise unknown_name("--weights", weights, [*shipped, "a .safetensors or PSMNet's .tar file"])
+        raise unknown_name("weights", weights, [*shipped, "a .safetensors or PSMNet's .tar file"])
     return Path(weights)

@@ -112,7 +112,7 @@ def test_unknown_weights_list_the_bundled_ones(stereo, tmp_path, given):
     options = ("--config", "quickstart", "--weights", given, "--output", tmp_path / "run")
     result = stereo("train", *options)
     assert (result.status, len(result.errors)) == (2, 1), result.errors
-    assert f"unknown --weights '{given}'; known: a .safetensors or" in result.errors[0]
+    assert f"unknown weights '{given}'; known: a .safetensors or" in result.errors[0]
     assert "ea_stereo_fast" in result.errors[0]
 
 
