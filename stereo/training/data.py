@@ -136,7 +136,7 @@ def batches_of(loader: DataLoader[Item]) -> Iterator[Iterator[Item]]:
                 worker.kill()
 
 
-def begin_worker(_worker: int) -> None:
+def begin_loader(_worker: int) -> None:
     """Let a loader's process print warnings as lines, and ignore signals sent to the whole group.
 
     The loop saves, then stops.

@@ -18,7 +18,7 @@ from stereo.system.distributed import is_main
 from stereo.system.files import output_folder, writes_alone
 from stereo.system.runtime import exact_fp32
 from stereo.system.stop import end_by
-from stereo.training.data import Item, batches_of, begin_worker, collate
+from stereo.training.data import Item, batches_of, begin_loader, collate
 from stereo.training.interrupt import StopRequest, explain_errors
 from stereo.training.learner import Learner
 from stereo.training.log import RunLog
@@ -239,7 +239,7 @@ def _loader(run: TrainingRun, learner: Learner) -> DataLoader[Item]:
         persistent_workers=trainer.workers > 0,
         pin_memory=learner.device.type == "cuda",
         collate_fn=collate,
-        worker_init_fn=begin_worker,
+        worker_init_fn=begin_loader,
         generator=torch.Generator().manual_seed(run.seed),
     )
 
