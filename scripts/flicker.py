@@ -34,15 +34,15 @@ def main() -> None:
     parser.add_argument("--model", default=stereo.DEFAULT_MODEL)
     options = parser.parse_args()
     matcher = stereo.load(options.model)
-    films = defaultdict(list)
+    sequences = defaultdict(list)
     for pair in open_dataset("synthetic", options.root, render_pass="final").samples:
-        films[Path(pair.name).parent].append(pair)
+        sequences[Path(pair.name).parent].append(pair)
     found_clean = open_dataset("synthetic", options.root, render_pass="clean").samples
     clean = {pair.name: pair for pair in found_clean}
     found: dict[str, list[list[float]]] = {"flicker": [], "epe": []}
-    if any(len(pairs) <= FIRST + 1 for pairs in films.values()):
+    if any(len(pairs) <= FIRST + 1 for pairs in sequences.values()):
         parser.error(f"{options.root}: videos of more than {FIRST + 1} frames are needed")
-    for pairs in progress(list(films.values()), "films"):
+    for pairs in progress(list(sequences.values()), "sequences"):
         steady, maps, truths, pictures = Steady(), [], [], []
         for files in pairs:
             sample = files.read()

@@ -131,7 +131,7 @@ class _Run:
         self.peak = PeakMemory(torch.device(model.description["device"]))
         self._written: set[str] = set()
         self._steady = {side: Steady() for side in plan.options.sides if plan.options.steady}
-        # By view: the colour scale of a film, and the index of the frame that set it.
+        # By view: the colour scale of a sequence, and the index of the frame that set it.
         self._color_scales: dict[str, tuple[tuple[float, float], int]] = {}
         self._scored = _scored_before(plan.folder)
 
@@ -151,7 +151,7 @@ class _Run:
     def _match(self, pair: PairJob, sample: Sample) -> _Matched:
         calibration = self.plan.fitted(sample)
         self.model.check_reach(sample.left.shape[1])
-        if pair.index == 0 or (self.plan.film is None and _is_checked(pair.index)):
+        if pair.index == 0 or (self.plan.sequence is None and _is_checked(pair.index)):
             _report_check(sample, self.model, notes=pair.index == 0)
         if len(pair.maps) == 2:
             results = list(self.model.both(sample.left, sample.right))
@@ -291,14 +291,14 @@ def _report_check(sample: Sample, matcher: Matcher, *, notes: bool) -> None:
 
 def _resume_log(plan: Plan, model: Matcher) -> ResumeLog | None:
     options = plan.options
-    if not options.resume and plan.film is None:
+    if not options.resume and plan.sequence is None:
         return None
     facts: dict[str, Any] = dict(model.description)
     settings = {
         "left": options.left,
         "right": options.right,
         "packing": options.packing,
-        "first_frame": None if plan.film is None else plan.pairs[0].source.name,
+        "first_frame": None if plan.sequence is None else plan.pairs[0].source.name,
         "model": facts.pop("name"),
         **facts,
         "calibration": None if plan.calibration is None else plan.calibration.to_dict(),
@@ -361,11 +361,11 @@ def _write_metrics(run: _Run, scores: list[ImageScore], failed: list[str]) -> No
 
 def _write_films(plan: Plan, failed: set[str]) -> None:
     """Write the colour videos, from the frames that have a map."""
-    for side, target in plan.films.items():
+    for side, target in plan.videos.items():
         names = [each.name for each in plan.maps if each.side == side and each.name not in failed]
         pictures = [plan.folder / f"{name}_color.png" for name in names]
         pictures = [path for path in pictures if path.is_file()]
-        if pictures and plan.film is not None:
+        if pictures and plan.sequence is not None:
             with staged(target) as (temporary,):
-                write_video(temporary, pictures, plan.film.rate, str(target))
+                write_video(temporary, pictures, plan.sequence.rate, str(target))
             console.say(f"{len(pictures)} frames in {target}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stereo.commands.infer_options import InferOptions
 from stereo.data.finding.pairs import would_find
-from stereo.data.finding.sources import Film, Source, find_sources
+from stereo.data.finding.sources import FrameSequence, Source, find_sources
 from stereo.data.io.videos import is_address
 from stereo.data.sets.sample import Sample
 from stereo.errors import InputError, StereoError, UsageError
@@ -60,8 +60,8 @@ class Plan:
     calibration: Calibration | None  # of the rectified pairs, or None
     folder: Path  # where the files go
     pairs: tuple[PairJob, ...]  # all of them, in order
-    film: Film | None  # what the pairs are frames of, or None
-    films: dict[str, Path]  # view -> MP4 to write
+    sequence: FrameSequence | None  # what the pairs are frames of, or None
+    videos: dict[str, Path]  # view -> MP4 to write
 
     @functools.cached_property
     def maps(self) -> list[MapJob]:
@@ -76,10 +76,10 @@ class Plan:
     def inputs_of(self, job: MapJob, scale_from: int = 0) -> list[Path]:
         """Return the files that a map depends on.
 
-        In a film the first frame is one of them, by its bit depth, and all up to the one that its
-        colour scale is from.
+        In a sequence the first frame is one of them, by its bit depth, and all up to the one that
+        its colour scale is from.
         """
-        first = () if self.film is None else self.pairs[: scale_from + 1]
+        first = () if self.sequence is None else self.pairs[: scale_from + 1]
         sources = (job.source, *(pair.source for pair in first))
         return [path for source in sources for path in source.files()]
 
@@ -91,7 +91,7 @@ class Plan:
     @property
     def shares_colors(self) -> bool:
         """Whether all maps of a view are coloured on one scale, its first frame's."""
-        return self.film is not None and "color" in self.formats
+        return self.sequence is not None and "color" in self.formats
 
     @functools.cached_property
     def first(self) -> Sample | None:
@@ -142,7 +142,7 @@ class Plan:
         Raises:
             InputError: a calibration for another shape, or images too narrow for the range.
         """
-        if self.film is None and len(self.pairs) > 1:
+        if self.sequence is None and len(self.pairs) > 1:
             return
         if self.calibration is not None and self.first is not None:
             self.fitted(self.first)
@@ -177,10 +177,10 @@ def make_plan(options: InferOptions) -> Plan:
         truth=options.ground_truth,
         truth_scale=options.ground_truth_scale,
     )
-    film = sources[0].film
-    if "video" in formats and film is None:
+    sequence = sources[0].sequence
+    if "video" in formats and sequence is None:
         raise UsageError("the format 'video' is for videos; the pairs are images")
-    if options.steady and (film is None or process_count() > 1):
+    if options.steady and (sequence is None or process_count() > 1):
         raise UsageError(
             "--steady is for the frames of one video, a video or numbered images such as "
             "left_%06d.png, matched in order by one process"
@@ -198,14 +198,14 @@ def make_plan(options: InferOptions) -> Plan:
         )
         for index, source in enumerate(sources)
     )
-    films: dict[str, Path] = {}
-    if "video" in formats and film is not None:
+    videos: dict[str, Path] = {}
+    if "video" in formats and sequence is not None:
         ends = {"left": "_color.mp4", "right": "_right_color.mp4"}
-        films = {side: folder / f"{film.name}{ends[side]}" for side in options.sides}
-    plan = Plan(options, tuple(formats), calibration, folder, pairs, film, films)
+        videos = {side: folder / f"{sequence.name}{ends[side]}" for side in options.sides}
+    plan = Plan(options, tuple(formats), calibration, folder, pairs, sequence, videos)
     pictures = [] if options.ground_truth is None else picture_targets(folder, len(pairs))
-    _check_targets(sources, plan.targets, [*pictures, *films.values()])
-    _check_next_run(options, folder, [*plan.targets, *pictures, *films.values()])
+    _check_targets(sources, plan.targets, [*pictures, *videos.values()])
+    _check_next_run(options, folder, [*plan.targets, *pictures, *videos.values()])
     plan.check_first()
     return plan
 

@@ -170,7 +170,7 @@ def _begin(
     unusable = find_unusable(start, sources, load_checkpoint(start).config.max_disparity)
     usable = [source for source in sources if source.name not in unusable]
     kept_out = usable[HELD_OUT // 2 :: HELD_OUT]
-    if usable[0].film is not None:
+    if usable[0].sequence is not None:
         kept_out = usable[-len(kept_out) :]  # frames resemble their neighbours
     began = time.monotonic()
     baseline = judge_before(start, kept_out, unusable)

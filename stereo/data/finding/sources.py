@@ -23,7 +23,7 @@ STILLS_A_SECOND = 25.0  # of numbered images, which do not say
 
 
 @dataclass(frozen=True)
-class Film:
+class FrameSequence:
     """A video or numbered images; ``rate`` is in frames per second."""
 
     name: str
@@ -38,7 +38,7 @@ class Source(Protocol):
         """Unique name among the pairs of a run, used for its outputs."""
 
     @property
-    def film(self) -> Film | None:
+    def sequence(self) -> FrameSequence | None:
         """The video of this frame, or None."""
 
     def files(self) -> list[Path]:
@@ -73,7 +73,7 @@ class PictureSource:
 
     pair: PairFiles
     truth_scale: float | None = None
-    film: Film | None = None
+    sequence: FrameSequence | None = None
     series: Series | None = None
 
     @property
@@ -105,7 +105,7 @@ class PackedSource:
     name: str
     path: Path
     packing: str | None
-    film: Film | None = None
+    sequence: FrameSequence | None = None
     series: Series | None = None
 
     def files(self) -> list[Path]:
@@ -142,9 +142,9 @@ class FrameSource:
         return f"{self.left.name}_{self.index:06d}"
 
     @property
-    def film(self) -> Film:
+    def sequence(self) -> FrameSequence:
         """The left video."""
-        return Film(self.left.name, self.left.rate)
+        return FrameSequence(self.left.name, self.left.rate)
 
     def files(self) -> list[Path]:
         """Return the videos."""
@@ -271,13 +271,13 @@ def _one_video(argument: str) -> str:
 
 
 def _stills(views: list[Numbered], packing: str | None) -> list[Source]:
-    film = Film(views[0].name, STILLS_A_SECOND)
+    sequence = FrameSequence(views[0].name, STILLS_A_SECOND)
     found = pair_by_number(views[0], views[1] if len(views) > 1 else None)
     series = Series(found[0])
     if len(views) == 1:
-        return [PackedSource(path.stem, path, packing, film, series) for (path,) in found]
+        return [PackedSource(path.stem, path, packing, sequence, series) for (path,) in found]
     pairs = [PairFiles(left.stem, left, right) for left, right in found]
-    return [PictureSource(pair, film=film, series=series) for pair in pairs]
+    return [PictureSource(pair, sequence=sequence, series=series) for pair in pairs]
 
 
 def _frames(videos: list[Video], packing: str | None) -> list[Source]:

@@ -5,7 +5,7 @@ A scene (``scene.py``: looks; ``places.py``: what stands where) is a list of sur
 a disparity that is a function of left pixel coordinates, and an outline, and perhaps of triangle
 meshes (``meshes.py``). ``trace.py`` finds what either view shows and what both see;
 ``shade.py`` colours it from an ``atlas.py`` of ``textures.py`` and ``photographs.py``;
-``sensor.py`` adds what sensors do; ``films.py`` moves it all from frame to frame. ``render.py``
+``sensor.py`` adds what sensors do; ``sequences.py`` moves it all from frame to frame. ``render.py``
 puts them in a row, ``rng.py`` makes every choice a function of (seed, index), and ``noise.py``
 keeps to arithmetic that is alike on every processor.
 """

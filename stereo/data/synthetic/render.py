@@ -9,18 +9,18 @@ from torch import Tensor
 from stereo.data.sets.sample import Sample
 from stereo.data.synthetic.atlas import Atlas, make_atlas
 from stereo.data.synthetic.config import SyntheticConfig
-from stereo.data.synthetic.films import at_frame
 from stereo.data.synthetic.meshes import Triangles, find_meshes
 from stereo.data.synthetic.photographs import cut, find_photographs
 from stereo.data.synthetic.rng import SceneRng
 from stereo.data.synthetic.scene import Scene, compose
 from stereo.data.synthetic.sensor import draw_sensors, expose, ideal, metered, shifted_truth
+from stereo.data.synthetic.sequences import at_frame
 from stereo.data.synthetic.shade import picture
 from stereo.data.synthetic.textures import paint
 from stereo.data.synthetic.trace import seen_by_both, trace
 
 # Each part of a sample has its own stream of chance: a change to one leaves the others alone.
-_SCENE, _PAINT, _CAMERA, _FILM = range(4)
+_SCENE, _PAINT, _CAMERA, _SEQUENCE = range(4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,7 @@ class SyntheticScenes:
         index, frame = divmod(index, config.frames)
         scene, place = self.compose(index), 0.0
         if config.frames > 1:
-            rng = SceneRng(config.seed, index, _FILM)
+            rng = SceneRng(config.seed, index, _SEQUENCE)
             scene, place = at_frame(scene, rng, frame, config.frames)
         places = (place, place + 1.0)
         atlas = self._paint(scene, SceneRng(config.seed, index, _PAINT))

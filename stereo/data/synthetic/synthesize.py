@@ -27,7 +27,7 @@ PART = "FlyingThings3D"
 VERSION = 6  # of the renderer: raise it when a pair's bytes change
 FRAMES, FIRST_FRAME = 10, 6  # per scene folder, numbered 0006 to 0015 as in FlyingThings3D
 SCENES = 10_000  # per letter
-LARGEST_COUNT = 3 * SCENES * FRAMES  # of pairs; of films a tenth
+LARGEST_COUNT = 3 * SCENES * FRAMES  # of pairs; of sequences a tenth
 _SIDES = ("left", "right")
 
 
@@ -101,7 +101,7 @@ def synthesize(
 def pair_files(root: Path, split: str, index: int, frames: int = 1) -> list[Path]:
     """Return the files of a pair: clean, final, disparity and mask, left and right of each.
 
-    A film of ``frames`` has a scene's folder to itself; else ten scenes share one.
+    A sequence of ``frames`` has a scene's folder to itself; else ten scenes share one.
     """
     scene, frame = divmod(index, FRAMES if frames == 1 else frames)
     letter, scene = divmod(scene, SCENES)

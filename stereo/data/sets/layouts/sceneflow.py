@@ -23,7 +23,7 @@ _DRIVING_BELOW = "<focal>_focallength/scene_<direction>/<speed>"
 
 
 def _monkaa_place(fields: Fields) -> str:
-    """Return ``Monkaa/lonetree/0048`` for ``lonetree_winter_x2``: one film, other paint."""
+    """Return ``Monkaa/lonetree/0048`` for ``lonetree_winter_x2``: one scene, other paint."""
     return f"Monkaa/{fields['scene'].partition('_')[0]}/{fields['frame']}"
 
 

@@ -1,4 +1,4 @@
-"""Films: how the camera and the objects of a scene move from frame to frame.
+"""Sequences: how the camera and the objects of a scene move from frame to frame.
 
 The camera slides to the right or left, and objects move parallel to the picture, each at a steady
 pace; so the geometry stays exact. Half of the cameras stand still; meshes always do.
@@ -9,21 +9,21 @@ from dataclasses import replace
 from stereo.data.synthetic.rng import SceneRng
 from stereo.data.synthetic.scene import Layer, Scene
 
-CAMERA_STILL = 0.5  # share of the films
-MOVING = 0.3  # share of a film's objects
+CAMERA_STILL = 0.5  # share of the sequences
+MOVING = 0.3  # share of a sequence's objects
 PACE = (0.02, 0.08)  # of the camera, baselines per frame
 SPAN = 1.0  # baselines that the camera moves at most, half to either side
 SPEED = (0.5, 5.0)  # of objects, pixels per frame
 
 
 def at_frame(scene: Scene, rng: SceneRng, frame: int, frames: int) -> tuple[Scene, float]:
-    """Return a film's scene at one frame, and where the left camera is.
+    """Return a sequence's scene at one frame, and where the left camera is.
 
     Args:
-        scene: as composed, which is how it is in the middle of the film.
-        rng: the film's source of chance, the same for each of its frames.
+        scene: as composed, which is how it is in the middle of the sequence.
+        rng: the sequence's source of chance, the same for each of its frames.
         frame: 0 to ``frames`` - 1.
-        frames: of the film.
+        frames: of the sequence.
 
     Returns:
         The scene, and the camera's place, baselines to the right of where it was composed for.
