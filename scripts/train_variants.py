@@ -93,13 +93,13 @@ def main() -> None:
         if unknown := set(arguments.variants).difference(variants):
             parser.error(f"--variants {min(unknown)}: known are {', '.join(variants)}")
         variants = {name: variants[name] for name in arguments.variants}
-    check_pairs(arguments.held_out)
     inputs = {
         "variants": STUDIES[arguments.study],
         "data": read_note(arguments.data),
         "held_out": read_note(arguments.held_out),
         "weights": arguments.weights and file_sha256(weights_file(arguments.weights)),
     }
+    check_pairs(arguments.held_out)
     report = begun(arguments.output, arguments.study, recipe, inputs)
     remember(arguments.runs / "inputs.json", inputs | {"recipe": read_fields(recipe)})
     done = {(run["variant"], run["seed"]) for run in report["runs"]}

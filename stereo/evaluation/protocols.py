@@ -53,7 +53,7 @@ class Protocol:
         text = f"{low}d" + ("" if self.below is None else f" < {self.below:g}")
         if self.bottom_right_crop is not None:
             rows, columns = self.bottom_right_crop
-            text += f" in the bottom right {columns}x{rows}"
+            text += f", cropped to the bottom right {columns}x{rows} before matching"
         return text
 
     def with_range(self, min_disparity: int) -> "Protocol":
@@ -75,6 +75,9 @@ class Protocol:
             for name, value in vars(sample).items()
             if isinstance(value, np.ndarray)
         }
+        if sample.nonoccluded is not None and sample.disparity is not None:
+            cut = arrays["disparity"]  # what matches left of the crop is occluded in it
+            arrays["nonoccluded"] &= cut <= np.arange(cut.shape[1])
         return dataclasses.replace(sample, **arrays)
 
     def valid_pixels(self, disparity: np.ndarray, valid: np.ndarray) -> np.ndarray:

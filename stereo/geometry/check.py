@@ -19,6 +19,7 @@ VERTICAL_MEDIAN = 1.0  # pixels
 VERTICAL_SPREAD = 2.5  # pixels, of nine matches in ten
 ROW_DRIFT = 1.2  # pixels over the features
 ROW_NOISE = 0.5  # pixels
+KEYSTONE_MATCHES = 60  # with fewer, wrong ones in a corner look like it
 DRIFT_FITS, DRIFT_GAIN = 0.7, 0.25  # of the matches within the noise, and more than without drift
 SIDEWAYS = 1.5  # pixels that nine matches in ten of a vertical rig keep to
 ON_ROWS = 0.7  # of the matches, within a pixel: with more, the others are wrong ones
@@ -192,7 +193,7 @@ def _row_drift(matches: Matches) -> tuple[np.ndarray, np.ndarray]:
         one offset, since wrong matches gather in places.
     """
     x, y = (matches.left - matches.left.mean(axis=0)).T
-    terms = np.column_stack([np.ones(len(x)), x, y, x * y])
+    terms = np.column_stack([np.ones(len(x)), x, y, x * y * (len(x) >= KEYSTONE_MATCHES)])
     fit: np.ndarray = np.zeros(4)
     off, weights = np.zeros(len(x)), np.ones(len(x))
     for _ in range(20):

@@ -179,9 +179,8 @@ class MatchOptions(ComputeOptions):
                 raise unknown_name("model", name, known)
         elif bundled_weights(name) is None and not self.allow_untrained:
             raise UsageError(
-                f"'{name}' has no trained weights yet: give a checkpoint with --model "
-                "FILE.safetensors, or use --model sgbm; --allow-untrained, where it is known, "
-                "runs random weights"
+                f"'{name}' has no trained weights yet: name a .safetensors checkpoint or another "
+                "model instead; --allow-untrained, where it is known, takes random weights"
             )
         pick_dtype(self.precision, pick_device(self.device))
         if self.compile != "off" and self.compile not in torch.compiler.list_backends(

@@ -59,7 +59,7 @@ def fit_confidence(
         OutputError: the output cannot be written.
     """
     path = Path(output)
-    checkpoint = None if model == SGBM else weights_file(model)
+    checkpoint = None if model == SGBM else weights_file(model, SGBM)
     if path.suffix not in (".json", ".safetensors"):
         raise UsageError(f"--output {path}: expected a .safetensors or a .json file")
     if path.suffix == ".safetensors" and checkpoint is None:

@@ -328,9 +328,13 @@ def _split_if_there(name: str, split: str) -> str | None:
     return split if split in get_description(name).splits else None
 
 
-def weights_file(weights: str) -> Path:
-    """Return the bundled weights of a network's name, or the path given."""
-    shipped = [name for name in NETWORK_NAMES if bundled_weights(name) is not None]
+def weights_file(weights: str, *others: str) -> Path:
+    """Return the bundled weights of a network's name, or the path given.
+
+    Raises:
+        UsageError: neither; the message names ``others`` too, which the caller knows.
+    """
+    shipped = [*others] + [name for name in NETWORK_NAMES if bundled_weights(name) is not None]
     if weights in NETWORK_NAMES:
         path = bundled_weights(weights)
         if path is None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stereo.data.sets.datasets import open_dataset
+from stereo.data.sets.sample import Sample
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.errors import UsageError
 from stereo.evaluation.evaluate import evaluate
@@ -130,6 +131,15 @@ def test_gwcnet_protocol_matches_and_scores_the_bottom_right_alone(tmp_path, mon
     (image,) = json.loads((tmp_path / "metrics.json").read_bytes())["images"]
     truth = whole.disparity[-64:, -96:]
     assert image["valid_pixels"] == np.count_nonzero((truth > 0) & (truth < 192))
+
+
+def test_pixels_that_match_outside_the_crop_are_occluded_in_it():
+    disparity = np.full((512, 1000), 50, np.float32)
+    view, seen = np.zeros((512, 1000, 3), np.uint8), np.ones((512, 1000), bool)
+    cut = get_protocol("gwcnet").crop(Sample("a", view, view, disparity, seen, seen))
+    assert cut.nonoccluded.shape == (512, 960)
+    assert not cut.nonoccluded[:, :50].any()
+    assert cut.nonoccluded[:, 50:].all()
 
 
 def test_gwcnet_protocol_skips_images_with_little_truth():

@@ -471,6 +471,16 @@ def test_wrong_matches_in_one_place_are_no_drift_of_rows(rng):
     assert "drift apart" in check._vertical_fault(check.Matches(left, right), 0.0, 2.0)
 
 
+def test_a_few_wrong_matches_in_a_corner_are_no_keystone():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        left = rng.uniform(0, (80, 500), (20, 2))
+        left[:5] = rng.uniform((50, 350), (80, 500), (5, 2))
+        right = left - (20, 0) + rng.normal(0, 0.3, (20, 2))
+        right[:5, 1] += 2
+        assert check._vertical_fault(check.Matches(left, right), 0.0, 2.0) is None
+
+
 def test_cameras_above_each_other_are_told_to_be_turned():
     one, other = (np.rot90(read_image(path)) for path in (LEFT, RIGHT))
     found = check_pair(one, other, 192)

@@ -180,7 +180,7 @@ def detect_dataset(root: Path) -> str:
     kinds = [name for name in DESCRIPTIONS if name not in ("sceneflow", SYNTHETIC)]
     found = [name for name in kinds if _holds(name, root)]
     parts = {"flyingthings3d", "monkaa", "driving"}
-    if len(parts.intersection(found)) > 1:
+    if "flyingthings3d" in found and len(parts.intersection(found)) > 1:
         found = ["sceneflow", *(name for name in found if name not in parts)]
     if "flyingthings3d_subset" in found and "flyingthings3d" in found:
         found.remove("flyingthings3d_subset")

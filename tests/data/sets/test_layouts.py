@@ -445,6 +445,9 @@ def test_the_whole_of_scene_flow_in_one_merged_tree(tmp_path):
     shutil.rmtree(tmp_path / "disparity/TRAIN/15mm_focallength")  # not downloaded yet
     shutil.rmtree(tmp_path / "frames_finalpass/TRAIN/15mm_focallength")
     assert detect_dataset(tmp_path) == "sceneflow"
+    shutil.rmtree(tmp_path / "frames_finalpass/TRAIN/family_x2")
+    shutil.rmtree(tmp_path / "disparity/TRAIN/family_x2")
+    assert detect_dataset(tmp_path) == "flyingthings3d"
 
 
 def test_the_subset_stores_the_left_view_negative(tmp_path):
