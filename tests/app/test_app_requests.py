@@ -559,7 +559,7 @@ def test_the_total_size_of_uploads_is_limited(tmp_path, monkeypatch):
             uploads.keep(visitor, f"{number}.png", io.BytesIO(b"x" * 2**20))
     with uploads.room() as take:
         take(2**20)
-        with uploads.room() as second, pytest.raises(InputError, match="come back later"):
+        with uploads.room() as second, pytest.raises(InputError, match="try again later"):
             second(1)
     with uploads.room() as take:
         take(2**20)

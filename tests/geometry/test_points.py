@@ -369,7 +369,7 @@ def test_invalid_point_options_are_one_line_and_leave_no_file(result, cameras, t
     for options in ({"max_depth": 0}, *({"min_confidence": each} for each in (1.5, -0.1, np.nan))):
         with pytest.raises(UsageError, match="expected"):
             result.points(cameras, **options)
-    with pytest.raises(UsageError, match="by hand"):
+    with pytest.raises(UsageError, match="no view to colour"):
         package.Result(np.ones((2, 2), np.float32), 0.1).points(cameras)
     with pytest.raises(UsageError, match=r"\.ply or \.glb"):
         result.write_points(tmp_path / "points.obj", cameras)

@@ -271,7 +271,7 @@ def test_a_gpu_beyond_those_of_the_machine_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert pick_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(UsageError, match="no 'cuda:2' device"):
+    with pytest.raises(UsageError, match="no device 'cuda:2'"):
         pick_device("cuda:2")
 
 
