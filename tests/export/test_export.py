@@ -228,7 +228,7 @@ def test_the_certainty_is_compared_too(path, in_pytorch, monkeypatch):
         return [dataclasses.replace(e, certainty=0 * e.certainty) for e in match(*arguments)]
 
     monkeypatch.setattr(OnnxEngine, "__call__", unsure)
-    with pytest.raises(StereoError, match="certainties by"):
+    with pytest.raises(StereoError, match="in certainty"):
         check_against_pytorch(in_pytorch, config, exported)
 
 

@@ -241,7 +241,7 @@ def test_implausible_cameras_suggest_a_wrong_board(photographs, monkeypatch):
             raise error
 
         monkeypatch.setattr(module, "_solve_pinhole", fail)
-        with pytest.raises(InputError, match=r"board of 9x6 like this \(.*check --board"):
+        with pytest.raises(InputError, match=r"board of 9x6 \(.*check --board"):
             calibrate(pairs[:5], Board(9, 6, 0.025))
 
 
