@@ -5,7 +5,6 @@ stand in the output file or are finished in RUNS are not repeated, so that seeds
 """
 
 import argparse
-import functools
 import itertools
 import json
 import os
@@ -109,17 +108,15 @@ def main() -> None:
         for seed, name in itertools.product(range(arguments.seeds), variants)
         if (name, seed) not in done
     ]
-    commands = Commands()
+    commands = Commands(max(1, torch.get_num_threads() // arguments.jobs))
 
     def run(seed: int, name: str) -> dict[str, Any]:
         folder = arguments.runs / f"{name.replace(', ', '-').replace(' ', '-')}-seed-{seed}"
-        threads = max(1, torch.get_num_threads() // arguments.jobs)
         options = ["--data.root", str(arguments.data), "--seed", str(seed)]
         if arguments.weights is not None:
             options += ["--weights", arguments.weights]
-        run_command = functools.partial(commands.run, threads=threads)
-        trained = train(recipe, variants[name], folder, options, run_command)
-        figures = judge(trained, arguments.held_out, folder / "held_out", run_command)
+        trained = train(recipe, variants[name], folder, options, commands.run)
+        figures = judge(trained, arguments.held_out, folder / "held_out", commands.run)
         return {"variant": name, "seed": seed} | figures
 
     with ThreadPoolExecutor(arguments.jobs) as pool:
@@ -247,25 +244,25 @@ def judge(
 
 
 class Commands:
-    """Commands of ours, in threads, which all end with the study."""
+    """Commands of ours, each with some CPU threads, which all end with the study."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int) -> None:
+        self._environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._ended = False
 
-    def run(self, *words: Any, threads: int) -> None:
+    def run(self, *words: Any) -> None:
         """Run one to its end.
 
         Raises:
             StereoError: it failed, or the study has ended.
         """
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         command = [*STEREO, *map(str, words)]
         with self._lock:
             if self._ended:
                 raise StereoError("the study has ended")
-            child = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+            child = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=self._environment)
             self._running.add(child)
         failed = child.wait()
         with self._lock:

@@ -22,7 +22,8 @@ def linearized_attention(
     total = key_features.sum(dim=2, keepdim=True).transpose(2, 3)  # (B, heads, F, 1)
     norm = query_features @ total  # (B, heads, N, 1)
     # Not the papers' added epsilon: that would keep constant values from coming back constant.
-    norm = torch.maximum(norm, floor * total[:, :, :1])
+    if floor:
+        norm = torch.maximum(norm, floor * total[:, :, :1])
     return (query_features @ context) / torch.where(norm > 0, norm, 1)
 
 

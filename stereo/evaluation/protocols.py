@@ -77,7 +77,7 @@ class Protocol:
         }
         if sample.nonoccluded is not None and sample.disparity is not None:
             cut = arrays["disparity"]  # what matches left of the crop is occluded in it
-            arrays["nonoccluded"] &= cut <= np.arange(cut.shape[1])
+            arrays["nonoccluded"] = arrays["nonoccluded"] & (cut <= np.arange(cut.shape[1]))
         return dataclasses.replace(sample, **arrays)
 
     def valid_pixels(self, disparity: np.ndarray, valid: np.ndarray) -> np.ndarray:

@@ -140,6 +140,12 @@ def test_pixels_that_match_outside_the_crop_are_occluded_in_it():
     assert cut.nonoccluded.shape == (512, 960)
     assert not cut.nonoccluded[:, :50].any()
     assert cut.nonoccluded[:, 50:].all()
+    # What is given stays as it is, where nothing is cut off too.
+    own = Sample(
+        "a", *(each[:, :960] for each in (view, view, disparity, seen)), seen[:, :960].copy()
+    )
+    get_protocol("gwcnet").crop(own)
+    assert own.nonoccluded.all()
 
 
 def test_gwcnet_protocol_skips_images_with_little_truth():

@@ -24,13 +24,13 @@ def script():
 
 
 def test_the_end_of_a_study_ends_its_commands(script, monkeypatch):
-    commands = script["Commands"]()
+    commands = script["Commands"](1)
     monkeypatch.setitem(commands.run.__globals__, "STEREO", (sys.executable, "-c"))
     failed = []
 
     def run():
         with pytest.raises(StereoError) as error:
-            commands.run("import time; time.sleep(600)", threads=1)
+            commands.run("import time; time.sleep(600)")
         failed.append(error)
 
     thread = threading.Thread(target=run)
@@ -41,7 +41,7 @@ def test_the_end_of_a_study_ends_its_commands(script, monkeypatch):
     thread.join(60)
     assert len(failed) == 1
     with pytest.raises(StereoError, match="has ended"):
-        commands.run("pass", threads=1)
+        commands.run("pass")
 
 
 def test_pairs_of_another_split_are_refused_before_anything_is_trained(script, tmp_path):
@@ -54,7 +54,7 @@ def test_pairs_of_another_split_are_refused_before_anything_is_trained(script, t
 
 
 def test_a_region_without_pixels_is_left_out(script, tmp_path):
-    def evaluated(*words, **_):
+    def evaluated(*_):
         (tmp_path / "metrics.json").write_text(
             '{"summary": {"epe_image": 1.0, "bad_2_image": 2.0, "regions": {"textured": '
             '{"epe_image": 3.0}}}}'
