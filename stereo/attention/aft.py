@@ -95,8 +95,8 @@ class AFTSimpleAttention(VolumeAttention):
 class AFTConvAttention(AFTSimpleAttention):
     """AFT-conv: the global term of AFT-simple plus a convolution with exp(w) - 1.
 
-    In float32 the two cancel where a dominant key has a strongly negative w: to 1e-4 at -8, to
-    1e-2 at -13. It begins near 0.
+    In float32 the two cancel where a dominant key has a strongly negative w. With w = -8 everywhere
+    and one key 30 above all others, outputs near 1 err by 2e-4; with -12 by 8e-3. It begins near 0.
 
     Args:
         channels: C of the volume.
