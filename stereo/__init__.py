@@ -19,6 +19,7 @@ prepare_threads()
 
 if TYPE_CHECKING:
     from stereo import attention, geometry
+    from stereo.geometry.check import check_pair
     from stereo.matching.loading import load
     from stereo.matching.matcher import Matcher
     from stereo.matching.result import Result
@@ -29,6 +30,7 @@ _HOME = {
     "DEFAULT_MODEL": "stereo.system.bundled",
     "Matcher": "stereo.matching.matcher",
     "Result": "stereo.matching.result",
+    "check_pair": "stereo.geometry.check",
     "load": "stereo.matching.loading",
     "wrap": "stereo.matching.wrap",
     "wrap_network": "stereo.matching.wrap",
@@ -41,6 +43,7 @@ __all__ = [
     "Result",
     "__version__",
     "attention",
+    "check_pair",
     "geometry",
     "load",
     "wrap",

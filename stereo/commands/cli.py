@@ -255,7 +255,10 @@ def _build_parser(arguments: Sequence[str]) -> tuple[ArgumentParser, dict[str, C
     for command in COMMANDS:
         group, _, name = command.name.rpartition(" ")
         if group not in groups:
-            parent = _Parser(description=GROUPS[group][0].upper() + GROUPS[group][1:] + ".")
+            parent = _Parser(
+                description=GROUPS[group][0].upper() + GROUPS[group][1:] + ".",
+                epilog=f"example:\n  {command.example}",
+            )
             groups[""].add_subcommand(group, parent, help=GROUPS[group])
             parent.prog = f"stereo {group}"
             groups[group] = parent.add_subcommands(dest="command")

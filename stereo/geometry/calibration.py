@@ -406,14 +406,14 @@ class Calibration(StereoParameters):
             raise InputError(f"{path}: {error}") from error
         return calibration
 
-    def write(self, path: str | Path) -> None:
-        """Write as JSON, which ``read`` reads.
+    def write(self, path: str | Path, **more: Any) -> None:
+        """Write as JSON, which ``read`` reads, with entries of ``more`` that it ignores.
 
         Raises:
             OutputError: the file cannot be written.
         """
         with staged(Path(path)) as (temporary,):
-            text = json.dumps(self.to_dict(), indent=1)
+            text = json.dumps(self.to_dict() | more, indent=1)
             temporary.write_text(text + "\n", encoding="utf-8")
 
     def to_dict(self) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def rectify_pairs(
                         f"{folder}: holds other pairs, of another {CALIBRATION_FILE}: name another "
                         "--output"
                     )
-                plan.calibration.write(folder / CALIBRATION_FILE)
+                plan.write(folder / CALIBRATION_FILE)
                 if plans:
                     console.warn(
                         f"warning: images of several sizes; {CALIBRATION_FILE} is now of "

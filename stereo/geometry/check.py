@@ -78,7 +78,7 @@ class Findings:
 def check_pair(
     left: ImageLike,
     right: ImageLike,
-    max_disparity: int,
+    max_disparity: int = 192,
     *,
     min_disparity: int = 0,
     fixed_range: bool = False,
@@ -221,27 +221,27 @@ def _is_vertical_rig(matches: Matches, median: float, spread: float) -> bool:
     return alike and _are_off_rows(matches, median, spread)
 
 
-def _vertical_fault(matches: Matches, median: float, spread: float) -> str | None:
+def _vertical_faults(matches: Matches, median: float, spread: float) -> list[str]:
     """Return what is wrong with the rows, and what to do about it."""
     if abs(median) > VERTICAL_MEDIAN or _are_off_rows(matches, median, spread):
-        return (
+        return [
             f"vertical: features lie {abs(median):.1f} px {'lower' if median > 0 else 'higher'} in "
             f"the right view, with a spread of {spread:.1f} px; rectify the pair (stereo rectify)"
-        )
+        ]
     slopes, changes = _row_drift(matches)
     largest = int(np.argmax(np.abs(changes)))
     if abs(changes[largest]) <= ROW_DRIFT:
-        return None
+        return []
     angle = math.degrees(math.atan(abs(slopes[0])))
     way, cause = (
         ("left to right", f"one were turned by {angle:.2g} degrees"),
         ("top to bottom", f"one were {100 * abs(slopes[1]):.2g} % larger"),
         ("corner to corner", "the cameras were turned towards or away from each other"),
     )[largest]
-    return (
+    return [
         f"vertical: the views' rows drift apart by {abs(changes[largest]):.1f} px from {way}, as "
         f"if {cause}; rectify the pair (stereo rectify)"
-    )
+    ]
 
 
 def _judge(
@@ -278,13 +278,13 @@ def _judge(
             "other, turn both views by 90 degrees"
         )
         return
-    vertical = _vertical_fault(matches, median, spread)
-    if vertical is not None:
-        found.faults.append(vertical)
+    found.faults += _vertical_faults(matches, median, spread)
     supported = _supported_disparities(matches)
     low, high = (float(value) for value in np.percentile(supported, [1, 99]))
     start = RANGE_STEP * math.floor((low - RANGE_MARGIN * abs(low)) / RANGE_STEP)
     negative = float(np.mean(disparity < min(min_disparity, 0) - 1))
+    if negative > SWAPPED_SHARE and _are_off_rows(matches, median, spread):
+        return  # raw views of cameras that converge: their sides say nothing before rectification
     if negative > SWAPPED_SHARE:
         found.faults.append(
             f"swapped: {100 * negative:.0f} % of the features lie further right in the right "

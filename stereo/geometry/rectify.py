@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,14 @@ class Rectification:
 
     calibration: Calibration  # of the rectified pair
     maps: tuple[Any, Any]  # for either view, OpenCV's two maps
-    # for either view the rotation into the rectified frame, (3, 3) float64
+    # for either view the rotation from the raw camera's frame to the rectified one, (3, 3) float64
     turns: tuple[np.ndarray, np.ndarray]
     border: int  # OpenCV's rule for what lies outside of the raw image
+
+    def write(self, path: Path) -> None:
+        """Write the calibration as JSON, and both rotations under ``rectification``."""
+        turns = dict(zip(("left", "right"), (turn.tolist() for turn in self.turns), strict=True))
+        self.calibration.write(path, rectification=turns)
 
     def apply(self, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rectify (H, W, C) uint8 or uint16 views of the calibration's size.

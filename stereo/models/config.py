@@ -183,6 +183,9 @@ def check_max_disparity(max_disparity: object) -> None:
         raise UsageError(f"max disparity {max_disparity!r} is not a whole number")
     max_disparity = int(max_disparity)
     if max_disparity < 16 or max_disparity % 16:
-        raise UsageError(f"max disparity {max_disparity} is not a positive multiple of 16")
+        larger = min(max(16, -(-max_disparity // 16) * 16), MAX_DISPARITY)
+        raise UsageError(
+            f"max disparity {max_disparity} is not a positive multiple of 16; use {larger}"
+        )
     if max_disparity > MAX_DISPARITY:
         raise UsageError(f"max disparity {max_disparity} is more than {MAX_DISPARITY} px")

@@ -17,6 +17,7 @@ from PIL import Image
 
 import stereo as package
 from stereo.commands import COMMANDS as COMMAND_TABLE
+from stereo.commands import GROUPS
 from stereo.commands.cli import _build_parser, _chosen, main, run
 from stereo.commands.matching import _against as against
 from stereo.data.io.disparities import read_disparity, write_disparity
@@ -44,7 +45,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [*COMMANDS, *GROUPS])
 def test_help_of_a_command_has_an_example(stereo, name):
     result = stereo(*name.split(), "--help")
     assert (result.status, result.errors) == (0, [])

@@ -104,11 +104,12 @@ def test_a_calibration_that_no_format_uses_is_said(stereo, frames):
 
 def test_disparities_that_the_calibration_states_are_searched_or_said(stereo, frames):
     text = "cam0=[40 0 24; 0 40 12; 0 0 1]\ncam1=[40 0 24; 0 40 12; 0 0 1]\ndoffs=0\n"
-    text += "baseline=100\nwidth={}\nheight={}\nndisp=30\n"
+    text += "baseline=100\nwidth={}\nheight={}\nndisp={}\n"
     views = (frames / "L", frames / "R", *SGBM)
-    for number, (width, height, said) in enumerate(((48, 24, "30"), (24, 12, "60"), (96, 48, ""))):
+    cases = ((48, 24, 30, "30"), (24, 12, 20, "40"), (96, 48, 30, ""), (48, 24, 48, ""))
+    for number, (width, height, stated, said) in enumerate(cases):  # the last is as in ETH3D's
         path = frames / "calib.txt"
-        path.write_text(text.format(width, height))
+        path.write_text(text.format(width, height, stated))
         call = ("--output", frames / f"out{number}", "--calibration", path)
         found = [
             line for line in stereo("infer", *views, *call).errors if "disparities of up" in line

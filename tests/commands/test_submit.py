@@ -313,7 +313,7 @@ def test_scenes_beyond_the_range_trigger_a_warning(tmp_path, stereo):
     write_tree(tmp_path / "data", "middlebury_v3")
     folders = {path.parent for path in (tmp_path / "data").rglob("im0.png")}
     for folder, count in zip(sorted(folders), (190, 290), strict=True):
-        (folder / "calib.txt").write_text(f"cam0=[1 0 0; 0 1 0; 0 0 1]\nndisp={count}\n")
+        (folder / "calib.txt").write_text(f"width=400\nndisp={count}\n")
     call = ("submit", "middlebury_v3", "--root", tmp_path / "data", "--partial", "--model", "sgbm")
     for limit, warned in ((192, 1), (304, 0)):
         called = stereo(*call, "--output", tmp_path / "x.zip", "--max-disparity", limit)

@@ -1480,6 +1480,12 @@ def test_opencv_files_with_two_names_for_the_same_are_refused(tmp_path):
     assert Calibration.read(kept(tmp_path, same, "stereo.yml")).left.distortion == tuple(d)
 
 
+def test_comments_in_a_k_txt_are_ignored(tmp_path):
+    text = "# K, 3x3\n700 0 320\n0 700 240  # fy, cy\n0 0 1\n# baseline, m\n0.1\n"
+    calibration = Calibration.read(kept(tmp_path, text, "K.txt"))
+    assert (calibration.fx, calibration.baseline) == (700, 0.1)
+
+
 @pytest.mark.parametrize("number", ["0700", "11:40", "0x2bc", "\uff1700"])
 def test_ambiguous_numbers_are_refused(tmp_path, number):
     text = f"%YAML:1.0\nP1: [{number}, 0, 320, 0, 0, 700, 240, 0, 0, 0, 1, 0]\nP2: [1]\n"

@@ -466,9 +466,10 @@ def test_wrong_matches_in_one_place_are_no_drift_of_rows(rng):
     left = rng.uniform(0, 400, (300, 2))
     right = left - (20, 0) + rng.normal(0, 0.2, (300, 2))
     right[left[:, 1] > 340, 1] += rng.uniform(0, 5, np.count_nonzero(left[:, 1] > 340))
-    assert check._vertical_fault(check.Matches(left, right), 0.0, 2.0) is None
+    assert not check._vertical_faults(check.Matches(left, right), 0.0, 2.0)
     right[:, 1] += 0.01 * left[:, 0]
-    assert "drift apart" in check._vertical_fault(check.Matches(left, right), 0.0, 2.0)
+    (fault,) = check._vertical_faults(check.Matches(left, right), 0.0, 2.0)
+    assert "drift apart" in fault
 
 
 def test_a_few_wrong_matches_in_a_corner_are_no_keystone():
@@ -478,7 +479,7 @@ def test_a_few_wrong_matches_in_a_corner_are_no_keystone():
         left[:5] = rng.uniform((50, 350), (80, 500), (5, 2))
         right = left - (20, 0) + rng.normal(0, 0.3, (20, 2))
         right[:5, 1] += 2
-        assert check._vertical_fault(check.Matches(left, right), 0.0, 2.0) is None
+        assert not check._vertical_faults(check.Matches(left, right), 0.0, 2.0)
 
 
 def test_cameras_above_each_other_are_told_to_be_turned():
@@ -561,6 +562,14 @@ def test_the_range_is_never_below_0(rng):
     assert low == 0
     assert high == pytest.approx(16, abs=1)
     assert notes == ["negative", "range"]
+
+
+def test_raw_views_of_converging_cameras_are_not_called_swapped(rng):
+    left = np.stack([rng.uniform(0, 640, 500), rng.uniform(0, 480, 500)], axis=1)
+    right = left + np.stack([rng.uniform(20, 60, 500), (left[:, 0] - 320) / 10], axis=1)
+    found = check.Findings()
+    check._judge(check.Matches(left, right), found, 192, 480)
+    assert [fault.partition(":")[0] for fault in found.faults] == ["vertical"]
 
 
 @pytest.mark.parametrize("between", [0, 5])
@@ -858,6 +867,21 @@ def test_rectify_leaves_no_pair_beside_another_calibration(tmp_path, stereo, rig
     assert "holds other pairs, of another calibration.json" in called.errors[-1]
     assert {path: path.read_bytes() for path in output.iterdir()} == before
     assert rectify("*", "--keep-all").status == 0  # all of them anew
+
+
+def test_rectify_writes_the_rotations_into_the_rectified_frame(tmp_path, stereo, rig):
+    rig.write(tmp_path / "raw.json")
+    noise = np.random.default_rng(0).integers(0, 256, (*SIZE[::-1], 3), np.uint8)
+    for side in ("left", "right"):
+        Image.fromarray(noise).save(tmp_path / f"{side}.png")
+    views, output = (tmp_path / "left.png", tmp_path / "right.png"), tmp_path / "o"
+    call = ("rectify", *views, "--calibration", tmp_path / "raw.json", "--output", output)
+    assert stereo(*call).status == 0
+    written = json.loads((output / "calibration.json").read_text())
+    one, other = (np.array(written["rectification"][side]) for side in ("left", "right"))
+    assert np.allclose(other @ rig.rotation, one)  # both end in one frame
+    move = Calibration.read(output / "calibration.json").translation
+    assert np.allclose(other @ rig.translation, move)
 
 
 def test_rectify_says_that_its_result_does_not_fit(tmp_path, stereo):

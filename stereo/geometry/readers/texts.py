@@ -94,10 +94,18 @@ def _check_end(text: str) -> None:
 
 
 def stated_disparities(path: Path) -> int | None:
-    """Return the number of disparities, ``ndisp``, of a Middlebury calib.txt; None without one."""
+    """Return the number of disparities, ``ndisp``, of a Middlebury calib.txt; None without one.
+
+    ETH3D's files repeat the images' width there, which says nothing about the scene: None as well.
+    """
     with contextlib.suppress(OSError, UnicodeDecodeError, InputError):
-        found = re.search(r"^ndisp *= *(\d{1,4})\s*$", read_text(path), re.MULTILINE)
-        return None if found is None else int(found[1])
+        text = read_text(path)
+        stated, width = (
+            re.search(rf"^{name} *= *(\d{{1,5}})\s*$", text, re.MULTILINE)
+            for name in ("ndisp", "width")
+        )
+        if stated is not None and (width is None or int(stated[1]) < int(width[1])):
+            return int(stated[1])
     return None
 
 
@@ -175,8 +183,8 @@ def _raw_kitti(fields: dict[str, str], left: str, right: str) -> StereoParameter
 
 
 def read_matrix_and_baseline(source: Source) -> StereoParameters:
-    """A K.txt (nine numbers, then the baseline)."""
-    entries = numbers(source.text)
+    """A K.txt (nine numbers, then the baseline; comments after ``#``)."""
+    entries = numbers(_without_comments(source.text))
     if len(entries) == 9:
         raise InputError("is a camera matrix alone: add the baseline in metres below it")
     if len(entries) != 10:
@@ -193,9 +201,13 @@ def read_matrix_and_baseline(source: Source) -> StereoParameters:
     )
 
 
+def _without_comments(text: str) -> str:
+    return re.sub("#.*", "", text)
+
+
 def is_matrix_and_baseline(text: str) -> bool:
     """Return whether a text is 9 to 12 numbers and nothing else."""
-    entries = words(text[:4000])
+    entries = words(_without_comments(text[:4000]))
     try:
         return 9 <= len(entries) <= 12 and all(math.isfinite(float(entry)) for entry in entries)
     except ValueError:
