@@ -4,12 +4,14 @@ import dataclasses
 import io
 import shutil
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import stereo as package
+from stereo.commands import submit as module
 from stereo.commands.submit import BENCHMARKS, submit, validate
 from stereo.data.io.disparities import write_disparity
 from stereo.data.sets.datasets import open_dataset
@@ -309,7 +311,12 @@ def test_an_archive_that_exists_is_validated_without_a_model(stereo, tmp_path, a
         assert "leave out --model and its options" in called.errors[0]
 
 
-def test_scenes_beyond_the_range_trigger_a_warning(tmp_path, stereo):
+def test_what_is_infinitely_far_is_an_estimate_too():
+    data = module._encode("000000_10.png", np.array([[0, 0.001, 2]], np.float32))
+    assert np.asarray(Image.open(io.BytesIO(data))).tolist() == [[1, 1, 512]]  # 0 would be none
+
+
+def test_scenes_beyond_the_range_trigger_a_warning(tmp_path, stereo, capfd):
     write_tree(tmp_path / "data", "middlebury_v3")
     folders = {path.parent for path in (tmp_path / "data").rglob("im0.png")}
     for folder, count in zip(sorted(folders), (190, 290), strict=True):
@@ -322,7 +329,11 @@ def test_scenes_beyond_the_range_trigger_a_warning(tmp_path, stereo):
             line for line in called.errors if "1 of 2 scenes have disparities of 192 px" in line
         ]
         assert len(told) == warned
-    assert all("use --max-disparity 304" in line for line in told)
+        assert all(line.endswith("use --max-disparity 304") for line in told)
+    items = module._find_pairs("middlebury_v3", tmp_path / "data", "stereo", None, True)
+    later = SimpleNamespace(min_disparity=98, description={"max_disparity": 192})
+    module._warn_of_range(items, later)  # which ends at 290, as the scene does
+    assert capfd.readouterr().err == ""
 
 
 def test_a_damaged_image_is_found_before_the_first_match(tmp_path):

@@ -43,6 +43,11 @@ def test_d1_needs_both_the_3_px_and_the_5_percent_error():
     assert figures(score.sums["all"])["d1"] == 50.0
 
 
+def test_d1_counts_neither_3_px_nor_5_percent_themselves():
+    # 3 px are 30 % of 10 px; 5 px are 5 % of 100 px. KITTI's kit asks for more than each.
+    assert figures(scored([13, 105], [10, 100]).sums["all"])["d1"] == 0.0
+
+
 def test_metrics_equal_hand_computed_values():
     # errors 0, 0.5, 1.5, 2.5, 3.5, 8 -> EPE 16 / 6
     score = scored([10, 10.5, 11.5, 12.5, 13.5, 18], [10] * 6)
@@ -176,6 +181,16 @@ def test_raft_protocol_takes_the_400_images_of_seed_1000():
     expected = np.random.RandomState(1000).permutation(4370)[:400]
     assert chosen == sorted(expected)
     assert PROTOCOLS["raft"].choose_images(21) == list(range(21))
+
+
+def test_a_tenth_in_range_is_enough_and_a_skipped_image_takes_no_part_as_a_record_too():
+    truth = np.where(np.arange(100) < 90, 200, 20)
+    assert not scored(truth, truth, "gwcnet").skipped  # 10 % exactly
+    truth[90] = 200
+    score = scored(truth, truth, "gwcnet")
+    for each in (score, score_of_record(image_record(score), 0)):
+        found = summaries([each], "image")
+        assert found["summary"]["images"] == found["noc"]["images"] == 0
 
 
 @pytest.mark.parametrize(
@@ -313,6 +328,14 @@ def test_nothing_is_seen_through_the_columns_between_pixels_of_a_stretched_surfa
     assert not seen[4:29].any() and seen[30:].all()
 
 
+def test_a_gap_between_two_surfaces_shows_what_lies_behind():
+    # Two surfaces, 1.4 px apart, land on columns 0 to 10 and from 12 on; column 11 shows the wall.
+    truth = np.where(np.arange(60) < 30, 5, 30)[None].astype(np.float32)
+    truth[0, 41:] = 28.6
+    seen = seen_by_right(truth, np.ones_like(truth, bool))[0]
+    assert np.flatnonzero(seen[5:30]).tolist() == [11]  # x - d of column 16
+
+
 def test_occluders_need_not_be_counted_pixels():
     truth = np.full((1, 400), 10, np.float32)
     truth[0, 300:350] = 250  # beyond the protocol's mask, and before columns 60 to 109
@@ -363,6 +386,12 @@ def test_truth_in_another_unit_is_detected_by_its_ratio_to_the_map(rng, scale):
     assert f"about {factor} the map everywhere" in hint
     assert ("divide it by" if scale > 1 else "multiply it by") in hint
     assert ("width" in hint) == (scale == 1 / 200)
+
+
+def test_the_ratio_of_a_large_image_is_that_of_all_its_parts(rng):
+    disparity = rng.uniform(5, 60, (200, 400))  # four times the pixels that are compared
+    truth = disparity * np.where(np.arange(200) < 60, 1, 4)[:, None]
+    assert np.exp(ratio_to_map(disparity, truth, truth > 0).median) == pytest.approx(4)
 
 
 def test_integer_maps_get_a_hint_with_their_scale(rng):
@@ -466,6 +495,21 @@ def test_sparse_truth_has_edges_between_neighbours_but_none_on_slopes():
     assert np.flatnonzero(near[2]).tolist() == list(range(24 - EDGE_REACH, 31 + EDGE_REACH))
     known[2, 24] = False  # now 12 pixels lie between the known ones: too far to tell
     assert not near_edges(np.where(known, truth, np.nan), known).any()
+
+
+@pytest.mark.parametrize(("apart", "there"), [(8, True), (9, False)])
+def test_known_pixels_have_an_edge_between_them_up_to_eight_columns(apart, there):
+    truth, known = np.zeros((1, 30), np.float32), np.zeros((1, 30), bool)
+    truth[0, 10 + apart] = 50
+    known[0, [10, 10 + apart]] = True
+    assert near_edges(truth, known).any() == there
+
+
+def test_texture_is_what_changes_along_the_rows():
+    stripes = np.zeros((24, 24, 3), np.uint8)
+    stripes[np.arange(24) % 4 < 2] = 200
+    assert is_flat(stripes).all()  # matching has nothing to go by
+    assert not is_flat(stripes.transpose(1, 0, 2)).any()
 
 
 def test_walls_are_flat_and_noise_is_not(rng):

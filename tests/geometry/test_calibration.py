@@ -131,6 +131,13 @@ def test_text_formats_are_detected_by_content(tmp_path, text, fx, cx0, doffs, ba
     assert read.baseline == pytest.approx(baseline, rel=1e-4)
 
 
+def test_the_doffs_of_a_calib_txt_counts_where_its_matrices_are_rounded(tmp_path):
+    near, far = (MIDDLEBURY.replace("doffs=131.111", f"doffs={d}") for d in (130.611, 128.611))
+    assert Calibration.read(kept(tmp_path, near)).doffs == pytest.approx(130.611)
+    with pytest.raises(InputError, match=r"doffs is 128.611, but cx1 - cx0 is 131.111 px"):
+        Calibration.read(kept(tmp_path, far))
+
+
 def test_grey_cameras_are_used_if_a_kitti_file_has_no_others(tmp_path):
     text = "\n".join(KITTI.splitlines()[:2])
     assert Calibration.read(kept(tmp_path, text)).baseline == pytest.approx(0.53715, rel=1e-4)
@@ -595,6 +602,32 @@ def test_scaling_and_cropping_keep_depth_and_points():
     assert np.allclose(
         points_in_space(cut.depth(disparity[50:150, 100:300]), cut), points[50:150, 100:300]
     )
+
+
+def test_a_crop_may_end_where_the_image_does():
+    own = Calibration.rectified(fx=800, cx0=301, cy=199, baseline=0.2, size=(640, 400))
+    assert own.cropped(440, 300, 200, 100).size == (200, 100)
+
+
+def test_a_principal_point_below_the_image_triggers_a_warning(tmp_path):
+    low = lens() | {"cy": 600}  # within the width of 640, not within the height of 480
+    with pytest.warns(UserWarning, match="lies outside images of 640x480"):
+        Calibration.read(kept(tmp_path, own_json(left=low, right=low), "own.json"))
+
+
+def test_cameras_that_converge_stand_beside_each_other_all_the_same():
+    angle = np.radians(50)
+    cos, sin = np.cos(angle), np.sin(angle)
+    turn = np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
+    move = -turn @ [0.1, 0, 0]  # the right camera stands to the right
+    camera = Camera(500, 500, 320, 240)
+    Calibration(camera, camera, tuple(move), tuple(map(tuple, turn))).check_side_by_side()
+
+
+def test_a_far_end_at_0_is_said_with_the_start_that_holds_infinity():
+    own = Calibration.rectified(fx=1000, cx0=300, cx1=310.5, cy=200, baseline=0.2)
+    with pytest.warns(UserWarning, match=r"50% .* infinity is at -10.5 px.*--min-disparity -11$"):
+        own.depth(np.array([[0, 0.5, 20, 40]], np.float32))
 
 
 def own_json(**changes):

@@ -63,6 +63,12 @@ def test_other_lenses_never_turn_back(camera):
     assert camera.sees_all(SIZE, corners=True)
 
 
+def test_the_reach_of_a_lens_is_measured_in_pixels_along_x():
+    tall = Camera(300, 600, 159.5, 119.5, (-0.4, 0.0, 0.0, 0.0))  # half as many count down
+    assert tall.turning_point()[1] == pytest.approx(182.6, abs=0.1)
+    assert tall.sees_all(SIZE, corners=True)  # hypot(159.5, 59.75) is 170
+
+
 def test_images_beyond_a_lens_model_are_refused():
     known = 0.6086  # where 1 + 3 k1 r^2 = 0 for k1 = -0.4, of the focal length
     for fx, keep_all, where in ((200, False, "sides"), (200, True, "corners"), (300, True, "corn")):

@@ -1,7 +1,10 @@
 """Depth and points as files that other programs read."""
 
+import json
+
 import numpy as np
 import pytest
+import torch
 from conftest import REPOSITORY, shared
 from PIL import Image
 
@@ -64,6 +67,20 @@ def test_another_program_reads_the_points(tmp_path, rng, write, name, count):
                 share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4
             )
         assert np.abs(found - colors).max() <= 1
+
+
+@pytest.mark.parametrize("count", [1, 7, 10, 100, 1000])  # numbers of all lengths, modulo 4
+def test_a_glb_file_has_the_alignment_and_bounds_that_gltf_demands(tmp_path, rng, count):
+    points = rng.normal(size=(count, 3)).astype(np.float32)
+    write_glb(tmp_path / "x.glb", points, np.zeros((count, 3), np.uint8))
+    data = (tmp_path / "x.glb").read_bytes()
+    length, start, binary = int.from_bytes(data[12:16], "little"), 20, count * 24
+    assert int.from_bytes(data[8:12], "little") == len(data) == start + length + 8 + binary
+    assert length % 4 == 0  # glTF 2.0, 4.4.3: each chunk begins at a multiple of 4
+    position = json.loads(data[start : start + length])["accessors"][0]
+    turned = points * np.array([1, -1, -1], np.float32)
+    assert position["min"] == turned.min(axis=0).tolist()  # by which viewers place the camera
+    assert position["max"] == turned.max(axis=0).tolist()
 
 
 def test_depth_is_written_in_metres_and_in_millimetres(tmp_path, calibration):
@@ -340,6 +357,33 @@ def test_strips_of_a_map_give_what_the_whole_gives(monkeypatch, rng):
     assert np.array_equal(is_flying(disparity, certainty), whole)
     assert len(rows) == 9 and max(rows) <= 7 + 2 * 13  # no more than a strip in memory
     assert 0 < whole.mean() < 1
+
+
+def test_strips_overlap_by_all_that_the_network_sees(monkeypatch, rng):
+    network = flying.flying_network()  # random: every pixel within its reach sways its sign
+    monkeypatch.setattr(flying, "_fitted", lambda: network)
+    monkeypatch.setattr(flying, "LEAST_JUMP", 0.0)
+    disparity = rng.uniform(5, 40, (60, 80)).astype(np.float32)
+    certainty = rng.uniform(0.3, 1, (2, 60, 80)).astype(np.float32)
+    with torch.inference_mode():
+        features = torch.from_numpy(flying.flying_features(disparity, certainty))
+        network[-1].bias -= network(features[None]).median()
+    whole = is_flying(disparity, certainty)
+    monkeypatch.setattr(flying, "ROWS", 7)
+    assert 0.3 < whole.mean() < 0.7
+    assert np.array_equal(is_flying(disparity, certainty), whole)
+
+
+def test_flying_points_need_surfaces_two_pixels_apart_within_nine(monkeypatch):
+    def certain(features):  # a network that finds every pixel flying
+        return torch.ones_like(features[:, :1])
+
+    monkeypatch.setattr(flying, "_fitted", lambda: certain)
+    across = np.arange(40, dtype=np.float32)
+    for slope, flies in ((0.24, False), (0.26, True)):  # 8 steps between the ends of a window
+        disparity = np.tile(5 + slope * across, (12, 1)).astype(np.float32)
+        found = is_flying(disparity, np.ones((2, 12, 40), np.float32))[:, 4:-4]
+        assert found.all() if flies else not found.any()
 
 
 def test_certainty_determines_which_points_are_removed():

@@ -78,6 +78,13 @@ def test_risk_is_the_mean_over_the_most_confident_pixels_whatever_the_order_of_t
     assert np.allclose(curves["confidence"][0, -1], error.mean())
 
 
+def test_an_error_of_3_px_is_within_3_px_in_both_figures():
+    score = score_confidence(np.array([3.0, 3.5]), np.array([0.95, 0.95]), {})
+    assert score.curves["confidence"][1, -1] == 50  # bad-3, percent
+    (bin_of_both,) = reliability(score.bins)
+    assert bin_of_both["within_3_px"] == 0.5
+
+
 def test_ause_is_zero_for_the_order_of_the_error_itself_and_largest_for_its_reverse(rng):
     error = rng.exponential(2, 500)
     found = score_confidence(error, rng.random(500), {"best": -error, "worst": error}).ause()

@@ -240,6 +240,16 @@ def test_sgbm_has_edges_at_their_own_pixels(rng, axis):
     assert found[29].mean() > 0.7 > 0.3 > found[30].mean()
 
 
+def test_sgbm_keeps_the_settings_that_comparisons_rest_on():
+    # P1 or P2 a third, no uniqueness or another mode each move a figure further than these bounds.
+    sample = open_dataset("sceneflow", REPOSITORY / "datasets/samples").samples[0].read()
+    disparity, matched = semi_global_matching(sample.left, sample.right, 192)
+    error = np.abs(disparity - sample.disparity)[sample.disparity < 192]
+    assert matched.mean() == pytest.approx(0.881, abs=0.004)
+    assert error.mean() == pytest.approx(1.167, abs=0.04)
+    assert np.mean(error > 3) == pytest.approx(0.055, abs=0.002)
+
+
 def test_sgbm_matches_what_is_infinitely_far(rng):
     texture = rng.integers(0, 256, (40, 60, 3), np.uint8)
     disparity, matched = semi_global_matching(texture, texture, 32)

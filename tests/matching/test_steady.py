@@ -7,6 +7,7 @@ import pytest
 from conftest import REPOSITORY
 
 import stereo
+from stereo.matching import steady as module
 from stereo.matching.steady import Steady
 
 SHAPE = (60, 80)
@@ -93,6 +94,18 @@ def test_noise_in_the_dark_is_averaged(rng, gain):
     assert flicker([steady(each) for each in raw]) < flicker(raw) / 2
 
 
+def test_the_noise_is_that_of_the_difference_of_two_images(rng):
+    one, other = 120 + 5 * rng.standard_normal((2, *SHAPE)).astype(np.float32)
+    assert module._noise(one) == pytest.approx(np.abs(one - other).mean(), rel=0.05)
+
+
+def test_what_changes_are_told_from_is_the_mean_of_the_images(rng):
+    steady, raw = Steady(), frames(rng, np.full((*SHAPE, 3), 120), 20.0, count=4)
+    for each in raw:
+        steady(each)
+    assert np.allclose(steady._image, np.mean([each.image for each in raw], axis=(0, 3)), atol=0.01)
+
+
 def test_a_change_invisible_in_the_image_is_adopted_after_some_frames(rng, picture):
     steady = Steady()
     for each in frames(rng, picture, 20.0):
@@ -136,6 +149,7 @@ def test_an_uncertain_frame_moves_the_map_little(rng, picture):
             before = steady(each).disparity.mean()
         (last,) = frames(rng, picture, 21.0, count=1)
         sure = np.full((2, *SHAPE), certainty, np.float32)
+        sure[1] = 1 - certainty  # of the entropy, which does not count
         return steady(dataclasses.replace(last, certainty=sure)).disparity.mean() - before
 
     assert found(0.01) < 0.05 < 0.1 < found(1.0)

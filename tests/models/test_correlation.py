@@ -73,6 +73,13 @@ def test_local_soft_argmax_ignores_a_lesser_peak():
     assert local_soft_argmax(logits).flatten().tolist() == pytest.approx([5.0, 7.5], abs=1e-4)
 
 
+def test_local_soft_argmax_is_the_mean_over_two_planes_to_either_side():
+    shares = torch.tensor([0.0, 0.1, 0.05, 0.15, 0.3, 0.15, 0.2, 0.05])
+    expected = (shares * torch.arange(8))[2:7].sum() / shares[2:7].sum()
+    found = local_soft_argmax(shares.log().view(1, 8, 1, 1))
+    assert float(found) == pytest.approx(float(expected))
+
+
 @pytest.mark.parametrize("disparity", [0.0, 3.25, 7.0, 11.5])
 def test_lookup_interpolates_between_planes_and_is_zero_outside(disparity):
     volume = torch.randn(1, 2, 12, 2, 3)

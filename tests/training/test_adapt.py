@@ -18,6 +18,7 @@ from stereo.data.augmentation.training_pair import TrainingPair
 from stereo.data.finding.sources import find_sources
 from stereo.data.io.disparities import read_disparity, write_disparity
 from stereo.data.io.videos import write_video
+from stereo.data.sets.fingerprints import fingerprints_of
 from stereo.data.synthetic import SyntheticConfig, SyntheticScenes
 from stereo.errors import InputError
 from stereo.geometry.check import Findings
@@ -77,6 +78,13 @@ def test_the_photometric_error_is_least_at_the_true_disparity(rng):
     maps = [np.full((40, 100), disparity, np.float32) for disparity in (5, 0, -5)]
     errors = [adapt_judge._photometric(wide[:, :-5], wide[:, 5:], each) for each in maps]
     assert errors[0] < 0.3 * min(errors[1:])
+
+
+def test_what_the_right_view_does_not_show_is_no_photometric_error(rng):
+    wide = rng.integers(0, 256, (40, 200, 3), np.uint8)
+    disparity = np.full((40, 120), 80, np.float32)  # two thirds match outside
+    there = adapt_judge._photometric(wide[:, :120], wide[:, 80:], disparity)
+    assert there < 0.3 * adapt_judge._photometric(wide[:, :120], wide[:, 80:], disparity - 5)
 
 
 def test_the_measures_of_real_matches_prefer_the_range_that_fits(folders):
@@ -162,6 +170,8 @@ def test_better_weights_are_written_with_their_provenance(adapt, folders, quick,
     assert (about["stage"], about["held_out"]) == ("trained", ["2", "7"])
     assert about["folders"] == ["left", "right"]
     assert str(folders) not in json.dumps(about)
+    own = [path for side in about["folders"] for path in (folders / side).iterdir()]
+    assert found.trained_on >= fingerprints_of(own)  # which ``evaluate --unseen`` leaves out
     assert found.confidence is not None
     assert not (folders / "mine.run").exists()
 

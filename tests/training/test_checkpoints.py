@@ -18,9 +18,9 @@ from training_runs import Killed, best_of, command, finish, samples, tiny_run, w
 
 from stereo.data.io.disparities import write_disparity
 from stereo.data.sets.datasets import open_dataset
-from stereo.data.sets.fingerprints import fingerprints, unpacked
+from stereo.data.sets.fingerprints import fingerprints, fingerprints_of, unpacked
 from stereo.data.sets.sample import SampleFiles
-from stereo.errors import InputError, UsageError
+from stereo.errors import InputError, OutputError, UsageError
 from stereo.models import NetworkConfig, build_network
 from stereo.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stereo.training import saver
@@ -384,6 +384,11 @@ def test_fine_tuned_weights_know_the_pairs_of_those_they_began_with(tiny, script
     assert len(tuned) == 8  # four images and their maps
 
 
+def test_fingerprints_stay_those_that_earlier_checkpoints_hold(tmp_path):
+    (tmp_path / "it").write_bytes(bytes(range(256)) * 40)
+    assert fingerprints_of([tmp_path / "it"]) == {"cef7810f820d"}  # of seven parts of 512 bytes
+
+
 @pytest.mark.parametrize("suffix", [".pfm", ".npy"])
 def test_maps_of_one_rig_are_told_apart_by_more_than_their_borders(tmp_path, rng, suffix):
     pairs = []
@@ -421,6 +426,38 @@ def test_a_resumed_run_draws_what_it_would_have_drawn(tiny, scripted, tmp_path):
     np.random.rand()  # noqa: NPY002
     saver.Saver(tmp_path, run, learner).resume("auto")
     assert [random_state(learner.device)] == find_resume(tmp_path, "auto")[2].random
+
+
+def test_a_resumed_run_has_its_average_beside_its_weights(tiny, tmp_path):
+    root = tiny()
+    run = tiny_run(root, ema_decay=0.9)
+    learner = Learner(run)
+    for weight in learner.network.parameters():
+        weight.data.add_(1)  # which the average has not seen
+    saver.Saver(tmp_path, run, learner).save()
+    run = tiny_run(root, ema_decay=0.9)
+    resumed = Learner(run)
+    saver.Saver(tmp_path, run, resumed).resume("auto")
+    for of in (lambda each: each.network.state_dict(), lambda each: each.average.weights()):
+        before, after = of(learner), of(resumed)
+        assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_the_room_asked_for_is_that_of_the_checkpoints(tiny, monkeypatch, tmp_path):
+    run = tiny_run(tiny(), keep_last=1)  # beside the best one, and the one being written
+    learner = Learner(run)
+    for weight in learner.network.parameters():
+        weight.grad = torch.zeros_like(weight)
+    learner.begin_step()
+    learner.end_step()  # now there are moments
+    own = saver.Saver(tmp_path, run, learner)
+    own.save()
+    size = last_path(tmp_path, 1).stat().st_size
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3.3 * size))
+    own.check_disk()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2.7 * size))
+    with pytest.raises(OutputError, match="free space or name another"):
+        own.check_disk()
 
 
 def test_processes_that_see_different_checkpoints_stop(here, tmp_path, monkeypatch):

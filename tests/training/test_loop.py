@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,6 +36,7 @@ from stereo.system.locks import locked
 from stereo.training import data, interrupt, loop
 from stereo.training.config import LossConfig, OptimizerConfig, TrainerConfig
 from stereo.training.learner import Learner
+from stereo.training.log import RunLog
 from stereo.training.loop import train
 from stereo.training.prepare import prepare
 from stereo.training.recipe import Recipe
@@ -294,6 +297,19 @@ def test_tensorboard_shows_images_recipe_data_and_machine(tiny, tmp_path):
     (text,) = events.Tensors("run/text_summary")[0].tensor_proto.string_val
     for words in ("trained on 2 pairs of manifest", '"max_steps": 1', '"threads":'):
         assert words in text.decode()
+
+
+def test_speed_is_in_pairs_and_waiting_a_share_of_the_time(monkeypatch, tmp_path, capsys):
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    log = RunLog(tmp_path, TrainerConfig(batch_size=4, log_every=2), active=True)
+    for step in (1, 2):
+        with log.waiting_for_data():
+            clock[0] += 1
+        clock[0] += 3
+        log.step(SimpleNamespace(step=step, epe=None), loss=1.0, rate=1.0, norm=1.0)
+    log.close()
+    assert "1.00 pairs/s  waiting for data 25.0 %" in capsys.readouterr().out
 
 
 def assert_close_but_for_rounding(one, two):

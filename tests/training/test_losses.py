@@ -28,6 +28,15 @@ def test_pixels_that_do_not_count_are_told_by_kind():
     )
 
 
+def test_a_range_too_short_comes_with_one_that_reaches():
+    truth = torch.tensor([[32.0, 40.0]])  # the range ends before its last number
+    count = TruthCount(32)
+    count.add(truth, truth > 0)
+    told = str(count.error("it"))
+    assert "100 % at 32 px or beyond" in told
+    assert told.endswith("--network.max_disparity 48")
+
+
 @settings(max_examples=50)
 @given(
     count=st.integers(1, 40),
@@ -56,6 +65,15 @@ def test_an_epoch_holds_every_sample_once():
         assert sorted(i for e, i in keys if e == epoch) == list(range(10))
     assert [i for e, i in keys if e == 0] != [i for e, i in keys if e == 1]
     assert StepSampler(10, 4, 1, Share()).keys_of_step(0) != keys[:4]
+
+
+def test_no_seed_repeats_the_epochs_of_another():
+    orders = {
+        tuple(index for _, index in StepSampler(10, 10, seed, Share()).keys_of_step(epoch))
+        for seed in range(3)
+        for epoch in range(3)
+    }
+    assert len(orders) == 9
 
 
 def test_a_batch_that_does_not_divide_is_refused():
@@ -98,6 +116,12 @@ def test_schedules():
     assert [learning_rate(s, 10, steps) for s in (4, 5, 9)] == pytest.approx([1, 0.1, 0.01])
 
 
+@pytest.mark.parametrize("max_steps", [1, 7, 15, 33])  # a tenth of which is no whole number
+def test_a_warm_up_does_not_overshoot(max_steps):
+    cycle = OptimizerConfig(learning_rate=2.0, schedule="one_cycle", warmup_share=0.1)
+    assert max(learning_rate(step, max_steps, cycle) for step in range(max_steps)) <= 2.0
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("50m", 3000), ("2.5h", 9000)])
 def test_durations(text, seconds):
     assert parse_duration(text) == seconds
@@ -114,6 +138,14 @@ def test_cross_entropy_of_planes_shares_each_pixel_between_its_two_planes():
     assert plane_cross_entropy_sum(logits, truth, counted, 2) == pytest.approx(float(expected))
     wider = -(2.25 * log[0] + 0.75 * log[1])  # planes 4 px apart: 0, 0.25 and 0.5 of the way
     assert plane_cross_entropy_sum(logits, truth, counted, 4) == pytest.approx(float(wider))
+
+
+def test_truth_beyond_the_last_plane_counts_as_the_last():
+    truth = torch.full((1, 2, 2), 5.0)  # planes 0, 2 and 4 px; the range ends at 6
+    logits = torch.tensor([0.3, -0.5, 0.1]).view(1, 3, 1, 1)
+    expected = -4 * logits.flatten().log_softmax(dim=0)[2]
+    found = plane_cross_entropy_sum(logits, truth, truth > 0, 2)
+    assert found == pytest.approx(float(expected))
 
 
 @pytest.mark.parametrize(("centred", "offset"), [(True, 0.0), (False, 1.5)])
@@ -183,6 +215,19 @@ def test_the_average_moves_by_its_decay_in_the_end():
     torch.nn.init.ones_(network.weight)
     average.update(network)
     assert float(average.network.weight.detach()) == 0.5
+
+
+def test_a_resumed_average_is_that_of_a_run_never_interrupted():
+    network = torch.nn.Linear(2, 1, bias=False)
+    whole, resumed = MovingAverage(network, 0.9), MovingAverage(torch.nn.Linear(2, 1, False), 0.9)
+    for step in range(1, 8):
+        torch.nn.init.constant_(network.weight, step)
+        whole.update(network)
+        if step == 4:
+            resumed.load(whole.weights(), step)
+        elif step > 4:
+            resumed.update(network)
+    assert torch.equal(resumed.network.weight, whole.network.weight)
 
 
 @pytest.mark.parametrize(

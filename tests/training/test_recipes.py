@@ -415,6 +415,7 @@ def test_every_epoch_brings_other_samples(tiny, name):
     first, again, other = (training[epoch, 0]["left"] for epoch in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+    assert not torch.equal(training[0, 1]["left"], other)  # nor does an epoch repeat most of one
 
 
 def test_another_seed_brings_other_weights_and_crops(tiny):

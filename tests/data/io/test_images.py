@@ -165,6 +165,16 @@ def test_a_pair_of_any_bit_depth_is_matched_as_its_eight_bits(bits, tmp_path):
     assert f"the upper 8 of {bits} bits of the left and the right view" in note
 
 
+@pytest.mark.filterwarnings("ignore:the 16-bit samples")
+@pytest.mark.parametrize(("largest", "bits"), [(1023, 10), (1024, 12), (16383, 14), (16384, 16)])
+def test_no_sample_is_beyond_the_bits_found(largest, bits):
+    samples = np.full((2, 3), largest, np.uint16)
+    assert (as_image(samples, "a") == largest >> (bits - 8)).all()
+    (known,) = as_images([samples], ["a"], least_depth=16)  # of its series, whose frames are bright
+    assert (known == largest >> 8).all()
+    assert (as_image(np.full((2, 3), 65535, np.int32), "a") == 255).all()
+
+
 def test_the_bit_depth_is_reported_once_per_run(stereo, tmp_path):
     rng = np.random.default_rng(5)
     for number in range(3):
@@ -362,6 +372,11 @@ def test_the_first_frame_of_an_mpo_is_read_with_a_note(tmp_path):
     left, right = read_both_views(path)
     assert np.abs(left.astype(int) - 20).max() <= 3
     assert np.abs(right.astype(int) - 80).max() <= 3
+
+
+def test_a_preview_is_no_view_of_an_mpo(tmp_path):
+    path = save_frames(tmp_path / "view.mpo", [(48, 32), (48, 32), (24, 16)])
+    assert [view.shape for view in read_both_views(path)] == [(32, 48, 3)] * 2
 
 
 def test_an_mpo_of_an_image_and_its_preview_is_that_image(tmp_path, recwarn):

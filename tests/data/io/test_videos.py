@@ -3,6 +3,7 @@
 import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,6 +68,22 @@ def test_frames_are_read_by_number_in_any_order(films):
     assert np.abs(frames[1].astype(int) - scenes()[1][0]).mean() < 12
     with pytest.raises(InputError, match="frame 4"):
         video.read(COUNT)
+
+
+def test_frames_in_order_take_one_pass_over_the_film(films, monkeypatch):
+    passes, rewind = [], Video._rewind
+    monkeypatch.setattr(Video, "_rewind", lambda video: passes.append(1) or rewind(video))
+    video = Video(films[0])
+    for index in range(COUNT):
+        video.read(index)
+    assert len(passes) == 1
+
+
+@pytest.mark.parametrize("told", [0.0, -1.0, 90_000.0])
+def test_a_film_that_does_not_say_its_rate_has_25_frames_a_second(films, told):
+    video = Video(films[0])
+    video._capture = SimpleNamespace(get=lambda _: told)
+    assert video.rate == 25
 
 
 def test_two_videos_are_matched_frame_by_frame(films, tmp_path):
