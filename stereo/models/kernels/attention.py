@@ -26,7 +26,8 @@ from stereo.models.kernels.attention_kernels import (
 if TYPE_CHECKING:
     from stereo.attention.efficient import EfficientAttention
 
-CELLS = 64  # positions of a block
+# With 64 and 4 warps, sm_90's registers spill up to 12 kB a thread; so, 152 bytes at most (ptxas).
+CELLS, WARPS = 32, 8  # positions of a block
 PROGRAMS = 512  # that share the positions of one volume where they sum
 LOWEST = -3.0e38
 
@@ -83,6 +84,7 @@ class _Accumulate(torch.autograd.Function):
             KEYS=_padded(keys),
             CHANNELS=_padded(own.channels),
             CELLS=CELLS,
+            num_warps=WARPS,
         )
         most = largest.amax(dim=1)  # (B, K)
         fade = torch.exp(largest - most[:, None])
@@ -113,6 +115,7 @@ class _Accumulate(torch.autograd.Function):
             KEYS=_padded(keys),
             CHANNELS=_padded(own.channels),
             CELLS=CELLS,
+            num_warps=WARPS,
         )
         return into, of_weight.sum(dim=(0, 1)), of_bias.sum(dim=(0, 1)), None, None
 
@@ -141,6 +144,7 @@ class _Apply(torch.autograd.Function):
             KEYS=_padded(keys),
             CHANNELS=_padded(own.channels),
             CELLS=CELLS,
+            num_warps=WARPS,
         )
         ctx.save_for_backward(own.tensor, weight, bias, table)
         ctx.heads, ctx.temperature = heads, temperature
@@ -154,7 +158,12 @@ class _Apply(torch.autograd.Function):
         slope = gradients[0].contiguous(memory_format=own.layout)
         keys, programs = len(weight) // ctx.heads, own.programs()
         into = torch.empty_like(own.tensor, memory_format=own.layout)
-        sizes = {"KEYS": _padded(keys), "CHANNELS": _padded(own.channels), "CELLS": CELLS}
+        sizes = {
+            "KEYS": _padded(keys),
+            "CHANNELS": _padded(own.channels),
+            "CELLS": CELLS,
+            "num_warps": WARPS,
+        }
         apply_backward_volume[(own.blocks(), own.batch)](
             *(own.tensor, slope, weight, bias, table, into, own.cells, *own.strides),
             *(ctx.temperature, keys, own.channels),
