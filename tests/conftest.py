@@ -23,6 +23,7 @@ from hypothesis import settings
 
 from stereo.commands.cli import run
 from stereo.system.cgroups import cpu_quota
+from stereo.system.stop import clear_stop
 
 settings.register_profile("any time", deadline=None)
 settings.load_profile("any time")
@@ -72,6 +73,16 @@ def slow_but(*fast, of):
 def fixed_seed() -> None:
     """Random networks are the same in whatever order tests run."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def own_signals():
+    """Signals and their handlers end with the test: scripts called in this process set both."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    clear_stop()
 
 
 @pytest.fixture
