@@ -96,7 +96,7 @@ def _check_end(text: str) -> None:
 def stated_disparities(path: Path) -> int | None:
     """Return the number of disparities, ``ndisp``, of a Middlebury calib.txt; None without one.
 
-    ETH3D's files repeat the images' width there, which says nothing about the scene: None as well.
+    ETH3D's may repeat the images' width there, which says nothing about the scene: None as well.
     """
     with contextlib.suppress(OSError, UnicodeDecodeError, InputError):
         text = read_text(path)
